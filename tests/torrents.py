@@ -1,0 +1,81 @@
+"""Torrents made for tests: real metainfo with real piece hashes, and the data that goes with it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, Union
+
+import bencodepy
+
+ANNOUNCE = b"http://127.0.0.1:1/announce"  # loopback, nothing listens there
+PIECE_LENGTH = 16384
+
+Content = Union[bytes, dict[tuple[bytes, ...], bytes]]
+
+
+class Torrent(NamedTuple):
+    """A torrent and its data: `content` is bytes (single-file) or a map from path elements to bytes (multi-file)."""
+
+    hash: str
+    metainfo: bytes
+    name: bytes
+    content: Content
+
+    def root(self, directory: Path) -> Path:
+        """Return what rtorrent saves as `directory` when it is told to use `directory` (d.directory.set)."""
+        return directory if isinstance(self.content, bytes) else directory / os.fsdecode(self.name)
+
+    def paths(self, root: Path) -> list[Path]:
+        """Return the paths of all files, root being the `directory` string that rtorrent saved."""
+        if isinstance(self.content, bytes):
+            return [root / os.fsdecode(self.name)]
+        return [root.joinpath(*map(os.fsdecode, path)) for path in self.content]
+
+    def data(self) -> bytes:
+        """Return the contents of all files, one after the other, which is what the pieces are of."""
+        return self.content if isinstance(self.content, bytes) else b"".join(self.content.values())
+
+    def write(self, directory: Path) -> list[Path]:
+        """Write the data as a download into `directory` would have left it; return its paths."""
+        return self.write_root(self.root(directory))
+
+    def write_root(self, root: Path) -> list[Path]:
+        """Write the data below `root`, the `directory` string that rtorrent saved; return its paths."""
+        paths = self.paths(root)
+        contents = [self.content] if isinstance(self.content, bytes) else self.content.values()
+        for path, data in zip(paths, contents):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return paths
+
+
+def make(name: bytes, content: Content, announce: bytes = ANNOUNCE, **info: Any) -> Torrent:
+    """Make a torrent named `name`; further keywords go into its info dictionary (and so change its hash)."""
+    data = content if isinstance(content, bytes) else b"".join(content.values())
+    pieces = [data[i : i + PIECE_LENGTH] for i in range(0, len(data), PIECE_LENGTH)]
+    layout: dict[str, Any] = (
+        {"length": len(content)}
+        if isinstance(content, bytes)
+        else {"files": [{"length": len(d), "path": list(p)} for p, d in content.items()]}
+    )
+    layout.update(info, name=name, **{"piece length": PIECE_LENGTH})
+    layout["pieces"] = b"".join(hashlib.sha1(piece).digest() for piece in pieces)
+    return Torrent(info_hash(layout), bencodepy.encode({"announce": announce, "info": layout}), name, content)
+
+
+def info_hash(info: dict[str, Any]) -> str:
+    """Return the info-hash as rtorrent writes it: 40 upper-case hex digits."""
+    return hashlib.sha1(bencodepy.encode(info)).hexdigest().upper()
+
+
+def single(name: str, size: int = 3000) -> Torrent:
+    """Make a single-file torrent of `name`.bin, its data made from the name."""
+    return make(f"{name}.bin".encode(), (name.encode() * size)[:size])
+
+
+def multi(name: str) -> Torrent:
+    """Make a multi-file torrent `name` of two files, one in a subdirectory, their data made from the name."""
+    data = name.encode()
+    return make(data, {(b"a.bin",): data * 100, (b"sub", b"b.bin"): data * 200})
