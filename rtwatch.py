@@ -27,16 +27,18 @@ import logging
 import os
 import re
 import runpy
+import shlex
 import signal
 import socket
 import sqlite3
 import stat
 import sys
 import time
+import traceback
 from collections import OrderedDict, deque, namedtuple
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path, PosixPath
 from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
@@ -46,8 +48,10 @@ from bencodepy import BencodeDecodeError, BencodeDecoder
 from inotify_simple import INotify, flags
 
 if TYPE_CHECKING:
+    Con = sqlite3.Connection
+    Args = argparse.Namespace
     Queues = OrderedDict[str, deque[Any]]
-    QueueFunction = Callable[[sqlite3.Connection, Any, argparse.Namespace, "Queues"], object]
+    QueueFunction = Callable[[Con, Any, Args, Queues], object]
 
 __version__ = "0.1.0"
 
@@ -85,7 +89,7 @@ class Variant(NamedTuple):
 
 
 class Metainfo(NamedTuple):
-    """What rtwatch needs of a .torrent file. The first variant has `name` and `path` themselves."""
+    """What rtwatch needs of T; lengths are bytes, the first variant has `name` and `path` themselves."""
 
     name: bytes
     tracker: Optional[str]
@@ -109,19 +113,21 @@ class Loaded(NamedTuple):
     resume: Resume
     root: Optional[bytes]
     files: list[bytes]
+    arrived: float  # Unix time of T
     blobs: tuple[bytes, Optional[bytes], bytes]
 
 
 class Torrent(NamedTuple):
-    """A torrent as the database knows it; `vanished` is when T went (Unix time), `seen` whether by rtorrent."""
+    """A torrent as the database knows it."""
 
     hash: str
     name: str
     directory: bytes
     root: Optional[Path]
+    arrived: float  # Unix time of T
     counted: bool
-    vanished: Optional[float]
-    seen: Optional[bool]
+    vanished: Optional[float]  # Unix time at which T went
+    seen: Optional[bool]  # whether rtorrent was seen to erase it
     held: Optional[str]
 
 
@@ -130,15 +136,15 @@ class Lock(NamedTuple):
 
     state: str
     pid: int
-    written: float
+    written: float  # Unix time
 
 
 class Deletion(NamedTuple):
-    """The evidence at the moment T was deleted: the last deleted names in the kernel's order, the lock, Unix time."""
+    """The evidence at the moment T was deleted: the last deleted names in the kernel's order, the lock's state."""
 
     names: tuple[str, ...]
     lock: str
-    when: float
+    when: float  # Unix time
 
 
 class Trouble(NamedTuple):
@@ -149,80 +155,71 @@ class Trouble(NamedTuple):
     harmless: bool
 
 
-class Facts(NamedTuple):
-    """What the guards look at: hashes with any session file, files that cannot be used, the state of the lock."""
+class Comparison(NamedTuple):
+    """The session directory against the database; hashes all of them."""
 
-    present: frozenset[str]
+    listed: frozenset[str]  # with any session file
+    present: list[str]  # with T
+    strangers: list[str]  # with T or R, but vanished or not known
+    missing: list[str]  # known, not vanished, without T
+
+
+class Facts(NamedTuple):
+    """What the guards look at."""
+
+    listed: frozenset[str]
     troubles: Mapping[str, Trouble]
     lock: str
+    paths: bool  # whether a PATH was given
+    loaded: int  # torrents
+    vanished: Sequence[float]  # Unix times of those that no other guard holds
 
 
 class ListedFile(NamedTuple):
-    """The facts about one listed file; `info` is its lstat, None when it is not there."""
+    """The facts about one file of a torrent; other torrents are pairs of hash and name."""
 
     path: Path
     info: Optional[os.stat_result]
-    parent: str
-    owners: tuple[tuple[str, str], ...]
+    problem: Optional[str]  # why there is no info
+    parent: str  # where its parent really is
+    length: Optional[int]  # bytes, by the metainfo
+    inherited: bool
+    owners: Sequence[tuple[str, str]]  # list it as well
+    perhaps: Optional[tuple[str, str]]  # may use it under another name
+    users: Sequence[tuple[str, str]]  # use it through a symlink
 
 
 class Limits(NamedTuple):
-    """Where a removal may act: below `root`, below one of `paths` (when there are any), never in `session`."""
+    """What a removal respects, as far as it is the same for all files of the torrent."""
 
     root: Path
     session: Path
     paths: tuple[Path, ...]
+    vanished: float  # Unix time
+    arrived: Optional[float]  # Unix time of T, None when the torrent counted data
+    device: Optional[int]  # of the trash
 
 
 class Decision(NamedTuple):
-    """One file of a plan: it is removed when `reason` is None, and kept for this reason else."""
+    """One file of a plan: it is removed when `reason` is None, else kept, for the reason that `rule` gave."""
 
     file: ListedFile
     reason: Optional[str]
+    rule: Optional[Callable[[ListedFile, Limits], Optional[str]]]
 
-
-class Removal(NamedTuple):
-    """What became of a torrent's files; `freed` counts bytes on disk."""
-
-    removed: list[Path]
-    kept: list[tuple[Path, str]]
-    freed: int
-
-
-class Comparison(NamedTuple):
-    """The session directory against the database: hashes with any session file, those with T, of these the ones that
-    are not known or vanished, and the torrents whose T is missing."""
-
-    listed: frozenset[str]
-    present: list[str]
-    strangers: list[str]
-    missing: list[Torrent]
-
-
-MISSING = "it is missing"
-LOOK_AGAIN = 60.0  # seconds between two looks for what cannot be known yet
 
 RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rtor")
 
 
 # ---- What people see -------------------------------------------------------------------------------------------------
 
-LINE = "%-12s %s"
-COLOURS = {
-    "removed": 32,
-    "added": 36,
-    "vanished": 33,
-    "moved": 36,
-    "returned": 36,
-    "kept": 33,
-    "held": 33,
-    "failed": 31,
-}
+COLOURS = {"added": 36, "moved": 36, "returned": 36, "removed": 32, "trashed": 32, "failed": 31}
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}  # of syslog(3)
 
 
 def say(level: int, verb: str, what: str, *details: str) -> None:
     """Log one line about one thing: a verb, its name, details."""
-    logger.log(level, LINE, verb, ", ".join([what, *details]))
+    logger.log(level, "%-12s %s", verb, ", ".join([what, *details]))
 
 
 def count(number: int, noun: str) -> str:
@@ -230,10 +227,16 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def some(names: Sequence[str]) -> str:
+    """Return at most three names and the number of the others."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 def human_size(size: float) -> str:
     """Return a number of bytes for people, in powers of 1024."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1000:  # 1000 and not 1024: three digits at the most
+        if size < 1000:  # so that there are three digits at the most
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} TiB"
@@ -247,7 +250,7 @@ def printable(line: str) -> str:
 
 
 class Formatter(logging.Formatter):
-    """One escaped line a message; the lines of a traceback are indented, so that none looks like a message."""
+    """One escaped line a message; a traceback below it is indented, so that none of its lines looks like a message."""
 
     def __init__(self, journal: bool, colour: bool) -> None:
         super().__init__()
@@ -255,20 +258,17 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line: priority for the journal, time elsewhere, neither for the end of rtwatch (CRITICAL)."""
-        message = printable(record.getMessage())
-        lines = self.formatException(record.exc_info).splitlines() if record.exc_info else []
-        code = COLOURS.get(message.split(None, 1)[0]) if self.colour and message.strip() else None
-        if code is not None:
-            message = f"\033[{code}m{message[:12]}\033[m{message[12:]}"
+        lines = [printable(record.getMessage())]
+        if record.exc_info:
+            lines += [f"    {printable(line)}" for line in self.formatException(record.exc_info).splitlines()]
         if self.journal:
-            prefix = f"<{ {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}.get(record.levelno, 3) }>"
-        elif record.levelno == logging.CRITICAL:
-            prefix = "rtwatch: "
-        else:
-            prefix = time.strftime("%m-%d %H:%M:%S ", time.localtime(record.created))
-        return "\n".join(
-            [prefix + message, *(f"{prefix if self.journal else ''}    {printable(line)}" for line in lines)]
-        )
+            return "\n".join(f"<{PRIORITIES.get(record.levelno, 3)}>{line}" for line in lines)
+        if record.levelno == logging.CRITICAL:
+            return "rtwatch: " + "\n".join(lines)
+        if self.colour:
+            code = COLOURS.get(lines[0][:12].strip(), 33 if record.levelno == logging.WARNING else 0)
+            lines[0] = f"\033[{code}m{lines[0][:12]}\033[m{lines[0][12:]}"
+        return time.strftime("%m-%d %H:%M:%S ", time.localtime(record.created)) + "\n".join(lines)
 
 
 def set_up_log(verbose: bool, quiet: bool) -> None:
@@ -280,11 +280,43 @@ def set_up_log(verbose: bool, quiet: bool) -> None:
     logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
 
 
+def show_progress(done: int, total: int) -> None:
+    """Count on a terminal while a big session is read."""
+    if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO) and done % 100 == 0:
+        sys.stderr.write(f"\r{done} of {count(total, 'torrent')}" if done < total else "\r\033[K")
+        sys.stderr.flush()
+
+
+def state_directory() -> Path:
+    """Return rtwatch's directory below $XDG_STATE_HOME, which must be absolute to count (XDG base directories)."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "state") / "rtwatch"
+
+
+def notify(message: str) -> None:
+    """Tell the service manager, if there is one (sd_notify(3)); a manager that does not listen is no error."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+
+
+def forced_command(args: Args) -> str:
+    """Return the command that lets the held removals of this run go ahead."""
+    options = ["-r"] if args.remove else []
+    options += [f"--{name}={value}" for name, value in (("trash", args.trash), ("hooks", args.hooks)) if value]
+    options += [f"--db={args.db}"] if args.db != state_directory() / "rtwatch.db" else []
+    return shlex.join(["rtwatch", "--once", "--force", *options, str(args.session), *map(str, args.paths)])
+
+
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
 
 T_NAME = re.compile(r"([0-9A-F]{40})\.torrent")
 SESSION_NAME = re.compile(r"([0-9A-F]{40})\.torrent(?:\.rtorrent|\.libtorrent_resume)?")
 COMPLETE_NAME = re.compile(r"([0-9A-F]{40})\.complete")
+MINUTE = 60.0  # seconds: between two looks for what cannot be known yet; what vanishes within one belongs together
+GONE = "already gone"
+MISSING = "it is missing"
 MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
 
 
@@ -435,7 +467,7 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
         if parent not in parents:
             parents[parent] = os.path.realpath(os.path.join(root, parent))
         file = os.path.join(parents[parent], name) if name else root
-        return file if path[-1:] not in (b"", b"/") or is_regular(file) else None
+        return file if path[-1:] not in (b"", b"/") or is_data(look_at(os.fsdecode(file))[0]) else None
 
     last = os.path.basename(directory.rstrip(b"/"))
     told = [v for v in metainfo.variants if metainfo.multi and v.name == last] or metainfo.variants
@@ -445,14 +477,6 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
         existing = [file for file in names if os.path.lexists(file)] if len(names) > 1 else names
         files += existing or names
     return [file for file in dict.fromkeys(files) if not file.startswith(session + b"/")]
-
-
-def is_regular(file: bytes) -> bool:
-    """Tell whether `file` is a regular file, not following a symlink."""
-    try:
-        return stat.S_ISREG(os.lstat(file).st_mode)
-    except OSError:
-        return False
 
 
 def is_below(path: Path, directory: Path) -> bool:
@@ -465,11 +489,16 @@ def text(name: bytes) -> str:
     return name.decode("utf-8", "replace")
 
 
-# ---- Session files ---------------------------------------------------------------------------------------------------
+def fold(name: bytes) -> str:
+    """Return a name or path for comparison without regard to case, as some file systems do."""
+    return text(name).casefold()
+
+
+# ---- Reading session and disk ----------------------------------------------------------------------------------------
 
 
 def read_session_file(path: Path) -> bytes:
-    """Read a session file; raise FileNotFoundError, Unreadable (no regular file, too big, no permission) or OSError."""
+    """Read a session file; raise Unreadable (no regular file, too big, no permission), FileNotFoundError or OSError."""
     try:
         with open(path, "rb", 0, opener=lambda name, mode: os.open(name, mode | os.O_NONBLOCK)) as file:
             info = os.fstat(file.fileno())
@@ -513,24 +542,69 @@ def read_loaded(session: Path, hash: str, r_data: bytes, resume: Resume) -> Opti
     except (OSError, Unreadable):
         resume_data = None
     root, files = locate(metainfo, resume.directory, session)
-    return Loaded(hash, metainfo, resume, root, files, (data, resume_data, r_data))
+    return Loaded(hash, metainfo, resume, root, files, t_path.stat().st_mtime, (data, resume_data, r_data))
+
+
+def rtorrent_pid(directory: bytes, session: Path) -> int:
+    """Return the process id of the running rtorrent if it takes part in resolving `directory`, else 0."""
+    return 0 if directory.startswith(b"/") else read_lock(session).pid
 
 
 def locate(metainfo: Metainfo, directory: bytes, session: Path) -> tuple[Optional[bytes], list[bytes]]:
     """Return the real root of a torrent and its canonical files; None and nothing while the root cannot be known."""
-    root = resolve_root(directory, 0 if directory.startswith(b"/") else read_lock(session).pid)
+    root = resolve_root(directory, rtorrent_pid(directory, session))
     return root, [] if root is None else locate_files(metainfo, directory, root, os.fsencode(session))
 
 
-def list_session(session: Path) -> dict[str, bool]:
-    """List the session directory once: every hash that has a session file, and whether T is among them."""
-    found: dict[str, bool] = {}
+def list_session(session: Path) -> dict[str, str]:
+    """List the session directory once: for every hash that has session files, their letters T, R, L; raise OSError."""
+    found: dict[str, str] = {}
     with os.scandir(session) as entries:
         for entry in entries:
             match = SESSION_NAME.fullmatch(entry.name)
             if match:
-                found[match[1]] = found.get(match[1], False) or entry.name.endswith(".torrent")
+                found[match[1]] = found.get(match[1], "") + {"r": "R", "l": "L"}.get(entry.name[49:50], "T")
     return found
+
+
+def is_data(info: Optional[os.stat_result]) -> bool:
+    """Tell whether there is a regular file."""
+    return info is not None and stat.S_ISREG(info.st_mode)
+
+
+def look_at(path: str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
+    """Return the lstat of a file, or why there is none."""
+    try:
+        return os.lstat(path), None
+    except (FileNotFoundError, NotADirectoryError):
+        return None, GONE
+    except OSError as error:
+        return None, f"cannot be looked at: {error.strerror}"
+
+
+def find_links(files: Iterable[bytes]) -> set[bytes]:
+    """Return every path that the symlinks among `files` lead through, the last target included.
+
+    A directory of many listed files is read once, which tells the types, rather than asking for each file.
+    """
+    by_parent: dict[bytes, list[bytes]] = {}
+    for file in files:
+        by_parent.setdefault(os.path.dirname(file), []).append(file)
+    links: list[bytes] = []
+    for parent, listed in by_parent.items():
+        if len(listed) <= 8:
+            links += filter(os.path.islink, listed)
+        else:
+            with suppress(OSError), os.scandir(parent) as entries:
+                links += {entry.path for entry in entries if entry.is_symlink()}.intersection(listed)
+    hops = set()
+    for hop in links:
+        with suppress(OSError):  # readlink fails at the end of the chain
+            for _ in range(40):  # the kernel's own limit
+                target = os.path.join(os.path.dirname(hop), os.readlink(hop))
+                hop = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+                hops.add(hop)
+    return hops
 
 
 # ---- Database --------------------------------------------------------------------------------------------------------
@@ -544,43 +618,47 @@ CREATE TABLE session_file(
 CREATE INDEX session_file_file ON session_file(file);
 CREATE TABLE rtwatch_torrent(
     hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
-    counted INTEGER, vanished REAL, seen INTEGER, held TEXT);
+    folded_name TEXT, largest TEXT, arrived REAL, counted INTEGER, vanished REAL, seen INTEGER, held TEXT);
 CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
+CREATE INDEX rtwatch_torrent_folded_name ON rtwatch_torrent(folded_name);
+CREATE INDEX rtwatch_torrent_largest ON rtwatch_torrent(largest);
+CREATE TABLE rtwatch_link(
+    hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL, inherited INTEGER,
+    PRIMARY KEY (hash, file));
+CREATE INDEX rtwatch_link_file ON rtwatch_link(file);
 CREATE TABLE rtwatch_session(path BLOB);
 """
 
 
-def connect(path: str | os.PathLike[str], **options: Any) -> sqlite3.Connection:
+def connect(path: str | os.PathLike[str], **options: Any) -> Con:
     """Open a database of rtwatch so that `session_file.file` is read as a Path and written from one."""
     sqlite3.register_adapter(PosixPath, os.fsencode)
     sqlite3.register_converter("path", lambda value: Path(os.fsdecode(value)))
-    con: sqlite3.Connection = sqlite3.connect(path, detect_types=sqlite3.PARSE_DECLTYPES, **options)
+    con: Con = sqlite3.connect(path, detect_types=sqlite3.PARSE_DECLTYPES, **options)
     con.execute("PRAGMA foreign_keys = ON")
     return con
 
 
-def query(con: sqlite3.Connection, sql: str, *values: Any) -> sqlite3.Cursor:
+def query(con: Con, sql: str, *values: Any) -> sqlite3.Cursor:
     """Run one statement; its rows are tuples whatever `row_factory` a hook has set."""
     cursor = con.cursor()
     cursor.row_factory = None
     return cursor.execute(sql, values)
 
 
-def open_database(args: argparse.Namespace) -> sqlite3.Connection:
+def open_database(args: Args) -> Con:
     """Open the index of this session, made when it is missing, as a temporary copy with -n; raise Error."""
     try:
         present = args.db.exists() and args.db.stat().st_size > 0
         if present:
             check_database(args.db, args.session)
-        if args.no_action:
-            con = connect("")
-            if present:
-                with closing(connect_read_only(args.db)) as disk:
-                    disk.backup(con)
-        else:
-            con = connect(make_private(args.db))
+        con = connect("") if args.no_action else connect(make_private(args.db))
+        if not args.no_action:
             con.execute("PRAGMA journal_mode = WAL")
             con.execute("PRAGMA synchronous = NORMAL")
+        elif present:
+            with closing(connect_read_only(args.db)) as disk:
+                disk.backup(con)
         if not present:
             con.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
             con.execute("INSERT INTO rtwatch_session VALUES (?)", (os.fsencode(args.session),))
@@ -603,7 +681,7 @@ def make_private(db: Path) -> Path:
     return db
 
 
-def connect_read_only(db: Path) -> sqlite3.Connection:
+def connect_read_only(db: Path) -> Con:
     """Open a database without leaving any file behind; one without a -wal has no writer and cannot change."""
     mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
     return connect(f"file:{quote(str(db))}?{mode}", uri=True)
@@ -612,41 +690,51 @@ def connect_read_only(db: Path) -> sqlite3.Connection:
 def check_database(db: Path, session: Path) -> None:
     """Refuse, untouched, a database that is none of rtwatch or belongs to another session; raise Error."""
     with closing(connect_read_only(db)) as con:
-        version = con.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
-            raise Error(f"{db}: not a database of this version of rtwatch; choose another with --db {db}.new")
+        if con.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+            raise Error(f"{db}: not a database of this version of rtwatch; choose another: --db {db}.new")
         owner = Path(os.fsdecode(con.execute("SELECT path FROM rtwatch_session").fetchone()[0]))
     if owner != session:
         other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}{db.suffix}")
         raise Error(f"{db}: this is the index of {owner}; for {session} add --db {other}")
 
 
-TORRENT_COLUMNS = "hash, name, directory, root, counted, vanished, seen, held"
-
-
-def find_torrents(con: sqlite3.Connection, where: str = "TRUE", *values: Any) -> list[Torrent]:
-    """Return the torrents for which the SQL condition `where` holds."""
-    sql = f"SELECT {TORRENT_COLUMNS} FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE {where}"
-    return [Torrent(*row) for row in query(con, sql, *values)]
-
-
-def find_torrent(con: sqlite3.Connection, hash: str) -> Optional[Torrent]:
+def find_torrent(con: Con, hash: str) -> Optional[Torrent]:
     """Return the torrent of this info-hash, None when it is not known."""
-    return next(iter(find_torrents(con, "hash = ?", hash)), None)
+    sql = """SELECT hash, name, directory, root, arrived, counted, vanished, seen, held
+             FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE hash = ?"""
+    row = query(con, sql, hash).fetchone()
+    return row and Torrent(*row)
 
 
-def find_files(con: sqlite3.Connection, hash: str) -> list[Path]:
+def find_hashes(con: Con, where: str, *values: Any) -> list[str]:
+    """Return the hashes of the torrents for which an SQL condition on `rtwatch_torrent` holds."""
+    return [row[0] for row in query(con, f"SELECT hash FROM rtwatch_torrent WHERE {where}", *values)]
+
+
+def find_blobs(con: Con, hash: str) -> Sequence[Any]:
+    """Return tracker, T, L and R of a torrent as they are stored."""
+    sql = "SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = ?"
+    row: Sequence[Any] = query(con, sql, hash).fetchone()
+    return row
+
+
+def find_files(con: Con, hash: str) -> list[Path]:
     """Return the files of a torrent in the order of their paths."""
     return [row[0] for row in query(con, "SELECT file FROM session_file WHERE hash = ? ORDER BY file", hash)]
 
 
-def find_owners(con: sqlite3.Connection, file: Path, hash: str) -> tuple[tuple[str, str], ...]:
-    """Return hash and name of the torrents other than `hash` that list `file`."""
-    sql = "SELECT hash, name FROM session_file JOIN torrent_data USING (hash) WHERE file = ? AND hash <> ?"
-    return tuple(query(con, sql, file, hash))
+def find_inherited(con: Con, hash: str) -> list[Path]:
+    """Return the files that a torrent uses through symlinks and whose last owner is gone."""
+    return [row[0] for row in query(con, "SELECT file FROM rtwatch_link WHERE hash = ? AND inherited", hash)]
 
 
-def is_used_directory(con: sqlite3.Connection, directory: Path, hash: str) -> bool:
+def find_users(con: Con, table: str, file: Path, hash: str) -> Sequence[tuple[str, str]]:
+    """Return hash and name of the torrents other than `hash` that have `file` in `table`."""
+    sql = f"SELECT hash, name FROM {table} JOIN torrent_data USING (hash) WHERE file = ? AND hash <> ?"
+    return query(con, sql, file, hash).fetchall()
+
+
+def is_used_directory(con: Con, directory: Path, hash: str) -> bool:
     """Tell whether another torrent than `hash` has its root or a file at or below `directory`."""
     low, high = os.fsencode(directory) + b"/", os.fsencode(directory) + b"0"  # "0" follows "/"
     sql = """SELECT 1 FROM rtwatch_torrent WHERE (root = ? OR root > ? AND root < ?) AND hash <> ?
@@ -654,50 +742,54 @@ def is_used_directory(con: sqlite3.Connection, directory: Path, hash: str) -> bo
     return query(con, sql, directory, low, high, hash, low, high, hash).fetchone() is not None
 
 
-def insert_torrent(con: sqlite3.Connection, loaded: Loaded) -> None:
-    """Write all rows of a torrent, over those of a vanished one; other tables' references to it stay."""
-    query(
-        con,
-        """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET name = excluded.name,
-           tracker = excluded.tracker, torrent = excluded.torrent, libtorrent = excluded.libtorrent,
-           rtorrent = excluded.rtorrent""",
-        *(loaded.hash, text(loaded.metainfo.name), loaded.metainfo.tracker, *loaded.blobs),
-    )
-    query(
-        con,
-        "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, NULL, NULL, NULL)",
-        *(loaded.hash, loaded.resume.directory, loaded.root, loaded.resume.counted),
-    )
-    insert_files(con, loaded.hash, loaded.files)
+def insert_torrent(con: Con, loaded: Loaded) -> None:
+    """Write all rows of a torrent, over those of a vanished one; what other tables refer to stays."""
+    hash, metainfo, resume, root, files, arrived, blobs = loaded
+    largest = metainfo.variants[0].paths[metainfo.lengths.index(max(metainfo.lengths))]
+    sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET name = excluded.name,
+             tracker = excluded.tracker, torrent = excluded.torrent, libtorrent = excluded.libtorrent,
+             rtorrent = excluded.rtorrent"""
+    query(con, sql, hash, text(metainfo.name), metainfo.tracker, *blobs)
+    sql = "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)"
+    folded_names = fold(metainfo.name), fold(os.path.basename(largest))
+    query(con, sql, hash, resume.directory, root, *folded_names, arrived, resume.counted)
+    insert_files(con, hash, files)
 
 
-def insert_files(con: sqlite3.Connection, hash: str, files: Sequence[bytes]) -> None:
-    """Replace the files of a torrent."""
+def insert_files(con: Con, hash: str, files: Sequence[bytes]) -> None:
+    """Replace the files of a torrent, and what their symlinks lead through."""
     query(con, "DELETE FROM session_file WHERE hash = ?", hash)
     con.executemany("INSERT INTO session_file VALUES (?, ?)", ((hash, file) for file in files))
+    insert_links(con, hash, files)
 
 
-def delete_torrent(con: sqlite3.Connection, hash: str) -> None:
+def insert_links(con: Con, hash: str, files: Iterable[bytes]) -> None:
+    """Replace what the symlinks among the files of a torrent lead through; what it has inherited stays."""
+    query(con, "DELETE FROM rtwatch_link WHERE hash = ? AND NOT inherited", hash)
+    hops = ((hash, file) for file in find_links(files))
+    con.executemany("INSERT OR IGNORE INTO rtwatch_link VALUES (?, ?, FALSE)", hops)
+
+
+def delete_torrent(con: Con, hash: str) -> None:
     """Delete all rows of a torrent."""
     query(con, "DELETE FROM torrent_data WHERE hash = ?", hash)
 
 
-def update_vanished(con: sqlite3.Connection, hash: str, when: float, seen: Optional[bool]) -> None:
+def update_vanished(con: Con, hash: str, when: float, seen: Optional[bool]) -> None:
     """Record that T is gone. Whoever deletes session files by hand makes the minute around it suspect as well."""
     sql = "UPDATE rtwatch_torrent SET vanished = ?, seen = ?, held = NULL WHERE hash = ?"
     query(con, sql, when, seen, hash)
-    minute = (when - 60, when + 60)
-    unseen = query(con, "SELECT 1 FROM rtwatch_torrent WHERE seen = 0 AND vanished BETWEEN ? AND ?", *minute)
-    if unseen.fetchone():
-        query(con, "UPDATE rtwatch_torrent SET seen = 0 WHERE seen = 1 AND vanished BETWEEN ? AND ?", *minute)
+    if find_hashes(con, "seen = 0 AND vanished BETWEEN ? AND ? LIMIT 1", when - MINUTE, when + MINUTE):
+        sql = "UPDATE rtwatch_torrent SET seen = 0 WHERE seen = 1 AND vanished BETWEEN ? AND ?"
+        query(con, sql, when - MINUTE, when + MINUTE)
 
 
 # ---- Planning --------------------------------------------------------------------------------------------------------
 
-GONE = "already gone"
-
-
+PRESENT = "session files of it are there"
+HOOK_FAILED = "its pre_remove hook failed; it is called again at the next start"
 UNSEEN = "?"  # stands among the deleted names where events were lost
+WIPE = "so many at once look like a wiped session, not like erased torrents"
 
 
 def was_erased(names: Sequence[str], hash: str, had_resume: bool) -> Optional[bool]:
@@ -713,27 +805,37 @@ def was_erased(names: Sequence[str], hash: str, had_resume: bool) -> Optional[bo
 
 def guard_present(torrent: Torrent, facts: Facts) -> Optional[str]:
     """Guard 1: none of its session files is there."""
-    return "session files of it are still there" if torrent.hash in facts.present else None
+    return PRESENT if torrent.hash in facts.listed else None
 
 
 def guard_troubles(torrent: Torrent, facts: Facts) -> Optional[str]:
     """Guard 2: every torrent in the directory is known, a stub, or unreadable to rtorrent as well."""
-    for trouble in facts.troubles.values():
-        if not trouble.harmless:
-            return (
-                f"rtorrent may have another torrent loaded that cannot be read here: {trouble.name}, {trouble.reason}"
-            )
-    return None
+    harmful = next((trouble for trouble in facts.troubles.values() if not trouble.harmless), None)
+    return harmful and f"rtorrent may have loaded what cannot be read here: {harmful.name}, {harmful.reason}"
 
 
 def guard_seen(torrent: Torrent, facts: Facts) -> Optional[str]:
     """Guard 3: rtorrent was seen to erase it, or, when that is not known, it is running."""
     if torrent.seen is None and facts.lock not in ("running", "elsewhere"):
-        return f"nobody saw who erased it, and rtorrent.lock is {facts.lock}"
-    return "its session files were deleted, but not by rtorrent" if torrent.seen == 0 else None
+        return f"nobody knows who deleted its session files, and rtorrent.lock is {facts.lock}"
+    return "its session files went, but rtorrent was not seen to erase it" if torrent.seen == 0 else None
 
 
-GUARDS = (guard_present, guard_troubles, guard_seen)
+def guard_wipe(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Guard 4: what vanished within a minute of it is no wipe: seen, not the whole of more than ten torrents; else not
+    more than half of them, nor the last one."""
+    assert torrent.vanished is not None
+    group = sum(abs(when - torrent.vanished) <= MINUTE for when in facts.vanished)
+    wiped = facts.loaded == 0 and group > 10 if torrent.seen else group > facts.loaded
+    return WIPE if wiped else None
+
+
+def guard_host(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Guard 5: rtorrent on another host (a container, a network disk) may see other paths: only below a PATH."""
+    return "rtorrent.lock names another host; name a PATH" if facts.lock == "elsewhere" and not facts.paths else None
+
+
+GUARDS = (guard_present, guard_troubles, guard_seen, guard_wipe, guard_host)  # --force leaves the first
 
 
 def is_allowed(path: Path, limits: Limits) -> bool:
@@ -742,40 +844,86 @@ def is_allowed(path: Path, limits: Limits) -> bool:
     return allowed and not is_below(path, limits.session)
 
 
+def called(hash: str, name: str) -> str:
+    """Return how a torrent is named in a reason."""
+    return f'{hash[:8]} "{name}"'
+
+
 def rule_shared(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what another torrent lists, be it vanished or held."""
-    return f'also in {file.owners[0][0][:8]} "{file.owners[0][1]}"' if file.owners else None
+    return f"also in {called(*file.owners[0])}" if file.owners else None
+
+
+def rule_perhaps(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what may be another torrent's under a name that rtwatch does not know."""
+    return f"perhaps in {called(*file.perhaps)}" if file.perhaps else None
 
 
 def rule_outside(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what lies outside PATH or the torrent's root, or in the session directory."""
+    """Keep what lies outside PATH or the torrent's root, or in the session directory; an inherited file has no root."""
     if not is_allowed(file.path, limits):
-        return "outside PATH" if limits.paths else "in the session directory"
-    return None if is_below(file.path, limits.root) else "outside the torrent's directory"
+        return "in the session directory" if is_below(file.path, limits.session) else "outside PATH"
+    return None if file.inherited or is_below(file.path, limits.root) else "outside the torrent's directory"
 
 
 def rule_moved(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what is reached by another way than when it was listed: a directory was replaced by a symlink."""
-    return None if file.parent == str(file.path.parent) else "its directory is now a symlink"
+    return None if file.parent == str(file.path.parent) else "its directory is a symlink now"
 
 
 def rule_gone(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Leave out what is not there."""
-    return GONE if file.info is None else None
+    """Leave out what is not there or cannot be looked at."""
+    return file.problem
 
 
 def rule_type(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep directories, pipes, sockets and devices."""
-    kept = file.info is not None and not (stat.S_ISREG(file.info.st_mode) or stat.S_ISLNK(file.info.st_mode))
-    return "not a regular file" if kept else None
+    usual = file.info and stat.S_IFMT(file.info.st_mode) in (stat.S_IFREG, stat.S_IFLNK)
+    return None if usual else "not a regular file"
 
 
-RULES = (rule_shared, rule_outside, rule_moved, rule_gone, rule_type)
+def rule_longer(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what is longer than the metainfo says: rtorrent never makes it so."""
+    longer = file.info and is_data(file.info) and file.length is not None and file.info.st_size > file.length
+    return "longer than the torrent says" if longer else None
+
+
+def rule_modified(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what somebody wrote to when rtorrent no longer did."""
+    modified = file.info and is_data(file.info) and file.info.st_mtime > limits.vanished
+    return "modified after the torrent vanished" if modified else None
+
+
+def rule_older(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what was there before a torrent that never counted any data: a person's own file that it merely names."""
+    older = file.info and is_data(file.info) and limits.arrived is not None and file.info.st_mtime < limits.arrived
+    return "older than the torrent, which never counted data" if older else None
+
+
+def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what another torrent uses through a symlink. As the last rule it tells who inherits the file."""
+    return f"used by a symlink in {called(*file.users[0])}" if file.users else None
+
+
+def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what cannot be renamed into the trash."""
+    other = limits.device is not None and file.info is not None and file.info.st_dev != limits.device
+    return "on another file system than the trash" if other else None
+
+
+RULES = (
+    *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_device),
+    *(rule_perhaps, rule_longer, rule_modified, rule_older, rule_linked),
+)
 
 
 def plan_removal(files: Sequence[ListedFile], limits: Limits) -> list[Decision]:
     """Decide for every file: the first rule that gives a reason keeps it."""
-    return [Decision(file, next(filter(None, (rule(file, limits) for rule in RULES)), None)) for file in files]
+    plan = []
+    for file in files:
+        reasons = ((rule(file, limits), rule) for rule in RULES)
+        plan.append(Decision(file, *next((found for found in reasons if found[0]), (None, None))))
+    return plan
 
 
 def plan_directories(files: Sequence[Path], name: str, limits: Limits) -> list[Path]:
@@ -786,25 +934,70 @@ def plan_directories(files: Sequence[Path], name: str, limits: Limits) -> list[P
     return sorted(below, key=lambda path: len(path.parts), reverse=True)
 
 
-# ---- Acting on disk --------------------------------------------------------------------------------------------------
+class Candidate:
+    """Another torrent that may use files of an erased one under names that rtwatch does not know."""
+
+    def __init__(self, con: Con, hash: str, session: Path, vanished: float) -> None:
+        sql = "SELECT name, root, torrent FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE hash = ?"
+        name, root, data = query(con, sql, hash).fetchone()
+        self.called: tuple[str, str] = (hash, name)
+        info, _ = look_at(session / f"{hash}.torrent.rtorrent")
+        self.unsaved = info is None or info.st_mtime < vanished  # rtorrent may have it elsewhere since
+        self.files: dict[str, list[tuple[str, Optional[str], int]]] = {}
+        metainfo = parse_metainfo(data)
+        for variant in metainfo.variants if metainfo else ():
+            for path, length in zip(variant.paths, metainfo.lengths if metainfo else ()):
+                place = root and os.path.join(root, os.fsdecode(path))
+                self.files.setdefault(fold(os.path.basename(path)), []).append(("/" + fold(path), place, length))
+
+    def may_use(self, file: Path, info: os.stat_result) -> bool:
+        """Tell whether `file` may be this torrent's: the same directory entry by another way, or, when what it recorded
+        is missing or too short, one that it was pointed at and that rtorrent has not saved yet."""
+        folded = fold(os.fsencode(file))
+        for path, place, length in self.files.get(fold(os.fsencode(file.name)), ()):
+            if folded.endswith(path):
+                if place is None or is_same_entry(file, info, place):
+                    return True
+                recorded, _ = look_at(place)
+                if self.unsaved and (recorded is None or recorded.st_size < length):
+                    return True
+        return False
 
 
-def read_listed(con: sqlite3.Connection, hash: str, files: Sequence[Path]) -> list[ListedFile]:
-    """Look at the files of a torrent: what is there, where their parents lead, who else lists them."""
-    parents = {parent: os.path.realpath(parent) for parent in {file.parent for file in files}}
+def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
+    """Tell whether two paths lead to one directory entry: through a bind mount or in another case."""
+    try:
+        if file.name == os.path.basename(place) and os.path.samefile(file.parent, os.path.dirname(place)):
+            return True
+        return info.st_nlink == 1 and os.path.samestat(os.lstat(place), info)
+    except OSError:
+        return False
+
+
+def read_listed(con: Con, torrent: Torrent, session: Path, files: Iterable[tuple[Path, bool]]) -> list[ListedFile]:
+    """Look at files of a torrent, each with whether it is inherited, and at who else may use them."""
+    metainfo = parse_metainfo(find_blobs(con, torrent.hash)[1])
+    lengths: dict[str, int] = {}
+    if metainfo and torrent.root:
+        for variant in metainfo.variants:
+            lengths.update(zip((os.path.join(torrent.root, os.fsdecode(p)) for p in variant.paths), metainfo.lengths))
+    read_candidate = cache(lambda hash: Candidate(con, hash, session, torrent.vanished or 0))
+    read_parent = cache(os.path.realpath)
+    everywhere = find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold())
     listed = []
-    for file in files:
-        try:
-            info: Optional[os.stat_result] = os.lstat(file)
-        except (FileNotFoundError, NotADirectoryError):
-            info = None
-        listed.append(ListedFile(file, info, parents[file.parent], find_owners(con, file, hash)))
+    for file, inherited in files:
+        info, problem = look_at(file)
+        suspects = {*everywhere, *find_hashes(con, "largest = ?", fold(os.fsencode(file.name)))} - {torrent.hash}
+        candidates = map(read_candidate, sorted(suspects)) if info else ()
+        perhaps = next((c.called for c in candidates if info and c.may_use(file, info)), None)
+        owners, users = (find_users(con, table, file, torrent.hash) for table in ("session_file", "rtwatch_link"))
+        length = lengths.get(str(file))
+        parent = read_parent(file.parent)
+        listed.append(ListedFile(file, info, problem, parent, length, inherited, owners, perhaps, users))
     return listed
 
 
-def bytes_freed(info: os.stat_result) -> int:
-    """Return the bytes on disk that go with the last link to a file; none while there are others."""
-    return info.st_blocks * 512 if info.st_nlink == 1 else 0  # POSIX counts blocks of 512 bytes
+# ---- Acting on disk: every unlink, rename and rmdir ------------------------------------------------------------------
 
 
 @contextmanager
@@ -819,14 +1012,19 @@ def opened_parent(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def remove_file(file: ListedFile) -> int:
-    """Unlink one planned file that is still the one that was looked at; return the bytes freed; raise OSError."""
+def remove_file(file: ListedFile, target: Optional[Path]) -> None:
+    """Unlink one file, still the one that was looked at, or rename it to `target`, where nothing is; raise OSError."""
     with opened_parent(file.path) as parent:
         info = os.stat(file.path.name, dir_fd=parent, follow_symlinks=False)
-        if file.info is None or not os.path.samestat(info, file.info):
-            raise OSError("it was replaced meanwhile")
-        os.unlink(file.path.name, dir_fd=parent)
-    return bytes_freed(info)
+        if file.info is None or not os.path.samestat(info, file.info) or info.st_mtime_ns != file.info.st_mtime_ns:
+            raise OSError("it was changed meanwhile")
+        if target is None:
+            os.unlink(file.path.name, dir_fd=parent)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(target):
+            raise OSError(f"{target} is there already")
+        os.rename(file.path.name, target, src_dir_fd=parent)
 
 
 def remove_directory(directory: Path) -> None:
@@ -844,17 +1042,108 @@ def is_left_empty(directory: Path, removed: set[Path]) -> bool:
         return False
 
 
+def removed(args: Args) -> str:
+    """Return the verb for what -r does."""
+    planned, done = ("would trash", "trashed") if args.trash else ("would remove", "removed")
+    return planned if args.no_action else done
+
+
+class Removal:
+    """The removal of the files of one erased torrent, as far as it went; `freed` counts bytes on disk."""
+
+    def __init__(self, con: Con, args: Args, torrent: Torrent) -> None:
+        self.con, self.args, self.torrent = con, args, torrent
+        self.files = find_files(con, torrent.hash)
+        self.removed: list[Path] = []
+        self.kept: dict[str, list[Path]] = {}
+        self.freed = 0
+        self.limits = Limits(
+            root=torrent.root or args.session,
+            session=args.session,
+            paths=args.paths,
+            vanished=torrent.vanished or 0,
+            arrived=None if torrent.counted else torrent.arrived,
+            device=args.trash.stat().st_dev if args.trash else None,
+        )
+
+    def plan(self, files: Iterable[tuple[Path, bool]]) -> list[Decision]:
+        """Decide on files, each with whether it is inherited, by what is true now."""
+        return plan_removal(read_listed(self.con, self.torrent, self.args.session, list(files)), self.limits)
+
+    def carry_out(self, decision: Decision) -> None:
+        """Remove one file or keep it; what fails is kept, with its reason. -n changes nothing here."""
+        file, reason, rule = decision
+        if file.info and reason is None:
+            try:
+                if not self.args.no_action:
+                    remove_file(file, self.trash_place(file) if self.args.trash else None)
+                self.removed.append(file.path)
+                self.freed += file.info.st_blocks * 512 if file.info.st_nlink == 1 or self.args.trash else 0
+                return
+            except FileNotFoundError:
+                reason = GONE
+            except OSError as error:
+                reason = f"cannot be removed: {error.strerror or error}"
+        if rule is rule_linked:
+            query(self.con, "UPDATE rtwatch_link SET inherited = TRUE WHERE file = ?", file.path)
+        self.kept.setdefault(reason or GONE, []).append(file.path)
+
+    @cached_property
+    def trash(self) -> Path:
+        """Make a new directory HASH, else HASH.2 and so on, in the trash, with the .torrent in it; raise OSError."""
+        torrent = self.torrent
+        names = itertools.chain([torrent.hash], (f"{torrent.hash}.{number}" for number in itertools.count(2)))
+        directory = next(path for path in (Path(self.args.trash, name) for name in names) if not os.path.lexists(path))
+        directory.mkdir(mode=0o700)
+        stem = torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
+        (directory / f"{stem}.torrent").write_bytes(find_blobs(self.con, torrent.hash)[1])
+        return directory
+
+    def trash_place(self, file: ListedFile) -> Path:
+        """Return where a file goes in the trash: below it as below the torrent's root, an inherited one at the top."""
+        below = is_below(file.path, self.limits.root)
+        return Path(self.trash) / (file.path.relative_to(self.limits.root) if below else file.path.name)
+
+    def prune(self) -> None:
+        """Remove the directories that removed and missing files leave empty, from the deepest up."""
+        needed = [Path.home(), self.args.session, *self.args.paths]
+        gone = {*self.removed, *self.kept.get(GONE, ())}
+        for directory in plan_directories(list(gone), self.torrent.name, self.limits):
+            if any(directory == path or is_below(path, directory) for path in needed):
+                continue
+            if is_used_directory(self.con, directory, self.torrent.hash) or not is_left_empty(directory, gone):
+                continue
+            try:
+                if not self.args.no_action:
+                    remove_directory(directory)
+                gone.add(directory)
+                say(logging.DEBUG, f"  {removed(self.args)}", f"{directory}/")
+            except OSError as error:
+                say(logging.WARNING, "  kept", f"{directory}/: cannot be removed: {error.strerror or error}")
+
+    def report(self) -> None:
+        """Say what became of the torrent: one line, and one below it for every reason to keep files."""
+        name, root, total = self.torrent.name, self.limits.root, count(len(self.files), "file")
+        if not self.args.remove:
+            say(logging.INFO, "erased", name, f"leaves {total}")
+            return
+        say(logging.INFO, removed(self.args), name, f"{len(self.removed)} of {total}", human_size(self.freed))
+        for path in self.removed:
+            say(logging.DEBUG, f"  {removed(self.args)}", str(path))
+        if self.files and len(self.kept.get(GONE, ())) == len(self.files):
+            say(logging.WARNING, "  kept", f"none of its {total} is at {root}: moved, or its disk is not mounted")
+            return
+        for reason, paths in self.kept.items():
+            shown = [str(path.relative_to(root) if is_below(path, root) else path) for path in paths]
+            if len(shown) > 3 and not self.args.verbose:
+                shown = [f"{len(shown)} files, {shown[0]} ..."]
+            for line in shown:
+                say(logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {reason}")
+
+
 # ---- Hooks -----------------------------------------------------------------------------------------------------------
 
-HOOKS = {
-    "pre_loop": 6,
-    "pre_add": 3,
-    "post_add": 3,
-    "pre_remove": 3,
-    "post_remove": 4,
-    "complete": 4,
-    "post_loop": 3,
-}
+HOOKS = {"pre_loop": 6, "pre_add": 3, "post_add": 3, "pre_remove": 3, "post_remove": 4, "complete": 4, "post_loop": 3}
 
 
 def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
@@ -864,8 +1153,9 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     try:
         module = runpy.run_path(str(path), run_name="rtwatch_hooks")
     except (Exception, SystemExit) as error:  # whatever the user's file does
-        line = next((f"{path}:{n}: " for n in error_lines(error, path)), f"{path}: ")
-        raise Error(f"{line}the hooks file does not load: {type(error).__name__}: {error}", 2) from None
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [1])[-1]
+        raise Error(f"{path}:{line} the hooks file does not load: {type(error).__name__}: {error}", 2) from None
     hooks = {name: module[name] for name in HOOKS if name in module}
     for name, hook in hooks.items():
         try:
@@ -875,20 +1165,10 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     return hooks
 
 
-def error_lines(error: BaseException, path: Path) -> Iterator[int]:
-    """Give the line numbers of `path` at which `error` arose, the innermost first."""
-    if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
-        yield error.lineno
-    lines = []
-    trace = error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    yield from reversed(lines)
-
-
 # ---- The watch: handlers, one per queue ------------------------------------------------------------------------------
+
+NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
+ENDS = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
 
 
 class WatchedINotify(INotify):
@@ -911,35 +1191,32 @@ def mask_flags(mask: int) -> tuple[flags, ...]:
     return tuple(flags.from_mask(mask))
 
 
-ENDS = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
-
-
 class Watch:
-    """One run of rtwatch: the handlers of the queues, the comparison and the loop, and what they share."""
+    """One run of rtwatch: the handlers of the queues, the comparison and the loop, and what they share.
 
-    def __init__(self, con: sqlite3.Connection, inot: WatchedINotify, args: argparse.Namespace) -> None:
+    All times are monotonic seconds, but for those in the database.
+    """
+
+    def __init__(self, con: Con, inot: WatchedINotify, args: Args) -> None:
         self.con, self.inot, self.args = con, inot, args
         self.hooks: dict[str, Callable[..., object]] = {}
-        self.queues: Queues = OrderedDict((name, deque()) for name in ("saved", "unlinked", "erased", "complete"))
-        self.qfuncs: dict[str, QueueFunction] = {
-            "saved": self.on_saved,
-            "unlinked": self.on_unlinked,
-            "erased": self.on_erased,
-        }
-        self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {
-            (ext, flags.MOVED_TO): self.queues["saved"].append for ext in ("torrent", "rtorrent")
-        }
-        self.inot_funcs.update(
-            {(ext, flags.DELETE): self.note_deleted for ext in ("libtorrent_resume", "rtorrent", "torrent")}
-        )
+        self.queues: Queues = OrderedDict((name, deque()) for name in ("unlinked", "saved", "erased", "complete"))
+        self.qfuncs: dict[str, QueueFunction]
+        self.qfuncs = {"saved": self.on_saved, "unlinked": self.on_unlinked, "erased": self.on_erased}
+        self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
+        for ext in ("torrent", "rtorrent"):
+            self.inot_funcs[ext, flags.MOVED_TO] = self.queues["saved"].append
+        for ext in ("torrent", "rtorrent", "libtorrent_resume"):
+            self.inot_funcs[ext, flags.DELETE] = self.note_deleted
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
-        self.deleted: tuple[str, ...] = (UNSEEN,)
+        self.deleted: tuple[str, ...] = ()
         self.deletions: dict[str, Deletion] = {}
         self.troubles: dict[str, Trouble] = {}
-        self.said: dict[str, str] = {}
-        self.unknown: list[str] = []
-        self.look_again_at: Optional[float] = None  # monotonic seconds, as all times below
-        self.facts: Optional[Facts] = None
+        self.held: dict[str, list[str]] = {}  # names by reason, not yet said
+        self.fresh: set[str] = set()  # came or moved since the start and counted no data
+        self.unknown: list[str] = []  # whose place is not known, as last said
+        self.look_again_at: Optional[float] = None
+        self.facts: Optional[Facts] = None  # true until the next event
         self.grace_ends: dict[str, float] = {}
         self.later: list[tuple[float, int, str, Any]] = []  # a heap of time, counter, queue, item
         self.counter = itertools.count()
@@ -947,14 +1224,9 @@ class Watch:
         self.identity: Optional[os.stat_result] = None
         self.stopping = 0  # counts the reasons to stop
 
-    def session_hash(self, path: Path) -> Optional[str]:
-        """Return the info-hash in the name of a session file, None for any other path."""
-        match = SESSION_NAME.fullmatch(path.name)
-        return match[1] if match and path.parent == self.args.session else None
-
     def t_path(self, hash: str) -> Path:
         """Return the path of T."""
-        return self.args.session / f"{hash}.torrent"  # type: ignore[no-any-return]
+        return Path(self.args.session, f"{hash}.torrent")
 
     def call_hook(self, name: str, *arguments: object) -> bool:
         """Call a hook with no transaction open and close the one it leaves; return False when it raised."""
@@ -967,40 +1239,37 @@ class Watch:
             self.stopping += 1
         except Exception:  # whatever the user's function does
             self.con.rollback()
-            logger.exception(LINE, "failed", f"the hook {name}; rtwatch goes on")
+            logger.exception("%-12s %s", "failed", f"the hook {name}; rtwatch goes on")
             return False
         self.con.commit()
         return True
 
-    def on_saved(self, con: sqlite3.Connection, path: Path, args: argparse.Namespace, queues: Queues) -> None:
+    def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Bring the rows of one torrent up to date with its session files, when they are complete and readable."""
-        hash = self.session_hash(path)
-        if hash is None:
+        match = SESSION_NAME.fullmatch(path.name)
+        if match is None or path.parent != args.session:
             return
+        hash = match[1]
         torrent = find_torrent(con, hash)
         source = self.t_path(hash).with_suffix(".torrent.rtorrent")
         try:
             data = read_session_file(source)
             resume = parse_resume(data)
             if torrent and torrent.vanished is None:
-                self.follow(torrent, resume)
+                self.follow(torrent, resume, data)
             else:
                 source = self.t_path(hash)
                 loaded = read_loaded(args.session, hash, data, resume)
                 if loaded:
                     self.enter(torrent, loaded)
         except FileNotFoundError:
-            if not os.path.lexists(self.t_path(hash)):
-                self.troubles.pop(hash, None)
-            else:
-                self.note_trouble(hash, source, MISSING)
+            self.note_missing(hash, source, torrent)
         except (Unreadable, OSError) as error:
             self.note_trouble(hash, source, str(error))
             if isinstance(error, OSError):
                 raise
         else:
-            if self.troubles.pop(hash, None):
-                self.release_held()
+            self.clear_trouble(hash)
 
     def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
@@ -1009,247 +1278,218 @@ class Watch:
             self.call_hook("pre_add", path, self.args)
         insert_torrent(self.con, loaded)
         self.grace_ends.pop(loaded.hash, None)
-        self.said.pop(loaded.hash, None)
-        if loaded.root is None:
-            self.look_again_at = time.monotonic()
-        say(self.level, "returned" if known else "added", text(loaded.metainfo.name), count(len(loaded.files), "file"))
+        self.note_place(loaded.hash, loaded.root, loaded.resume)
+        what = "returned" if known else "added"
+        say(self.level, what, text(loaded.metainfo.name), count(len(loaded.files), "file"))
         if known is None:
             self.call_hook("post_add", path, self.args)
 
-    def follow(self, torrent: Torrent, resume: Resume) -> None:
+    def follow(self, torrent: Torrent, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
-        pid = 0 if resume.directory.startswith(b"/") else read_lock(self.args.session).pid
-        root = resolve_root(resume.directory, pid)
-        same = root is None or (torrent.root is not None and root == os.fsencode(torrent.root))
-        if resume.counted != torrent.counted:
-            query(self.con, "UPDATE rtwatch_torrent SET counted = ? WHERE hash = ?", resume.counted, torrent.hash)
-        if same and resume.directory == torrent.directory:
-            return
-        data = query(self.con, "SELECT torrent FROM torrent_data WHERE hash = ?", torrent.hash).fetchone()[0]
-        metainfo = parse_metainfo(data)
-        root, files = locate(metainfo, resume.directory, self.args.session) if metainfo else (None, [])
-        sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
-        query(self.con, sql, resume.directory, root, torrent.hash)
-        insert_files(self.con, torrent.hash, files)
+        hash, directory = torrent.hash, resume.directory
+        if resume.counted and not torrent.counted:
+            query(self.con, "UPDATE rtwatch_torrent SET counted = TRUE WHERE hash = ?", hash)
+            insert_links(self.con, hash, map(os.fsencode, find_files(self.con, hash)))
+            self.fresh.discard(hash)
+        if directory == torrent.directory:
+            root = resolve_root(directory, rtorrent_pid(directory, self.args.session))
+            if root is None or (torrent.root is not None and root == os.fsencode(torrent.root)):
+                return
+        loaded = read_loaded(self.args.session, hash, data, resume)
+        if loaded:  # and no magnet of the same hash, loaded a moment ago
+            sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
+            query(self.con, sql, directory, loaded.root, hash)
+            insert_files(self.con, hash, loaded.files)
+            self.note_place(hash, loaded.root, resume)
+            say(self.level, "moved", torrent.name, f"to {os.fsdecode(loaded.root or directory)}")
+
+    def note_place(self, hash: str, root: Optional[bytes], resume: Resume) -> None:
+        """Remember what has to be looked at again: symlinks made after loading, a place that is not known."""
+        if not resume.counted:
+            self.fresh.add(hash)
         if root is None:
             self.look_again_at = time.monotonic()
-        else:
-            say(self.level, "moved", torrent.name, f"to {os.fsdecode(root)}")
+
+    def note_missing(self, hash: str, source: Path, torrent: Optional[Torrent]) -> None:
+        """Remember a torrent that lacks T or R: it is being saved, or rtorrent has it loaded from somewhere unknown.
+
+        R without T is harmless when it is known or older than rtorrent.lock, as rtorrent does not load it. T without R
+        is harmless when it is a stub, and the trouble is T when that cannot be read.
+        """
+        t_path = self.t_path(hash)
+        try:
+            harmless = parse_metainfo(read_session_file(t_path)) is None
+        except FileNotFoundError:
+            r_info, _ = look_at(t_path.with_suffix(".torrent.rtorrent"))
+            harmless = r_info is None or torrent is not None or self.is_older_than_lock(r_info)
+        except Unreadable as error:
+            self.note_trouble(hash, t_path, str(error))
+            return
+        if harmless:
+            self.clear_trouble(hash)
+        elif hash not in self.troubles:
+            self.troubles[hash] = Trouble(source.name, MISSING, False)
+            self.look_again_at = self.look_again_at or time.monotonic() + MINUTE  # soon enough to say so
+
+    def is_older_than_lock(self, info: os.stat_result) -> bool:
+        """Tell whether the running rtorrent found a session file when it started."""
+        lock = read_lock(self.args.session)
+        return lock.state == "running" and info.st_ctime < lock.written
 
     def note_trouble(self, hash: str, source: Path, reason: str) -> None:
         """Remember a session file that cannot be used and say so once.
 
-        It is harmless when it is a broken T older than rtorrent.lock: rtorrent met it at its start and refused it too.
+        A broken T is harmless when it is older than rtorrent.lock: rtorrent met it at its start and refused it too.
         """
-        harmless = False
-        if source.suffix == ".torrent" and reason != MISSING:
-            with suppress(OSError):
-                lock = read_lock(self.args.session)
-                harmless = (
-                    lock.state == "running" and os.access(source, os.R_OK) and source.stat().st_ctime < lock.written
-                )
-        trouble = Trouble(source.name, reason, harmless)
+        info, _ = look_at(source)
+        refused = info is not None and source.suffix == ".torrent" and self.is_older_than_lock(info)
+        trouble = Trouble(source.name, reason, refused and os.access(source, os.R_OK))
         if self.troubles.get(hash) != trouble:
             self.troubles[hash] = trouble
-            if reason == MISSING:  # rtorrent 0.16 renames T first; a minute is enough for R
-                self.look_again_at = self.look_again_at or time.monotonic() + LOOK_AGAIN
-            else:
-                effect = "rtorrent refuses it too" if harmless else "nothing is removed until it is mended or moved away"
-                say(logging.WARNING, "unreadable", f"{source}: {reason}", effect)
+            effect = "rtorrent refuses it too" if trouble.harmless else "nothing is removed until it is mended or gone"
+            say(logging.WARNING, "unreadable", f"{source}: {reason}", effect)
+
+    def clear_trouble(self, hash: str) -> None:
+        """Forget what was wrong with a torrent; after the last trouble look again at all that is held."""
+        if self.troubles.pop(hash, None) and all(trouble.harmless for trouble in self.troubles.values()):
+            for held in find_hashes(self.con, "held IS NOT NULL"):
+                self.grace_ends[held] = time.monotonic()
+            query(self.con, "UPDATE rtwatch_torrent SET held = NULL")
 
     def note_deleted(self, path: Path) -> None:
         """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
-        if path.parent != self.args.session:
-            return
-        self.deleted = (*self.deleted[-2:], path.name)
-        match = T_NAME.fullmatch(path.name)
-        if match:
-            self.deletions[match[1]] = Deletion(self.deleted, read_lock(self.args.session).state, time.time())
-            self.queues["unlinked"].append(path)
+        if path.parent == self.args.session:
+            self.deleted = (*self.deleted[-2:], path.name)
+            match = T_NAME.fullmatch(path.name)
+            if match:
+                self.deletions[match[1]] = Deletion(self.deleted, read_lock(self.args.session).state, time.time())
+                self.queues["unlinked"].append(path)
 
-    def on_unlinked(self, con: sqlite3.Connection, path: Path, args: argparse.Namespace, queues: Queues) -> None:
+    def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
         deletion = self.deletions.pop(path.stem, None)
         torrent = find_torrent(con, path.stem)
         if torrent is None or deletion is None:
             return
-        sql = "SELECT libtorrent IS NOT NULL FROM torrent_data WHERE hash = ?"
-        had_resume = bool(query(con, sql, torrent.hash).fetchone()[0])
-        seen = was_erased(deletion.names, torrent.hash, had_resume)
-        self.vanish(torrent, deletion.when, seen and deletion.lock != "stale")
+        seen = was_erased(deletion.names, torrent.hash, find_blobs(con, torrent.hash)[2] is not None)
+        self.vanish(torrent.hash, deletion.when, seen and deletion.lock != "stale")
         if os.path.lexists(path):
             self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
 
-    def vanish(self, torrent: Torrent, when: float, seen: Optional[bool]) -> None:
-        """Record that T of a known torrent is gone since `when`, and give it its grace to come back."""
-        update_vanished(self.con, torrent.hash, when, seen)
-        self.grace_ends[torrent.hash] = time.monotonic() + self.args.grace
-        self.said.pop(torrent.hash, None)
-        if not os.path.lexists(self.t_path(torrent.hash)):
+    def vanish(self, hash: str, when: float, seen: Optional[bool]) -> None:
+        """Record that T of a known torrent is gone since `when` (Unix time), and give it its grace to come back."""
+        update_vanished(self.con, hash, when, seen)
+        self.grace_ends[hash] = time.monotonic() + self.args.grace
+        torrent = find_torrent(self.con, hash)
+        if torrent and not os.path.lexists(self.t_path(hash)):
             say(logging.INFO, "vanished", torrent.name, f"has {self.args.grace:g} s to come back")
 
-    def on_erased(self, con: sqlite3.Connection, path: Path, args: argparse.Namespace, queues: Queues) -> None:
+    def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Finish a torrent whose grace is over, or hold it when a guard says no."""
         self.take_news()
         facts = self.facts or self.look()
         torrent = find_torrent(con, path.stem)
         if torrent is None or torrent.vanished is None:
             return
-        reason = next(filter(None, (guard(torrent, facts) for guard in GUARDS)), None)
+        guards = GUARDS[:1] if args.force else GUARDS
+        reason = next(filter(None, (guard(torrent, facts) for guard in guards)), None)
         if reason is None and not self.call_hook("pre_remove", path, args):
-            reason = "its pre_remove hook failed; it is called again at the next start"
+            reason = HOOK_FAILED
         if reason is None and torrent.hash in list_session(args.session):
-            reason = guard_present(torrent, facts._replace(present=frozenset([torrent.hash])))
+            reason = PRESENT
         if reason is not None:
-            self.hold(torrent, reason)
+            query(con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
+            if reason != torrent.held:
+                self.held.setdefault(reason, []).append(torrent.name)
         elif not self.stopping:
             self.finish(torrent)
 
-    def hold(self, torrent: Torrent, reason: str) -> None:
-        """Keep a vanished torrent and its files, and say why, once."""
-        query(self.con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
-        if self.said.get(torrent.hash) != reason:
-            self.said[torrent.hash] = reason
-            say(logging.WARNING, "held", torrent.name, reason)
-
-    def release_held(self) -> None:
-        """Look again at all held torrents: what held them may be over."""
-        for torrent in find_torrents(self.con, "held IS NOT NULL"):
-            self.grace_ends[torrent.hash] = time.monotonic()
+    def say_held(self) -> None:
+        """Say what was held, one line a reason, with the command that goes on."""
+        for reason, names in self.held.items():
+            say(logging.WARNING, "held", f"{some(names)}: {reason}")
+            if reason not in (PRESENT, HOOK_FAILED):
+                say(logging.WARNING, "  go on", f"stop rtwatch, then {forced_command(self.args)}")
+        self.held.clear()
 
     def finish(self, torrent: Torrent) -> None:
         """Remove the files of an erased torrent as far as -r and the plan allow, delete its rows, call post_remove."""
-        files = find_files(self.con, torrent.hash)
-        removal = self.remove_files(torrent, files) if self.args.remove else Removal([], [], 0)
-        if removal is None:
+        removal = Removal(self.con, self.args, torrent)
+        if self.args.remove and not self.remove_files(removal):
             return
-        sql = "SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = ?"
-        tracker, *blobs = query(self.con, sql, torrent.hash).fetchone()
+        tracker, *blobs = find_blobs(self.con, torrent.hash)
         delete_torrent(self.con, torrent.hash)
         self.con.commit()
-        self.said.pop(torrent.hash, None)
-        self.report(torrent, files, removal)
-        erased = RmTuple(torrent.name, tracker, torrent.hash, removal.removed, files, *blobs)
+        self.fresh.discard(torrent.hash)
+        removal.report()
+        erased = RmTuple(torrent.name, tracker, torrent.hash, removal.removed, removal.files, *blobs)
         self.call_hook("post_remove", self.t_path(torrent.hash), self.args, erased)
 
-    def remove_files(self, torrent: Torrent, files: Sequence[Path]) -> Optional[Removal]:
-        """Carry out the plan file by file; return None when the torrent came back or rtwatch is to end.
+    def remove_files(self, removal: Removal) -> bool:
+        """Carry out the plan file by file; return False when the torrent came back or rtwatch is to end.
 
         Events are looked for before every file, and after any the rest is planned again.
         """
-        removal, todo, freed = Removal([], [], 0), deque(files), 0
-        limits = Limits(torrent.root or self.args.session, self.args.session, self.args.paths)
-        self.con.commit()
+        hash = removal.torrent.hash
+        todo = deque((file, False) for file in removal.files)
+        todo.extend((file, True) for file in find_inherited(self.con, hash))
         while todo:
-            for file, reason in plan_removal(read_listed(self.con, torrent.hash, todo), limits):
+            for decision in removal.plan(todo):
                 if self.stopping:
-                    return None
+                    return False
                 if self.take_news():
                     break
                 todo.popleft()
-                if reason is None:
-                    try:
-                        freed += bytes_freed(file.info) if self.args.no_action and file.info else remove_file(file)
-                    except FileNotFoundError:
-                        reason = GONE
-                    except OSError as error:
-                        reason = f"cannot be removed: {error.strerror or error}"
-                if reason is None:
-                    removal.removed.append(file.path)
-                else:
-                    removal.kept.append((file.path, reason))
-            now = find_torrent(self.con, torrent.hash)
-            if now is None or now.vanished is None:
-                return None
-        gone = [file for file, reason in removal.kept if reason == GONE]
-        self.prune(torrent, [*removal.removed, *gone], limits)
-        return removal._replace(freed=freed)
-
-    def prune(self, torrent: Torrent, files: Sequence[Path], limits: Limits) -> None:
-        """Remove the directories that `files` leave empty, from the deepest up."""
-        needed = [Path.home(), self.args.session, *self.args.paths]
-        gone = set(files)
-        for directory in plan_directories(files, torrent.name, limits):
-            if any(directory == path or is_below(path, directory) for path in needed):
-                continue
-            if is_used_directory(self.con, directory, torrent.hash) or not is_left_empty(directory, gone):
-                continue
-            try:
-                if not self.args.no_action:
-                    remove_directory(directory)
-                gone.add(directory)
-                logger.debug(LINE, self.removed(), f"{directory}/")
-            except OSError as error:
-                logger.warning(LINE, "  kept", f"{directory}/: cannot be removed: {error.strerror or error}")
-
-    def removed(self) -> str:
-        """Return the verb for what -r does."""
-        return "would remove" if self.args.no_action else "removed"
-
-    def report(self, torrent: Torrent, files: Sequence[Path], removal: Removal) -> None:
-        """Say what became of an erased torrent: one line, and one below it for every reason to keep files."""
-        if not self.args.remove:
-            say(logging.INFO, "erased", torrent.name, f"{count(len(files), 'file')} left where they are")
-            return
-        for path in removal.removed:
-            logger.debug(LINE, f"  {self.removed()}", path)
-        total = f"{len(removal.removed)} of {count(len(files), 'file')}"
-        say(logging.INFO, self.removed(), torrent.name, total, f"{human_size(removal.freed)} freed")
-        reasons: dict[str, list[Path]] = {}
-        for path, reason in removal.kept:
-            reasons.setdefault(reason, []).append(path)
-        if len(reasons.get(GONE, ())) == len(files) > 0:
-            where = f"none of its {count(len(files), 'file')} is at {torrent.root}"
-            logger.warning(LINE, "  kept", f"{where}: moved away, or its disk is not mounted")
-            return
-        for reason, paths in reasons.items():
-            shown = [
-                str(path.relative_to(torrent.root)) if torrent.root and is_below(path, torrent.root) else str(path)
-                for path in paths
-            ]
-            short = shown if len(shown) <= 3 or self.args.verbose else [f"{len(shown)} files, {shown[0]} ..."]
-            for name in short:
-                logger.warning(LINE, "  kept", f"{name}: {reason}")
+                removal.carry_out(decision)
+            torrent = find_torrent(self.con, hash)
+            if torrent is None or torrent.vanished is None:
+                return False
+        removal.prune()
+        return True
 
     # ---- Compare -----------------------------------------------------------------------------------------------------
 
     def check_session(self) -> None:
         """Raise SessionGone when the session directory is no longer the one that is watched."""
-        try:
+        with suppress(OSError):
             if self.identity is None or os.path.samestat(os.stat(self.args.session), self.identity):
                 return
-            reason = "another directory or a mount is in its place"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        raise SessionGone(f"{self.args.session}: the session directory is gone ({reason}); nothing is removed")
+        raise SessionGone(f"{self.args.session}: the session directory was replaced or is gone; {NOTHING_LOST}")
 
     def compare(self) -> Comparison:
-        """Hold the session directory against the database, both ways."""
+        """Hold the session directory against the database, both ways; raise SessionGone."""
         self.check_session()
         try:
             listing = list_session(self.args.session)
         except OSError as error:
-            raise SessionGone(f"{self.args.session}: cannot be listed ({error.strerror}); nothing is removed") from None
-        loaded = {torrent.hash: torrent for torrent in find_torrents(self.con, "vanished IS NULL")}
-        present = sorted(hash for hash, has_t in listing.items() if has_t)
-        strangers = [hash for hash in present if hash not in loaded]
-        missing = [torrent for hash, torrent in loaded.items() if not listing.get(hash)]
+            raise SessionGone(f"{self.args.session}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
+        loaded = set(find_hashes(self.con, "vanished IS NULL"))
+        present = sorted(hash for hash, letters in listing.items() if "T" in letters)
+        strangers = [hash for hash, letters in listing.items() if letters != "L" and hash not in loaded]
+        missing = [hash for hash in loaded if "T" not in listing.get(hash, "")]
         return Comparison(frozenset(listing), present, strangers, missing)
 
     def look(self) -> Facts:
         """Work what the inotify queue brings until it is empty, compare, and return what the guards need to know."""
         while self.take_events() or self.queues["saved"] or self.queues["unlinked"]:
-            for name in ("saved", "unlinked"):
+            for name in ("unlinked", "saved"):
                 for _ in range(len(self.queues[name])):
                     self.work_item(name)
         comparison = self.compare()
-        for hash in self.troubles.keys() - set(comparison.present):
-            del self.troubles[hash]
+        for hash in self.troubles.keys() - comparison.listed:
+            self.clear_trouble(hash)
         for hash in comparison.strangers:
             self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
-        for torrent in comparison.missing:
-            self.vanish(torrent, time.time(), None)
-        self.facts = Facts(comparison.listed, dict(self.troubles), read_lock(self.args.session).state)
+        for hash in comparison.missing:
+            self.vanish(hash, time.time(), None)
+        for hash in self.fresh:
+            insert_links(self.con, hash, map(os.fsencode, find_files(self.con, hash)))
+        loaded = len(find_hashes(self.con, "vanished IS NULL"))
+        sql = "SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL AND (held IS NULL OR held = ?)"
+        vanished = [row[0] for row in query(self.con, sql, WIPE)]
+        lock = read_lock(self.args.session).state
+        self.con.commit()
+        self.facts = Facts(comparison.listed, dict(self.troubles), lock, bool(self.args.paths), loaded, vanished)
         return self.facts
 
     def bring_up_to_date(self) -> None:
@@ -1260,33 +1500,54 @@ class Watch:
                 return
             with suppress(OSError):  # noted, and looked at again
                 self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
+            show_progress(number, len(comparison.present))
             if number % 1000 == 0:
                 self.con.commit()
-        for torrent in comparison.missing:
-            files = count(len(find_files(self.con, torrent.hash)), "file")
-            delete_torrent(self.con, torrent.hash)
-            say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
+        self.drop_missing(comparison)
         now = time.monotonic()
-        for torrent in find_torrents(self.con, "vanished IS NOT NULL"):
-            self.grace_ends[torrent.hash] = now + self.args.grace
+        self.grace_ends = dict.fromkeys(find_hashes(self.con, "vanished IS NOT NULL"), now + self.args.grace)
+        query(self.con, "UPDATE rtwatch_torrent SET held = NULL")
         self.look_again()
         self.con.commit()
+        self.fresh.clear()
         self.level = logging.INFO
 
+    def drop_missing(self, comparison: Comparison) -> None:
+        """Forget what went while rtwatch was not running, or hold it when that looks like a wiped session.
+
+        When it went is not known; a time before the last minute keeps it apart from what vanishes now.
+        """
+        number, loaded = len(comparison.missing), len(comparison.present)
+        wiped = number > loaded and not self.args.catch_up
+        if wiped:
+            what = f"the session looks empty: {number} of {count(number + loaded, 'torrent')} missing"
+            say(logging.WARNING, "held", what, "their rows stay")
+        for hash in comparison.missing:
+            torrent = find_torrent(self.con, hash)
+            if self.args.catch_up:
+                self.vanish(hash, time.time(), None)
+            elif wiped:
+                update_vanished(self.con, hash, time.time() - 2 * MINUTE, False)
+            elif torrent:
+                files = count(len(find_files(self.con, hash)), "file")
+                delete_torrent(self.con, hash)
+                say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
+
     def look_again(self) -> None:
-        """Look once more for directories that could not be known, and say in one line which ones remain."""
-        for torrent in find_torrents(self.con, "root IS NULL"):
-            self.on_saved(self.con, self.t_path(torrent.hash), self.args, self.queues)
-        for hash, trouble in list(self.troubles.items()):
-            if trouble.reason == MISSING:
-                self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
-        unknown = [torrent.name for torrent in find_torrents(self.con, "root IS NULL")]
-        unknown += [f"{trouble.name} ({MISSING})" for trouble in self.troubles.values() if trouble.reason == MISSING]
+        """Look once more for places that could not be known, and say in one line which ones remain."""
+        for hash in [*find_hashes(self.con, "root IS NULL"), *self.missing_sidecars()]:
+            self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
+        torrents = [find_torrent(self.con, hash) for hash in find_hashes(self.con, "root IS NULL")]
+        unknown = [torrent.name for torrent in torrents if torrent]
+        unknown += [f"{trouble.name} ({trouble.reason})" for trouble in self.missing_sidecars().values()]
         if unknown and unknown != self.unknown:
-            rest = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            logger.warning(LINE, "unknown", f"where the files are of {unknown[0]}{rest}; looked at again every minute")
+            say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
         self.unknown = unknown
-        self.look_again_at = time.monotonic() + LOOK_AGAIN if unknown else None
+        self.look_again_at = time.monotonic() + MINUTE if unknown else None
+
+    def missing_sidecars(self) -> dict[str, Trouble]:
+        """Return the torrents of which T or R is missing, by hash."""
+        return {hash: trouble for hash, trouble in self.troubles.items() if trouble.reason == MISSING}
 
     # ---- Watch loop --------------------------------------------------------------------------------------------------
 
@@ -1315,7 +1576,7 @@ class Watch:
         if directory is None:
             return
         if directory == self.args.session and mask & ENDS:
-            raise SessionGone(f"{directory}: the session directory was removed, moved or unmounted; nothing is removed")
+            raise SessionGone(f"{directory}: the session directory was removed, moved or unmounted; {NOTHING_LOST}")
         if mask & flags.IGNORED:
             del self.inot.directories[wd]
         _, dot, ext = (name[:-4] if name.endswith(".new") else name).rpartition(".")
@@ -1325,16 +1586,16 @@ class Watch:
             try:
                 func(directory / name)
             except Exception:  # may be a function that a hook put there
-                logger.exception(LINE, "failed", f"the function for {name}; rtwatch goes on")
+                logger.exception("%-12s %s", "failed", f"the function for {name}; rtwatch goes on")
 
     def recover_overflow(self) -> None:
         """Compare after the kernel dropped events: every torrent is read again, what is missing is vanished."""
-        logger.warning(LINE, "overflow", "the kernel dropped events (see fs.inotify.max_queued_events); comparing anew")
-        self.deleted = (UNSEEN,)
+        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
+        self.deleted = (UNSEEN, UNSEEN, UNSEEN)
         comparison = self.compare()
         self.queues["saved"].extend(map(self.t_path, comparison.present))
-        for torrent in comparison.missing:
-            self.vanish(torrent, time.time(), None)
+        for hash in comparison.missing:
+            self.vanish(hash, time.time(), None)
         self.con.commit()
 
     def take_news(self) -> bool:
@@ -1372,6 +1633,8 @@ class Watch:
             for _ in range(min(50, len(queue))):
                 if queue and not self.stopping:
                     self.work_item(name)
+        if not self.queues["erased"]:
+            self.say_held()
 
     def work_item(self, name: str) -> None:
         """Call the function of a queue with its first item. What the function puts back comes again after a second,
@@ -1390,13 +1653,13 @@ class Watch:
         except (sqlite3.OperationalError, OSError) as error:
             self.con.rollback()
             pause = self.pauses[name, item] = min(60.0, 2 * self.pauses.get((name, item), 0.5))
-            logger.error(LINE, "failed", f"{item}: {error}; tried again in {pause:g} s")
+            say(logging.ERROR, "failed", f"{item}: {error}; tried again in {pause:g} s")
             self.call_later(pause, name, item)
         except Exception as error:
             if type(error) is sqlite3.DatabaseError:
                 raise unusable(self.args.db, error) from None
             self.con.rollback()
-            logger.exception(LINE, "failed", f"{item}; rtwatch goes on")
+            logger.exception("%-12s %s", "failed", f"{item}; rtwatch goes on")
         else:
             self.pauses.pop((name, item), None)
             for _ in range(len(queue) - before):
@@ -1420,6 +1683,7 @@ class Watch:
         if not self.call_hook("pre_loop", self.inot, self.args, self.queues, self.qfuncs, self.inot_funcs):
             raise Error(f"{self.args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
         self.add_watch()
+        notify("READY=1")
 
     def note_completed(self, path: Path) -> None:
         """Queue a mark HASH.complete of the session directory for the user's hook."""
@@ -1428,17 +1692,14 @@ class Watch:
 
     def describe(self) -> list[str]:
         """Return what the first line says: how much is known, whether rtorrent runs, what is removed."""
+        args, lock = self.args, read_lock(self.args.session).state
         sql = "SELECT (SELECT count(*) FROM torrent_data), (SELECT count(*) FROM session_file)"
         torrents, files = query(self.con, sql).fetchone()
-        lock = read_lock(self.args.session).state
-        running = {"running": "rtorrent is running", "elsewhere": "rtorrent.lock is of another host"}
-        below = " below " + ", ".join(map(str, self.args.paths)) if self.args.paths else ""
-        mode = (
-            f"{'would remove' if self.args.no_action else 'removes'} files{below}"
-            if self.args.remove
-            else "removes nothing"
-        )
-        return [count(torrents, "torrent"), count(files, "file"), running.get(lock, f"rtorrent.lock is {lock}"), mode]
+        runs = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
+        mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
+        where = [f"only below {' '.join(map(str, args.paths))}"] if args.paths else []
+        known = [count(torrents, "torrent"), count(files, "file"), runs.get(lock, f"rtorrent.lock is {lock}")]
+        return [*known, mode, *where, *([f"trash {args.trash}"] if args.trash else [])]
 
     def run(self, wake: int) -> None:
         """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
@@ -1461,19 +1722,8 @@ class Watch:
         """Tell whether there is nothing left that --once waits for."""
         return not self.take_events() and not self.grace_ends and not any(self.queues.values())
 
-    def end(self) -> None:
-        """Call post_loop, whatever ended the loop."""
-        self.call_hook("post_loop", self.inot, self.args)
-        self.con.commit()
-
 
 # ---- Process: lock, signals, notifications ---------------------------------------------------------------------------
-
-
-def state_directory() -> Path:
-    """Return rtwatch's directory below $XDG_STATE_HOME, which must be absolute to count (XDG base directories)."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "state") / "rtwatch"
 
 
 def take_lock(session: Path) -> int:
@@ -1493,14 +1743,6 @@ def take_lock(session: Path) -> int:
     os.ftruncate(fd, 0)
     os.write(fd, b"%d\n" % os.getpid())
     return fd
-
-
-def notify(message: str) -> None:
-    """Tell the service manager, if there is one (sd_notify(3)); a manager that does not listen is no error."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
 
 
 def catch_signals(watch: Watch) -> int:
@@ -1531,7 +1773,7 @@ def open_inotify() -> WatchedINotify:
         raise Error(f"inotify: {error.strerror}; {advice}") from None
 
 
-def watch_session(args: argparse.Namespace) -> int:
+def watch_session(args: Args) -> int:
     """Run the program and return its exit status; raise Error."""
     hooks = load_hooks(args.hooks)
     if not args.no_action:
@@ -1541,7 +1783,6 @@ def watch_session(args: argparse.Namespace) -> int:
         wake = catch_signals(watch)
         try:
             watch.start(hooks)
-            notify("READY=1")
             watch.run(wake)
         except SessionGone:
             query(con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
@@ -1553,7 +1794,7 @@ def watch_session(args: argparse.Namespace) -> int:
             con.rollback()
         finally:
             notify("STOPPING=1")
-            watch.end()
+            watch.call_hook("post_loop", inot, args)
     return 0
 
 
@@ -1591,59 +1832,46 @@ def seconds(value: str) -> float:
 
 def make_parser() -> Parser:
     """Return the parser of the command line."""
-    parser = Parser(prog="rtwatch", description=__doc__.split("\n", 1)[0])
+    parser = Parser(prog="rtwatch", description=str(__doc__).split("\n", 1)[0])
     add = parser.add_argument
-    add(
-        "session",
-        metavar="SESSION",
-        nargs="?",
-        type=Path,
-        default=Path("~/.session"),
-        help="rtorrent's session directory, default ~/.session",
-    )
-    add("paths", metavar="PATH", nargs="*", type=Path, help="with -r: remove only files below these directories")
+    add("session", metavar="SESSION", nargs="?", default="~/.session", help="rtorrent's session directory, ~/.session")
+    add("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these directories")
     add("-r", "--remove", action="store_true", help="remove the files of an erased torrent that no other torrent uses")
     add("-n", "--no-action", action="store_true", help="say what would be done; change no file and no database")
-    add("--hooks", metavar="FILE", type=Path, help="Python file with hook functions")
-    add("--db", metavar="FILE", type=Path, help="database, default $XDG_STATE_HOME/rtwatch/rtwatch.db")
-    add(
-        "--grace",
-        metavar="SECONDS",
-        type=seconds,
-        default=60.0,
-        help="how long a vanished torrent has to come back, default 60",
-    )
-    add(
-        "--once",
-        action="store_true",
-        help="bring the database up to date, finish what vanished after its grace, and exit",
-    )
-    add("-v", "--verbose", action="store_true", help="say more: every file, every known place")
+    add("--hooks", metavar="FILE", help="Python file with hook functions")
+    add("--db", metavar="FILE", help="database, default $XDG_STATE_HOME/rtwatch/rtwatch.db")
+    add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="time for a torrent to come back, default 60")
+    add("--trash", metavar="DIR", help="with -r: move files there instead of deleting them")
+    add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
+    add("--force", action="store_true", help="only with --once: let held removals go ahead")
+    add("--once", action="store_true", help="bring the database up to date, finish what vanished, and exit")
+    add("-v", "--verbose", action="store_true", help="say more")
     add("-q", "--quiet", action="store_true", help="say errors only")
-    add(
-        "--version",
-        nargs=0,
-        action=VersionAction,
-        help="print the versions of rtwatch, Python, sqlite and both libraries",
-    )
+    add("--version", nargs=0, action=VersionAction, help="versions of rtwatch, Python, sqlite and both libraries")
     return parser
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def real_path(path: Optional[str]) -> Optional[Path]:
+    """Return a path of the command line, absolute and without symlinks."""
+    return Path(path).expanduser().resolve() if path else None
+
+
+def parse_args(argv: Optional[Sequence[str]]) -> Args:
     """Return the options, all paths absolute and real; raise Error with status 2 for wrong usage."""
     args = make_parser().parse_intermixed_args(argv)
-    args.session = args.session.expanduser().resolve()
+    args.session, args.hooks, args.trash = map(real_path, (args.session, args.hooks, args.trash))
+    args.paths = tuple(map(real_path, args.paths))
+    args.db = real_path(args.db) or state_directory() / "rtwatch.db"
     if not args.session.is_dir():
-        raise Error(
-            f"{args.session}: no such session directory; name the one in rtorrent.rc (session.path.set): rtwatch SESSION",
-            2,
-        )
-    args.paths = tuple(path.expanduser().resolve() for path in args.paths)
+        advice = "name the directory of session.path.set in your rtorrent.rc: rtwatch SESSION"
+        raise Error(f"{args.session}: no such session directory; {advice}", 2)
     for path in args.paths:
         if not path.is_dir():
-            raise Error(f"{path}: not a directory; each PATH must be one: rtwatch -r SESSION PATH", 2)
-    args.db = args.db.expanduser().absolute() if args.db else state_directory() / "rtwatch.db"
-    args.hooks = args.hooks and args.hooks.expanduser().absolute()
+            raise Error(f"{path}: not a directory; rtwatch -r SESSION PATH ... removes only below each PATH", 2)
+    if args.trash and not (args.remove and args.trash.is_dir()):
+        raise Error(f"{args.trash}: --trash goes with -r and names a directory: mkdir -p {args.trash}", 2)
+    if args.force and not args.once:
+        raise Error("--force goes with --once only: rtwatch --once --force", 2)
     return args
 
 
