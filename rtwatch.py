@@ -890,13 +890,13 @@ def rule_longer(file: ListedFile, limits: Limits) -> Optional[str]:
 
 def rule_modified(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what somebody wrote to when rtorrent no longer did."""
-    modified = file.info and is_data(file.info) and file.info.st_mtime > limits.vanished
+    modified = file.info is not None and file.info.st_mtime > limits.vanished
     return "modified after the torrent vanished" if modified else None
 
 
 def rule_older(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what was there before a torrent that never counted any data: a person's own file that it merely names."""
-    older = file.info and is_data(file.info) and limits.arrived is not None and file.info.st_mtime < limits.arrived
+    older = file.info is not None and limits.arrived is not None and file.info.st_mtime < limits.arrived
     return "older than the torrent, which never counted data" if older else None
 
 
@@ -958,9 +958,16 @@ class Candidate:
             if folded.endswith(path):
                 if place is None or is_same_entry(file, info, place):
                     return True
-                recorded, _ = look_at(place)
-                if self.unsaved and (recorded is None or recorded.st_size < length):
+                if self.unsaved and not is_whole(place, length):
                     return True
+        return False
+
+
+def is_whole(place: str, length: int) -> bool:
+    """Tell whether there is a file of at least `length` bytes, be it behind a symlink."""
+    try:
+        return os.stat(place).st_size >= length
+    except OSError:
         return False
 
 
@@ -1054,6 +1061,8 @@ class Removal:
     def __init__(self, con: Con, args: Args, torrent: Torrent) -> None:
         self.con, self.args, self.torrent = con, args, torrent
         self.files = find_files(con, torrent.hash)
+        self.todo = deque((file, False) for file in self.files)
+        self.todo.extend((file, True) for file in find_inherited(con, torrent.hash))
         self.removed: list[Path] = []
         self.kept: dict[str, list[Path]] = {}
         self.freed = 0
@@ -1066,9 +1075,9 @@ class Removal:
             device=args.trash.stat().st_dev if args.trash else None,
         )
 
-    def plan(self, files: Iterable[tuple[Path, bool]]) -> list[Decision]:
-        """Decide on files, each with whether it is inherited, by what is true now."""
-        return plan_removal(read_listed(self.con, self.torrent, self.args.session, list(files)), self.limits)
+    def plan(self) -> list[Decision]:
+        """Decide on the files that are still to do by what is true now."""
+        return plan_removal(read_listed(self.con, self.torrent, self.args.session, self.todo), self.limits)
 
     def carry_out(self, decision: Decision) -> None:
         """Remove one file or keep it; what fails is kept, with its reason. -n changes nothing here."""
@@ -1123,7 +1132,8 @@ class Removal:
 
     def report(self) -> None:
         """Say what became of the torrent: one line, and one below it for every reason to keep files."""
-        name, root, total = self.torrent.name, self.limits.root, count(len(self.files), "file")
+        name, root = self.torrent.name, self.limits.root
+        total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if not self.args.remove:
             say(logging.INFO, "erased", name, f"leaves {total}")
             return
@@ -1346,7 +1356,7 @@ class Watch:
         trouble = Trouble(source.name, reason, refused and os.access(source, os.R_OK))
         if self.troubles.get(hash) != trouble:
             self.troubles[hash] = trouble
-            effect = "rtorrent refuses it too" if trouble.harmless else "nothing is removed until it is mended or gone"
+            effect = "rtorrent refuses it too" if trouble.harmless else "removals wait until it is mended or moved away"
             say(logging.WARNING, "unreadable", f"{source}: {reason}", effect)
 
     def clear_trouble(self, hash: str) -> None:
@@ -1387,22 +1397,30 @@ class Watch:
     def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Finish a torrent whose grace is over, or hold it when a guard says no."""
         self.take_news()
-        facts = self.facts or self.look()
         torrent = find_torrent(con, path.stem)
         if torrent is None or torrent.vanished is None:
             return
-        guards = GUARDS[:1] if args.force else GUARDS
-        reason = next(filter(None, (guard(torrent, facts) for guard in guards)), None)
+        reason = self.refusal(torrent)
         if reason is None and not self.call_hook("pre_remove", path, args):
             reason = HOOK_FAILED
-        if reason is None and torrent.hash in list_session(args.session):
+        if reason is None and any(os.path.lexists(f"{path}{ext}") for ext in ("", ".rtorrent", ".libtorrent_resume")):
             reason = PRESENT
         if reason is not None:
-            query(con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
-            if reason != torrent.held:
-                self.held.setdefault(reason, []).append(torrent.name)
+            self.hold(torrent, reason)
         elif not self.stopping:
             self.finish(torrent)
+
+    def refusal(self, torrent: Torrent) -> Optional[str]:
+        """Return why a vanished torrent cannot be finished now, None when all guards let it pass."""
+        facts = self.facts or self.look()
+        guards = GUARDS[:1] if self.args.force else GUARDS
+        return next(filter(None, (guard(torrent, facts) for guard in guards)), None)
+
+    def hold(self, torrent: Torrent, reason: str) -> None:
+        """Keep a vanished torrent and its files."""
+        query(self.con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
+        if reason != torrent.held:
+            self.held.setdefault(reason, []).append(torrent.name)
 
     def say_held(self) -> None:
         """Say what was held, one line a reason, with the command that goes on."""
@@ -1426,23 +1444,27 @@ class Watch:
         self.call_hook("post_remove", self.t_path(torrent.hash), self.args, erased)
 
     def remove_files(self, removal: Removal) -> bool:
-        """Carry out the plan file by file; return False when the torrent came back or rtwatch is to end.
+        """Carry out the plan file by file; return False when it has to end before the last one.
 
-        Events are looked for before every file, and after any the rest is planned again.
+        Events are looked for before every file, and after any the guards are asked and the rest is planned again.
         """
-        hash = removal.torrent.hash
-        todo = deque((file, False) for file in removal.files)
-        todo.extend((file, True) for file in find_inherited(self.con, hash))
+        todo = removal.todo
         while todo:
-            for decision in removal.plan(todo):
+            for decision in removal.plan():
                 if self.stopping:
                     return False
                 if self.take_news():
                     break
                 todo.popleft()
                 removal.carry_out(decision)
-            torrent = find_torrent(self.con, hash)
+            else:
+                break
+            torrent = find_torrent(self.con, removal.torrent.hash)
             if torrent is None or torrent.vanished is None:
+                return False
+            reason = self.refusal(torrent)
+            if reason is not None:
+                self.hold(torrent, reason)
                 return False
         removal.prune()
         return True
@@ -1497,6 +1519,7 @@ class Watch:
         comparison = self.compare()
         for number, hash in enumerate(comparison.present, 1):
             if self.stopping:
+                self.con.commit()
                 return
             with suppress(OSError):  # noted, and looked at again
                 self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
@@ -1674,6 +1697,8 @@ class Watch:
         self.add_watch()
         self.identity = os.stat(self.args.session)
         self.bring_up_to_date()
+        if self.stopping:
+            return
         say(logging.INFO, "watching", str(self.args.session), *self.describe())
         self.hooks = hooks
         if "complete" in hooks:
@@ -1816,10 +1841,10 @@ class VersionAction(argparse.Action):
         """Print and exit."""
         from importlib.metadata import version
 
-        libraries = " ".join(f"{name} {version(name)}" for name in ("inotify_simple", "bencode.py"))
-        parser.exit(
-            0, f"rtwatch {__version__} Python {sys.version.split()[0]} sqlite {sqlite3.sqlite_version} {libraries}\n"
-        )
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("inotify_simple", "bencode.py"))
+        own = f"rtwatch {__version__}, Python {sys.version.split()[0]}, sqlite {sqlite3.sqlite_version}"
+        sys.stdout.write(f"{own}, {libraries}\n")
+        parser.exit()
 
 
 def seconds(value: str) -> float:
