@@ -236,10 +236,10 @@ def some(names: Sequence[str]) -> str:
 def human_size(size: float) -> str:
     """Return a number of bytes for people, in powers of 1024."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1000:  # so that there are three digits at the most
+        if size < 999.5:  # so that there are three digits at the most
             return f"{size:.3g} {unit}"
         size /= 1024
-    return f"{size:.3g} TiB"
+    return f"{size:.3g} TiB" if size < 999.5 else f"{size:.0f} TiB"
 
 
 def printable(line: str) -> str:
@@ -387,7 +387,8 @@ def parse_variants(name: bytes, entries: list[dict[bytes, Any]], info: dict[byte
     names = {b"": name, **alternatives(info, b"name.", lambda value: join_path([value]) and value)}
     paths = [alternatives(entry, b"path.", join_path) for entry in entries]
     for entry, known in zip(entries, paths):
-        known[b""] = next(iter(known.values())) if b"path" not in entry and known else join_path(entry.get(b"path"))
+        path = entry.get(b"path")
+        known[b""] = join_path(path) if isinstance(path, list) or not known else next(iter(known.values()))
     variants = []
     for encoding in {encoding: None for known in [names, *paths] for encoding in [b"", *known]}:
         called = names.get(encoding, name)
@@ -397,12 +398,12 @@ def parse_variants(name: bytes, entries: list[dict[bytes, Any]], info: dict[byte
 
 
 def alternatives(entry: dict[bytes, Any], prefix: bytes, parse: Callable[[Any], bytes]) -> dict[bytes, bytes]:
-    """Return what `prefix` + ENC says in `entry`, by ENC; one that does not pass the checks is ignored."""
+    """Return what `prefix` + ENC says in `entry`, by ENC in any case; what does not pass the checks is ignored."""
     found = {}
     for key, value in entry.items():
         if key.startswith(prefix):
             with suppress(Unreadable):
-                found[key[len(prefix) :]] = parse(value)
+                found[key[len(prefix) :].lower()] = parse(value)
     return found
 
 
@@ -446,7 +447,8 @@ def resolve_root(directory: bytes, pid: int) -> Optional[bytes]:
                 environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 directory = next(v[5:] for v in environment if v.startswith(b"HOME=/")) + directory[1:]
             else:
-                os.stat(f"/proc/{pid}/cwd")  # fails for a directory that was removed
+                if os.stat(f"/proc/{pid}/cwd").st_nlink == 0:  # it was removed
+                    return None
                 directory = os.readlink(f"/proc/{pid}/cwd".encode()) + b"/" + directory
         except (OSError, StopIteration):
             return None
@@ -456,8 +458,8 @@ def resolve_root(directory: bytes, pid: int) -> Optional[bytes]:
 def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: bytes) -> list[bytes]:
     """Return the canonical path of every file: the real path of its parent, plus its name. Skip what is in `session`.
 
-    Where encodings give different names, a multi-file torrent's directory tells which is used, else what exists on
-    disk, else all are listed.
+    Where encodings give different names, a multi-file torrent's directory tells which is likely, then what exists on
+    disk; of what neither tells, all are listed.
     """
     parents = {b"": root}
 
@@ -470,12 +472,15 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
         return file if path[-1:] not in (b"", b"/") or is_data(look_at(os.fsdecode(file))[0]) else None
 
     last = os.path.basename(directory.rstrip(b"/"))
-    told = [v for v in metainfo.variants if metainfo.multi and v.name == last] or metainfo.variants
+    told = [metainfo.multi and variant.name == last for variant in metainfo.variants]
     files = []
-    for paths in zip(*(variant.paths for variant in told)):
-        names = [file for file in map(place, dict.fromkeys(paths)) if file is not None]
-        existing = [file for file in names if os.path.lexists(file)] if len(names) > 1 else names
-        files += existing or names
+    for paths in zip(*(variant.paths for variant in metainfo.variants)):
+        places = {path: place(path) for path in paths}
+        every = [file for file in places.values() if file is not None]
+        likely = [file for path, tells in zip(paths, told) if tells and (file := places[path])] or every
+        if len(every) > 1:  # rtorrent chooses the encoding for each name by itself
+            likely = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
+        files += likely
     return [file for file in dict.fromkeys(files) if not file.startswith(session + b"/")]
 
 
@@ -984,12 +989,13 @@ def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
 def read_listed(con: Con, torrent: Torrent, session: Path, files: Iterable[tuple[Path, bool]]) -> list[ListedFile]:
     """Look at files of a torrent, each with whether it is inherited, and at who else may use them."""
     metainfo = parse_metainfo(find_blobs(con, torrent.hash)[1])
-    lengths: dict[str, int] = {}
+    real_path = cache(os.path.realpath)
+    lengths: dict[Path, int] = {}
     if metainfo and torrent.root:
         for variant in metainfo.variants:
-            lengths.update(zip((os.path.join(torrent.root, os.fsdecode(p)) for p in variant.paths), metainfo.lengths))
+            paths = (Path(torrent.root, os.fsdecode(path)) for path in variant.paths)
+            lengths.update(zip((Path(real_path(path.parent), path.name) for path in paths), metainfo.lengths))
     read_candidate = cache(lambda hash: Candidate(con, hash, session, torrent.vanished or 0))
-    read_parent = cache(os.path.realpath)
     everywhere = find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold())
     listed = []
     for file, inherited in files:
@@ -998,9 +1004,8 @@ def read_listed(con: Con, torrent: Torrent, session: Path, files: Iterable[tuple
         candidates = map(read_candidate, sorted(suspects)) if info else ()
         perhaps = next((c.called for c in candidates if info and c.may_use(file, info)), None)
         owners, users = (find_users(con, table, file, torrent.hash) for table in ("session_file", "rtwatch_link"))
-        length = lengths.get(str(file))
-        parent = read_parent(file.parent)
-        listed.append(ListedFile(file, info, problem, parent, length, inherited, owners, perhaps, users))
+        parent = real_path(file.parent)
+        listed.append(ListedFile(file, info, problem, parent, lengths.get(file), inherited, owners, perhaps, users))
     return listed
 
 
@@ -1876,7 +1881,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def real_path(path: Optional[str]) -> Optional[Path]:
+def absolute(path: Optional[str]) -> Optional[Path]:
     """Return a path of the command line, absolute and without symlinks."""
     return Path(path).expanduser().resolve() if path else None
 
@@ -1884,9 +1889,9 @@ def real_path(path: Optional[str]) -> Optional[Path]:
 def parse_args(argv: Optional[Sequence[str]]) -> Args:
     """Return the options, all paths absolute and real; raise Error with status 2 for wrong usage."""
     args = make_parser().parse_intermixed_args(argv)
-    args.session, args.hooks, args.trash = map(real_path, (args.session, args.hooks, args.trash))
-    args.paths = tuple(map(real_path, args.paths))
-    args.db = real_path(args.db) or state_directory() / "rtwatch.db"
+    args.session, args.hooks, args.trash = map(absolute, (args.session, args.hooks, args.trash))
+    args.paths = tuple(map(absolute, args.paths))
+    args.db = absolute(args.db) or state_directory() / "rtwatch.db"
     if not args.session.is_dir():
         advice = "name the directory of session.path.set in your rtorrent.rc: rtwatch SESSION"
         raise Error(f"{args.session}: no such session directory; {advice}", 2)
