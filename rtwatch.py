@@ -1166,6 +1166,12 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     if path is None:
         return {}
     try:
+        info = path.stat()
+    except OSError as error:
+        raise Error(f"{path}: {error.strerror}; --hooks names a Python file", 2) from None
+    if info.st_mode & stat.S_IWOTH or info.st_uid not in (0, os.geteuid()):
+        raise Error(f"{path}: others can write to it; rtwatch runs what is yours alone: chown and chmod o-w {path}", 2)
+    try:
         module = runpy.run_path(str(path), run_name="rtwatch_hooks")
     except (Exception, SystemExit) as error:  # whatever the user's file does
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -1215,9 +1221,11 @@ class Watch:
     def __init__(self, con: Con, inot: WatchedINotify, args: Args) -> None:
         self.con, self.inot, self.args = con, inot, args
         self.hooks: dict[str, Callable[..., object]] = {}
-        self.queues: Queues = OrderedDict((name, deque()) for name in ("unlinked", "saved", "erased", "complete"))
-        self.qfuncs: dict[str, QueueFunction]
-        self.qfuncs = {"saved": self.on_saved, "unlinked": self.on_unlinked, "erased": self.on_erased}
+        self.qfuncs: dict[str, QueueFunction] = {
+            **{"lost": self.on_lost, "unlinked": self.on_unlinked, "saved": self.on_saved},  # as `look` works them
+            **{"unknown": self.on_unknown, "erased": self.on_erased},
+        }
+        self.queues: Queues = OrderedDict((name, deque()) for name in (*self.qfuncs, "complete"))
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
         for ext in ("torrent", "rtorrent"):
             self.inot_funcs[ext, flags.MOVED_TO] = self.queues["saved"].append
@@ -1498,8 +1506,9 @@ class Watch:
 
     def look(self) -> Facts:
         """Work what the inotify queue brings until it is empty, compare, and return what the guards need to know."""
-        while self.take_events() or self.queues["saved"] or self.queues["unlinked"]:
-            for name in ("unlinked", "saved"):
+        before = ("lost", "unlinked", "saved")
+        while self.take_events() or any(self.queues[name] for name in before):
+            for name in before:
                 for _ in range(len(self.queues[name])):
                     self.work_item(name)
         comparison = self.compare()
@@ -1535,7 +1544,7 @@ class Watch:
         now = time.monotonic()
         self.grace_ends = dict.fromkeys(find_hashes(self.con, "vanished IS NOT NULL"), now + self.args.grace)
         query(self.con, "UPDATE rtwatch_torrent SET held = NULL")
-        self.look_again()
+        self.on_unknown(self.con, self.args.session, self.args, self.queues)
         self.con.commit()
         self.fresh.clear()
         self.level = logging.INFO
@@ -1561,21 +1570,26 @@ class Watch:
                 delete_torrent(self.con, hash)
                 say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
 
-    def look_again(self) -> None:
+    def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look once more for places that could not be known, and say in one line which ones remain."""
-        for hash in [*find_hashes(self.con, "root IS NULL"), *self.missing_sidecars()]:
-            self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
-        torrents = [find_torrent(self.con, hash) for hash in find_hashes(self.con, "root IS NULL")]
+        lacking = [hash for hash, trouble in self.troubles.items() if trouble.reason == MISSING]
+        for hash in [*find_hashes(con, "root IS NULL"), *lacking]:
+            self.on_saved(con, self.t_path(hash), args, queues)
+        torrents = [find_torrent(con, hash) for hash in find_hashes(con, "root IS NULL")]
         unknown = [torrent.name for torrent in torrents if torrent]
-        unknown += [f"{trouble.name} ({trouble.reason})" for trouble in self.missing_sidecars().values()]
+        unknown += [f"{t.name} ({t.reason})" for t in self.troubles.values() if t.reason == MISSING]
         if unknown and unknown != self.unknown:
             say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
         self.unknown = unknown
         self.look_again_at = time.monotonic() + MINUTE if unknown else None
 
-    def missing_sidecars(self) -> dict[str, Trouble]:
-        """Return the torrents of which T or R is missing, by hash."""
-        return {hash: trouble for hash, trouble in self.troubles.items() if trouble.reason == MISSING}
+    def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Compare after the kernel dropped events: every torrent is read again, what is missing is vanished."""
+        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
+        comparison = self.compare()
+        queues["saved"].extend(map(self.t_path, comparison.present))
+        for hash in comparison.missing:
+            self.vanish(hash, time.time(), None)
 
     # ---- Watch loop --------------------------------------------------------------------------------------------------
 
@@ -1599,7 +1613,8 @@ class Watch:
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
         if mask & flags.Q_OVERFLOW:
-            self.recover_overflow()
+            self.deleted = (UNSEEN, UNSEEN, UNSEEN)
+            self.queues["lost"].append(self.args.session)
         directory = self.inot.directories.get(wd)
         if directory is None:
             return
@@ -1615,16 +1630,6 @@ class Watch:
                 func(directory / name)
             except Exception:  # may be a function that a hook put there
                 logger.exception("%-12s %s", "failed", f"the function for {name}; rtwatch goes on")
-
-    def recover_overflow(self) -> None:
-        """Compare after the kernel dropped events: every torrent is read again, what is missing is vanished."""
-        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
-        self.deleted = (UNSEEN, UNSEEN, UNSEEN)
-        comparison = self.compare()
-        self.queues["saved"].extend(map(self.t_path, comparison.present))
-        for hash in comparison.missing:
-            self.vanish(hash, time.time(), None)
-        self.con.commit()
 
     def take_news(self) -> bool:
         """Work what the inotify queue brings, if anything, until it is empty; tell whether there was anything."""
@@ -1643,8 +1648,8 @@ class Watch:
             _, _, name, item = heapq.heappop(self.later)
             self.queues.setdefault(name, deque()).append(item)
         if self.look_again_at is not None and self.look_again_at <= now:
-            self.look_again()
-            self.con.commit()
+            self.look_again_at = None
+            self.queues["unknown"].append(self.args.session)
 
     def timeout(self) -> Optional[float]:
         """Return the milliseconds until something is due, None when nothing is."""
