@@ -1,0 +1,329 @@
+"""rtwatch run as its own process, with the means to wait for what it says, notifies and writes to its database."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Callable, TypeVar, Union
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEADLINE = 30.0  # seconds until a wait fails
+PAUSE = 0.02  # seconds between two looks
+
+Rows = list[tuple[Any, ...]]
+Argument = Union[str, Path]
+Found = TypeVar("Found")
+
+
+def environment(state: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment rtwatch runs in: ours, without a journal or a service manager, and with its own state."""
+    env = {key: text for key, text in os.environ.items() if key not in ("JOURNAL_STREAM", "NOTIFY_SOCKET")}
+    path = os.pathsep.join(filter(None, (str(PROJECT), env.get("PYTHONPATH"))))
+    env.update(PYTHONPATH=path, XDG_STATE_HOME=str(state))
+    env.update(extra or {})
+    return env
+
+
+def command(*args: Argument) -> list[str]:
+    """Return the command line that runs rtwatch, with warnings as errors."""
+    return [sys.executable, "-W", "error", "-m", "rtwatch", *map(str, args)]
+
+
+def run(
+    *args: Argument, state: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run rtwatch to its end and return its exit status and output."""
+    return subprocess.run(
+        command(*args),
+        env=environment(state, env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        timeout=2 * DEADLINE,
+        check=False,
+    )
+
+
+class Program:
+    """A running rtwatch that watches `session`; a context manager that ends its process."""
+
+    def __init__(
+        self,
+        session: Path,
+        *options: Argument,
+        state: Path,
+        paths: Sequence[Path] = (),
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start rtwatch; its standard output and error are both read into `output`."""
+        texts = [*map(str, options)]
+        self.db = state / "rtwatch" / "rtwatch.db"
+        if "--db" in texts:
+            self.db = Path(cwd or ".", texts[texts.index("--db") + 1])
+        self.lines: list[str] = []
+        self.notified: list[str] = []
+        self._changed = threading.Condition()
+        self._sockets = tempfile.TemporaryDirectory(prefix="rtwatch-")  # short: a socket's path has 107 bytes
+        notify_path = os.path.join(self._sockets.name, "notify")
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.bind(notify_path)
+        self.process = subprocess.Popen(
+            command(*texts, session, *paths),
+            env=environment(state, {"NOTIFY_SOCKET": notify_path, **(env or {})}),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Program:
+        """Return the running program."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the process, whatever it does, and show its output beside a failed test."""
+        self.kill()
+        if error is not None:
+            print(self.report("output of rtwatch"))
+
+    @property
+    def output(self) -> str:
+        """All text that was printed so far."""
+        with self._changed:
+            return "".join(line + "\n" for line in self.lines)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self.process.pid
+
+    def report(self, problem: str) -> str:
+        """Return `problem` with what is needed to understand it."""
+        return f"{problem}; exit status {self.process.poll()}; notified {self.notified}; output:\n{self.output}"
+
+    def wait_ready(self) -> None:
+        """Wait until rtwatch told the service manager that it is ready."""
+        self.wait_notified("READY=1")
+
+    def wait_notified(self, assignment: str) -> None:
+        """Wait for `assignment`, as STOPPING=1, on the notify socket."""
+        self._wait(
+            lambda: any(assignment in message.split("\n") for message in self.notified) or None,
+            f"no {assignment} was notified",
+        )
+
+    def wait_line(self, regex: str, since: int = 0) -> re.Match[str]:
+        """Wait until a line, the `since` first ones left out, matches `regex`; return the match."""
+        pattern = re.compile(regex)
+
+        def find() -> re.Match[str] | None:
+            with self._changed:
+                found = map(pattern.search, self.lines[since:])
+                return next((match for match in found if match), None)
+
+        return self._wait(find, f"no line matches {regex!r}")
+
+    def wait_rows(self, sql: str, predicate: Callable[[Rows], Any]) -> Rows:
+        """Wait until `predicate` is true of the rows that `sql` selects, and return them."""
+        seen: list[object] = []
+
+        def find() -> tuple[Rows] | None:
+            try:
+                rows = self.select(sql)
+            except sqlite3.OperationalError as error:  # no database or no table yet
+                seen[:] = [error]
+                return None
+            seen[:] = [rows]
+            return (rows,) if predicate(rows) else None
+
+        try:
+            return self._wait(find, f"{sql!r} does not select what is waited for")[0]
+        except AssertionError as error:
+            raise AssertionError(f"last seen {seen}; {error}") from None
+
+    def wait_known(self, hash: str) -> None:
+        """Wait until a torrent has its rows."""
+        self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", bool)
+
+    def wait_gone(self, hash: str) -> None:
+        """Wait until a torrent has no row (any more)."""
+        self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", lambda rows: not rows)
+
+    def wait_files(self, hash: str, paths: Iterable[Path]) -> None:
+        """Wait until exactly `paths` are listed for a torrent."""
+        wanted = sorted(os.fsencode(path) for path in paths)
+        sql = f"SELECT CAST(file AS BLOB) FROM session_file WHERE hash = '{hash}'"
+        self.wait_rows(sql, lambda rows: sorted(file for (file,) in rows) == wanted)
+
+    def wait_for(self, predicate: Callable[[], Any], problem: str) -> None:
+        """Wait until `predicate` is true, as of a file that is to vanish."""
+        self._wait(lambda: predicate() or None, problem)
+
+    def select(self, sql: str) -> Rows:
+        """Return what `sql` selects from the database now."""
+        con = sqlite3.connect(f"{self.db.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            return con.execute(sql).fetchall()
+        finally:
+            con.close()
+
+    def connect(self) -> sqlite3.Connection:
+        """Return a connection to the database, opened as users' scripts open it."""
+        import rtwatch
+
+        con: sqlite3.Connection = rtwatch.connect(self.db)
+        return con
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process."""
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """End rtwatch as a service manager does, and return its exit status."""
+        self.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """End the process without letting it know."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(DEADLINE)
+        self._close()
+
+    def wait(self) -> int:
+        """Wait until rtwatch has ended and return its exit status."""
+        try:
+            status = self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self.report("rtwatch does not end")) from None
+        self._close()
+        return status
+
+    def _close(self) -> None:
+        """Read what is left and close what was opened for the process that has ended."""
+        self._reader.join(DEADLINE)
+        self._notify.close()
+        self._sockets.cleanup()
+
+    def _wait(self, find: Callable[[], Found | None], problem: str) -> Found:
+        """Return what `find` finds; raise AssertionError when it takes too long or the process has ended."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            ended = self.process.poll() is not None
+            if ended:
+                self._reader.join(DEADLINE)
+            found = find()
+            if found is not None:
+                return found
+            if ended or time.monotonic() > deadline:
+                raise AssertionError(self.report(problem))
+            with self._changed:
+                self._changed.wait(PAUSE)
+
+    def _read(self) -> None:
+        """Collect lines and notify messages until the process closes its output."""
+        assert self.process.stdout is not None
+        rest = b""
+        with self.process.stdout as pipe:
+            poll = select.poll()
+            poll.register(pipe, select.POLLIN)
+            poll.register(self._notify, select.POLLIN)
+            while True:
+                ready = [fd for fd, _ in poll.poll()]
+                if self._notify.fileno() in ready:
+                    self._add(self.notified, [self._notify.recv(65536)])
+                elif pipe.fileno() in ready:
+                    data = os.read(pipe.fileno(), 65536)
+                    *lines, rest = (rest + data).split(b"\n")
+                    self._add(self.lines, lines)
+                    if not data:
+                        break
+        self._add(self.lines, [rest] if rest else [])
+
+    def _add(self, texts: list[str], data: Sequence[bytes]) -> None:
+        """Append decoded `data` to `texts` and wake who waits."""
+        with self._changed:
+            texts.extend(text.decode("utf-8", "backslashreplace") for text in data)
+            self._changed.notify_all()
+
+
+class Launcher:
+    """Starts rtwatch for one session, with the hooks of recorder.py at hand, and ends what it started."""
+
+    hooks = ("--hooks", Path(__file__).with_name("recorder.py"))
+
+    def __init__(self, session: Path, state: Path, record: Path) -> None:
+        """Remember what every start needs; `record` is the file that recorder.py writes."""
+        self.session = session
+        self.state = state
+        self.record = record
+        self.started: list[Program] = []
+
+    @property
+    def db(self) -> Path:
+        """Path of the default database."""
+        return self.state / "rtwatch" / "rtwatch.db"
+
+    def start(
+        self,
+        *options: Argument,
+        paths: Sequence[Path] = (),
+        ready: bool = True,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Program:
+        """Start the daemon and wait until it is ready."""
+        env = {"RTWATCH_RECORD": str(self.record), **(env or {})}
+        program = Program(self.session, *options, state=self.state, paths=paths, cwd=cwd, env=env)
+        self.started.append(program)
+        if ready:
+            program.wait_ready()
+        return program
+
+    def once(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+        """Run rtwatch --once to its end."""
+        return self.run("--once", *options, paths=paths)
+
+    def run(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+        """Run rtwatch, with options that let it end by itself, to its end."""
+        return run(*options, self.session, *paths, state=self.state, env={"RTWATCH_RECORD": str(self.record)})
+
+    def calls(self, hash: str | None = None) -> list[dict[str, Any]]:
+        """Return the recorded hook calls, of one torrent only when `hash` is given."""
+        if not self.record.exists():
+            return []
+        calls = [json.loads(line) for line in self.record.read_text().splitlines()]
+        return [call for call in calls if hash in (None, call.get("hash"))]
+
+    def hooks_called(self, hash: str | None = None) -> list[str]:
+        """Return the names of the recorded hooks in order."""
+        return [call["hook"] for call in self.calls(hash)]
+
+    def close(self) -> None:
+        """End what was started."""
+        for program in self.started:
+            program.kill()
+            print(program.report("output of rtwatch"))

@@ -1,0 +1,350 @@
+"""A session directory written as rtorrent writes it: the same system calls in the order of its version.
+
+Measured with 0.9.8 and 0.16.20; L, R and T are HASH.torrent.libtorrent_resume, HASH.torrent.rtorrent and HASH.torrent.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Union
+
+import bencodepy
+from torrents import ANNOUNCE, PIECE_LENGTH, Torrent
+
+VERSIONS = ("0.9.8", "0.16")
+SUFFIXES = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
+WRITERS = 16  # torrents that 0.16 saves at once
+
+Directory = Union[str, Path]
+Steps = Iterator[None]
+
+
+class Loaded(NamedTuple):
+    """A torrent in rtorrent's memory: what its next save writes."""
+
+    metainfo: bytes
+    rtorrent: dict[str, Any]
+    resume: dict[str, Any]
+
+
+class Session:
+    """The session directory `path`, and a process that bears rtorrent's name, for the lock; a context manager."""
+
+    def __init__(
+        self, path: Path, version: str = VERSIONS[0], cwd: Path | None = None, home: Path | None = None
+    ) -> None:
+        """Make the directory; rtorrent is not running yet."""
+        self.path = path
+        self.version = version
+        self.cwd = cwd or path.parent
+        self.home = home or path.parent
+        self.loaded: dict[str, Loaded] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        path.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Session:
+        """Return the session."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the process."""
+        self.kill()
+
+    @property
+    def lock(self) -> Path:
+        """Path of the lock file."""
+        return self.path / "rtorrent.lock"
+
+    def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
+        """Return the path of a torrent's session file, `kind` being T, R or L."""
+        return self.path / ((torrent if isinstance(torrent, str) else torrent.hash) + SUFFIXES[kind])
+
+    def files(self, torrent: Torrent | str) -> list[Path]:
+        """Return the paths of a torrent's three session files, in the order of an erase."""
+        return [self.file(torrent, kind) for kind in "LRT"]
+
+    # rtorrent's own life
+
+    def start(self) -> None:
+        """Start rtorrent: replace a stale lock, and load what the directory holds (which writes nothing)."""
+        assert self.process is None, "rtorrent is running"
+        sleep = shutil.which("sleep")
+        assert sleep is not None
+        with tempfile.TemporaryDirectory() as directory:
+            name = Path(directory, "rtorrent")  # the kernel takes a process's name from here
+            name.symlink_to(sleep)
+            self.process = subprocess.Popen(
+                ["sleep", "infinity"], executable=name, cwd=self.cwd, env={"HOME": str(self.home)}
+            )
+        self.lock.unlink(missing_ok=True)
+        self.write_lock(socket.gethostname(), self.process.pid)
+        self.loaded = {file.stem: self._load(file.stem) for file in sorted(self.path.glob("*.torrent"))}
+
+    def write_lock(self, host: str, pid: int) -> None:
+        """Write the lock as the process `pid` on `host` does."""
+        fd = os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o444)
+        os.write(fd, f"{host}:+{pid}\n".encode())
+        os.close(fd)
+
+    def shutdown(self) -> None:
+        """End rtorrent in order: everything is saved, the lock goes last, then the process."""
+        self.save_all()
+        self.lock.unlink()
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process as kill -9 does: the lock stays, what was not saved is lost."""
+        if self.process is not None:
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    # a torrent's life
+
+    def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None, **keys: Any) -> None:
+        """Load a torrent with d.directory.set=`directory`, or d.directory_base.set=`base`; `keys` go into R."""
+        self.load(torrent, directory, base, **keys)
+        self.save_full(torrent)
+
+    def load(self, torrent: Torrent, directory: Directory, base: Directory | None = None, **keys: Any) -> None:
+        """Take a torrent into memory only, as it is before its first save."""
+        self._insert(torrent.hash, torrent.metainfo, keys)
+        self.set_directory(torrent, directory)
+        if base is not None:
+            self.set_directory_base(torrent, base)
+
+    def download(self, torrent: Torrent, directory: Path, base: Path | None = None) -> list[Path]:
+        """Load a torrent and download all its data; return the paths of its files."""
+        self.add(torrent, directory, base)
+        root = torrent.root(directory) if base is None else base
+        paths = torrent.write_root(root)
+        self.finish(torrent)
+        self.save(torrent)
+        return paths
+
+    def finish(self, torrent: Torrent) -> None:
+        """Let a torrent's data be complete, in memory: R tells it at the next save."""
+        loaded = self.loaded[torrent.hash]
+        chunks = -(-len(torrent.data()) // PIECE_LENGTH)
+        loaded.rtorrent.update({"complete": 1, "chunks_done": chunks, "timestamp.finished": 1700000000})
+        loaded.resume["bitfield"] = chunks
+
+    def mark_complete(self, torrent: Torrent) -> Path:
+        """Finish a torrent: the save and the touch of HASH.complete in the version's order; return that path."""
+        mark = self.path / f"{torrent.hash}.complete"
+        self.finish(torrent)
+        if self.version != "0.9.8":
+            touch(mark)
+        self.save(torrent)
+        if self.version == "0.9.8":
+            touch(mark)
+        return mark
+
+    def set_directory(self, torrent: Torrent, directory: Directory) -> None:
+        """Do d.directory.set, which is in memory only until the next save."""
+        text = os.fsencode(directory)
+        if not isinstance(torrent.content, bytes):
+            text += (b"" if text == b"" or text.endswith(b"/") else b"/") + torrent.name
+        self.loaded[torrent.hash].rtorrent["directory"] = text
+
+    def set_directory_base(self, torrent: Torrent, base: Directory) -> None:
+        """Do d.directory_base.set, which is in memory only until the next save."""
+        self.loaded[torrent.hash].rtorrent["directory"] = os.fsencode(base)
+
+    def save(self, torrent: Torrent) -> None:
+        """Do d.save_resume: L and R are written anew."""
+        _work([self._save_resume(torrent.hash)])
+
+    def save_full(self, torrent: Torrent) -> None:
+        """Do d.save_full_session: L, R and T are written anew."""
+        _work([self._save_full(torrent.hash)])
+
+    def write(self, torrent: Torrent, kind: str, content: bytes | None = None) -> None:
+        """Write only one of T, R and L, as a save that is cut short; `content` instead of what is in memory."""
+        file = self.file(torrent, kind)
+        _work([self._write(file, self._content(torrent.hash, kind) if content is None else content)])
+        _work([_move(file)])
+
+    def save_all(self) -> None:
+        """Do session.save: torrent after torrent in 0.9.8, interleaved in 0.16."""
+        history = self._save_history()
+        hashes = list(self.loaded)
+        if self.version == "0.9.8":
+            for steps in (*map(self._save_resume, hashes), history):
+                _work([steps])
+        else:
+            _work([history])
+            for first in range(0, len(hashes), WRITERS):
+                _work(map(self._save_resume, hashes[first : first + WRITERS]))
+
+    def save_on_full_disk(self, torrent: Torrent) -> None:
+        """Do d.save_resume without space: 0.16 moves empty files into place, 0.9.8 leaves an empty L.new."""
+        kinds = "LR"
+        for kind in kinds if self.version != "0.9.8" else "L":
+            _work([self._write(self.file(torrent, kind), b"")])
+        for kind in kinds if self.version != "0.9.8" else "":
+            _work([_move(self.file(torrent, kind))])
+
+    def erase(self, torrent: Torrent | str) -> None:
+        """Do d.erase: L, R and T are unlinked in this order."""
+        for file in self.files(torrent):
+            file.unlink(missing_ok=True)
+        self.loaded.pop(torrent if isinstance(torrent, str) else torrent.hash, None)
+
+    def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
+        """Erase and load again, as ruTorrent does to edit a torrent or to move its data."""
+        self.erase(torrent)
+        self.add(torrent, directory, base)
+
+    def readd_in_place(self, torrent: Torrent, directory: Directory) -> None:
+        """Erase, write T without .new and load that, as ruTorrent does with a torrent of more than 1.5 MB."""
+        self.erase(torrent)
+        self.file(torrent).write_bytes(torrent.metainfo)
+        self.add(torrent, directory)
+
+    def magnet(self, torrent: Torrent, directory: Path) -> None:
+        """Load the magnet link of a torrent: a stub is saved under its hash."""
+        info = {"name": torrent.hash + ".meta", "pieces": bytes.fromhex(torrent.hash), "meta_download": 1}
+        stub = {
+            "announce": ANNOUNCE,
+            "announce-list": [[ANNOUNCE]],
+            "magnet-uri": f"magnet:?xt=urn:btih:{torrent.hash}",
+            "rtorrent_meta_download": {"commands": [], "print_log": 0, "start": 1},
+            "info": info,
+        }
+        place = os.fsencode(directory) if self.version == "0.9.8" else os.fsencode(self.path) + b"/"
+        self._insert(torrent.hash, bencodepy.encode(stub), {"directory": place})
+        self.save_full(torrent)
+
+    def metadata(self, torrent: Torrent, directory: Directory) -> None:
+        """Let the metadata of a magnet arrive: the stub is erased, the torrent loaded."""
+        self.erase(torrent)
+        metainfo = bencodepy.decode(torrent.metainfo)
+        metainfo[b"rtorrent_meta_download"] = {b"commands": [], b"print_log": 0, b"start": 1}
+        self._insert(torrent.hash, bencodepy.encode(metainfo), {})
+        self.set_directory(torrent, directory)
+        self.save_full(torrent)
+
+    def _insert(self, hash: str, metainfo: bytes, keys: dict[str, Any]) -> None:
+        """Take a torrent into memory with what rtorrent has in its first R and L."""
+        resume: dict[str, Any] = {"files": [], "peers": [], "trackers": {ANNOUNCE.decode(): {"enabled": 1}}}
+        if self.version == "0.9.8":
+            resume["uncertain_pieces.timestamp"] = 0
+        self.loaded[hash] = Loaded(metainfo, {**FIRST_R, **keys}, resume)
+
+    def _load(self, hash: str) -> Loaded:
+        """Read a torrent as rtorrent does at its start; what is missing in R is as in a first one."""
+        self._insert(hash, self.file(hash).read_bytes(), {"directory": os.fsencode(self.home)})
+        loaded = self.loaded.pop(hash)
+        if self.file(hash, "R").exists():
+            saved = bencodepy.decode(self.file(hash, "R").read_bytes())
+            loaded.rtorrent.update({key.decode(): value for key, value in saved.items()})
+        return loaded
+
+    # what is written, as steps, for 0.16 takes many torrents' steps in turn
+
+    def _save_full(self, hash: str) -> Steps:
+        """Write all three: T is moved last by 0.9.8 and first by 0.16."""
+        if self.version == "0.9.8":
+            yield from self._save_resume(hash)
+            yield from self._write(self.file(hash), self.loaded[hash].metainfo)
+            yield from _move(self.file(hash))
+        else:
+            for kind in "TLR":
+                yield from self._write(self.file(hash, kind), self._content(hash, kind))
+            for kind in "TLR":
+                yield from _move(self.file(hash, kind))
+
+    def _save_resume(self, hash: str) -> Steps:
+        """Write L and R, then move both."""
+        for kind in "LR":
+            yield from self._write(self.file(hash, kind), self._content(hash, kind))
+        for kind in "LR":
+            yield from _move(self.file(hash, kind))
+
+    def _save_history(self) -> Steps:
+        """Write the file that every session.save writes."""
+        history = self.path / "rtorrent.input_history"
+        yield from self._write(history, b"")
+        yield from _move(history)
+
+    def _content(self, hash: str, kind: str) -> bytes:
+        """Return what is written to T, R or L."""
+        loaded = self.loaded[hash]
+        if kind == "T":
+            return loaded.metainfo
+        content: bytes = bencodepy.encode(loaded.rtorrent if kind == "R" else loaded.resume)
+        return content
+
+    def _write(self, file: Path, content: bytes) -> Steps:
+        """Write `file`.new; 0.9.8 reads it back, 0.16 opens it again for fdatasync."""
+        new = file.with_name(file.name + ".new")
+        fd = os.open(new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
+        os.write(fd, content)
+        os.close(fd)
+        yield
+        if self.version == "0.9.8":
+            new.read_bytes()
+        else:
+            os.close(os.open(new, os.O_WRONLY))
+        yield
+
+
+FIRST_R: dict[str, Any] = {
+    **{f"custom{number}": "" for number in range(1, 6)},
+    "chunks_done": 0,
+    "chunks_wanted": 1,
+    "choke_heuristics.down.leech": "download_leech",
+    "choke_heuristics.down.seed": "download_leech",
+    "choke_heuristics.up.leech": "upload_leech",
+    "choke_heuristics.up.seed": "upload_seed",
+    "complete": 0,
+    "connection_leech": "leech",
+    "connection_seed": "seed",
+    "directory": "",
+    "hashing": 0,
+    "ignore_commands": 0,
+    "key": 12345,
+    "loaded_file": "",
+    "priority": 2,
+    "state": 1,
+    "state_changed": 1700000000,
+    "state_counter": 1,
+    "throttle_name": "",
+    "tied_to_file": "",
+    "timestamp.finished": 0,
+    "timestamp.started": 1700000000,
+    "total_downloaded": 0,
+    "total_uploaded": 0,
+    "views": [],
+}
+
+
+def touch(path: Path) -> None:
+    """Do what touch(1) does: open for writing, set the times, close (Path.touch opens no file that is there)."""
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
+    os.utime(fd)
+    os.close(fd)
+
+
+def _move(file: Path) -> Steps:
+    """Rename `file`.new to `file`."""
+    os.rename(file.with_name(file.name + ".new"), file)
+    yield
+
+
+def _work(steps: Iterable[Steps]) -> None:
+    """Take one step of each in turn until all are done."""
+    left = list(steps)
+    while left:
+        left = [step for step in left if next(step, StopIteration) is None]
