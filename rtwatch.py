@@ -139,14 +139,6 @@ class Lock(NamedTuple):
     written: float  # Unix time
 
 
-class Deletion(NamedTuple):
-    """The evidence at the moment T was deleted: the last deleted names in the kernel's order, the lock's state."""
-
-    names: tuple[str, ...]
-    lock: str
-    when: float  # Unix time
-
-
 class Trouble(NamedTuple):
     """A session file that cannot be used; harmless when rtorrent has refused it as well."""
 
@@ -851,7 +843,7 @@ def is_allowed(path: Path, limits: Limits) -> bool:
 
 def called(hash: str, name: str) -> str:
     """Return how a torrent is named in a reason."""
-    return f'{hash[:8]} "{name}"'
+    return f'{hash} "{name}"'
 
 
 def rule_shared(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -1149,11 +1141,12 @@ class Removal:
             say(logging.WARNING, "  kept", f"none of its {total} is at {root}: moved, or its disk is not mounted")
             return
         for reason, paths in self.kept.items():
+            why = reason if self.args.verbose else re.sub(r'([0-9A-F]{8})[0-9A-F]{32} "', r'\1 "', reason)
             shown = [str(path.relative_to(root) if is_below(path, root) else path) for path in paths]
             if len(shown) > 3 and not self.args.verbose:
                 shown = [f"{len(shown)} files, {shown[0]} ..."]
             for line in shown:
-                say(logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {reason}")
+                say(logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}")
 
 
 # ---- Hooks -----------------------------------------------------------------------------------------------------------
@@ -1233,7 +1226,7 @@ class Watch:
             self.inot_funcs[ext, flags.DELETE] = self.note_deleted
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
         self.deleted: tuple[str, ...] = ()
-        self.deletions: dict[str, Deletion] = {}
+        self.deletions: dict[str, tuple[Optional[bool], float]] = {}  # was it rtorrent, Unix time, by hash
         self.troubles: dict[str, Trouble] = {}
         self.held: dict[str, list[str]] = {}  # names by reason, not yet said
         self.fresh: set[str] = set()  # came or moved since the start and counted no data
@@ -1246,6 +1239,8 @@ class Watch:
         self.pauses: dict[tuple[str, Any], float] = {}
         self.identity: Optional[os.stat_result] = None
         self.stopping = 0  # counts the reasons to stop
+        self.freed = 0  # bytes
+        self.told = -1  # what total_changes was at the last STATUS=
 
     def t_path(self, hash: str) -> Path:
         """Return the path of T."""
@@ -1385,23 +1380,25 @@ class Watch:
             self.deleted = (*self.deleted[-2:], path.name)
             match = T_NAME.fullmatch(path.name)
             if match:
-                self.deletions[match[1]] = Deletion(self.deleted, read_lock(self.args.session).state, time.time())
+                sql = "SELECT libtorrent IS NOT NULL FROM torrent_data WHERE hash = ?"
+                had_resume = query(self.con, sql, match[1]).fetchone() == (1,)
+                seen = was_erased(self.deleted, match[1], had_resume)
+                alive = read_lock(self.args.session).state != "stale"
+                self.deletions[match[1]] = (seen and alive, time.time())
                 self.queues["unlinked"].append(path)
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
-        deletion = self.deletions.pop(path.stem, None)
-        torrent = find_torrent(con, path.stem)
-        if torrent is None or deletion is None:
-            return
-        seen = was_erased(deletion.names, torrent.hash, find_blobs(con, torrent.hash)[2] is not None)
-        self.vanish(torrent.hash, deletion.when, seen and deletion.lock != "stale")
-        if os.path.lexists(path):
-            self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
+        seen, when = self.deletions.pop(path.stem, (None, 0.0))
+        if when and find_torrent(con, path.stem):
+            self.vanish(path.stem, when, seen)
+            if os.path.lexists(path):
+                self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
 
     def vanish(self, hash: str, when: float, seen: Optional[bool]) -> None:
         """Record that T of a known torrent is gone since `when` (Unix time), and give it its grace to come back."""
         update_vanished(self.con, hash, when, seen)
+        self.con.commit()  # before it is said
         self.grace_ends[hash] = time.monotonic() + self.args.grace
         torrent = find_torrent(self.con, hash)
         if torrent and not os.path.lexists(self.t_path(hash)):
@@ -1452,6 +1449,7 @@ class Watch:
         delete_torrent(self.con, torrent.hash)
         self.con.commit()
         self.fresh.discard(torrent.hash)
+        self.freed += removal.freed
         removal.report()
         erased = RmTuple(torrent.name, tracker, torrent.hash, removal.removed, removal.files, *blobs)
         self.call_hook("post_remove", self.t_path(torrent.hash), self.args, erased)
@@ -1718,6 +1716,7 @@ class Watch:
         if not self.call_hook("pre_loop", self.inot, self.args, self.queues, self.qfuncs, self.inot_funcs):
             raise Error(f"{self.args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
         self.add_watch()
+        self.tell_status()
         notify("READY=1")
 
     def note_completed(self, path: Path) -> None:
@@ -1752,6 +1751,16 @@ class Watch:
             self.take_events()
             self.take_due()
             self.work()
+            self.tell_status()
+
+    def tell_status(self) -> None:
+        """Tell the service manager how things stand, after each change."""
+        if "NOTIFY_SOCKET" in os.environ and self.told != self.con.total_changes:
+            self.told = self.con.total_changes
+            sql = "SELECT count(*), count(vanished), count(held) FROM rtwatch_torrent"
+            torrents, vanished, held = query(self.con, sql).fetchone()
+            known = f"{count(torrents, 'torrent')}, {vanished} vanished, {held} held"
+            notify(f"STATUS={known}, {human_size(self.freed)} freed")
 
     def is_done(self) -> bool:
         """Tell whether there is nothing left that --once waits for."""

@@ -315,7 +315,8 @@ class Launcher:
         """Return the recorded hook calls, of one torrent only when `hash` is given."""
         if not self.record.exists():
             return []
-        calls = [json.loads(line) for line in self.record.read_text().splitlines()]
+        lines = self.record.read_text().splitlines(keepends=True)
+        calls = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
         return [call for call in calls if hash in (None, call.get("hash"))]
 
     def hooks_called(self, hash: str | None = None) -> list[str]:

@@ -854,9 +854,9 @@ OTHERS = ((OTHER, "other"), ("C" * 40, "third"))
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        pytest.param({"owners": OTHERS}, 'also in BBBBBBBB "other"', id="listed by another"),
-        pytest.param({"perhaps": OTHERS[0]}, 'perhaps in BBBBBBBB "other"', id="perhaps another's"),
-        pytest.param({"users": OTHERS}, 'used by a symlink in BBBBBBBB "other"', id="linked by another"),
+        pytest.param({"owners": OTHERS}, f'also in {"B" * 40} "other"', id="listed by another"),
+        pytest.param({"perhaps": OTHERS[0]}, f'perhaps in {"B" * 40} "other"', id="perhaps another's"),
+        pytest.param({"users": OTHERS}, f'used by a symlink in {"B" * 40} "other"', id="linked by another"),
         pytest.param({"length": 3}, "longer than the torrent says", id="longer"),
         pytest.param({"length": 0}, "longer than the torrent says", id="not empty"),
         pytest.param({"length": 5}, None, id="shorter"),

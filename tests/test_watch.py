@@ -733,7 +733,6 @@ def test_a_signal_ends_in_order(number: int, session: Session, launcher: Launche
     assert "Traceback" not in program.output
 
 
-@pytest.mark.xfail(strict=True, reason="STATUS= is not there yet")
 def test_the_service_manager_gets_a_status(session: Session, launcher: Launcher, downloads: Path) -> None:
     program = launcher.start()
     assert program.stop() == 0
