@@ -18,6 +18,7 @@ directory), L is HASH.torrent.libtorrent_resume.
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import hashlib
 import heapq
@@ -36,7 +37,7 @@ import sys
 import time
 import traceback
 from collections import OrderedDict, deque, namedtuple
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path, PosixPath
@@ -188,6 +189,7 @@ class Limits(NamedTuple):
     session: Path
     paths: tuple[Path, ...]
     vanished: float  # Unix time
+    unlinked: Set[tuple[int, int]]  # device and inode of which rtwatch has removed another name
     arrived: Optional[float]  # Unix time of T, None when the torrent counted data
     device: Optional[int]  # of the trash
 
@@ -206,6 +208,7 @@ RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rto
 # ---- What people see -------------------------------------------------------------------------------------------------
 
 COLOURS = {"added": 36, "moved": 36, "returned": 36, "removed": 32, "trashed": 32, "failed": 31}
+MAX_LINE = 2000  # characters: room for any command, none for a name of a megabyte
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}  # of syslog(3)
 
 
@@ -250,7 +253,8 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line: priority for the journal, time elsewhere, neither for the end of rtwatch (CRITICAL)."""
-        lines = [printable(record.getMessage())]
+        message = printable(record.getMessage())
+        lines = [message if len(message) <= MAX_LINE else message[:MAX_LINE] + "..."]
         if record.exc_info:
             lines += [f"    {printable(line)}" for line in self.formatException(record.exc_info).splitlines()]
         if self.journal:
@@ -310,6 +314,10 @@ MINUTE = 60.0  # seconds: between two looks for what cannot be known yet; what v
 GONE = "already gone"
 MISSING = "it is missing"
 MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
+MAX_VALUES = 1_500_000  # in one session file: some 130,000 files, two seconds to decode
+MAX_ENCODINGS = 8  # of one name
+PATH_MAX = 4096  # bytes, of Linux
+MAX_ELEMENTS = 256  # of one path
 
 
 class Decoder(BencodeDecoder):
@@ -332,6 +340,8 @@ def decode(data: bytes) -> dict[bytes, Any]:
     """Decode a bencoded dictionary without any text encoding; raise Unreadable."""
     if not data:
         raise Unreadable("it is empty")
+    if data.count(b"e") + data.count(b":") > MAX_VALUES:  # every value has one of them
+        raise Unreadable("it holds too many values")
     try:
         value = DECODER.decode(data)
     except BencodeDecodeError as error:
@@ -382,7 +392,10 @@ def parse_variants(name: bytes, entries: list[dict[bytes, Any]], info: dict[byte
         path = entry.get(b"path")
         known[b""] = join_path(path) if isinstance(path, list) or not known else next(iter(known.values()))
     variants = []
-    for encoding in {encoding: None for known in [names, *paths] for encoding in [b"", *known]}:
+    encodings = {encoding: None for known in [names, *paths] for encoding in [b"", *known]}
+    if len(encodings) > MAX_ENCODINGS:
+        raise Unreadable("it names its files in too many encodings")
+    for encoding in encodings:
         called = names.get(encoding, name)
         files = tuple(known.get(encoding, known[b""]) for known in paths) if entries else (join_path([called]),)
         variants.append(Variant(called, files))
@@ -391,11 +404,13 @@ def parse_variants(name: bytes, entries: list[dict[bytes, Any]], info: dict[byte
 
 def alternatives(entry: dict[bytes, Any], prefix: bytes, parse: Callable[[Any], bytes]) -> dict[bytes, bytes]:
     """Return what `prefix` + ENC says in `entry`, by ENC in any case; what does not pass the checks is ignored."""
+    keys = [key for key in entry if key.startswith(prefix)]
+    if len(keys) > MAX_ENCODINGS:
+        raise Unreadable("it names a file in too many encodings")
     found = {}
-    for key, value in entry.items():
-        if key.startswith(prefix):
-            with suppress(Unreadable):
-                found[key[len(prefix) :].lower()] = parse(value)
+    for key in keys:
+        with suppress(Unreadable):
+            found[key[len(prefix) :].lower()] = parse(entry[key])
     return found
 
 
@@ -404,11 +419,11 @@ def join_path(elements: object) -> bytes:
 
     The refused ones are those that libtorrent refuses (`is_valid_path_element`).
     """
-    if not isinstance(elements, list) or not elements:
-        raise Unreadable("a file has no path")
+    if not isinstance(elements, list) or not 0 < len(elements) <= MAX_ELEMENTS:
+        raise Unreadable("a file has no path, or one of too many elements")
     for element in elements:
         if not isinstance(element, bytes) or element in (b".", b"..") or b"/" in element or b"\0" in element:
-            raise Unreadable(f"{element!r} is no file name")
+            raise Unreadable(f"{str(element)[:40]} is no file name")
     path = b"/".join(filter(None, elements))
     return path if elements[-1] or not path else path + b"/"
 
@@ -416,10 +431,9 @@ def join_path(elements: object) -> bytes:
 def parse_tracker(torrent: dict[bytes, Any]) -> Optional[str]:
     """Return the host name of `announce`, else of the first tier of `announce-list` that has one, else None."""
     tiers = torrent.get(b"announce-list")
-    urls = [torrent.get(b"announce")]
-    for tier in tiers if isinstance(tiers, list) else ():
-        urls += tier if isinstance(tier, list) else ()
-    for url in urls:
+    lists = [[torrent.get(b"announce")], *(tiers if isinstance(tiers, list) else ())]
+    urls = itertools.chain.from_iterable(tier for tier in lists if isinstance(tier, list))
+    for url in itertools.islice(urls, 100):
         with suppress(ValueError):
             host = urlsplit(url.decode("utf-8", "replace")).hostname if isinstance(url, bytes) else None
             if host:
@@ -447,20 +461,32 @@ def resolve_root(directory: bytes, pid: int) -> Optional[bytes]:
     return os.path.realpath(directory)
 
 
+def resolve_below(root: bytes, elements: Sequence[bytes]) -> bytes:
+    """Return the real path of a directory below the real path `root`; what does not exist stays as it is."""
+    for number, element in enumerate(elements):
+        root = os.path.join(root, element)
+        try:
+            if stat.S_ISLNK(os.lstat(root).st_mode):
+                root = os.path.realpath(root)
+        except OSError:
+            return os.path.join(root, *elements[number + 1 :])
+    return root
+
+
 def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: bytes) -> list[bytes]:
     """Return the canonical path of every file: the real path of its parent, plus its name. Skip what is in `session`.
 
     Where encodings give different names, a multi-file torrent's directory tells which is likely, then what exists on
     disk; of what neither tells, all are listed.
     """
-    parents = {b"": root}
+    resolve = cache(lambda parent: resolve_below(root, parent.split(b"/")) if parent else root)
 
     def place(path: bytes) -> Optional[bytes]:
         """Return the canonical path of one file, None when it is no file to the rtorrent that wrote here."""
         parent, _, name = path.rstrip(b"/").rpartition(b"/")
-        if parent not in parents:
-            parents[parent] = os.path.realpath(os.path.join(root, parent))
-        file = os.path.join(parents[parent], name) if name else root
+        file = os.path.join(resolve(parent), name) if name else root
+        if len(file) > PATH_MAX:
+            return None
         return file if path[-1:] not in (b"", b"/") or is_data(look_at(os.fsdecode(file))[0]) else None
 
     last = os.path.basename(directory.rstrip(b"/"))
@@ -646,9 +672,7 @@ def query(con: Con, sql: str, *values: Any) -> sqlite3.Cursor:
 def open_database(args: Args) -> Con:
     """Open the index of this session, made when it is missing, as a temporary copy with -n; raise Error."""
     try:
-        present = args.db.exists() and args.db.stat().st_size > 0
-        if present:
-            check_database(args.db, args.session)
+        present = is_index(args.db, args.session)
         con = connect("") if args.no_action else connect(make_private(args.db))
         if not args.no_action:
             con.execute("PRAGMA journal_mode = WAL")
@@ -657,7 +681,10 @@ def open_database(args: Args) -> Con:
             with closing(connect_read_only(args.db)) as disk:
                 disk.backup(con)
         if not present:
-            con.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+            con.execute("BEGIN")
+            for statement in SCHEMA.split(";"):
+                con.execute(statement)
+            con.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             con.execute("INSERT INTO rtwatch_session VALUES (?)", (os.fsencode(args.session),))
             con.commit()
         return con
@@ -667,7 +694,9 @@ def open_database(args: Args) -> Con:
 
 def unusable(db: Path, error: Exception) -> Error:
     """Return the Error for a database that does not work; it is only an index and can be moved away."""
-    advice = f"if it is damaged, move it away and it is built anew: mv {db} {db}.bad"
+    if isinstance(error, (sqlite3.OperationalError, OSError)):
+        return Error(f"{db}: the database cannot be used ({error}); mend that, or choose another place with --db")
+    advice = f"move it away and it is built anew: mv {shlex.quote(str(db))} {shlex.quote(str(db))}.bad"
     return Error(f"{db}: the database cannot be used ({error}); {advice}")
 
 
@@ -681,18 +710,24 @@ def make_private(db: Path) -> Path:
 def connect_read_only(db: Path) -> Con:
     """Open a database without leaving any file behind; one without a -wal has no writer and cannot change."""
     mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
-    return connect(f"file:{quote(str(db))}?{mode}", uri=True)
+    return connect(f"file:{quote(os.fsencode(db))}?{mode}", uri=True)
 
 
-def check_database(db: Path, session: Path) -> None:
-    """Refuse, untouched, a database that is none of rtwatch or belongs to another session; raise Error."""
+def is_index(db: Path, session: Path) -> bool:
+    """Tell whether there is an index of this session, or nothing yet; raise Error for any other database, untouched."""
+    if not db.exists() or db.stat().st_size == 0:
+        return False
     with closing(connect_read_only(db)) as con:
-        if con.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:
+        version = con.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and not con.execute("SELECT 1 FROM sqlite_master").fetchone():
+            return False  # the very first start was cut short
+        if version != SCHEMA_VERSION:
             raise Error(f"{db}: not a database of this version of rtwatch; choose another: --db {db}.new")
         owner = Path(os.fsdecode(con.execute("SELECT path FROM rtwatch_session").fetchone()[0]))
     if owner != session:
         other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}{db.suffix}")
         raise Error(f"{db}: this is the index of {owner}; for {session} add --db {other}")
+    return True
 
 
 def find_torrent(con: Con, hash: str) -> Optional[Torrent]:
@@ -708,11 +743,10 @@ def find_hashes(con: Con, where: str, *values: Any) -> list[str]:
     return [row[0] for row in query(con, f"SELECT hash FROM rtwatch_torrent WHERE {where}", *values)]
 
 
-def find_blobs(con: Con, hash: str) -> Sequence[Any]:
-    """Return tracker, T, L and R of a torrent as they are stored."""
+def find_blobs(con: Con, hash: str) -> Any:
+    """Return tracker, T, L and R of a torrent as they are stored, None when it is not known."""
     sql = "SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = ?"
-    row: Sequence[Any] = query(con, sql, hash).fetchone()
-    return row
+    return query(con, sql, hash).fetchone()
 
 
 def find_files(con: Con, hash: str) -> list[Path]:
@@ -886,9 +920,15 @@ def rule_longer(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 def rule_modified(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what somebody wrote to when rtorrent no longer did."""
-    modified = file.info is not None and file.info.st_mtime > limits.vanished
-    return "modified after the torrent vanished" if modified else None
+    """Keep what somebody wrote to, or put there, when rtorrent no longer did.
+
+    The ctime tells of an older file moved into its place; it also changes when another hard link goes.
+    """
+    if file.info is None:
+        return None
+    single = file.info.st_nlink == 1 and (file.info.st_dev, file.info.st_ino) not in limits.unlinked
+    changed = max(file.info.st_mtime, file.info.st_ctime) if single else file.info.st_mtime
+    return "modified after the torrent vanished" if changed > limits.vanished else None
 
 
 def rule_older(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -978,7 +1018,7 @@ def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
         return False
 
 
-def read_listed(con: Con, torrent: Torrent, session: Path, files: Iterable[tuple[Path, bool]]) -> list[ListedFile]:
+def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tuple[Path, bool]]) -> list[ListedFile]:
     """Look at files of a torrent, each with whether it is inherited, and at who else may use them."""
     metainfo = parse_metainfo(find_blobs(con, torrent.hash)[1])
     real_path = cache(os.path.realpath)
@@ -987,13 +1027,13 @@ def read_listed(con: Con, torrent: Torrent, session: Path, files: Iterable[tuple
         for variant in metainfo.variants:
             paths = (Path(torrent.root, os.fsdecode(path)) for path in variant.paths)
             lengths.update(zip((Path(real_path(path.parent), path.name) for path in paths), metainfo.lengths))
-    read_candidate = cache(lambda hash: Candidate(con, hash, session, torrent.vanished or 0))
-    everywhere = find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold())
+    suspects = set(find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold()))
+    for name in {fold(os.fsencode(file.name)) for file, _ in files}:
+        suspects.update(find_hashes(con, "largest = ?", name))
+    candidates = [Candidate(con, hash, session, torrent.vanished or 0) for hash in sorted(suspects - {torrent.hash})]
     listed = []
     for file, inherited in files:
         info, problem = look_at(file)
-        suspects = {*everywhere, *find_hashes(con, "largest = ?", fold(os.fsencode(file.name)))} - {torrent.hash}
-        candidates = map(read_candidate, sorted(suspects)) if info else ()
         perhaps = next((c.called for c in candidates if info and c.may_use(file, info)), None)
         owners, users = (find_users(con, table, file, torrent.hash) for table in ("session_file", "rtwatch_link"))
         parent = real_path(file.parent)
@@ -1055,8 +1095,8 @@ def removed(args: Args) -> str:
 class Removal:
     """The removal of the files of one erased torrent, as far as it went; `freed` counts bytes on disk."""
 
-    def __init__(self, con: Con, args: Args, torrent: Torrent) -> None:
-        self.con, self.args, self.torrent = con, args, torrent
+    def __init__(self, con: Con, args: Args, torrent: Torrent, unlinked: set[tuple[int, int]]) -> None:
+        self.con, self.args, self.torrent, self.unlinked = con, args, torrent, unlinked
         self.files = find_files(con, torrent.hash)
         self.todo = deque((file, False) for file in self.files)
         self.todo.extend((file, True) for file in find_inherited(con, torrent.hash))
@@ -1068,6 +1108,7 @@ class Removal:
             session=args.session,
             paths=args.paths,
             vanished=torrent.vanished or 0,
+            unlinked=unlinked,
             arrived=None if torrent.counted else torrent.arrived,
             device=args.trash.stat().st_dev if args.trash else None,
         )
@@ -1084,6 +1125,8 @@ class Removal:
                 if not self.args.no_action:
                     remove_file(file, self.trash_place(file) if self.args.trash else None)
                 self.removed.append(file.path)
+                if file.info.st_nlink > 1:
+                    self.unlinked.add((file.info.st_dev, file.info.st_ino))
                 self.freed += file.info.st_blocks * 512 if file.info.st_nlink == 1 or self.args.trash else 0
                 return
             except FileNotFoundError:
@@ -1102,7 +1145,13 @@ class Removal:
         directory = next(path for path in (Path(self.args.trash, name) for name in names) if not os.path.lexists(path))
         directory.mkdir(mode=0o700)
         stem = torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
-        (directory / f"{stem}.torrent").write_bytes(find_blobs(self.con, torrent.hash)[1])
+        metainfo = directory / f"{stem}.torrent"
+        try:
+            metainfo.write_bytes(find_blobs(self.con, torrent.hash)[1])
+        except OSError:
+            metainfo.unlink(missing_ok=True)
+            directory.rmdir()
+            raise
         return directory
 
     def trash_place(self, file: ListedFile) -> Path:
@@ -1182,6 +1231,7 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
 # ---- The watch: handlers, one per queue ------------------------------------------------------------------------------
 
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
+OWN_QUEUES = ("lost", "unlinked", "saved", "unknown", "erased")  # in the order of work
 ENDS = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
 
 
@@ -1214,11 +1264,9 @@ class Watch:
     def __init__(self, con: Con, inot: WatchedINotify, args: Args) -> None:
         self.con, self.inot, self.args = con, inot, args
         self.hooks: dict[str, Callable[..., object]] = {}
-        self.qfuncs: dict[str, QueueFunction] = {
-            **{"lost": self.on_lost, "unlinked": self.on_unlinked, "saved": self.on_saved},  # as `look` works them
-            **{"unknown": self.on_unknown, "erased": self.on_erased},
-        }
-        self.queues: Queues = OrderedDict((name, deque()) for name in (*self.qfuncs, "complete"))
+        own = self.on_lost, self.on_unlinked, self.on_saved, self.on_unknown, self.on_erased
+        self.qfuncs: dict[str, QueueFunction] = dict(zip(OWN_QUEUES, own))
+        self.queues: Queues = OrderedDict((name, deque()) for name in (*OWN_QUEUES, "complete"))
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
         for ext in ("torrent", "rtorrent"):
             self.inot_funcs[ext, flags.MOVED_TO] = self.queues["saved"].append
@@ -1236,10 +1284,11 @@ class Watch:
         self.grace_ends: dict[str, float] = {}
         self.later: list[tuple[float, int, str, Any]] = []  # a heap of time, counter, queue, item
         self.counter = itertools.count()
-        self.pauses: dict[tuple[str, Any], float] = {}
+        self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
         self.identity: Optional[os.stat_result] = None
         self.stopping = 0  # counts the reasons to stop
         self.freed = 0  # bytes
+        self.unlinked: set[tuple[int, int]] = set()  # device and inode of files with other names
         self.told = -1  # what total_changes was at the last STATUS=
 
     def t_path(self, hash: str) -> Path:
@@ -1253,13 +1302,14 @@ class Watch:
         self.con.commit()
         try:
             self.hooks[name](self.con, *arguments)
+            self.con.commit()
         except SystemExit:
+            self.con.commit()
             self.stopping += 1
         except Exception:  # whatever the user's function does
             self.con.rollback()
             logger.exception("%-12s %s", "failed", f"the hook {name}; rtwatch goes on")
             return False
-        self.con.commit()
         return True
 
     def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
@@ -1288,6 +1338,11 @@ class Watch:
                 raise
         else:
             self.clear_trouble(hash)
+
+    def read_again(self, hash: str) -> None:
+        """Bring one torrent up to date without waiting for an event; what fails is noted as trouble."""
+        with suppress(OSError):
+            self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
 
     def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
@@ -1340,7 +1395,7 @@ class Watch:
         except FileNotFoundError:
             r_info, _ = look_at(t_path.with_suffix(".torrent.rtorrent"))
             harmless = r_info is None or torrent is not None or self.is_older_than_lock(r_info)
-        except Unreadable as error:
+        except (Unreadable, OSError) as error:
             self.note_trouble(hash, t_path, str(error))
             return
         if harmless:
@@ -1389,9 +1444,10 @@ class Watch:
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
-        seen, when = self.deletions.pop(path.stem, (None, 0.0))
+        seen, when = self.deletions.get(path.stem, (None, 0.0))
         if when and find_torrent(con, path.stem):
             self.vanish(path.stem, when, seen)
+            self.deletions.pop(path.stem)  # not before: a locked database brings the path here again
             if os.path.lexists(path):
                 self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
 
@@ -1442,10 +1498,13 @@ class Watch:
 
     def finish(self, torrent: Torrent) -> None:
         """Remove the files of an erased torrent as far as -r and the plan allow, delete its rows, call post_remove."""
-        removal = Removal(self.con, self.args, torrent)
+        removal = Removal(self.con, self.args, torrent, self.unlinked)
         if self.args.remove and not self.remove_files(removal):
             return
-        tracker, *blobs = find_blobs(self.con, torrent.hash)
+        row = find_blobs(self.con, torrent.hash)
+        if row is None:  # a hook has deleted it
+            return
+        tracker, *blobs = row
         delete_torrent(self.con, torrent.hash)
         self.con.commit()
         self.fresh.discard(torrent.hash)
@@ -1504,18 +1563,19 @@ class Watch:
 
     def look(self) -> Facts:
         """Work what the inotify queue brings until it is empty, compare, and return what the guards need to know."""
-        before = ("lost", "unlinked", "saved")
-        while self.take_events() or any(self.queues[name] for name in before):
-            for name in before:
-                for _ in range(len(self.queues[name])):
-                    self.work_item(name)
-        comparison = self.compare()
+        comparison = None
+        while self.take_events() or comparison is None:  # so that no event explains what the listing shows
+            while any(self.queues[name] for name in OWN_QUEUES[:3]):
+                for name in OWN_QUEUES[:3]:
+                    for _ in range(len(self.queues[name])):
+                        self.work_item(name)
+            comparison = self.compare()
         for hash in self.troubles.keys() - comparison.listed:
             self.clear_trouble(hash)
         for hash in comparison.strangers:
-            self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
+            self.read_again(hash)
         for hash in comparison.missing:
-            self.vanish(hash, time.time(), None)
+            self.vanish(hash, time.time(), False)  # it was moved away, as rtorrent never does
         for hash in self.fresh:
             insert_links(self.con, hash, map(os.fsencode, find_files(self.con, hash)))
         loaded = len(find_hashes(self.con, "vanished IS NULL"))
@@ -1526,6 +1586,14 @@ class Watch:
         self.facts = Facts(comparison.listed, dict(self.troubles), lock, bool(self.args.paths), loaded, vanished)
         return self.facts
 
+    def give_up(self) -> None:
+        """Record that the session directory is gone: nobody has erased what vanished with it."""
+        query(self.con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
+        for hash in find_hashes(self.con, "vanished IS NULL"):
+            if not os.path.lexists(self.t_path(hash)):
+                update_vanished(self.con, hash, time.time(), False)
+        self.con.commit()
+
     def bring_up_to_date(self) -> None:
         """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
         comparison = self.compare()
@@ -1533,8 +1601,7 @@ class Watch:
             if self.stopping:
                 self.con.commit()
                 return
-            with suppress(OSError):  # noted, and looked at again
-                self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
+            self.read_again(hash)
             show_progress(number, len(comparison.present))
             if number % 1000 == 0:
                 self.con.commit()
@@ -1572,7 +1639,7 @@ class Watch:
         """Look once more for places that could not be known, and say in one line which ones remain."""
         lacking = [hash for hash, trouble in self.troubles.items() if trouble.reason == MISSING]
         for hash in [*find_hashes(con, "root IS NULL"), *lacking]:
-            self.on_saved(con, self.t_path(hash), args, queues)
+            self.read_again(hash)
         torrents = [find_torrent(con, hash) for hash in find_hashes(con, "root IS NULL")]
         unknown = [torrent.name for torrent in torrents if torrent]
         unknown += [f"{t.name} ({t.reason})" for t in self.troubles.values() if t.reason == MISSING]
@@ -1597,7 +1664,11 @@ class Watch:
         for _, key in self.inot_funcs:
             for flag in key if isinstance(key, tuple) else (key,):
                 mask |= flag
-        self.inot.add_watch(self.args.session, mask)
+        try:
+            self.inot.add_watch(self.args.session, mask)
+        except OSError as error:
+            advice = "; allow more: sysctl fs.inotify.max_user_watches=524288" if error.errno == errno.ENOSPC else ""
+            raise Error(f"{self.args.session}: it cannot be watched ({error.strerror}){advice}") from None
 
     def take_events(self) -> bool:
         """Dispatch what the inotify queue holds, without waiting; tell whether there was anything."""
@@ -1683,7 +1754,7 @@ class Watch:
             self.stopping += 1
         except (sqlite3.OperationalError, OSError) as error:
             self.con.rollback()
-            pause = self.pauses[name, item] = min(60.0, 2 * self.pauses.get((name, item), 0.5))
+            pause = self.pauses[id(item)] = min(MINUTE, 2 * self.pauses.get(id(item), 0.5))
             say(logging.ERROR, "failed", f"{item}: {error}; tried again in {pause:g} s")
             self.call_later(pause, name, item)
         except Exception as error:
@@ -1692,7 +1763,7 @@ class Watch:
             self.con.rollback()
             logger.exception("%-12s %s", "failed", f"{item}; rtwatch goes on")
         else:
-            self.pauses.pop((name, item), None)
+            self.pauses.pop(id(item), None)
             for _ in range(len(queue) - before):
                 self.call_later(1.0, name, queue.popleft() if queue[0] is item else queue.pop())
 
@@ -1763,8 +1834,61 @@ class Watch:
             notify(f"STATUS={known}, {human_size(self.freed)} freed")
 
     def is_done(self) -> bool:
-        """Tell whether there is nothing left that --once waits for."""
-        return not self.take_events() and not self.grace_ends and not any(self.queues.values())
+        """Tell whether there is nothing left that --once waits for; what a hook puts back is no reason to stay."""
+        failed = any(name in OWN_QUEUES for _, _, name, _ in self.later)
+        return not (self.take_events() or self.grace_ends or any(self.queues.values()) or failed)
+
+
+# ---- Orphans ---------------------------------------------------------------------------------------------------------
+
+PASSED_OVER = re.compile(r"\.nfs.*|lost\+found|\.Trash.*|\.snapshots?|\.zfs|@eaDir|\.fuse_hidden.*")
+DAY = 86400.0  # seconds
+
+
+def walk_files(directory: Path, passed_over: Sequence[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Give the files and symlinks below a directory on its own file system, without what is no download of anybody."""
+    device = directory.stat().st_dev
+    waiting = [directory]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            say(logging.WARNING, "passed over", f"{error.filename}: {error.strerror}")
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            info, _ = look_at(path)
+            if info is None or info.st_dev != device or PASSED_OVER.fullmatch(entry.name) or path in passed_over:
+                continue
+            if stat.S_ISDIR(info.st_mode):
+                waiting.append(path)
+            else:
+                yield path, info
+
+
+def list_orphans(con: Con, args: Args) -> None:
+    """Print the files below PATH that no torrent lists and nobody touched for a day, and say their number and size.
+
+    Raise Error when no torrent has anything below PATH: then it is the wrong directory.
+    """
+    odd = 0
+    for directory in args.paths:
+        if not is_used_directory(con, directory, ""):
+            raise Error(f"{directory}: no torrent has a file below it; name the directory of your downloads", 2)
+        sizes = []
+        for path, info in walk_files(directory, [args.session, *filter(None, [args.trash])]):
+            sql = "SELECT 1 FROM session_file WHERE file = ? UNION ALL SELECT 1 FROM rtwatch_link WHERE file = ?"
+            young = info.st_mtime > time.time() - DAY
+            if young or query(con, sql, path, path).fetchone():
+                continue
+            odd += "\n" in str(path)
+            line = printable(str(path)) if "\n" in str(path) else str(path)
+            sys.stdout.buffer.write(os.fsencode(line) + b"\n")
+            sizes.append(info.st_blocks * 512)
+        say(logging.INFO, "orphans", f"{count(len(sizes), 'file')}, {human_size(sum(sizes))} below {directory}")
+    if odd:
+        say(logging.WARNING, "escaped", f"{count(odd, 'path')} with a line break in it")
 
 
 # ---- Process: lock, signals, notifications ---------------------------------------------------------------------------
@@ -1824,13 +1948,17 @@ def watch_session(args: Args) -> int:
         take_lock(args.session)
     with closing(open_database(args)) as con, open_inotify() as inot:
         watch = Watch(con, inot, args)
+        if args.orphans:
+            watch.bring_up_to_date()
+            list_orphans(con, args)
+            return 0
         wake = catch_signals(watch)
         try:
             watch.start(hooks)
             watch.run(wake)
         except SessionGone:
-            query(con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
-            con.commit()
+            with suppress(sqlite3.Error):
+                watch.give_up()
             raise
         except sqlite3.Error as error:
             raise unusable(args.db, error) from None
@@ -1838,7 +1966,8 @@ def watch_session(args: Args) -> int:
             con.rollback()
         finally:
             notify("STOPPING=1")
-            watch.call_hook("post_loop", inot, args)
+            with suppress(sqlite3.Error):
+                watch.call_hook("post_loop", inot, args)
     return 0
 
 
@@ -1889,15 +2018,31 @@ def make_parser() -> Parser:
     add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
     add("--force", action="store_true", help="only with --once: let held removals go ahead")
     add("--once", action="store_true", help="bring the database up to date, finish what vanished, and exit")
+    add("--orphans", action="store_true", help="list the files below PATH that no torrent lists, and exit")
     add("-v", "--verbose", action="store_true", help="say more")
     add("-q", "--quiet", action="store_true", help="say errors only")
-    add("--version", nargs=0, action=VersionAction, help="versions of rtwatch, Python, sqlite and both libraries")
+    versions = "versions of rtwatch, Python, sqlite and both libraries"
+    add("--version", nargs=0, action=VersionAction, default=argparse.SUPPRESS, help=versions)
     return parser
 
 
 def absolute(path: Optional[str]) -> Optional[Path]:
-    """Return a path of the command line, absolute and without symlinks."""
-    return Path(path).expanduser().resolve() if path else None
+    """Return a path of the command line, absolute and without symlinks; raise Error with status 2."""
+    try:
+        return Path(path).expanduser().resolve() if path else None
+    except (OSError, RuntimeError) as error:  # a loop of symlinks, a directory that may not be searched, ~nobody
+        raise Error(f"{path}: {error}", 2) from None
+
+
+def session_advice() -> str:
+    """Return where rtorrent's configuration says that its session is, as far as that can be read plainly."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    for file in (Path.home() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
+        with suppress(OSError):
+            lines = file.read_text("utf-8", "replace")
+            for path in re.findall(r'^\s*(?:session\.path\.set|session)\s*=\s*"?([^"(){}$,;#\n]+?)"?\s*$', lines, re.M):
+                return f"{file} says session.path.set = {path}: rtwatch {shlex.quote(path)}"
+    return "name the one of session.path.set in your rtorrent.rc: rtwatch SESSION"
 
 
 def parse_args(argv: Optional[Sequence[str]]) -> Args:
@@ -1907,13 +2052,15 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     args.paths = tuple(map(absolute, args.paths))
     args.db = absolute(args.db) or state_directory() / "rtwatch.db"
     if not args.session.is_dir():
-        advice = "name the directory of session.path.set in your rtorrent.rc: rtwatch SESSION"
-        raise Error(f"{args.session}: no such session directory; {advice}", 2)
+        raise Error(f"{args.session}: no such session directory; {session_advice()}", 2)
     for path in args.paths:
         if not path.is_dir():
             raise Error(f"{path}: not a directory; rtwatch -r SESSION PATH ... removes only below each PATH", 2)
     if args.trash and not (args.remove and args.trash.is_dir()):
         raise Error(f"{args.trash}: --trash goes with -r and names a directory: mkdir -p {args.trash}", 2)
+    if args.orphans and not args.paths:
+        raise Error("--orphans needs the directories to look through: rtwatch --orphans SESSION PATH ...", 2)
+    args.no_action |= args.orphans  # it lists only
     if args.force and not args.once:
         raise Error("--force goes with --once only: rtwatch --once --force", 2)
     return args
@@ -1929,6 +2076,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except Error as error:
         logger.critical("%s", error)
         return error.status
+    except OSError as error:
+        logger.critical("%s: %s", error.filename or "rtwatch", error.strerror)
+        return 1
 
 
 if __name__ == "__main__":

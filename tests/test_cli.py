@@ -17,7 +17,7 @@ from session import Session
 from torrents import make, multi, single
 
 HASH = "AB" * 20
-LATER = pytest.mark.xfail(strict=True, reason="--orphans is not there yet")
+
 
 
 def the_line(text: str) -> str:
@@ -43,7 +43,6 @@ def test_wrong_options_are_refused(options: list[str], tmp_path: Path, state: Pa
     assert not state.exists()
 
 
-@LATER
 def test_the_help_names_every_option(state: Path) -> None:
     result = run("--help", state=state)
     assert result.returncode == 0

@@ -15,7 +15,7 @@ from torrents import Torrent, multi, single
 
 SHORT = ("--grace", "0.2")
 LONG = ("--grace", "600")
-LATER = pytest.mark.xfail(strict=True, reason="--orphans is not there yet")
+
 ALL_HOOKS = {
     "pre_loop": "con, inot, args, queues, qfuncs, inot_funcs",
     "pre_add": "con, file, args",
@@ -144,7 +144,6 @@ def kinds(given):
     }
 
 
-@LATER
 def test_args_has_every_option(session: Session, launcher: Launcher, downloads: Path, hooks: Hooks) -> None:
     option = hooks.write(
         """

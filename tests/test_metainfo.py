@@ -817,7 +817,8 @@ def listed(path: Path, **more: Any) -> ListedFile:
 
 def limits(root: Path, *paths: Path, **more: Any) -> Limits:
     """Return limits with a session beside the root."""
-    where = {"session": root.parent / "session", "vanished": LATER, "arrived": None, "device": None, **more}
+    where = {"session": root.parent / "session", "vanished": LATER, "unlinked": (), "arrived": None, "device": None}
+    where.update(more)
     return Limits(root=root, paths=paths, **where)
 
 
@@ -873,9 +874,20 @@ def test_a_link_is_not_measured(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a", "link"])
 def test_what_was_written_after_the_torrent_vanished_is_kept(name: str, root: Path) -> None:
-    os.utime(root / name, (0, 1000), follow_symlinks=False)
-    assert reason(listed(root / name), limits(root, vanished=999.0)) == "modified after the torrent vanished"
-    assert reason(listed(root / name), limits(root, vanished=1000.0)) is None
+    os.utime(root / name, (0, LATER), follow_symlinks=False)
+    assert reason(listed(root / name), limits(root, vanished=LATER - 1)) == "modified after the torrent vanished"
+    assert reason(listed(root / name), limits(root, vanished=LATER)) is None
+
+
+def test_an_older_file_moved_into_place_after_the_torrent_vanished_is_kept(root: Path) -> None:
+    """Only its ctime tells; that of a file with another hard link, now or until rtwatch removed it, tells nothing."""
+    os.utime(root / "a", (0, 1000))
+    before = (root / "a").stat().st_ctime - 1
+    assert reason(listed(root / "a"), limits(root, vanished=before)) == "modified after the torrent vanished"
+    inode = (root / "a").stat().st_dev, (root / "a").stat().st_ino
+    assert reason(listed(root / "a"), limits(root, vanished=before, unlinked={inode})) is None
+    os.link(root / "a", root / "other name")
+    assert reason(listed(root / "a"), limits(root, vanished=before)) is None
 
 
 @pytest.mark.parametrize("name", ["a", "link"])

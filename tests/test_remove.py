@@ -16,7 +16,7 @@ from torrents import Torrent, make, multi, single
 
 SHORT = ("-r", "--grace", "0.2")
 LONG = ("-r", "--grace", "600")
-LATER = pytest.mark.xfail(strict=True, reason="--orphans is not there yet")
+
 TORRENTS = pytest.mark.parametrize("torrent", [single("one"), multi("pack")], ids=["single", "multi"])
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
 SECOND = make(b"pack", {(b"both.bin",): b"both" * 100, (b"second.bin",): b"second" * 100})
@@ -743,14 +743,26 @@ def test_the_trash_gets_files_and_the_torrent(session: Session, launcher: Launch
         assert sorted(launcher.calls(torrent.hash)[-1]["removed"]["rmfiles"]) == sorted(map(str, paths))
 
 
-@LATER
 def test_orphans_are_the_files_that_no_torrent_lists(session: Session, launcher: Launcher, downloads: Path) -> None:
     session.download(multi("pack"), downloads)
     session.download(single("one"), downloads)
     orphan = downloads / "pack" / "orphan"
-    orphan.write_bytes(b"")
-    (downloads / "link").symlink_to("one.bin")
-    assert launcher.once().returncode == 0
+    for path in orphan, downloads / "two\nlines", downloads / ".nfs0001":
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))
+    (downloads / "written today").write_bytes(b"")
+    before = sorted(launcher.state.rglob("*")), sorted(downloads.rglob("*"))
     result = launcher.run("--orphans", paths=[downloads])
     assert result.returncode == 0
-    assert set(result.stdout.splitlines()) - {str(downloads / "link")} == {str(orphan)}
+    assert set(result.stdout.splitlines()) == {str(orphan), str(downloads / "two\\nlines")}
+    assert re.search(r"2 files, 0 B below", result.stderr)
+    assert "1 path with a line break" in result.stderr
+    assert (sorted(launcher.state.rglob("*")), sorted(downloads.rglob("*"))) == before
+
+
+def test_a_directory_without_any_torrent_has_no_orphans(session: Session, launcher: Launcher, downloads: Path) -> None:
+    session.download(single("one"), downloads)
+    (downloads / "other").mkdir()
+    result = launcher.run("--orphans", paths=[downloads / "other"])
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "no torrent has a file below it" in result.stderr
