@@ -534,6 +534,16 @@ def read_session_file(path: Path) -> bytes:
         raise Unreadable(str(error.strerror)) from None
 
 
+def file_system(path: Path) -> str:
+    """Return the type of the file system that a path lies on, "" when that is not known (proc(5), mountinfo)."""
+    with suppress(OSError):
+        device = path.stat().st_dev
+        for line in Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines():
+            if line.split()[2] == f"{os.major(device)}:{os.minor(device)}":
+                return line.split(" - ")[1].split()[0]
+    return ""
+
+
 def read_lock(session: Path) -> Lock:
     """Read rtorrent.lock (`HOST:+PID`): stale when it names this host and no rtorrent runs under that number."""
     path = session / "rtorrent.lock"
@@ -1232,6 +1242,7 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
 
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 OWN_QUEUES = ("lost", "unlinked", "saved", "unknown", "erased")  # in the order of work
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
 ENDS = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
 
 
@@ -1778,7 +1789,10 @@ class Watch:
         self.bring_up_to_date()
         if self.stopping:
             return
-        say(logging.INFO, "watching", str(self.args.session), *self.describe())
+        kind = file_system(self.args.session)
+        if kind in NETWORK:
+            say(logging.WARNING, "deaf", f"the session is on {kind}: what another machine writes there stays unseen")
+        say(logging.INFO, "watching", *self.describe())
         self.hooks = hooks
         if "complete" in hooks:
             self.qfuncs["complete"] = hooks["complete"]
@@ -1804,7 +1818,9 @@ class Watch:
         mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
         where = [f"only below {' '.join(map(str, args.paths))}"] if args.paths else []
         known = [count(torrents, "torrent"), count(files, "file"), runs.get(lock, f"rtorrent.lock is {lock}")]
-        return [*known, mode, *where, *([f"trash {args.trash}"] if args.trash else [])]
+        home = f"{Path.home()}/"
+        session = str(args.session).replace(home, "~/", 1) if is_below(args.session, Path.home()) else str(args.session)
+        return [session, *known, mode, *where, *([f"trash {args.trash}"] if args.trash else [])]
 
     def run(self, wake: int) -> None:
         """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
