@@ -78,6 +78,10 @@ class Unreadable(Exception):
     """A session file that cannot be used; the text says why."""
 
 
+class Refused(Unreadable):
+    """A .torrent that every rtorrent refuses as well."""
+
+
 class Variant(NamedTuple):
     """The names that one text encoding gives to a torrent and its files.
 
@@ -270,15 +274,16 @@ class Formatter(logging.Formatter):
 def set_up_log(verbose: bool, quiet: bool) -> None:
     """Log to standard error, for the journal under systemd."""
     handler = logging.StreamHandler()
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    handler.setFormatter(Formatter("JOURNAL_STREAM" in os.environ, colour))
+    terminal = sys.stderr.isatty()
+    journal = "JOURNAL_STREAM" in os.environ and not terminal
+    handler.setFormatter(Formatter(journal, terminal and not os.environ.get("NO_COLOR")))
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
 
 
 def show_progress(done: int, total: int) -> None:
     """Count on a terminal while a big session is read."""
-    if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO) and done % 100 == 0:
+    if (done % 100 == 0 or done == total) and sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
         sys.stderr.write(f"\r{done} of {count(total, 'torrent')}" if done < total else "\r\033[K")
         sys.stderr.flush()
 
@@ -339,15 +344,17 @@ DECODER = Decoder(max_depth=950)  # nearly rtorrent's own limit, and what Python
 def decode(data: bytes) -> dict[bytes, Any]:
     """Decode a bencoded dictionary without any text encoding; raise Unreadable."""
     if not data:
-        raise Unreadable("it is empty")
+        raise Refused("it is empty")
     if data.count(b"e") + data.count(b":") > MAX_VALUES:  # every value has one of them
         raise Unreadable("it holds too many values")
     try:
         value = DECODER.decode(data)
     except BencodeDecodeError as error:
-        raise Unreadable(str(error)) from None
+        # rtorrent is laxer (data behind the end, 007, spaces, more depth), but not about a type or an end too soon
+        strict = isinstance(error.__context__, KeyError) or "not found" in str(error.__context__)
+        raise (Refused if strict else Unreadable)(str(error)) from None
     if not isinstance(value, dict):
-        raise Unreadable("it is not a bencoded dictionary")
+        raise Refused("it is not a bencoded dictionary")
     return value
 
 
@@ -365,7 +372,7 @@ def parse_metainfo(data: bytes) -> Optional[Metainfo]:
     torrent = decode(data)
     info = torrent.get(b"info")
     if not isinstance(info, dict):
-        raise Unreadable("it has no info dictionary")
+        raise Refused("it has no info dictionary")
     if info.get(b"meta_download") == 1:
         return None
     name: Any = info.get(b"name")
@@ -373,7 +380,7 @@ def parse_metainfo(data: bytes) -> Optional[Metainfo]:
     multi = b"length" not in info
     entries = info.get(b"files") if multi else [info]
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise Unreadable("it lists no files")
+        raise Refused("it lists no files")
     lengths = tuple(entry.get(b"length") for entry in entries)
     if not all(isinstance(length, int) and length >= 0 for length in lengths):
         raise Unreadable("a file's length is no number")
@@ -419,11 +426,13 @@ def join_path(elements: object) -> bytes:
 
     The refused ones are those that libtorrent refuses (`is_valid_path_element`).
     """
-    if not isinstance(elements, list) or not 0 < len(elements) <= MAX_ELEMENTS:
-        raise Unreadable("a file has no path, or one of too many elements")
+    if not isinstance(elements, list) or not elements:
+        raise Refused("a file has no path")
+    if len(elements) > MAX_ELEMENTS:
+        raise Unreadable("a path has too many elements")
     for element in elements:
         if not isinstance(element, bytes) or element in (b".", b"..") or b"/" in element or b"\0" in element:
-            raise Unreadable(f"{str(element)[:40]} is no file name")
+            raise Refused(f"{str(element)[:40]} is no file name")
     path = b"/".join(filter(None, elements))
     return path if elements[-1] or not path else path + b"/"
 
@@ -500,6 +509,11 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
             likely = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
         files += likely
     return [file for file in dict.fromkeys(files) if not file.startswith(session + b"/")]
+
+
+def sidecars(t_path: Path) -> tuple[str, str]:
+    """Return the paths of R and L beside T."""
+    return f"{t_path}.rtorrent", f"{t_path}.libtorrent_resume"
 
 
 def is_below(path: Path, directory: Path) -> bool:
@@ -740,11 +754,13 @@ def is_index(db: Path, session: Path) -> bool:
     return True
 
 
+KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
+
+
 def find_torrent(con: Con, hash: str) -> Optional[Torrent]:
     """Return the torrent of this info-hash, None when it is not known."""
-    sql = """SELECT hash, name, directory, root, arrived, counted, vanished, seen, held
-             FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE hash = ?"""
-    row = query(con, sql, hash).fetchone()
+    columns = "hash, name, directory, root, arrived, counted, vanished, seen, held"
+    row = query(con, f"SELECT {columns} {KNOWN} WHERE hash = ?", hash).fetchone()
     return row and Torrent(*row)
 
 
@@ -864,11 +880,10 @@ def guard_seen(torrent: Torrent, facts: Facts) -> Optional[str]:
 
 def guard_wipe(torrent: Torrent, facts: Facts) -> Optional[str]:
     """Guard 4: what vanished within a minute of it is no wipe: seen, not the whole of more than ten torrents; else not
-    more than half of them, nor the last one."""
-    assert torrent.vanished is not None
-    group = sum(abs(when - torrent.vanished) <= MINUTE for when in facts.vanished)
+    more than half of them, nor the last one. A wipe remains one when the session grows again."""
+    group = sum(abs(when - (torrent.vanished or 0)) <= MINUTE for when in facts.vanished)
     wiped = facts.loaded == 0 and group > 10 if torrent.seen else group > facts.loaded
-    return WIPE if wiped else None
+    return WIPE if wiped or torrent.held == WIPE else None
 
 
 def guard_host(torrent: Torrent, facts: Facts) -> Optional[str]:
@@ -985,8 +1000,10 @@ class Candidate:
     """Another torrent that may use files of an erased one under names that rtwatch does not know."""
 
     def __init__(self, con: Con, hash: str, session: Path, vanished: float) -> None:
-        sql = "SELECT name, root, torrent FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE hash = ?"
-        name, root, data = query(con, sql, hash).fetchone()
+        sql = f"SELECT name, directory, root, torrent {KNOWN} WHERE hash = ?"
+        name, directory, root, data = query(con, sql, hash).fetchone()
+        now = resolve_root(directory, rtorrent_pid(directory, session))  # a symlink may lead elsewhere since
+        roots = {str(root) if root else None, os.fsdecode(now) if now else None}
         self.called: tuple[str, str] = (hash, name)
         info, _ = look_at(session / f"{hash}.torrent.rtorrent")
         self.unsaved = info is None or info.st_mtime < vanished  # rtorrent may have it elsewhere since
@@ -994,8 +1011,9 @@ class Candidate:
         metainfo = parse_metainfo(data)
         for variant in metainfo.variants if metainfo else ():
             for path, length in zip(variant.paths, metainfo.lengths if metainfo else ()):
-                place = root and os.path.join(root, os.fsdecode(path))
-                self.files.setdefault(fold(os.path.basename(path)), []).append(("/" + fold(path), place, length))
+                places = [root and os.path.join(root, os.fsdecode(path)) for root in roots]
+                known = [("/" + fold(path), place, length) for place in places]
+                self.files.setdefault(fold(os.path.basename(path)), []).extend(known)
 
     def may_use(self, file: Path, info: os.stat_result) -> bool:
         """Tell whether `file` may be this torrent's: the same directory entry by another way, or, when what it recorded
@@ -1019,11 +1037,12 @@ def is_whole(place: str, length: int) -> bool:
 
 
 def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
-    """Tell whether two paths lead to one directory entry: through a bind mount or in another case."""
+    """Tell whether two paths lead to one directory entry: through a symlink, a bind mount or in another case."""
     try:
-        if file.name == os.path.basename(place) and os.path.samefile(file.parent, os.path.dirname(place)):
-            return True
-        return info.st_nlink == 1 and os.path.samestat(os.lstat(place), info)
+        if os.path.islink(place):
+            return os.path.samefile(file, place)
+        same = os.path.samestat(os.lstat(place), info)
+        return same and (info.st_nlink == 1 or os.path.samefile(file.parent, os.path.dirname(place)))
     except OSError:
         return False
 
@@ -1044,8 +1063,9 @@ def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tup
     listed = []
     for file, inherited in files:
         info, problem = look_at(file)
-        perhaps = next((c.called for c in candidates if info and c.may_use(file, info)), None)
         owners, users = (find_users(con, table, file, torrent.hash) for table in ("session_file", "rtwatch_link"))
+        others = [c for c in candidates if c.called not in (*owners, *users)]
+        perhaps = next((c.called for c in others if info and c.may_use(file, info)), None)
         parent = real_path(file.parent)
         listed.append(ListedFile(file, info, problem, parent, lengths.get(file), inherited, owners, perhaps, users))
     return listed
@@ -1171,7 +1191,7 @@ class Removal:
 
     def prune(self) -> None:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
-        needed = [Path.home(), self.args.session, *self.args.paths]
+        needed = [Path(os.path.expanduser("~")), self.args.session, *self.args.paths]
         gone = {*self.removed, *self.kept.get(GONE, ())}
         for directory in plan_directories(list(gone), self.torrent.name, self.limits):
             if any(directory == path or is_below(path, directory) for path in needed):
@@ -1190,14 +1210,16 @@ class Removal:
         """Say what became of the torrent: one line, and one below it for every reason to keep files."""
         name, root = self.torrent.name, self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
-        if not self.args.remove:
-            say(logging.INFO, "erased", name, f"leaves {total}")
+        if not self.args.remove or self.torrent.root is None:
+            what = "where its files are is not known" if self.torrent.root is None else f"leaves {total}"
+            say(logging.INFO, "erased", name, what)
             return
         say(logging.INFO, removed(self.args), name, f"{len(self.removed)} of {total}", human_size(self.freed))
         for path in self.removed:
             say(logging.DEBUG, f"  {removed(self.args)}", str(path))
         if self.files and len(self.kept.get(GONE, ())) == len(self.files):
-            say(logging.WARNING, "  kept", f"none of its {total} is at {root}: moved, or its disk is not mounted")
+            where = f"none of its {len(self.files)} files is at {root}"
+            say(logging.WARNING, "  kept", f"{where}: moved, or its disk is not mounted")
             return
         for reason, paths in self.kept.items():
             why = reason if self.args.verbose else re.sub(r'([0-9A-F]{8})[0-9A-F]{32} "', r'\1 "', reason)
@@ -1288,7 +1310,8 @@ class Watch:
         self.deletions: dict[str, tuple[Optional[bool], float]] = {}  # was it rtorrent, Unix time, by hash
         self.troubles: dict[str, Trouble] = {}
         self.held: dict[str, list[str]] = {}  # names by reason, not yet said
-        self.fresh: set[str] = set()  # came or moved since the start and counted no data
+        self.fresh: set[str] = set()  # counted no data yet: its files may still become symlinks
+        self.absent: set[str] = set()  # missing since the start, from a session that looked empty
         self.unknown: list[str] = []  # whose place is not known, as last said
         self.look_again_at: Optional[float] = None
         self.facts: Optional[Facts] = None  # true until the next event
@@ -1298,6 +1321,7 @@ class Watch:
         self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
         self.identity: Optional[os.stat_result] = None
         self.stopping = 0  # counts the reasons to stop
+        self.finished: list[float] = []  # Unix times at which those vanished that were finished in the last minutes
         self.freed = 0  # bytes
         self.unlinked: set[tuple[int, int]] = set()  # device and inode of files with other names
         self.told = -1  # what total_changes was at the last STATUS=
@@ -1329,7 +1353,7 @@ class Watch:
         if match is None or path.parent != args.session:
             return
         hash = match[1]
-        torrent = find_torrent(con, hash)
+        torrent, resume = find_torrent(con, hash), None
         source = self.t_path(hash).with_suffix(".torrent.rtorrent")
         try:
             data = read_session_file(source)
@@ -1342,9 +1366,9 @@ class Watch:
                 if loaded:
                     self.enter(torrent, loaded)
         except FileNotFoundError:
-            self.note_missing(hash, source, torrent)
+            self.note_missing(hash, source, bool(torrent and resume and torrent.directory == resume.directory))
         except (Unreadable, OSError) as error:
-            self.note_trouble(hash, source, str(error))
+            self.note_trouble(hash, source, error)
             if isinstance(error, OSError):
                 raise
         else:
@@ -1394,20 +1418,19 @@ class Watch:
         if root is None:
             self.look_again_at = time.monotonic()
 
-    def note_missing(self, hash: str, source: Path, torrent: Optional[Torrent]) -> None:
+    def note_missing(self, hash: str, source: Path, in_place: bool) -> None:
         """Remember a torrent that lacks T or R: it is being saved, or rtorrent has it loaded from somewhere unknown.
 
-        R without T is harmless when it is known or older than rtorrent.lock, as rtorrent does not load it. T without R
-        is harmless when it is a stub, and the trouble is T when that cannot be read.
+        R without T is harmless when its torrent is known `in_place`, or when it is older than rtorrent.lock: rtorrent
+        does not load it. T without R is harmless when it is a stub; when it cannot be read, that is the trouble.
         """
         t_path = self.t_path(hash)
         try:
             harmless = parse_metainfo(read_session_file(t_path)) is None
         except FileNotFoundError:
-            r_info, _ = look_at(t_path.with_suffix(".torrent.rtorrent"))
-            harmless = r_info is None or torrent is not None or self.is_older_than_lock(r_info)
+            harmless = in_place or self.is_older_than_lock(t_path.with_suffix(".torrent.rtorrent"))
         except (Unreadable, OSError) as error:
-            self.note_trouble(hash, t_path, str(error))
+            self.note_trouble(hash, t_path, error)
             return
         if harmless:
             self.clear_trouble(hash)
@@ -1415,30 +1438,30 @@ class Watch:
             self.troubles[hash] = Trouble(source.name, MISSING, False)
             self.look_again_at = self.look_again_at or time.monotonic() + MINUTE  # soon enough to say so
 
-    def is_older_than_lock(self, info: os.stat_result) -> bool:
-        """Tell whether the running rtorrent found a session file when it started."""
-        lock = read_lock(self.args.session)
-        return lock.state == "running" and info.st_ctime < lock.written
+    def is_older_than_lock(self, path: Path) -> bool:
+        """Tell whether a session file, if it is there, is as the running rtorrent found it when it started."""
+        lock, (info, _) = read_lock(self.args.session), look_at(path)
+        return info is None or (lock.state == "running" and info.st_ctime < lock.written)
 
-    def note_trouble(self, hash: str, source: Path, reason: str) -> None:
+    def note_trouble(self, hash: str, source: Path, error: Exception) -> None:
         """Remember a session file that cannot be used and say so once.
 
-        A broken T is harmless when it is older than rtorrent.lock: rtorrent met it at its start and refused it too.
+        It is harmless when rtorrent met it at its start, refused it too, and so has not saved anything for it since.
         """
-        info, _ = look_at(source)
-        refused = info is not None and source.suffix == ".torrent" and self.is_older_than_lock(info)
-        trouble = Trouble(source.name, reason, refused and os.access(source, os.R_OK))
+        names = [self.t_path(hash), *map(Path, sidecars(self.t_path(hash)))]
+        harmless = isinstance(error, Refused) and source == names[0] and all(map(self.is_older_than_lock, names))
+        trouble = Trouble(source.name, str(error), harmless)
         if self.troubles.get(hash) != trouble:
             self.troubles[hash] = trouble
-            effect = "rtorrent refuses it too" if trouble.harmless else "removals wait until it is mended or moved away"
-            say(logging.WARNING, "unreadable", f"{source}: {reason}", effect)
+            self.look_again_at = self.look_again_at or time.monotonic() + MINUTE
+            effect = "rtorrent refuses it too" if harmless else "removals wait until it is mended or moved away"
+            say(logging.WARNING, "unreadable", f"{source}: {error}", effect)
 
     def clear_trouble(self, hash: str) -> None:
         """Forget what was wrong with a torrent; after the last trouble look again at all that is held."""
         if self.troubles.pop(hash, None) and all(trouble.harmless for trouble in self.troubles.values()):
-            for held in find_hashes(self.con, "held IS NOT NULL"):
+            for held in find_hashes(self.con, "held IS NOT NULL AND held <> ?", HOOK_FAILED):
                 self.grace_ends[held] = time.monotonic()
-            query(self.con, "UPDATE rtwatch_torrent SET held = NULL")
 
     def note_deleted(self, path: Path) -> None:
         """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
@@ -1455,6 +1478,8 @@ class Watch:
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
+        if path.stem in self.troubles:
+            self.read_again(path.stem)
         seen, when = self.deletions.get(path.stem, (None, 0.0))
         if when and find_torrent(con, path.stem):
             self.vanish(path.stem, when, seen)
@@ -1474,18 +1499,25 @@ class Watch:
     def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Finish a torrent whose grace is over, or hold it when a guard says no."""
         self.take_news()
-        torrent = find_torrent(con, path.stem)
-        if torrent is None or torrent.vanished is None:
+        torrent = self.find_due(path.stem)
+        if torrent is None:
             return
+        if args.trash:
+            args.trash.stat()  # fails, and so comes again, while the trash is not mounted
         reason = self.refusal(torrent)
         if reason is None and not self.call_hook("pre_remove", path, args):
             reason = HOOK_FAILED
-        if reason is None and any(os.path.lexists(f"{path}{ext}") for ext in ("", ".rtorrent", ".libtorrent_resume")):
+        if reason is None and any(os.path.lexists(name) for name in (path, *sidecars(path))):
             reason = PRESENT
         if reason is not None:
             self.hold(torrent, reason)
         elif not self.stopping:
             self.finish(torrent)
+
+    def find_due(self, hash: str) -> Optional[Torrent]:
+        """Return a vanished torrent whose grace is over; it may have returned, and vanished again, meanwhile."""
+        torrent = find_torrent(self.con, hash)
+        return torrent if torrent and torrent.vanished is not None and hash not in self.grace_ends else None
 
     def refusal(self, torrent: Torrent) -> Optional[str]:
         """Return why a vanished torrent cannot be finished now, None when all guards let it pass."""
@@ -1504,7 +1536,8 @@ class Watch:
         for reason, names in self.held.items():
             say(logging.WARNING, "held", f"{some(names)}: {reason}")
             if reason not in (PRESENT, HOOK_FAILED):
-                say(logging.WARNING, "  go on", f"stop rtwatch, then {forced_command(self.args)}")
+                command = forced_command(self.args)
+                say(logging.WARNING, "  go on", f"if rtorrent has it no more: stop rtwatch, then {command}")
         self.held.clear()
 
     def finish(self, torrent: Torrent) -> None:
@@ -1519,7 +1552,8 @@ class Watch:
         delete_torrent(self.con, torrent.hash)
         self.con.commit()
         self.fresh.discard(torrent.hash)
-        self.freed += removal.freed
+        self.finished = [when for when in (*self.finished, torrent.vanished or 0) if when > time.time() - 2 * MINUTE]
+        self.freed += 0 if self.args.trash else removal.freed
         removal.report()
         erased = RmTuple(torrent.name, tracker, torrent.hash, removal.removed, removal.files, *blobs)
         self.call_hook("post_remove", self.t_path(torrent.hash), self.args, erased)
@@ -1540,8 +1574,8 @@ class Watch:
                 removal.carry_out(decision)
             else:
                 break
-            torrent = find_torrent(self.con, removal.torrent.hash)
-            if torrent is None or torrent.vanished is None:
+            torrent = self.find_due(removal.torrent.hash)
+            if torrent is None:
                 return False
             reason = self.refusal(torrent)
             if reason is not None:
@@ -1569,29 +1603,32 @@ class Watch:
         loaded = set(find_hashes(self.con, "vanished IS NULL"))
         present = sorted(hash for hash, letters in listing.items() if "T" in letters)
         strangers = [hash for hash, letters in listing.items() if letters != "L" and hash not in loaded]
-        missing = [hash for hash in loaded if "T" not in listing.get(hash, "")]
+        self.absent -= listing.keys()
+        missing = [hash for hash in loaded if "T" not in listing.get(hash, "") and hash not in self.absent]
         return Comparison(frozenset(listing), present, strangers, missing)
 
     def look(self) -> Facts:
         """Work what the inotify queue brings until it is empty, compare, and return what the guards need to know."""
+        waiting = [entry for entry in self.later if entry[2] in OWN_QUEUES[:3]]
+        if waiting:  # the rows are not true without them
+            raise OSError(f"{waiting[0][3]} could not be worked yet")
         comparison = None
         while self.take_events() or comparison is None:  # so that no event explains what the listing shows
-            while any(self.queues[name] for name in OWN_QUEUES[:3]):
-                for name in OWN_QUEUES[:3]:
-                    for _ in range(len(self.queues[name])):
-                        self.work_item(name)
+            for name in OWN_QUEUES[:3]:
+                while self.queues[name] and not self.stopping:
+                    self.work_item(name)
             comparison = self.compare()
-        for hash in self.troubles.keys() - comparison.listed:
-            self.clear_trouble(hash)
-        for hash in comparison.strangers:
+            if self.stopping:
+                break
+        for hash in {*comparison.strangers, *self.troubles}:
             self.read_again(hash)
         for hash in comparison.missing:
             self.vanish(hash, time.time(), False)  # it was moved away, as rtorrent never does
         for hash in self.fresh:
             insert_links(self.con, hash, map(os.fsencode, find_files(self.con, hash)))
-        loaded = len(find_hashes(self.con, "vanished IS NULL"))
-        sql = "SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL AND (held IS NULL OR held = ?)"
-        vanished = [row[0] for row in query(self.con, sql, WIPE)]
+        loaded = len(find_hashes(self.con, "vanished IS NULL")) - len(self.absent)
+        sql = "SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL AND (held IS NULL OR seen IS NOT 0)"
+        vanished = [row[0] for row in query(self.con, sql)] + self.finished
         lock = read_lock(self.args.session).state
         self.con.commit()
         self.facts = Facts(comparison.listed, dict(self.troubles), lock, bool(self.args.paths), loaded, vanished)
@@ -1619,28 +1656,29 @@ class Watch:
         self.drop_missing(comparison)
         now = time.monotonic()
         self.grace_ends = dict.fromkeys(find_hashes(self.con, "vanished IS NOT NULL"), now + self.args.grace)
-        query(self.con, "UPDATE rtwatch_torrent SET held = NULL")
+        for reason, name in query(self.con, f"SELECT held, name {KNOWN} WHERE held IS NOT NULL ORDER BY name"):
+            self.held.setdefault(reason, []).append(name)
         self.on_unknown(self.con, self.args.session, self.args, self.queues)
         self.con.commit()
-        self.fresh.clear()
+        self.fresh = set(find_hashes(self.con, "NOT counted"))
         self.level = logging.INFO
 
     def drop_missing(self, comparison: Comparison) -> None:
-        """Forget what went while rtwatch was not running, or hold it when that looks like a wiped session.
+        """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted.
 
-        When it went is not known; a time before the last minute keeps it apart from what vanishes now.
+        Then nothing that is missing counts as erased, not even what was seen to go before.
         """
         number, loaded = len(comparison.missing), len(comparison.present)
-        wiped = number > loaded and not self.args.catch_up
-        if wiped:
+        if number > loaded and not self.args.catch_up:
             what = f"the session looks empty: {number} of {count(number + loaded, 'torrent')} missing"
-            say(logging.WARNING, "held", what, "their rows stay")
+            say(logging.WARNING, "held", what, "their rows and files stay")
+            self.absent.update(comparison.missing)
+            query(self.con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
+            return
         for hash in comparison.missing:
             torrent = find_torrent(self.con, hash)
             if self.args.catch_up:
                 self.vanish(hash, time.time(), None)
-            elif wiped:
-                update_vanished(self.con, hash, time.time() - 2 * MINUTE, False)
             elif torrent:
                 files = count(len(find_files(self.con, hash)), "file")
                 delete_torrent(self.con, hash)
@@ -1648,8 +1686,7 @@ class Watch:
 
     def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look once more for places that could not be known, and say in one line which ones remain."""
-        lacking = [hash for hash, trouble in self.troubles.items() if trouble.reason == MISSING]
-        for hash in [*find_hashes(con, "root IS NULL"), *lacking]:
+        for hash in [*find_hashes(con, "root IS NULL"), *self.troubles]:
             self.read_again(hash)
         torrents = [find_torrent(con, hash) for hash in find_hashes(con, "root IS NULL")]
         unknown = [torrent.name for torrent in torrents if torrent]
@@ -1657,7 +1694,8 @@ class Watch:
         if unknown and unknown != self.unknown:
             say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
         self.unknown = unknown
-        self.look_again_at = time.monotonic() + MINUTE if unknown else None
+        harmful = not all(trouble.harmless for trouble in self.troubles.values())
+        self.look_again_at = time.monotonic() + MINUTE if unknown or harmful else None
 
     def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Compare after the kernel dropped events: every torrent is read again, what is missing is vanished."""
@@ -1682,13 +1720,13 @@ class Watch:
             raise Error(f"{self.args.session}: it cannot be watched ({error.strerror}){advice}") from None
 
     def take_events(self) -> bool:
-        """Dispatch what the inotify queue holds, without waiting; tell whether there was anything."""
-        events = self.inot.read(timeout=0)
-        for event in events:
+        """Dispatch what the inotify queue holds, without waiting; tell whether rtwatch has to work any of it."""
+        for event in self.inot.read(timeout=0):
             self.dispatch(event.wd, event.mask, event.name)
-        if events:
+        news = any(self.queues[name] for name in OWN_QUEUES[:3])
+        if news:
             self.facts = None
-        return bool(events)
+        return news
 
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
@@ -1737,7 +1775,7 @@ class Watch:
             return 0
         times = [*self.grace_ends.values(), *(entry[0] for entry in self.later[:1])]
         times += [self.look_again_at] if self.look_again_at is not None else []
-        return max(0.0, min(times) - time.monotonic()) * 1000 + 1 if times else None
+        return min(max(0.0, min(times) - time.monotonic()) * 1000 + 1, 1e9) if times else None  # poll takes an int
 
     def work(self) -> None:
         """Make one pass: at most fifty items of each queue, of those that stand in it now."""
@@ -1748,6 +1786,8 @@ class Watch:
                     self.work_item(name)
         if not self.queues["erased"]:
             self.say_held()
+        if not self.grace_ends:
+            self.unlinked.clear()
 
     def work_item(self, name: str) -> None:
         """Call the function of a queue with its first item. What the function puts back comes again after a second,
@@ -1784,6 +1824,8 @@ class Watch:
 
     def start(self, hooks: dict[str, Callable[..., object]]) -> None:
         """Watch, then compare, so that nothing falls between; then let the hooks in; raise Error."""
+        if self.args.session in (Path.cwd(), *Path.cwd().parents):
+            os.chdir("/")  # a working directory would keep a removed session alive, and its end silent
         self.add_watch()
         self.identity = os.stat(self.args.session)
         self.bring_up_to_date()
@@ -1820,7 +1862,7 @@ class Watch:
         known = [count(torrents, "torrent"), count(files, "file"), runs.get(lock, f"rtorrent.lock is {lock}")]
         home = f"{Path.home()}/"
         session = str(args.session).replace(home, "~/", 1) if is_below(args.session, Path.home()) else str(args.session)
-        return [session, *known, mode, *where, *([f"trash {args.trash}"] if args.trash else [])]
+        return [session, mode, *where, *known, *([f"trash {args.trash}"] if args.trash else [])]
 
     def run(self, wake: int) -> None:
         """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
@@ -2044,6 +2086,8 @@ def make_parser() -> Parser:
 
 def absolute(path: Optional[str]) -> Optional[Path]:
     """Return a path of the command line, absolute and without symlinks; raise Error with status 2."""
+    if path == "":
+        raise Error("an empty path; see rtwatch --help", 2)
     try:
         return Path(path).expanduser().resolve() if path else None
     except (OSError, RuntimeError) as error:  # a loop of symlinks, a directory that may not be searched, ~nobody
@@ -2095,6 +2139,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except OSError as error:
         logger.critical("%s: %s", error.filename or "rtwatch", error.strerror)
         return 1
+    except KeyboardInterrupt:  # before the loop
+        return 0
 
 
 if __name__ == "__main__":
