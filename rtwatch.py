@@ -1040,7 +1040,7 @@ def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
     """Tell whether two paths lead to one directory entry: through a symlink, a bind mount or in another case."""
     try:
         if os.path.islink(place):
-            return os.path.samefile(file, place)
+            return os.fsencode(file) in find_links([os.fsencode(place)])
         same = os.path.samestat(os.lstat(place), info)
         return same and (info.st_nlink == 1 or os.path.samefile(file.parent, os.path.dirname(place)))
     except OSError:
@@ -1384,6 +1384,9 @@ class Watch:
         path = self.t_path(loaded.hash)
         if known is None:
             self.call_hook("pre_add", path, self.args)
+        elif known.root and loaded.root is None and known.directory == loaded.resume.directory:
+            files = list(map(os.fsencode, find_files(self.con, known.hash)))
+            loaded = loaded._replace(root=os.fsencode(known.root), files=files)  # a place once known stays
         insert_torrent(self.con, loaded)
         self.grace_ends.pop(loaded.hash, None)
         self.note_place(loaded.hash, loaded.root, loaded.resume)
@@ -1526,7 +1529,9 @@ class Watch:
         return next(filter(None, (guard(torrent, facts) for guard in guards)), None)
 
     def hold(self, torrent: Torrent, reason: str) -> None:
-        """Keep a vanished torrent and its files."""
+        """Keep a vanished torrent and its files; the look that found the reason may have found it back as well."""
+        if self.find_due(torrent.hash) is None:
+            return
         query(self.con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
         if reason != torrent.held:
             self.held.setdefault(reason, []).append(torrent.name)
@@ -1672,6 +1677,8 @@ class Watch:
         if number > loaded and not self.args.catch_up:
             what = f"the session looks empty: {number} of {count(number + loaded, 'torrent')} missing"
             say(logging.WARNING, "held", what, "their rows and files stay")
+            command = f"{forced_command(self.args)} --catch-up"
+            say(logging.WARNING, "  go on", f"restore or mount it; or, if rtorrent has them no more: {command}")
             self.absent.update(comparison.missing)
             query(self.con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
             return

@@ -19,6 +19,7 @@ REMOVE = ("-r", *Launcher.hooks, "--grace", "0.3")
 RETURN = ("-r", *Launcher.hooks, "--grace", "2")  # what comes back does so in time; another's removal shows the end
 LONG = ("-r", *Launcher.hooks, "--grace", "600")  # does not end within a test
 
+pytestmark = pytest.mark.xdist_group("rtorrent")  # they share one
 Maker = Callable[[str], Torrent]
 
 

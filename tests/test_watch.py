@@ -404,6 +404,7 @@ def test_a_torrent_may_return_and_go_often(session: Session, launcher: Launcher,
     assert all(path.exists() for path in paths)
     session.finish(torrent)
     session.save(torrent)
+    program.wait_rows(f"SELECT 1 FROM rtwatch_torrent WHERE counted AND hash = '{torrent.hash}'", bool)
     session.erase(torrent)
     program.wait_gone(torrent.hash)
     assert not any(path.exists() for path in paths)
