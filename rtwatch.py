@@ -747,7 +747,8 @@ def is_index(db: Path, session: Path) -> bool:
             return False  # the very first start was cut short
         if version != SCHEMA_VERSION:
             raise Error(f"{db}: not a database of this version of rtwatch; choose another: --db {db}.new")
-        owner = Path(os.fsdecode(con.execute("SELECT path FROM rtwatch_session").fetchone()[0]))
+        row = con.execute("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
+        owner = Path(os.fsdecode(row[0]))
     if owner != session:
         other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}{db.suffix}")
         raise Error(f"{db}: this is the index of {owner}; for {session} add --db {other}")
@@ -1275,10 +1276,10 @@ class WatchedINotify(INotify):
         super().__init__()
         self.directories: dict[int, Path] = {}
 
-    def add_watch(self, path: str | os.PathLike[str], mask: int) -> int:
+    def add_watch(self, path: str | bytes | os.PathLike[str], mask: int) -> int:
         """Watch a directory; return the watch descriptor; raise OSError with inotify's errno."""
         wd = int(super().add_watch(path, mask | flags.MASK_ADD))
-        self.directories.setdefault(wd, Path(path))
+        self.directories.setdefault(wd, Path(os.fsdecode(path)))
         return wd
 
 
@@ -1307,7 +1308,7 @@ class Watch:
             self.inot_funcs[ext, flags.DELETE] = self.note_deleted
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
         self.deleted: tuple[str, ...] = ()
-        self.deletions: dict[str, tuple[Optional[bool], float]] = {}  # was it rtorrent, Unix time, by hash
+        self.deletions: dict[str, tuple[tuple[str, ...], float]] = {}  # the last deleted names, Unix time, by hash
         self.troubles: dict[str, Trouble] = {}
         self.held: dict[str, list[str]] = {}  # names by reason, not yet said
         self.fresh: set[str] = set()  # counted no data yet: its files may still become symlinks
@@ -1472,20 +1473,18 @@ class Watch:
             self.deleted = (*self.deleted[-2:], path.name)
             match = T_NAME.fullmatch(path.name)
             if match:
-                sql = "SELECT libtorrent IS NOT NULL FROM torrent_data WHERE hash = ?"
-                had_resume = query(self.con, sql, match[1]).fetchone() == (1,)
-                seen = was_erased(self.deleted, match[1], had_resume)
-                alive = read_lock(self.args.session).state != "stale"
-                self.deletions[match[1]] = (seen and alive, time.time())
+                stale = read_lock(self.args.session).state == "stale"
+                self.deletions[match[1]] = (() if stale else self.deleted, time.time())
                 self.queues["unlinked"].append(path)
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
         if path.stem in self.troubles:
             self.read_again(path.stem)
-        seen, when = self.deletions.get(path.stem, (None, 0.0))
-        if when and find_torrent(con, path.stem):
-            self.vanish(path.stem, when, seen)
+        names, when = self.deletions.get(path.stem, ((), 0.0))
+        row = find_blobs(con, path.stem)
+        if when and row:
+            self.vanish(path.stem, when, was_erased(names, path.stem, row[2] is not None))
             self.deletions.pop(path.stem)  # not before: a locked database brings the path here again
             if os.path.lexists(path):
                 self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
@@ -1966,6 +1965,8 @@ def take_lock(session: Path) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
     except BlockingIOError:
         owner = path.read_text("utf-8", "replace").strip()
         raise Error(
@@ -1973,8 +1974,6 @@ def take_lock(session: Path) -> int:
         ) from None
     except OSError as error:
         raise Error(f"{path}: {error.strerror}; XDG_STATE_HOME={path.parent.parent} must be writable") from None
-    os.ftruncate(fd, 0)
-    os.write(fd, b"%d\n" % os.getpid())
     return fd
 
 
@@ -2069,25 +2068,29 @@ def seconds(value: str) -> float:
 
 
 def make_parser() -> Parser:
-    """Return the parser of the command line."""
-    parser = Parser(prog="rtwatch", description=str(__doc__).split("\n", 1)[0])
+    """Return the parser of the command line, its options grouped by what people want."""
+    epilog = "Look first: rtwatch -r -n ~/.session says what -r would do and changes nothing."
+    parser = Parser(prog="rtwatch", description=str(__doc__).split("\n", 1)[0], epilog=epilog)
     add = parser.add_argument
-    add("session", metavar="SESSION", nargs="?", default="~/.session", help="rtorrent's session directory, ~/.session")
+    add("session", metavar="SESSION", nargs="?", default="~/.session", help="rtorrent's session directory (~/.session)")
     add("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these directories")
+    add = parser.add_argument_group("removing the files of erased torrents").add_argument
     add("-r", "--remove", action="store_true", help="remove the files of an erased torrent that no other torrent uses")
     add("-n", "--no-action", action="store_true", help="say what would be done; change no file and no database")
-    add("--hooks", metavar="FILE", help="Python file with hook functions")
-    add("--db", metavar="FILE", help="database, default $XDG_STATE_HOME/rtwatch/rtwatch.db")
-    add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="time for a torrent to come back, default 60")
     add("--trash", metavar="DIR", help="with -r: move files there instead of deleting them")
+    add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="how long a vanished torrent may come back (60)")
     add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
     add("--force", action="store_true", help="only with --once: let held removals go ahead")
-    add("--once", action="store_true", help="bring the database up to date, finish what vanished, and exit")
-    add("--orphans", action="store_true", help="list the files below PATH that no torrent lists, and exit")
-    add("-v", "--verbose", action="store_true", help="say more")
-    add("-q", "--quiet", action="store_true", help="say errors only")
+    add = parser.add_argument_group("doing one thing and exiting").add_argument
+    add("--once", action="store_true", help="bring the database up to date and finish what vanished")
+    add("--orphans", action="store_true", help="list the files below PATH that no torrent lists")
     versions = "versions of rtwatch, Python, sqlite and both libraries"
     add("--version", nargs=0, action=VersionAction, default=argparse.SUPPRESS, help=versions)
+    add = parser.add_argument_group("hooks, database, output").add_argument
+    add("--hooks", metavar="FILE", help="Python file with hook functions")
+    add("--db", metavar="FILE", help="database ($XDG_STATE_HOME/rtwatch/rtwatch.db)")
+    add("-v", "--verbose", action="store_true", help="also say every file and every known torrent")
+    add("-q", "--quiet", action="store_true", help="say errors only")
     return parser
 
 
