@@ -38,7 +38,8 @@ def printed_reasons() -> list[str]:
             for text in texts:
                 reasons.append("".join(str(p.value) if isinstance(p, ast.Constant) else "*" for p in text.values))
             plain = [n.value for n in nodes if isinstance(n, ast.Constant) and id(n) not in parts]
-            reasons += [value for value in plain if isinstance(value, str) and " " in value and not value.rstrip().endswith(".")]
+            sentences = [value for value in plain if isinstance(value, str) and " " in value]
+            reasons += [value for value in sentences if not value.rstrip().endswith(".")]  # a docstring does
     return reasons
 
 
