@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.9"
+# dependencies = ["inotify_simple>=1.3", "bencode.py>=4"]
+# ///
 """Watch rtorrent's session directory: index the files of its torrents, call hooks, remove what erased torrents leave.
 
 An inotify event goes (ext, mask) -> inot_funcs[key](path) -> queues[name] -> qfuncs[name](con, path, args, queues),
@@ -2053,7 +2057,7 @@ class VersionAction(argparse.Action):
         """Print and exit."""
         from importlib.metadata import version
 
-        libraries = ", ".join(f"{name} {version(name)}" for name in ("inotify_simple", "bencode.py"))
+        libraries = f"inotify_simple {version('inotify_simple')}, bencode.py {version('bencode_py')}"  # as 3.9 finds it
         own = f"rtwatch {__version__}, Python {sys.version.split()[0]}, sqlite {sqlite3.sqlite_version}"
         sys.stdout.write(f"{own}, {libraries}\n")
         parser.exit()
