@@ -42,11 +42,11 @@ import time
 import traceback
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache, cached_property
 from pathlib import Path, PosixPath
 from select import POLLIN, poll
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, NamedTuple, Optional
 from urllib.parse import quote, urlsplit
 
 from bencodepy import BencodeDecodeError, BencodeDecoder
@@ -522,7 +522,7 @@ def sidecars(t_path: Path) -> tuple[str, str]:
 
 def is_below(path: Path, directory: Path) -> bool:
     """Tell whether `path` lies below `directory`; both are canonical."""
-    return directory in path.parents
+    return str(path).startswith(os.path.join(directory, "")) and path != directory
 
 
 def text(name: bytes) -> str:
@@ -995,10 +995,15 @@ def plan_removal(files: Sequence[ListedFile], limits: Limits) -> list[Decision]:
 
 def plan_directories(files: Sequence[Path], name: str, limits: Limits) -> list[Path]:
     """Return the directories that may have become empty, deepest first; the root only if it bears `name`."""
-    parents = {parent for file in files for parent in file.parents if is_allowed(parent, limits)}
-    own = {limits.root} if text(os.fsencode(limits.root.name)) == name else set()
-    below = [path for path in parents if is_below(path, limits.root) or path in own]
-    return sorted(below, key=lambda path: len(path.parts), reverse=True)
+    own = text(os.fsencode(limits.root.name)) == name
+    found: set[Path] = set()
+    for path in {file.parent for file in files}:
+        while path not in found and is_allowed(path, limits):
+            if not (is_below(path, limits.root) or (own and path == limits.root)):
+                break
+            found.add(path)
+            path = path.parent
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 
 class Candidate:
@@ -1962,23 +1967,22 @@ def list_orphans(con: Con, args: Args) -> None:
 # ---- Process: lock, signals, notifications ---------------------------------------------------------------------------
 
 
-def take_lock(session: Path) -> int:
-    """Become the one writer for this session until the process ends; return the file descriptor; raise Error."""
+def take_lock(session: Path) -> BinaryIO:
+    """Become the one writer for this session as long as the file that is returned is open; raise Error."""
     path = state_directory() / f"{hashlib.sha1(os.fsencode(session)).hexdigest()}.lock"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.write(fd, b"%d\n" % os.getpid())
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", 0)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate()
+        file.write(b"%d\n" % os.getpid())
     except BlockingIOError:
         owner = path.read_text("utf-8", "replace").strip()
-        raise Error(
-            f"{session}: another rtwatch watches it, process {owner}; end that one first: kill {owner}"
-        ) from None
+        advice = f"another rtwatch watches it, process {owner}; end that one first: kill {owner}"
+        raise Error(f"{session}: {advice}") from None
     except OSError as error:
         raise Error(f"{path}: {error.strerror}; XDG_STATE_HOME={path.parent.parent} must be writable") from None
-    return fd
+    return file
 
 
 def catch_signals(watch: Watch) -> int:
@@ -2012,9 +2016,8 @@ def open_inotify() -> WatchedINotify:
 def watch_session(args: Args) -> int:
     """Run the program and return its exit status; raise Error."""
     hooks = load_hooks(args.hooks)
-    if not args.no_action:
-        take_lock(args.session)
-    with closing(open_database(args)) as con, open_inotify() as inot:
+    lock = nullcontext() if args.no_action else take_lock(args.session)
+    with lock, closing(open_database(args)) as con, open_inotify() as inot:
         watch = Watch(con, inot, args)
         if args.orphans:
             watch.bring_up_to_date()
