@@ -323,7 +323,7 @@ MINUTE = 60.0  # seconds: between two looks for what cannot be known yet; what v
 GONE = "already gone"
 MISSING = "it is missing"
 MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
-MAX_VALUES = 1_500_000  # in one session file: some 130,000 files, two seconds to decode
+MAX_VALUES = 600_000  # in one session file: some 60,000 files, two seconds to decode and write
 MAX_ENCODINGS = 8  # of one name
 PATH_MAX = 4096  # bytes, of Linux
 MAX_ELEMENTS = 256  # of one path
@@ -1797,7 +1797,7 @@ class Watch:
         self.facts = None
         for name, queue in list(self.queues.items()):
             for _ in range(min(50, len(queue))):
-                if queue and not self.stopping:
+                if queue and not self.stopping and self.queues.get(name) is queue:  # a hook may have taken it away
                     self.work_item(name)
         if not self.queues["erased"]:
             self.say_held()
