@@ -1333,6 +1333,7 @@ class Watch:
         self.stopping = 0  # counts the reasons to stop
         self.finished: list[float] = []  # Unix times at which those vanished that were finished in the last minutes
         self.freed = 0  # bytes
+        self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
         self.unlinked: set[tuple[int, int]] = set()  # device and inode of files with other names
         self.told = -1  # what total_changes was at the last STATUS=
 
@@ -1501,6 +1502,7 @@ class Watch:
     def vanish(self, hash: str, when: float, seen: Optional[bool]) -> None:
         """Record that T of a known torrent is gone since `when` (Unix time), and give it its grace to come back."""
         update_vanished(self.con, hash, when, seen)
+        self.removals.pop(hash, None)
         self.con.commit()  # before it is said
         self.grace_ends[hash] = time.monotonic() + self.args.grace
         torrent = find_torrent(self.con, hash)
@@ -1555,7 +1557,9 @@ class Watch:
 
     def finish(self, torrent: Torrent) -> None:
         """Remove the files of an erased torrent as far as -r and the plan allow, delete its rows, call post_remove."""
-        removal = Removal(self.con, self.args, torrent, self.unlinked)
+        if torrent.hash not in self.removals:
+            self.removals[torrent.hash] = Removal(self.con, self.args, torrent, self.unlinked)
+        removal = self.removals[torrent.hash]
         if self.args.remove and not self.remove_files(removal):
             return
         row = find_blobs(self.con, torrent.hash)
@@ -1564,6 +1568,7 @@ class Watch:
         tracker, *blobs = row
         delete_torrent(self.con, torrent.hash)
         self.con.commit()
+        del self.removals[torrent.hash]
         self.fresh.discard(torrent.hash)
         self.finished = [when for when in (*self.finished, torrent.vanished or 0) if when > time.time() - 2 * MINUTE]
         self.freed += 0 if self.args.trash else removal.freed
