@@ -42,11 +42,11 @@ import time
 import traceback
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import cache, cached_property
 from pathlib import Path, PosixPath
 from select import POLLIN, poll
-from typing import TYPE_CHECKING, Any, BinaryIO, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 from urllib.parse import quote, urlsplit
 
 from bencodepy import BencodeDecodeError, BencodeDecoder
@@ -1972,22 +1972,25 @@ def list_orphans(con: Con, args: Args) -> None:
 # ---- Process: lock, signals, notifications ---------------------------------------------------------------------------
 
 
-def take_lock(session: Path) -> BinaryIO:
-    """Become the one writer for this session as long as the file that is returned is open; raise Error."""
+@contextmanager
+def writer_lock(session: Path) -> Iterator[None]:
+    """Be the one writer for this session; raise Error."""
     path = state_directory() / f"{hashlib.sha1(os.fsencode(session)).hexdigest()}.lock"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", 0)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.truncate()
-        file.write(b"%d\n" % os.getpid())
-    except BlockingIOError:
-        owner = path.read_text("utf-8", "replace").strip()
-        advice = f"another rtwatch watches it, process {owner}; end that one first: kill {owner}"
-        raise Error(f"{session}: {advice}") from None
-    except OSError as error:
-        raise Error(f"{path}: {error.strerror}; XDG_STATE_HOME={path.parent.parent} must be writable") from None
-    return file
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.write(fd, b"%d\n" % os.getpid())
+        except BlockingIOError:
+            owner = path.read_text("utf-8", "replace").strip()
+            advice = f"another rtwatch watches it, process {owner}; end that one first: kill {owner}"
+            raise Error(f"{session}: {advice}") from None
+        except OSError as error:
+            raise Error(f"{path}: {error.strerror}; XDG_STATE_HOME={path.parent.parent} must be writable") from None
+        yield
 
 
 def catch_signals(watch: Watch) -> int:
@@ -2021,7 +2024,7 @@ def open_inotify() -> WatchedINotify:
 def watch_session(args: Args) -> int:
     """Run the program and return its exit status; raise Error."""
     hooks = load_hooks(args.hooks)
-    lock = nullcontext() if args.no_action else take_lock(args.session)
+    lock = nullcontext() if args.no_action else writer_lock(args.session)
     with lock, closing(open_database(args)) as con, open_inotify() as inot:
         watch = Watch(con, inot, args)
         if args.orphans:
