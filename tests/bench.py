@@ -1,0 +1,634 @@
+"""Measure rtwatch on a synthetic session, each figure beside its floor: the same work done by a tight loop.
+
+    .venv/bin/python tests/bench.py [--torrents N] [--only NAME] [--repeat N]
+
+The floor of a figure reads the same files, decodes them with bencode.py and writes the same rows with the same pragmas,
+and does nothing else. Times are medians; CPU is user and system time of the process, which other work on the machine
+changes less than the time on the clock. All files are made in a temporary directory ($TMPDIR) that is removed again:
+some 150 KiB and 55 files a torrent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import math
+import os
+import random
+import re
+import resource
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, TypeVar
+
+import bencodepy
+import program
+from program import Program, command, environment
+from session import FIRST_R
+
+sys.path.insert(0, str(program.PROJECT))
+
+import rtwatch
+
+program.DEADLINE = 900.0  # seconds: a first start may take minutes
+
+SEED = 5
+ADDS = 31
+BATCH = 1000  # torrents erased together
+RTORRENT_SAVE = 0.0005  # seconds a torrent: session.save of 0.16.20, the faster of both versions
+MIB = 1 << 20
+HOOKS = """
+import os, time
+
+calls = os.open(os.environ["RTWATCH_CALLS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def note(hook, file):
+    os.write(calls, f"{hook} {file.stem} {time.monotonic()} {time.process_time()}\\n".encode())
+
+def post_add(con, file, args):
+    note("post_add", file)
+
+def pre_remove(con, file, args):
+    note("pre_remove", file)
+
+def post_remove(con, file, args, removed):
+    note("post_remove", file)
+"""
+
+Returned = TypeVar("Returned")
+
+
+class Layout(NamedTuple):
+    """What a torrent holds: `files` are lengths by path below the root; a single-file torrent has one, its name."""
+
+    name: bytes
+    single: bool
+    files: dict[bytes, int]
+
+
+class Made(NamedTuple):
+    """A torrent that was made, with the three session files that rtorrent would have."""
+
+    hash: str
+    root: Path
+    layout: Layout
+    contents: dict[str, bytes]  # by suffix, in the order in which 0.9.8 renames them
+
+
+class Call(NamedTuple):
+    """A call of a hook, with the monotonic time and the processor time of rtwatch at its start."""
+
+    hook: str
+    hash: str
+    clock: float
+    cpu: float
+
+
+class Cost(NamedTuple):
+    """What something took: seconds on the clock and of the processor."""
+
+    wall: float
+    cpu: float
+
+
+class Figure(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    value: float
+    unit: str
+    floor: float | None
+    target: str
+    met: bool | None
+
+
+# ---- A synthetic session ---------------------------------------------------------------------------------------------
+
+
+def make_layout(rng: random.Random, number: int, files: int) -> Layout:
+    """Invent the names and lengths of a torrent's files."""
+    year, group = rng.randint(1950, 2025), rng.choice(("GRP", "NTb", "FLUX", "decibeL"))
+    name = f"Some.Longer.Title.{number}.{year}.1080p.WEB-DL.DDP5.1.H.264-{group}".encode()
+    if files == 1:
+        return Layout(name + b".mkv", True, {name + b".mkv": int(rng.lognormvariate(22, 1)) + 1})
+    paths = (b"CD%d/%03d - %x.flac" % (n // 40, n, rng.getrandbits(60)) for n in range(files))
+    return Layout(name, False, {path: int(rng.lognormvariate(18, 1)) + 1 for path in paths})
+
+
+def string(value: bytes) -> bytes:
+    """Bencode a string."""
+    return b"%d:%s" % (len(value), value)
+
+
+def make_torrent(rng: random.Random, layout: Layout, directory: Path, tracker: bytes) -> Made:
+    """Make a torrent of 1,000 to 2,000 pieces, all downloaded into `directory`."""
+    name, single, files = layout
+    total = sum(files.values())
+    piece = 1 << max(14, math.ceil(math.log2(total / 2000)))
+    chunks = -(-total // piece)
+    entries = (
+        b"d6:lengthi%de4:pathl%see" % (length, b"".join(map(string, path.split(b"/"))))
+        for path, length in files.items()
+    )
+    content = b"6:lengthi%de" % total if single else b"5:filesl%se" % b"".join(entries)
+    info = b"d%s4:name%s12:piece lengthi%de6:pieces%s7:privatei1e6:source%se" % (
+        *(content, string(name), piece, string(rng.randbytes(20 * chunks)), string(tracker)),
+    )
+    url = b"https://%s/%032x/announce" % (tracker, rng.getrandbits(128))
+    metainfo = b"d8:announce%s7:comment%s10:created by13:mktorrent 1.113:creation datei1700000000e4:info%se" % (
+        *(string(url), string(b"https://%s/torrents/%d" % (tracker, rng.getrandbits(20))), info),
+    )
+    root = directory if single else directory / os.fsdecode(name)
+    saved = {
+        **FIRST_R,
+        **{"directory": os.fsencode(root), "complete": 1, "chunks_done": chunks, "chunks_wanted": chunks},
+        **{"custom": {"addtime": "1700000000", "x-filename": name}, "custom1": "movies", "views": ["main", "seeding"]},
+        **{"total_uploaded": rng.getrandbits(40), "total_downloaded": total, "timestamp.finished": 1700000000},
+        **{"tied_to_file": b"/home/user/watch/" + name + b".torrent", "loaded_file": b"", "key": rng.getrandbits(31)},
+    }
+    progress = b"".join(
+        b"d9:completedi%de5:mtimei1700000000e8:priorityi1ee" % -(-length // piece) for length in files.values()
+    )
+    resume = b"d8:bitfieldi%de5:filesl%se5:peersle8:trackersd%sd7:enabledi1eee27:uncertain_pieces.timestampi0ee" % (
+        *(chunks, progress, string(url)),
+    )
+    contents = {".libtorrent_resume": resume, ".rtorrent": bencodepy.encode(saved), "": metainfo}
+    return Made(hashlib.sha1(info).hexdigest().upper(), root, layout, contents)
+
+
+def make_session(rng: random.Random, number: int, data: Path) -> Iterator[Made]:
+    """Make torrents: 70 % of one file, 25 % of 2-60, 5 % of 300-1,500; every twentieth is the one before it again,
+    from another tracker."""
+    layout = directory = None
+    for n in range(number):
+        if n % 20 == 19 and layout and directory:
+            yield make_torrent(rng, layout, directory, b"cross.example.net")
+            continue
+        kind = rng.random()
+        files = 1 if kind < 0.7 else rng.randint(2, 60) if kind < 0.95 else rng.randint(300, 1500)
+        layout, directory = make_layout(rng, n, files), data / f"disk{n % 3}"
+        yield make_torrent(rng, layout, directory, b"tracker%d.example.org" % rng.randrange(9))
+
+
+def write_data(made: Made) -> list[Path]:
+    """Make the files of a torrent, empty ones; return their paths."""
+    paths = [made.root / os.fsdecode(path) for path in made.layout.files]
+    for parent in {path.parent for path in paths}:
+        parent.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        with contextlib.suppress(FileExistsError):
+            os.mknod(path)
+    return paths
+
+
+def write_session(session: Path, made: Made) -> float:
+    """Write the session files as rtorrent 0.9.8 adds a torrent; return the monotonic time of the last rename."""
+    paths = [session / f"{made.hash}.torrent{suffix}" for suffix in made.contents]
+    for path, content in zip(paths, made.contents.values()):
+        Path(f"{path}.new").write_bytes(content)
+    for path in paths:
+        renamed = time.monotonic()
+        os.rename(f"{path}.new", path)
+    return renamed
+
+
+class World:
+    """A session of so many torrents, its data, and rtwatch's state, below one temporary directory."""
+
+    def __init__(self, directory: Path, number: int) -> None:
+        """Make it all."""
+        self.rng = random.Random(SEED)
+        self.number = number
+        self.session, self.data, self.state = (directory / name for name in ("session", "data", "state"))
+        self.hooks, self.record = directory / "hooks.py", directory / "calls"
+        self.session.mkdir(parents=True)
+        self.hooks.write_text(HOOKS)
+        self.hashes: list[str] = []
+        self.singles: list[str] = []
+        self.files = 0
+        for made in make_session(self.rng, number, self.data):
+            write_session(self.session, made)
+            write_data(made)
+            self.hashes.append(made.hash)
+            self.files += len(made.layout.files)
+            if made.layout.single:
+                self.singles.append(made.hash)
+
+    @property
+    def db(self) -> Path:
+        """Path of the database."""
+        return self.state / "rtwatch" / "rtwatch.db"
+
+    def start(self, *options: str | Path) -> Program:
+        """Start rtwatch and wait until it is ready."""
+        program = Program(self.session, *options, state=self.state, env={"RTWATCH_CALLS": str(self.record)})
+        program.wait_ready()
+        return program
+
+    def calls(self, hook: str) -> list[Call]:
+        """Return the calls of a hook so far, of all runs."""
+        lines = map(str.split, self.record.read_text().splitlines()) if self.record.exists() else ()
+        return [Call(name, hash, float(clock), float(cpu)) for name, hash, clock, cpu in lines if name == hook]
+
+    def known(self) -> None:
+        """See that all torrents are in the database."""
+        self.start().stop()
+
+    def make(self, number: int, files: int) -> list[Made]:
+        """Make torrents of so many files each, on a disk of their own; nothing is written."""
+        layouts = (make_layout(self.rng, self.rng.getrandbits(40), files) for _ in range(number))
+        return [make_torrent(self.rng, layout, self.data / "other", b"t.example.org") for layout in layouts]
+
+
+def cpu_time(pid: int) -> float:
+    """Return the processor time of a process in seconds, with the clock of clock_getcpuclockid(3)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def read_status(pid: int) -> dict[str, int]:
+    """Return the numbers in /proc/PID/status; sizes are KiB."""
+    return {key: int(number) for key, number in re.findall(r"(\w+):\s+(\d+)", Path(f"/proc/{pid}/status").read_text())}
+
+
+def elsewhere(function: Callable[..., Returned], *args: Any) -> Returned:
+    """Run a function in a process of its own, as rtwatch runs."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+# ---- Floors: tight loops ---------------------------------------------------------------------------------------------
+
+
+def read(path: str) -> bytes:
+    """Read a file."""
+    with open(path, "rb", 0) as file:
+        return file.read()
+
+
+def connect(db: Path) -> sqlite3.Connection:
+    """Open a database with rtwatch's pragmas."""
+    con = sqlite3.connect(db)
+    for pragma in ("foreign_keys = ON", "journal_mode = WAL", "synchronous = NORMAL"):
+        con.execute(f"PRAGMA {pragma}")
+    return con
+
+
+def floor_first(session: Path, db: Path) -> Cost:
+    """List the session, read all its files, decode T and R, insert the rows."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    con = connect(db)
+    con.executescript(rtwatch.SCHEMA)
+    decode = bencodepy.BencodeDecoder().decode
+    hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
+    for number, hash in enumerate(sorted(hashes), 1):
+        path = f"{session}/{hash}.torrent"
+        t_data, r_data, l_data = read(path), read(path + ".rtorrent"), read(path + ".libtorrent_resume")
+        torrent, root = decode(t_data), decode(r_data)[b"directory"]
+        info = torrent[b"info"]
+        files = info.get(b"files") or [{b"length": info[b"length"], b"path": [info[b"name"]]}]
+        name, tracker = info[b"name"].decode(), torrent[b"announce"].decode().split("/")[2]
+        largest = max(files, key=lambda file: file[b"length"])[b"path"][-1].decode()
+        con.execute("INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?)", (hash, name, tracker, t_data, l_data, r_data))
+        row = (hash, root, root, name, largest, 0.0, True)
+        con.execute("INSERT INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)", row)
+        rows = ((hash, root + b"/" + b"/".join(file[b"path"])) for file in files)
+        con.executemany("INSERT INTO session_file VALUES (?, ?)", rows)
+        if number % 1000 == 0:
+            con.commit()
+    con.commit()
+    cost = Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    con.close()
+    return cost
+
+
+def floor_resume(session: Path, list_it: bool, decode_it: bool) -> Cost:
+    """List the session if wanted, open and read each R, and decode it if wanted."""
+    hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
+    wall, cpu = time.perf_counter(), time.process_time()
+    if list_it:
+        hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
+    decode = bencodepy.BencodeDecoder().decode
+    for hash in hashes:
+        data = read(f"{session}/{hash}.torrent.rtorrent")
+        if decode_it:
+            decode(data)
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def floor_removal(db: Path, torrents: Sequence[tuple[str, Path, Sequence[Path]]]) -> Cost:
+    """Unlink the files of torrents, remove their directories and delete their rows, a transaction for each."""
+    names = [(hash, str(root), [str(path) for path in paths]) for hash, root, paths in torrents]
+    con = connect(db)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for hash, root, paths in names:
+        for path in paths:
+            os.unlink(path)
+        for directory in sorted({os.path.dirname(path) for path in paths} | {root}, reverse=True):
+            os.rmdir(directory)
+        con.execute("DELETE FROM torrent_data WHERE hash = ?", (hash,))
+        con.commit()
+    cost = Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    con.close()
+    return cost
+
+
+def save_session(
+    session: Path, hashes: Sequence[str], pause: float, moved: dict[str, bytes], erased: str | None
+) -> tuple[float, float]:
+    """Write L and R of all torrents anew, as session.save does, not faster than one each `pause` seconds.
+
+    `moved` gives new directories; `erased` is erased in the middle. Return the seconds it took and the monotonic time
+    at which T of the erased one went.
+    """
+    start = time.monotonic()
+    gone = math.nan
+    for number, hash in enumerate(hashes):
+        path = f"{session}/{hash}.torrent"
+        for suffix in (".libtorrent_resume", ".rtorrent"):
+            content = read(path + suffix)
+            if suffix == ".rtorrent" and hash in moved:
+                content = bencodepy.encode({**bencodepy.decode(content), b"directory": moved[hash]})
+            with open(path + suffix + ".new", "wb", 0) as file:
+                file.write(content)
+        for suffix in (".libtorrent_resume", ".rtorrent"):
+            os.rename(path + suffix + ".new", path + suffix)
+        if erased and number == len(hashes) // 2:
+            for suffix in (".libtorrent_resume", ".rtorrent", ""):
+                os.unlink(f"{session}/{erased}.torrent{suffix}")
+            gone = time.monotonic()
+        time.sleep(max(0.0, start + number * pause - time.monotonic()))
+    return time.monotonic() - start, gone
+
+
+# ---- Figures ---------------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """The figures; each method is one of the names of --only and returns its lines."""
+
+    def __init__(self, world: World, small: Callable[[], World], repeat: int) -> None:
+        """`small` makes a session of a tenth of the torrents."""
+        self.world, self.small, self.repeat = world, small, repeat
+
+    def median(self, costs: Sequence[Cost]) -> Cost:
+        """Return the medians of both times."""
+        return Cost(*map(statistics.median, zip(*costs)))
+
+    def compare(self, name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float) -> list[Figure]:
+        """Return two lines: processor time and time on the clock, beside their floors; the target is for the first."""
+        cost, floor = self.median(costs), self.median(floors)
+        met = cost.cpu <= limit * floor.cpu
+        return [
+            Figure(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{limit:g} x floor", met),
+            Figure(f"{name}, clock", cost.wall, "s", floor.wall, "", None),
+        ]
+
+    def first(self) -> list[Figure]:
+        """Start without a database."""
+        world = self.world
+        costs, floors, peaks = [], [], []
+        for _ in range(self.repeat):
+            shutil.rmtree(world.state, ignore_errors=True)
+            world.state.mkdir()
+            floors.append(elsewhere(floor_first, world.session, world.state / "floor.db"))
+            shutil.rmtree(world.state)
+            begin = time.perf_counter()
+            with world.start() as program:
+                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid)))
+                peaks.append(read_status(program.pid)["VmHWM"] / 1024)
+                program.stop()
+        peak = max(peaks)
+        return [
+            *self.compare("first start", costs, floors, 1.5),
+            Figure("first start, peak memory", peak, "MiB", None, "60 MiB", peak < 60),
+        ]
+
+    def restart(self) -> list[Figure]:
+        """Start with everything known."""
+        world = self.world
+        world.known()
+        costs, floors, raw = [], [], []
+        for _ in range(max(5, self.repeat)):
+            floors.append(elsewhere(floor_resume, world.session, True, True))
+            raw.append(elsewhere(floor_resume, world.session, True, False))
+            begin = time.perf_counter()
+            with world.start() as program:
+                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid)))
+                program.stop()
+        wall, limit = self.median(costs).wall, 1.5 * max(1.0, world.number / 10000)
+        return [
+            *self.compare("restart", costs, floors, 3),
+            Figure("restart, R only read", self.median(costs).cpu, "s", self.median(raw).cpu, "", None),
+            Figure("restart", wall, "s", None, f"{limit:g} s", wall < limit),
+        ]
+
+    def event(self) -> list[Figure]:
+        """Add torrents, with nothing else going on and while the whole session is being saved."""
+        world = self.world
+        made = [made for made in make_session(world.rng, 4 * ADDS, world.data / "added") if made.layout][: 2 * ADDS]
+        for torrent in made:
+            write_data(torrent)
+        figures = []
+        with world.start("--hooks", world.hooks) as program, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            pool.submit(time.monotonic).result()
+            for name, torrents, saving in (("idle", made[:ADDS], False), ("in a save", made[ADDS:], True)):
+                pause = max(0.015, world.number * RTORRENT_SAVE / ADDS) if saving else 0.02
+                renamed, save = {}, None
+                for torrent in torrents:
+                    if saving and (save is None or save.done()):
+                        save = pool.submit(save_session, world.session, world.hashes, RTORRENT_SAVE, {}, None)
+                        time.sleep(0.1)
+                    renamed[torrent.hash] = write_session(world.session, torrent)
+                    time.sleep(pause)
+                if save is not None:
+                    save.result()
+                called = self.wait_added(program, renamed)
+                took = statistics.median(1000 * (called[hash] - when) for hash, when in renamed.items())
+                figures.append(Figure(f"event to post_add, {name}", took, "ms", None, "5 ms", took < 5))
+            program.stop()
+        for torrent in made:
+            self.forget(torrent.hash)
+        return figures
+
+    def wait_added(self, program: Program, hashes: Iterable[str]) -> dict[str, float]:
+        """Wait until post_add was called for all these; return when, for all."""
+        while True:
+            if program.process.poll() is not None:
+                raise SystemExit(program.report("rtwatch ended"))
+            called = {call.hash: call.clock for call in self.world.calls("post_add")}
+            if called.keys() >= set(hashes):
+                return called
+            time.sleep(0.1)
+
+    def forget(self, hash: str) -> None:
+        """Take a torrent out of the session directory."""
+        for suffix in ("", ".rtorrent", ".libtorrent_resume"):
+            (self.world.session / f"{hash}.torrent{suffix}").unlink(missing_ok=True)
+
+    def save(self) -> list[Figure]:
+        """Save all torrents at full speed; some get another directory, so that one sees what is lost; erase one."""
+        world = self.world
+        world.known()
+        costs, floors, delays, lost = [], [], [], 0
+        moving = sorted({*world.singles[:: max(1, len(world.singles) // 20)], world.singles[-1]})
+        with world.start() as program, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            pool.submit(time.monotonic).result()
+            for turn in range(self.repeat):
+                floors.append(elsewhere(floor_resume, world.session, False, True))
+                spare = world.make(1, 1)[0]
+                write_session(world.session, spare)
+                program.wait_known(spare.hash)
+                moved = {hash: os.fsencode(world.data / f"moved{turn}") for hash in moving}
+                time.sleep(0.5)
+                begin, used = time.perf_counter(), cpu_time(program.pid)
+                save = pool.submit(save_session, world.session, world.hashes, 0, moved, spare.hash)
+                program.wait_line(f"vanished +{re.escape(spare.layout.name.decode())}")
+                recorded = time.monotonic()
+                _, gone = save.result()
+                delays.append(1000 * (recorded - gone))
+                self.settle(program.pid)
+                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid) - used))
+                rows = program.select("SELECT hash, CAST(directory AS BLOB) FROM rtwatch_torrent")
+                lost += len(set(moved.items()) - set(rows))
+            lost += sum("overflow" in line for line in program.lines)
+            program.stop()
+        delay = statistics.median(delays)
+        return [
+            *self.compare("periodic save", costs, floors, 3),
+            Figure("periodic save, lost", lost, "", None, "0", lost == 0),
+            Figure("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100),
+        ]
+
+    def settle(self, pid: int) -> None:
+        """Wait until a process has had nothing to do for a fifth of a second."""
+        used = -1.0
+        while used != cpu_time(pid):
+            used = cpu_time(pid)
+            time.sleep(0.2)
+
+    def removal(self) -> list[Figure]:
+        """Remove torrents of 1,000 files in a small and in a large session, then many torrents at once."""
+        large, costs, floors = self.remove(self.world, self.repeat)
+        small, *_ = self.remove(self.small(), 0)
+        return [
+            Figure("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small),
+            *self.compare(f"removal of {BATCH} x 10 files", costs, floors, 2),
+        ]
+
+    def remove(self, world: World, batches: int) -> tuple[float, list[Cost], list[Cost]]:
+        """Return the ms of CPU for one file of a torrent of 1,000, and the costs and floors of whole batches."""
+        wide = world.make(self.repeat, 1000)
+        tens = [world.make(BATCH, 10) for _ in range(batches)]
+        for made in (*wide, *(made for batch in tens for made in batch)):
+            write_data(made)
+            write_session(world.session, made)
+        world.known()
+        floors = []
+        copy = world.state / "floor.db"
+        shutil.copy(world.db, copy)
+        for number, batch in enumerate(tens):
+            other = [made._replace(root=world.data / f"floor{number}" / made.root.name) for made in batch]
+            victims = [(made.hash, made.root, write_data(made)) for made in other]
+            floors.append(elsewhere(floor_removal, copy, victims))
+        copy.unlink()
+        costs = []
+        with world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
+            ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
+            for batch in tens:
+                used = cpu_time(program.pid)
+                cost = self.erase(world, program, batch)
+                costs.append(cost._replace(cpu=cpu_time(program.pid) - used))  # the deletions noted before as well
+            left = sum(made.root.exists() for made in (*wide, *(made for batch in tens for made in batch)))
+            if left:
+                raise SystemExit(program.report(f"{left} torrents were not removed"))
+            program.stop()
+        return statistics.median(ms), costs, floors
+
+    def erase(self, world: World, program: Program, batch: Sequence[Made]) -> Cost:
+        """Erase torrents as rtorrent does; return the times from the first pre_remove to the last post_remove."""
+        done = len(world.calls("post_remove"))
+        for made in batch:
+            for suffix in (".libtorrent_resume", ".rtorrent", ""):
+                os.unlink(world.session / f"{made.hash}.torrent{suffix}")
+        while len(world.calls("post_remove")) < done + len(batch):
+            time.sleep(0.1)
+            if program.process.poll() is not None:
+                raise SystemExit(program.report("rtwatch ended"))
+        first, last = world.calls("pre_remove")[done], world.calls("post_remove")[-1]
+        return Cost(last.clock - first.clock, last.cpu - first.cpu)
+
+    def idle(self) -> list[Figure]:
+        """Do nothing for a minute, with everything known."""
+        self.world.known()
+        with self.world.start() as program:
+            time.sleep(1)
+            before = read_status(program.pid)
+            time.sleep(60)
+            after = read_status(program.pid)
+            program.stop()
+        keys = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+        switches, resident = sum(after[key] - before[key] for key in keys), after["VmRSS"] / 1024
+        return [
+            Figure("idle, context switches a minute", switches, "", None, "0", switches == 0),
+            Figure("idle, resident memory", resident, "MiB", None, "30 MiB", resident < 30),
+        ]
+
+    def version(self) -> list[Figure]:
+        """Start for --version only."""
+        floors = [self.run([sys.executable, "-c", "pass"]) for _ in range(15)]
+        costs = [self.run(command("--version")) for _ in range(15)]
+        return [figure._replace(target="", met=None) for figure in self.compare("--version", costs, floors, 0)]
+
+    def run(self, words: Sequence[str]) -> Cost:
+        """Run a command to its end."""
+        begin, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(words, env=environment(self.world.state), stdout=subprocess.DEVNULL, check=True)
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime
+        return Cost(time.perf_counter() - begin, cpu)
+
+
+NAMES = ("first", "restart", "event", "save", "removal", "idle", "version")
+
+
+def show(figure: Figure) -> None:
+    """Print one line of the table."""
+    name, value, unit, floor, target, met = figure
+    value_text = f"{value:.4g} {unit}"
+    floor_text, ratio = (f"{floor:.4g} {unit}", f"{value / floor:.2f}") if floor else ("", "")
+    verdict = "" if met is None else "met" if met else "MISSED"
+    sys.stdout.write(f"{name:32} {value_text:>12} {floor_text:>12} {ratio:>7}  {verdict:7} {target}\n".rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Make the session and print the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("--torrents", metavar="N", type=int, default=1000, help="size of the session, default 1000")
+    parser.add_argument("--only", metavar="NAME", choices=NAMES, action="append", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--repeat", metavar="N", type=int, default=3, help="times that each is measured, default 3")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
+        begin = time.perf_counter()
+        world = World(Path(directory, "large"), args.torrents)
+        took = time.perf_counter() - begin
+        sys.stdout.write(f"{world.number} torrents, {world.files} files, made in {took:.1f} s\n")
+        sys.stdout.write(f"{'':32} {'rtwatch':>12} {'floor':>12} {'ratio':>7}  {'':7} target\n")
+        bench = Bench(world, lambda: World(Path(directory, "small"), max(10, args.torrents // 10)), args.repeat)
+        for name in args.only or NAMES:
+            for figure in getattr(bench, name)():
+                show(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What makes parts of the system fail below rtwatch: strace's faults, missing privileges, small disks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import program
+import pytest
+
+NEEDS_STRACE = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+
+# Run a command without what lets root pass over permissions: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER
+# are dropped from the bounding set (prctl(2), 24).
+UNPRIVILEGED = """
+import ctypes, os, sys
+for capability in (1, 2, 3):
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@contextmanager
+def below(*prefix: str) -> Iterator[None]:
+    """Start every rtwatch with `prefix` before its command line."""
+    command = program.command
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "command", lambda *args: [*prefix, *command(*args)])
+        yield
+
+
+def traced(*injections: str, trace: str | Path = os.devnull) -> list[str]:
+    """Return the beginning of a command line that runs a program below strace with `injections`, each as
+    "unlinkat:error=EIO:when=2" or only the name of a call; the calls are written to `trace`.
+
+    strace is no parent of the program (-D), so the process that was started is the program itself.
+    """
+    calls = ",".join(injection.partition(":")[0] for injection in injections)
+    faults = [f"--inject={injection}" for injection in injections if ":" in injection]
+    return ["strace", "-D", "-qqq", "-o", str(trace), f"--trace={calls}", *faults]
+
+
+@contextmanager
+def strace(*injections: str) -> Iterator[None]:
+    """Start every rtwatch below strace with `injections`."""
+    with below(*traced(*injections)):
+        yield
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Start every rtwatch as a user to whom permissions apply."""
+    with below(sys.executable, "-c", UNPRIVILEGED):
+        yield
+
+
+@contextmanager
+def mounted(place: Path, *options: str) -> Iterator[None]:
+    """Mount something on a directory or file, as mount(8) is told; skip the test where that is not allowed."""
+    mount("mount", *options, str(place))
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def mount(*command: str) -> None:
+    """Run a command that mounts; skip the test where that is not allowed."""
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"may not mount here: {result.stderr.strip()}")
+
+
+def fill(place: Path) -> Path:
+    """Use up all space of a file system; return the file to remove when there is to be space again."""
+    filler = place / "filler"
+    with open(filler, "wb", 0) as file:
+        for size in (1 << 16, 4096, 1):
+            while True:
+                try:
+                    file.write(b"\0" * size)
+                except OSError:
+                    break
+    return filler
+
+
+def the_line(output: str) -> str:
+    """Return the only line of an output, which is no traceback."""
+    lines = output.splitlines()
+    assert len(lines) == 1, output
+    return lines[0]
+
+
+def count_calls(trace: Path, calls: Sequence[str]) -> dict[str, int]:
+    """Return how often each of `calls` stands in a trace of strace."""
+    names = [line.partition("(")[0] for line in trace.read_text("utf-8", "replace").splitlines()]
+    return {call: names.count(call) for call in calls}
