@@ -850,6 +850,7 @@ def update_vanished(con: Con, hash: str, when: float, seen: Optional[bool]) -> N
 
 PRESENT = "session files of it are there"
 HOOK_FAILED = "its pre_remove hook failed; it is called again at the next start"
+ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
 UNSEEN = "?"  # stands among the deleted names where events were lost
 WIPE = "so many at once look like a wiped session, not like erased torrents"
 
@@ -1312,11 +1313,11 @@ class Watch:
         self.queues: Queues = OrderedDict((name, deque()) for name in (*OWN_QUEUES, "complete"))
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
         for ext in ("torrent", "rtorrent"):
-            self.inot_funcs[ext, flags.MOVED_TO] = self.queues["saved"].append
+            self.inot_funcs[ext, flags.MOVED_TO] = self.note_saved
         for ext in ("torrent", "rtorrent", "libtorrent_resume"):
             self.inot_funcs[ext, flags.DELETE] = self.note_deleted
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
-        self.deleted: tuple[str, ...] = ()
+        self.deleted: tuple[tuple[str, float], ...] = ()  # the last three names in the session directory, and when
         self.deletions: dict[str, tuple[tuple[str, ...], float]] = {}  # the last deleted names, Unix time, by hash
         self.troubles: dict[str, Trouble] = {}
         self.held: dict[str, list[str]] = {}  # names by reason, not yet said
@@ -1477,14 +1478,21 @@ class Watch:
             for held in find_hashes(self.con, "held IS NOT NULL AND held <> ?", HOOK_FAILED):
                 self.grace_ends[held] = time.monotonic()
 
+    def note_saved(self, path: Path) -> None:
+        """Queue a session file that was renamed into place; what of its torrent went before tells nothing now."""
+        self.deleted = tuple(("", 0.0) if name[:40] == path.name[:40] else (name, when) for name, when in self.deleted)
+        self.queues["saved"].append(path)
+
     def note_deleted(self, path: Path) -> None:
         """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
         if path.parent == self.args.session:
-            self.deleted = (*self.deleted[-2:], path.name)
+            now = time.monotonic()
+            self.deleted = (*self.deleted[-2:], (path.name, now))
             match = T_NAME.fullmatch(path.name)
             if match:
                 stale = read_lock(self.args.session).state == "stale"
-                self.deletions[match[1]] = (() if stale else self.deleted, time.time())
+                names = tuple(name for name, when in self.deleted if now - when < ERASE and not stale)
+                self.deletions[match[1]] = (names, time.time())
                 self.queues["unlinked"].append(path)
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
@@ -1751,7 +1759,7 @@ class Watch:
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
         if mask & flags.Q_OVERFLOW:
-            self.deleted = (UNSEEN, UNSEEN, UNSEEN)
+            self.deleted = ((UNSEEN, time.monotonic()),) * 3
             self.queues["lost"].append(self.args.session)
         directory = self.inot.directories.get(wd)
         if directory is None:

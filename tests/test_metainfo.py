@@ -817,8 +817,8 @@ def listed(path: Path, **more: Any) -> ListedFile:
 
 def limits(root: Path, *paths: Path, **more: Any) -> Limits:
     """Return limits with a session beside the root."""
-    where = {"session": root.parent / "session", "vanished": LATER, "unlinked": (), "arrived": None, "device": None}
-    where.update(more)
+    where: dict[str, Any] = {"session": root.parent / "session", "vanished": LATER, "unlinked": set()}
+    where.update({"arrived": None, "device": None, **more})
     return Limits(root=root, paths=paths, **where)
 
 

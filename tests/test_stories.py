@@ -1008,6 +1008,17 @@ def test_a_persons_file_where_a_torrent_wants_to_write_is_kept(
     assert mine.read_bytes() == b"mine" * (size // 4)
 
 
+def test_a_file_that_somebody_made_longer_is_kept(session: Session, launcher: Launcher, downloads: Path) -> None:
+    """As with a program that writes tags into music, while the torrent was loaded and seeded the rest."""
+    paths = seed(session, downloads, multi("pack"))
+    with open(paths[0], "ab") as file:
+        file.write(b"tags")
+    program = launcher.start(*SHORT)
+    erase(program, session, multi("pack"))
+    program.wait_line(r"kept +a\.bin: longer than the torrent says")
+    assert remaining(paths) == paths[:1]
+
+
 @pytest.mark.parametrize("how", ["written anew", "appended", "replaced", "replaced by an older one", "a link"])
 def test_a_file_changed_after_the_erase_is_kept(
     how: str, session: Session, launcher: Launcher, downloads: Path
@@ -1295,16 +1306,18 @@ def test_a_trash_on_another_file_system_keeps_the_files(
     assert not [*trash.rglob("*.bin")]
 
 
+@pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
 def test_only_the_part_of_a_torrent_on_the_file_system_of_the_trash_goes_there(
-    mount: Mount, session: Session, launcher: Launcher, downloads: Path, trash: Path
+    options: tuple[str, ...], mount: Mount, session: Session, launcher: Launcher, downloads: Path, trash: Path
 ) -> None:
     mount(downloads / "pack" / "sub", "-t", "tmpfs", "rtwatch-test")
     paths = seed(session, downloads, multi("pack"))
-    program = launcher.start(*SHORT, "--trash", trash)
-    erase(program, session, multi("pack"))
+    program = launcher.start(*SHORT, *options, "--trash", trash)
+    session.erase(multi("pack"))
+    program.wait_line("(trashed|would trash) +pack, 1 of 2 files")
     program.wait_line(r"kept +sub/b\.bin: on another file system than the trash")
-    assert remaining(paths) == paths[1:]
-    assert (trash / multi("pack").hash / "a.bin").exists()
+    assert remaining(paths) == (paths if options else paths[1:])
+    assert (trash / multi("pack").hash / "a.bin").exists() == (not options)
 
 
 def test_shared_and_inherited_files_reach_the_trash_with_their_last_torrent(

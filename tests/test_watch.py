@@ -791,3 +791,21 @@ def test_only_the_names_of_torrents_count(session: Session, launcher: Launcher, 
             (session.path / "new").rename(session.path / (name + suffix))
     pass_away(program, session, downloads)
     assert program.select("SELECT * FROM torrent_data") == []
+
+
+def test_deletions_before_a_save_are_no_evidence(session: Session, launcher: Launcher, downloads: Path) -> None:
+    """T taken away, then an edit by ruTorrent, which deletes L and R only, then T again: nobody has erased it."""
+    program = launcher.start("-r", *SHORT)
+    torrent, bystander = multi("pack"), multi("bystander")
+    session.download(bystander, downloads)
+    paths = session.download(torrent, downloads)
+    program.wait_known(torrent.hash)
+    session.file(torrent).unlink()
+    program.wait_line(r"held\s.*pack")
+    session.readd(torrent, downloads)
+    program.wait_line(r"returned\s.*pack")
+    session.file(torrent).unlink()
+    session.file(torrent, "R").unlink()
+    session.file(torrent, "L").unlink()
+    program.wait_line(r"held\s.*pack: its session files went")
+    assert all(path.exists() for path in paths)
