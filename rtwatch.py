@@ -1196,9 +1196,10 @@ class Removal:
         return directory
 
     def trash_place(self, file: ListedFile) -> Path:
-        """Return where a file goes in the trash: below it as below the torrent's root, an inherited one at the top."""
-        below = is_below(file.path, self.limits.root)
-        return Path(self.trash) / (file.path.relative_to(self.limits.root) if below else file.path.name)
+        """Return where a file goes in the trash: as it lay below the torrent's root, an inherited one below "linked"."""
+        if is_below(file.path, self.limits.root):
+            return Path(self.trash) / file.path.relative_to(self.limits.root)
+        return Path(self.trash, "linked", str(len(self.removed)), file.path.name)
 
     def prune(self) -> None:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
