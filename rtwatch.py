@@ -1196,7 +1196,7 @@ class Removal:
         return directory
 
     def trash_place(self, file: ListedFile) -> Path:
-        """Return where a file goes in the trash: as it lay below the torrent's root, an inherited one below "linked"."""
+        """Return where a file goes in the trash: as it lay below the torrent's root, or below "linked" if inherited."""
         if is_below(file.path, self.limits.root):
             return Path(self.trash) / file.path.relative_to(self.limits.root)
         return Path(self.trash, "linked", str(len(self.removed)), file.path.name)
@@ -1232,7 +1232,7 @@ class Removal:
         if self.files and len(self.kept.get(GONE, ())) == len(self.files):
             where = f"none of its {len(self.files)} files is at {root}"
             say(logging.WARNING, "  kept", f"{where}: moved, or its disk is not mounted")
-            return
+            del self.kept[GONE]
         for reason, paths in self.kept.items():
             why = reason if self.args.verbose else re.sub(r'([0-9A-F]{8})[0-9A-F]{32} "', r'\1 "', reason)
             shown = [str(path.relative_to(root) if is_below(path, root) else path) for path in paths]

@@ -920,8 +920,10 @@ def test_a_target_goes_with_the_last_of_several_torrents_that_link_to_it(
 def test_a_link_made_after_loading_keeps_its_target(
     since: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    """Whatever happened since; also where a file that was complete is replaced by a link, as to save space."""
-    torrent, twin = multi("pack"), twin_of(multi("pack"))
+    """Whatever happened since and whatever it is called; a file that was complete may be replaced by one, too."""
+    torrent, twin = multi("pack"), make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})
+    if since == "complete":  # seen where the names are the same only
+        twin = twin_of(torrent)
     paths = seed(session, downloads / "real", torrent)
     links = twin.paths(twin.root(downloads / "links"))
     program = launcher.start(*SHORT)
@@ -1139,6 +1141,15 @@ def test_the_whole_download_directory_as_root_keeps_what_else_is_there(
     erase(program, session, torrent)
     assert remaining(paths) == []
     assert remaining([*mine, *others]) == [*mine, *others]
+
+
+def test_the_home_directory_as_root_stays(session: Session, launcher: Launcher, downloads: Path) -> None:
+    """Though nothing is left in it and it bears the torrent's name."""
+    torrent = make(b"downloads", {(b"a.bin",): b"a" * 100, (b"sub", b"b.bin"): b"b" * 100})
+    session.download(torrent, downloads, downloads)
+    program = launcher.start(*SHORT, env={"HOME": str(downloads)})
+    erase(program, session, torrent)
+    assert [*downloads.iterdir()] == []
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["0.9.8", "0.16"])
