@@ -349,7 +349,7 @@ def decode(data: bytes) -> dict[bytes, Any]:
     """Decode a bencoded dictionary without any text encoding; raise Unreadable."""
     if not data:
         raise Refused("it is empty")
-    if data.count(b"e") + data.count(b":") > MAX_VALUES:  # every value has one of them
+    if len(data) > MAX_VALUES and data.count(b"e") + data.count(b":") > MAX_VALUES:  # every value has one of them
         raise Unreadable("it holds too many values")
     try:
         value = DECODER.decode(data)
@@ -612,9 +612,9 @@ def list_session(session: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     with os.scandir(session) as entries:
         for entry in entries:
-            match = SESSION_NAME.fullmatch(entry.name)
-            if match:
-                found[match[1]] = found.get(match[1], "") + {"r": "R", "l": "L"}.get(entry.name[49:50], "T")
+            letter = {".torrent": "T", ".torrent.rtorrent": "R", ".torrent.libtorrent_resume": "L"}.get(entry.name[40:])
+            if letter and SESSION_NAME.fullmatch(entry.name):
+                found[entry.name[:40]] = found.get(entry.name[:40], "") + letter
     return found
 
 
@@ -673,6 +673,7 @@ CREATE TABLE rtwatch_torrent(
 CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
 CREATE INDEX rtwatch_torrent_folded_name ON rtwatch_torrent(folded_name);
 CREATE INDEX rtwatch_torrent_largest ON rtwatch_torrent(largest);
+CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
 CREATE TABLE rtwatch_link(
     hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL, inherited INTEGER,
     PRIMARY KEY (hash, file));
@@ -1482,7 +1483,8 @@ class Watch:
     def note_saved(self, path: Path) -> None:
         """Queue a session file that was renamed into place; what of its torrent went before tells nothing now."""
         self.deleted = tuple(("", 0.0) if name[:40] == path.name[:40] else (name, when) for name, when in self.deleted)
-        self.queues["saved"].append(path)
+        queue = self.queues["saved"]
+        (queue.appendleft if path.suffix == ".torrent" else queue.append)(path)  # T tells of an add: it goes first
 
     def note_deleted(self, path: Path) -> None:
         """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
