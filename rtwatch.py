@@ -1483,8 +1483,7 @@ class Watch:
     def note_saved(self, path: Path) -> None:
         """Queue a session file that was renamed into place; what of its torrent went before tells nothing now."""
         self.deleted = tuple(("", 0.0) if name[:40] == path.name[:40] else (name, when) for name, when in self.deleted)
-        queue = self.queues["saved"]
-        (queue.appendleft if path.suffix == ".torrent" else queue.append)(path)  # T tells of an add: it goes first
+        self.queues["saved"].append(path)
 
     def note_deleted(self, path: Path) -> None:
         """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
