@@ -25,7 +25,6 @@ import argparse
 import errno
 import fcntl
 import hashlib
-import heapq
 import inspect
 import itertools
 import logging
@@ -43,7 +42,7 @@ import traceback
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path, PosixPath
 from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
@@ -86,25 +85,18 @@ class Refused(Unreadable):
     """A .torrent that every rtorrent refuses as well."""
 
 
-class Variant(NamedTuple):
-    """The names that one text encoding gives to a torrent and its files.
+class Metainfo(NamedTuple):
+    """What rtwatch needs of T.
 
-    A path is joined with "/" as rtorrent joins it, below the torrent's root; one that is empty or ends in "/" is a
-    file to rtorrent 0.16 only (0.9.8 makes a directory of it or nothing).
+    `names` has the torrent's name by text encoding, b"" for `name` itself; `files` has lengths in bytes and paths,
+    likewise. A path is joined with "/" as rtorrent joins it, below the torrent's root; one that is empty or ends in
+    "/" is a file to rtorrent 0.16 only (0.9.8 makes a directory of it or nothing).
     """
 
-    name: bytes
-    paths: tuple[bytes, ...]
-
-
-class Metainfo(NamedTuple):
-    """What rtwatch needs of T; lengths are bytes, the first variant has `name` and `path` themselves."""
-
-    name: bytes
     tracker: Optional[str]
     multi: bool
-    lengths: tuple[int, ...]
-    variants: tuple[Variant, ...]
+    names: dict[bytes, bytes]
+    files: list[tuple[int, dict[bytes, bytes]]]
 
 
 class Resume(NamedTuple):
@@ -156,19 +148,10 @@ class Trouble(NamedTuple):
     harmless: bool
 
 
-class Comparison(NamedTuple):
-    """The session directory against the database; hashes all of them."""
-
-    listed: frozenset[str]  # with any session file
-    present: list[str]  # with T
-    strangers: list[str]  # with T or R, but vanished or not known
-    missing: list[str]  # known, not vanished, without T
-
-
 class Facts(NamedTuple):
     """What the guards look at."""
 
-    listed: frozenset[str]
+    listed: Collection[str]  # hashes with any session file
     troubles: Mapping[str, Trouble]
     lock: str
     paths: bool  # whether a PATH was given
@@ -177,7 +160,7 @@ class Facts(NamedTuple):
 
 
 class ListedFile(NamedTuple):
-    """The facts about one file of a torrent; other torrents are pairs of hash and name."""
+    """The facts about one file of a torrent; other torrents are HASH "name"."""
 
     path: Path
     info: Optional[os.stat_result]
@@ -185,9 +168,9 @@ class ListedFile(NamedTuple):
     parent: str  # where its parent really is
     length: Optional[int]  # bytes, by the metainfo
     inherited: bool
-    owners: Sequence[tuple[str, str]]  # list it as well
-    perhaps: Optional[tuple[str, str]]  # may use it under another name
-    users: Sequence[tuple[str, str]]  # use it through a symlink
+    owners: Sequence[str]  # list it as well
+    perhaps: Optional[str]  # may use it under another name
+    users: Sequence[str]  # use it through a symlink
 
 
 class Limits(NamedTuple):
@@ -200,14 +183,6 @@ class Limits(NamedTuple):
     unlinked: Set[tuple[int, int]]  # device and inode of which rtwatch has removed another name
     arrived: Optional[float]  # Unix time of T, None when the torrent counted data
     device: Optional[int]  # of the trash
-
-
-class Decision(NamedTuple):
-    """One file of a plan: it is removed when `reason` is None, else kept, for the reason that `rule` gave."""
-
-    file: ListedFile
-    reason: Optional[str]
-    rule: Optional[Callable[[ListedFile, Limits], Optional[str]]]
 
 
 RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rtor")
@@ -292,18 +267,18 @@ def show_progress(done: int, total: int) -> None:
         sys.stderr.flush()
 
 
-def state_directory() -> Path:
-    """Return rtwatch's directory below $XDG_STATE_HOME, which must be absolute to count (XDG base directories)."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "state") / "rtwatch"
-
-
 def notify(message: str) -> None:
     """Tell the service manager, if there is one (sd_notify(3)); a manager that does not listen is no error."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+
+
+def state_directory() -> Path:
+    """Return rtwatch's directory below $XDG_STATE_HOME, which must be absolute to count (XDG base directories)."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "state") / "rtwatch"
 
 
 def forced_command(args: Args) -> str:
@@ -316,17 +291,12 @@ def forced_command(args: Args) -> str:
 
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
 
-T_NAME = re.compile(r"([0-9A-F]{40})\.torrent")
-SESSION_NAME = re.compile(r"([0-9A-F]{40})\.torrent(?:\.rtorrent|\.libtorrent_resume)?")
-COMPLETE_NAME = re.compile(r"([0-9A-F]{40})\.complete")
-MINUTE = 60.0  # seconds: between two looks for what cannot be known yet; what vanishes within one belongs together
-GONE = "already gone"
-MISSING = "it is missing"
+SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
 MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
 MAX_VALUES = 600_000  # in one session file: some 60,000 files, two seconds to decode and write
 MAX_ENCODINGS = 8  # of one name
-PATH_MAX = 4096  # bytes, of Linux
 MAX_ELEMENTS = 256  # of one path
+PATH_MAX = 4096  # bytes, of Linux
 
 
 class Decoder(BencodeDecoder):
@@ -379,50 +349,32 @@ def parse_metainfo(data: bytes) -> Optional[Metainfo]:
         raise Refused("it has no info dictionary")
     if info.get(b"meta_download") == 1:
         return None
-    name: Any = info.get(b"name")
-    join_path([name])
+    names = parse_paths(info, b"name", lambda name: [name])
     multi = b"length" not in info
     entries = info.get(b"files") if multi else [info]
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise Refused("it lists no files")
-    lengths = tuple(entry.get(b"length") for entry in entries)
+    lengths = [entry.get(b"length") for entry in entries]
     if not all(isinstance(length, int) and length >= 0 for length in lengths):
         raise Unreadable("a file's length is no number")
-    variants = parse_variants(name, entries if multi else [], info)
-    return Metainfo(name, parse_tracker(torrent), multi, lengths, variants)
+    paths = [parse_paths(entry, b"path", lambda path: path) for entry in entries] if multi else [names]
+    return Metainfo(parse_tracker(torrent), multi, names, list(zip(lengths, paths)))
 
 
-def parse_variants(name: bytes, entries: list[dict[bytes, Any]], info: dict[bytes, Any]) -> tuple[Variant, ...]:
-    """Return the names of a torrent as they stand and in each encoding offered; raise Unreadable.
+def parse_paths(entry: dict[bytes, Any], key: bytes, split: Callable[[Any], object]) -> dict[bytes, bytes]:
+    """Return the path at `key` as b"", and those at `key.ENC` by ENC in lower case; raise Unreadable.
 
-    rtorrent 0.9.8 uses `name.ENC` and `path.ENC` after `encoding.add = ENC`, 0.16 never does.
+    rtorrent 0.9.8 uses the latter after `encoding.add = ENC`, 0.16 never does. Those that fail the checks are ignored.
     """
-    names = {b"": name, **alternatives(info, b"name.", lambda value: join_path([value]) and value)}
-    paths = [alternatives(entry, b"path.", join_path) for entry in entries]
-    for entry, known in zip(entries, paths):
-        path = entry.get(b"path")
-        known[b""] = join_path(path) if isinstance(path, list) or not known else next(iter(known.values()))
-    variants = []
-    encodings = {encoding: None for known in [names, *paths] for encoding in [b"", *known]}
-    if len(encodings) > MAX_ENCODINGS:
-        raise Unreadable("it names its files in too many encodings")
-    for encoding in encodings:
-        called = names.get(encoding, name)
-        files = tuple(known.get(encoding, known[b""]) for known in paths) if entries else (join_path([called]),)
-        variants.append(Variant(called, files))
-    return tuple(dict.fromkeys(variants))
-
-
-def alternatives(entry: dict[bytes, Any], prefix: bytes, parse: Callable[[Any], bytes]) -> dict[bytes, bytes]:
-    """Return what `prefix` + ENC says in `entry`, by ENC in any case; what does not pass the checks is ignored."""
-    keys = [key for key in entry if key.startswith(prefix)]
-    if len(keys) > MAX_ENCODINGS:
+    paths = {}
+    others = [other for other in entry if other.startswith(key + b".")]
+    if len(others) > MAX_ENCODINGS:
         raise Unreadable("it names a file in too many encodings")
-    found = {}
-    for key in keys:
+    for other in others:
         with suppress(Unreadable):
-            found[key[len(prefix) :].lower()] = parse(entry[key])
-    return found
+            paths[other[len(key) + 1 :].lower()] = join_path(split(entry[other]))
+    own = split(entry.get(key))
+    return {b"": join_path(own) if isinstance(own, list) or not paths else next(iter(paths.values())), **paths}
 
 
 def join_path(elements: object) -> bytes:
@@ -474,25 +426,21 @@ def resolve_root(directory: bytes, pid: int) -> Optional[bytes]:
     return os.path.realpath(directory)
 
 
-def resolve_below(root: bytes, elements: Sequence[bytes]) -> bytes:
-    """Return the real path of a directory below the real path `root`; what does not exist stays as it is."""
-    for number, element in enumerate(elements):
-        root = os.path.join(root, element)
-        try:
-            if stat.S_ISLNK(os.lstat(root).st_mode):
-                root = os.path.realpath(root)
-        except OSError:
-            return os.path.join(root, *elements[number + 1 :])
-    return root
-
-
 def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: bytes) -> list[bytes]:
     """Return the canonical path of every file: the real path of its parent, plus its name. Skip what is in `session`.
 
     Where encodings give different names, a multi-file torrent's directory tells which is likely, then what exists on
     disk; of what neither tells, all are listed.
     """
-    resolve = cache(lambda parent: resolve_below(root, parent.split(b"/")) if parent else root)
+
+    @cache
+    def resolve(parent: bytes) -> bytes:
+        """Return the real path of a directory below the root; what does not exist stays as it is."""
+        if not parent:
+            return root
+        above, _, name = parent.rpartition(b"/")
+        path = os.path.join(resolve(above), name)
+        return os.path.realpath(path) if os.path.islink(path) else path
 
     def place(path: bytes) -> Optional[bytes]:
         """Return the canonical path of one file, None when it is no file to the rtorrent that wrote here."""
@@ -503,21 +451,17 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
         return file if path[-1:] not in (b"", b"/") or is_data(look_at(os.fsdecode(file))[0]) else None
 
     last = os.path.basename(directory.rstrip(b"/"))
-    told = [metainfo.multi and variant.name == last for variant in metainfo.variants]
-    files = []
-    for paths in zip(*(variant.paths for variant in metainfo.variants)):
-        places = {path: place(path) for path in paths}
-        every = [file for file in places.values() if file is not None]
-        likely = [file for path, tells in zip(paths, told) if tells and (file := places[path])] or every
+    own = metainfo.names[b""]
+    files: list[bytes] = []
+    for _, paths in metainfo.files:
+        places = {encoding: file for encoding, path in paths.items() if (file := place(path)) is not None}
+        likely = every = list(dict.fromkeys(places.values()))
         if len(every) > 1:  # rtorrent chooses the encoding for each name by itself
+            if metainfo.multi:
+                likely = [file for key, file in places.items() if metainfo.names.get(key, own) == last] or every
             likely = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
         files += likely
     return [file for file in dict.fromkeys(files) if not file.startswith(session + b"/")]
-
-
-def sidecars(t_path: Path) -> tuple[str, str]:
-    """Return the paths of R and L beside T."""
-    return f"{t_path}.rtorrent", f"{t_path}.libtorrent_resume"
 
 
 def is_below(path: Path, directory: Path) -> bool:
@@ -536,6 +480,8 @@ def fold(name: bytes) -> str:
 
 
 # ---- Reading session and disk ----------------------------------------------------------------------------------------
+
+GONE = "already gone"
 
 
 def read_session_file(path: Path) -> bytes:
@@ -581,30 +527,24 @@ def read_lock(session: Path) -> Lock:
     return Lock("running", int(pid), written) if running else Lock("stale", 0, written)
 
 
-def read_loaded(session: Path, hash: str, r_data: bytes, resume: Resume) -> Optional[Loaded]:
+def find_root(directory: bytes, session: Path) -> Optional[bytes]:
+    """Return the real root of a torrent; the lock is read only when the process takes part in it."""
+    return resolve_root(directory, 0 if directory.startswith(b"/") else read_lock(session).pid)
+
+
+def read_loaded(t_path: Path, r_data: bytes, resume: Resume) -> Optional[Loaded]:
     """Read T and L of a torrent whose R is given; return None for a magnet's stub; raise as read_session_file does."""
-    t_path = session / f"{hash}.torrent"
     data = read_session_file(t_path)
     metainfo = parse_metainfo(data)
     if metainfo is None:
         return None
     try:
-        resume_data = read_session_file(t_path.with_name(f"{hash}.torrent.libtorrent_resume"))
+        l_data = read_session_file(t_path.with_suffix(".torrent.libtorrent_resume"))
     except (OSError, Unreadable):
-        resume_data = None
-    root, files = locate(metainfo, resume.directory, session)
-    return Loaded(hash, metainfo, resume, root, files, t_path.stat().st_mtime, (data, resume_data, r_data))
-
-
-def rtorrent_pid(directory: bytes, session: Path) -> int:
-    """Return the process id of the running rtorrent if it takes part in resolving `directory`, else 0."""
-    return 0 if directory.startswith(b"/") else read_lock(session).pid
-
-
-def locate(metainfo: Metainfo, directory: bytes, session: Path) -> tuple[Optional[bytes], list[bytes]]:
-    """Return the real root of a torrent and its canonical files; None and nothing while the root cannot be known."""
-    root = resolve_root(directory, rtorrent_pid(directory, session))
-    return root, [] if root is None else locate_files(metainfo, directory, root, os.fsencode(session))
+        l_data = None
+    root = find_root(resume.directory, t_path.parent)
+    files = locate_files(metainfo, resume.directory, root, os.fsencode(t_path.parent)) if root else []
+    return Loaded(t_path.stem, metainfo, resume, root, files, t_path.stat().st_mtime, (data, l_data, r_data))
 
 
 def list_session(session: Path) -> dict[str, str]:
@@ -674,12 +614,15 @@ CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
 CREATE INDEX rtwatch_torrent_folded_name ON rtwatch_torrent(folded_name);
 CREATE INDEX rtwatch_torrent_largest ON rtwatch_torrent(largest);
 CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
+CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
 CREATE TABLE rtwatch_link(
     hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL, inherited INTEGER,
     PRIMARY KEY (hash, file));
 CREATE INDEX rtwatch_link_file ON rtwatch_link(file);
 CREATE TABLE rtwatch_session(path BLOB);
 """
+KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
+MINUTE = 60.0  # seconds: between two looks for what cannot be known yet; what vanishes within one belongs together
 
 
 def connect(path: str | os.PathLike[str], **options: Any) -> Con:
@@ -700,15 +643,22 @@ def query(con: Con, sql: str, *values: Any) -> sqlite3.Cursor:
 
 def open_database(args: Args) -> Con:
     """Open the index of this session, made when it is missing, as a temporary copy with -n; raise Error."""
+    db = args.db
     try:
-        present = is_index(args.db, args.session)
-        con = connect("") if args.no_action else connect(make_private(args.db))
+        present = db.exists() and db.stat().st_size > 0
+        # leaves no file behind: without a -wal it has no writer and cannot change
+        mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
+        with closing(connect(f"file:{quote(os.fsencode(db))}?{mode}", uri=True) if present else connect("")) as disk:
+            present = is_index(disk, db, args.session)
+            if args.no_action:
+                con = connect("")
+                disk.backup(con)
         if not args.no_action:
+            db.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(db, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # -wal and -shm get the same mode
+            con = connect(db)
             con.execute("PRAGMA journal_mode = WAL")
             con.execute("PRAGMA synchronous = NORMAL")
-        elif present:
-            with closing(connect_read_only(args.db)) as disk:
-                disk.backup(con)
         if not present:
             con.execute("BEGIN")
             for statement in SCHEMA.split(";"):
@@ -718,49 +668,30 @@ def open_database(args: Args) -> Con:
             con.commit()
         return con
     except (sqlite3.Error, OSError) as error:
-        raise unusable(args.db, error) from None
+        raise unusable(db, error) from None
 
 
-def unusable(db: Path, error: Exception) -> Error:
-    """Return the Error for a database that does not work; it is only an index and can be moved away."""
-    if isinstance(error, (sqlite3.OperationalError, OSError)):
-        return Error(f"{db}: the database cannot be used ({error}); mend that, or choose another place with --db")
-    advice = f"move it away and it is built anew: mv {shlex.quote(str(db))} {shlex.quote(str(db))}.bad"
-    return Error(f"{db}: the database cannot be used ({error}); {advice}")
-
-
-def make_private(db: Path) -> Path:
-    """Create the database file and its directory for the user alone; sqlite's -wal and -shm get the same mode."""
-    db.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(db, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    return db
-
-
-def connect_read_only(db: Path) -> Con:
-    """Open a database without leaving any file behind; one without a -wal has no writer and cannot change."""
-    mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
-    return connect(f"file:{quote(os.fsencode(db))}?{mode}", uri=True)
-
-
-def is_index(db: Path, session: Path) -> bool:
-    """Tell whether there is an index of this session, or nothing yet; raise Error for any other database, untouched."""
-    if not db.exists() or db.stat().st_size == 0:
+def is_index(disk: Con, db: Path, session: Path) -> bool:
+    """Tell whether `disk` is an index of this session, or nothing yet; raise Error for any other database."""
+    version = disk.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0 and not disk.execute("SELECT 1 FROM sqlite_master").fetchone():
         return False
-    with closing(connect_read_only(db)) as con:
-        version = con.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not con.execute("SELECT 1 FROM sqlite_master").fetchone():
-            return False  # the very first start was cut short
-        if version != SCHEMA_VERSION:
-            raise Error(f"{db}: not a database of this version of rtwatch; choose another: --db {db}.new")
-        row = con.execute("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
-        owner = Path(os.fsdecode(row[0]))
+    if version != SCHEMA_VERSION:
+        raise Error(f"{db}: not a database of this version of rtwatch; choose another: --db {db}.new")
+    row = disk.execute("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
+    owner = Path(os.fsdecode(row[0]))
     if owner != session:
         other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}{db.suffix}")
         raise Error(f"{db}: this is the index of {owner}; for {session} add --db {other}")
     return True
 
 
-KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
+def unusable(db: Path, error: Exception) -> Error:
+    """Return the Error for a database that does not work; it is only an index and can be moved away."""
+    advice = "mend that, or choose another place with --db"
+    if not isinstance(error, (sqlite3.OperationalError, OSError)):
+        advice = f"move it away and it is built anew: mv {shlex.quote(str(db))} {shlex.quote(str(db))}.bad"
+    return Error(f"{db}: the database cannot be used ({error}); {advice}")
 
 
 def find_torrent(con: Con, hash: str) -> Optional[Torrent]:
@@ -786,15 +717,15 @@ def find_files(con: Con, hash: str) -> list[Path]:
     return [row[0] for row in query(con, "SELECT file FROM session_file WHERE hash = ? ORDER BY file", hash)]
 
 
-def find_inherited(con: Con, hash: str) -> list[Path]:
-    """Return the files that a torrent uses through symlinks and whose last owner is gone."""
-    return [row[0] for row in query(con, "SELECT file FROM rtwatch_link WHERE hash = ? AND inherited", hash)]
-
-
-def find_users(con: Con, table: str, file: Path, hash: str) -> Sequence[tuple[str, str]]:
-    """Return hash and name of the torrents other than `hash` that have `file` in `table`."""
-    sql = f"SELECT hash, name FROM {table} JOIN torrent_data USING (hash) WHERE file = ? AND hash <> ?"
-    return query(con, sql, file, hash).fetchall()
+def find_users(con: Con, table: str, hash: str) -> dict[Path, list[str]]:
+    """Return the other torrents, as HASH "name", that have files of a torrent, or what it inherited, in `table`."""
+    sql = f"""SELECT file, hash || ' "' || name || '"' FROM {table} JOIN torrent_data USING (hash) WHERE hash <> ?1 AND
+              file IN (SELECT file FROM session_file WHERE hash = ?1
+                       UNION ALL SELECT file FROM rtwatch_link WHERE hash = ?1 AND inherited)"""
+    users: dict[Path, list[str]] = {}
+    for file, user in query(con, sql, hash):
+        users.setdefault(file, []).append(user)
+    return users
 
 
 def is_used_directory(con: Con, directory: Path, hash: str) -> bool:
@@ -808,14 +739,15 @@ def is_used_directory(con: Con, directory: Path, hash: str) -> bool:
 def insert_torrent(con: Con, loaded: Loaded) -> None:
     """Write all rows of a torrent, over those of a vanished one; what other tables refer to stays."""
     hash, metainfo, resume, root, files, arrived, blobs = loaded
-    largest = metainfo.variants[0].paths[metainfo.lengths.index(max(metainfo.lengths))]
+    name = metainfo.names[b""]
+    _, paths = max(metainfo.files, key=lambda file: file[0])
     sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET name = excluded.name,
              tracker = excluded.tracker, torrent = excluded.torrent, libtorrent = excluded.libtorrent,
              rtorrent = excluded.rtorrent"""
-    query(con, sql, hash, text(metainfo.name), metainfo.tracker, *blobs)
+    query(con, sql, hash, text(name), metainfo.tracker, *blobs)
     sql = "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)"
-    folded_names = fold(metainfo.name), fold(os.path.basename(largest))
-    query(con, sql, hash, resume.directory, root, *folded_names, arrived, resume.counted)
+    largest = fold(os.path.basename(paths[b""]))
+    query(con, sql, hash, resume.directory, root, fold(name), largest, arrived, resume.counted)
     insert_files(con, hash, files)
 
 
@@ -833,9 +765,9 @@ def insert_links(con: Con, hash: str, files: Iterable[bytes]) -> None:
     con.executemany("INSERT OR IGNORE INTO rtwatch_link VALUES (?, ?, FALSE)", hops)
 
 
-def delete_torrent(con: Con, hash: str) -> None:
-    """Delete all rows of a torrent."""
-    query(con, "DELETE FROM torrent_data WHERE hash = ?", hash)
+def update_links(con: Con, hash: str) -> None:
+    """Look anew where the files of a torrent lead: some became symlinks after its rows were written."""
+    insert_links(con, hash, map(os.fsencode, find_files(con, hash)))
 
 
 def update_vanished(con: Con, hash: str, when: float, seen: Optional[bool]) -> None:
@@ -851,9 +783,8 @@ def update_vanished(con: Con, hash: str, when: float, seen: Optional[bool]) -> N
 
 PRESENT = "session files of it are there"
 HOOK_FAILED = "its pre_remove hook failed; it is called again at the next start"
-ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
-UNSEEN = "?"  # stands among the deleted names where events were lost
 WIPE = "so many at once look like a wiped session, not like erased torrents"
+UNSEEN = "?"  # stands among the deleted names where events were lost
 
 
 def was_erased(names: Sequence[str], hash: str, had_resume: bool) -> Optional[bool]:
@@ -867,38 +798,27 @@ def was_erased(names: Sequence[str], hash: str, had_resume: bool) -> Optional[bo
     return None if UNSEEN in names else False
 
 
-def guard_present(torrent: Torrent, facts: Facts) -> Optional[str]:
-    """Guard 1: none of its session files is there."""
-    return PRESENT if torrent.hash in facts.listed else None
-
-
-def guard_troubles(torrent: Torrent, facts: Facts) -> Optional[str]:
-    """Guard 2: every torrent in the directory is known, a stub, or unreadable to rtorrent as well."""
+def guard(torrent: Torrent, facts: Facts, forced: bool) -> Optional[str]:
+    """Return why a vanished torrent cannot be finished now, None when nothing speaks against it."""
+    if torrent.hash in facts.listed:
+        return PRESENT
+    if forced:
+        return None
+    # every torrent in the directory is known, a stub, or unreadable to rtorrent as well
     harmful = next((trouble for trouble in facts.troubles.values() if not trouble.harmless), None)
-    return harmful and f"rtorrent may have loaded what cannot be read here: {harmful.name}, {harmful.reason}"
-
-
-def guard_seen(torrent: Torrent, facts: Facts) -> Optional[str]:
-    """Guard 3: rtorrent was seen to erase it, or, when that is not known, it is running."""
+    if harmful:
+        return f"rtorrent may have loaded what cannot be read here: {harmful.name}, {harmful.reason}"
+    # the erase was seen; where events were lost, rtorrent runs at least
+    if torrent.seen == 0:
+        return "its session files went, but rtorrent was not seen to erase it"
     if torrent.seen is None and facts.lock not in ("running", "elsewhere"):
         return f"nobody knows who deleted its session files, and rtorrent.lock is {facts.lock}"
-    return "its session files went, but rtorrent was not seen to erase it" if torrent.seen == 0 else None
-
-
-def guard_wipe(torrent: Torrent, facts: Facts) -> Optional[str]:
-    """Guard 4: what vanished within a minute of it is no wipe: seen, not the whole of more than ten torrents; else not
-    more than half of them, nor the last one. A wipe remains one when the session grows again."""
+    # seen: not the whole of more than ten; else not more than half, nor the last one; a wipe remains one
     group = sum(abs(when - (torrent.vanished or 0)) <= MINUTE for when in facts.vanished)
-    wiped = facts.loaded == 0 and group > 10 if torrent.seen else group > facts.loaded
-    return WIPE if wiped or torrent.held == WIPE else None
-
-
-def guard_host(torrent: Torrent, facts: Facts) -> Optional[str]:
-    """Guard 5: rtorrent on another host (a container, a network disk) may see other paths: only below a PATH."""
+    if torrent.held == WIPE or (facts.loaded == 0 and group > 10 if torrent.seen else group > facts.loaded):
+        return WIPE
+    # rtorrent in a container or on another machine may see other paths
     return "rtorrent.lock names another host; name a PATH" if facts.lock == "elsewhere" and not facts.paths else None
-
-
-GUARDS = (guard_present, guard_troubles, guard_seen, guard_wipe, guard_host)  # --force leaves the first
 
 
 def is_allowed(path: Path, limits: Limits) -> bool:
@@ -907,19 +827,9 @@ def is_allowed(path: Path, limits: Limits) -> bool:
     return allowed and not is_below(path, limits.session)
 
 
-def called(hash: str, name: str) -> str:
-    """Return how a torrent is named in a reason."""
-    return f'{hash} "{name}"'
-
-
 def rule_shared(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what another torrent lists, be it vanished or held."""
-    return f"also in {called(*file.owners[0])}" if file.owners else None
-
-
-def rule_perhaps(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what may be another torrent's under a name that rtwatch does not know."""
-    return f"perhaps in {called(*file.perhaps)}" if file.perhaps else None
+    return f"also in {file.owners[0]}" if file.owners else None
 
 
 def rule_outside(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -943,6 +853,17 @@ def rule_type(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep directories, pipes, sockets and devices."""
     usual = file.info and stat.S_IFMT(file.info.st_mode) in (stat.S_IFREG, stat.S_IFLNK)
     return None if usual else "not a regular file"
+
+
+def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what cannot be renamed into the trash."""
+    other = limits.device is not None and file.info is not None and file.info.st_dev != limits.device
+    return "on another file system than the trash" if other else None
+
+
+def rule_perhaps(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what may be another torrent's under a name that rtwatch does not know."""
+    return f"perhaps in {file.perhaps}" if file.perhaps else None
 
 
 def rule_longer(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -971,13 +892,7 @@ def rule_older(file: ListedFile, limits: Limits) -> Optional[str]:
 
 def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what another torrent uses through a symlink. As the last rule it tells who inherits the file."""
-    return f"used by a symlink in {called(*file.users[0])}" if file.users else None
-
-
-def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what cannot be renamed into the trash."""
-    other = limits.device is not None and file.info is not None and file.info.st_dev != limits.device
-    return "on another file system than the trash" if other else None
+    return f"used by a symlink in {file.users[0]}" if file.users else None
 
 
 RULES = (
@@ -986,16 +901,12 @@ RULES = (
 )
 
 
-def plan_removal(files: Sequence[ListedFile], limits: Limits) -> list[Decision]:
-    """Decide for every file: the first rule that gives a reason keeps it."""
-    plan = []
-    for file in files:
-        reasons = ((rule(file, limits), rule) for rule in RULES)
-        plan.append(Decision(file, *next((found for found in reasons if found[0]), (None, None))))
-    return plan
+def plan_removal(files: Sequence[ListedFile], limits: Limits) -> list[tuple[ListedFile, Optional[str]]]:
+    """Return every file with the reason to keep it, which the first rule that has one gives; None: remove it."""
+    return [(file, next(filter(None, (rule(file, limits) for rule in RULES)), None)) for file in files]
 
 
-def plan_directories(files: Sequence[Path], name: str, limits: Limits) -> list[Path]:
+def plan_directories(files: Iterable[Path], name: str, limits: Limits) -> list[Path]:
     """Return the directories that may have become empty, deepest first; the root only if it bears `name`."""
     own = text(os.fsencode(limits.root.name)) == name
     found: set[Path] = set()
@@ -1008,44 +919,42 @@ def plan_directories(files: Sequence[Path], name: str, limits: Limits) -> list[P
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 
-class Candidate:
-    """Another torrent that may use files of an erased one under names that rtwatch does not know."""
+class Claim(NamedTuple):
+    """A file that another torrent may have under a name that rtwatch does not know."""
 
-    def __init__(self, con: Con, hash: str, session: Path, vanished: float) -> None:
-        sql = f"SELECT name, directory, root, torrent {KNOWN} WHERE hash = ?"
-        name, directory, root, data = query(con, sql, hash).fetchone()
-        now = resolve_root(directory, rtorrent_pid(directory, session))  # a symlink may lead elsewhere since
-        roots = {str(root) if root else None, os.fsdecode(now) if now else None}
-        self.called: tuple[str, str] = (hash, name)
-        info, _ = look_at(session / f"{hash}.torrent.rtorrent")
-        self.unsaved = info is None or info.st_mtime < vanished  # rtorrent may have it elsewhere since
-        self.files: dict[str, list[tuple[str, Optional[str], int]]] = {}
-        metainfo = parse_metainfo(data)
-        for variant in metainfo.variants if metainfo else ():
-            for path, length in zip(variant.paths, metainfo.lengths if metainfo else ()):
-                places = [root and os.path.join(root, os.fsdecode(path)) for root in roots]
-                known = [("/" + fold(path), place, length) for place in places]
-                self.files.setdefault(fold(os.path.basename(path)), []).extend(known)
+    torrent: str  # HASH "name"
+    tail: str  # "/" and its path below the root, folded
+    place: Optional[str]  # where rtwatch knows it, None when the root is not known
+    length: int  # bytes
+    unsaved: bool  # rtorrent may have it elsewhere since it last saved R
 
-    def may_use(self, file: Path, info: os.stat_result) -> bool:
-        """Tell whether `file` may be this torrent's: the same directory entry by another way, or, when what it recorded
-        is missing or too short, one that it was pointed at and that rtorrent has not saved yet."""
-        folded = fold(os.fsencode(file))
-        for path, place, length in self.files.get(fold(os.fsencode(file.name)), ()):
-            if folded.endswith(path):
-                if place is None or is_same_entry(file, info, place):
-                    return True
-                if self.unsaved and not is_whole(place, length):
-                    return True
+
+def read_claims(con: Con, hash: str, session: Path, vanished: float) -> Iterator[Claim]:
+    """Give the claims of another torrent on what a torrent leaves that vanished then (Unix time)."""
+    sql = f"SELECT name, directory, root, torrent {KNOWN} WHERE hash = ?"
+    name, directory, root, data = query(con, sql, hash).fetchone()
+    now = find_root(directory, session)  # a symlink may lead elsewhere since
+    roots = {str(root) if root else None, os.fsdecode(now) if now else None}
+    info, _ = look_at(session / f"{hash}.torrent.rtorrent")
+    unsaved = info is None or info.st_mtime < vanished
+    metainfo = parse_metainfo(data)
+    for length, paths in metainfo.files if metainfo else ():
+        for path, place in itertools.product(paths.values(), roots):
+            known = os.path.join(place, os.fsdecode(path)) if place else None
+            yield Claim(f'{hash} "{name}"', "/" + fold(path), known, length, unsaved)
+
+
+def is_claimed(file: Path, info: os.stat_result, claim: Claim) -> bool:
+    """Tell whether a claim is on `file`: it is the same directory entry by another way, or, when what was recorded is
+    missing or too short, one that the torrent was pointed at and that rtorrent has not saved yet."""
+    if not fold(os.fsencode(file)).endswith(claim.tail):
         return False
-
-
-def is_whole(place: str, length: int) -> bool:
-    """Tell whether there is a file of at least `length` bytes, be it behind a symlink."""
+    if claim.place is None or is_same_entry(file, info, claim.place):
+        return True
     try:
-        return os.stat(place).st_size >= length
+        return claim.unsaved and os.stat(claim.place).st_size < claim.length  # be it behind a symlink
     except OSError:
-        return False
+        return True
 
 
 def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
@@ -1061,25 +970,29 @@ def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
 
 def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tuple[Path, bool]]) -> list[ListedFile]:
     """Look at files of a torrent, each with whether it is inherited, and at who else may use them."""
-    metainfo = parse_metainfo(find_blobs(con, torrent.hash)[1])
     real_path = cache(os.path.realpath)
-    lengths: dict[Path, int] = {}
-    if metainfo and torrent.root:
-        for variant in metainfo.variants:
-            paths = (Path(torrent.root, os.fsdecode(path)) for path in variant.paths)
-            lengths.update(zip((Path(real_path(path.parent), path.name) for path in paths), metainfo.lengths))
+    metainfo = parse_metainfo(find_blobs(con, torrent.hash)[1])
+    lengths = {}
+    for length, paths in metainfo.files if metainfo else ():
+        for path in paths.values():
+            parent, name = os.path.split(os.path.join(torrent.root or "", os.fsdecode(path)))
+            lengths[os.path.join(real_path(parent), name)] = length
+    names = {fold(os.fsencode(file.name)) for file, _ in files}
     suspects = set(find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold()))
-    for name in {fold(os.fsencode(file.name)) for file, _ in files}:
-        suspects.update(find_hashes(con, "largest = ?", name))
-    candidates = [Candidate(con, hash, session, torrent.vanished or 0) for hash in sorted(suspects - {torrent.hash})]
+    suspects.update(*(find_hashes(con, "largest = ?", name) for name in names))
+    claims: dict[str, list[Claim]] = {}
+    for hash in sorted(suspects - {torrent.hash}):
+        for claim in read_claims(con, hash, session, torrent.vanished or 0):
+            claims.setdefault(os.path.basename(claim.tail), []).append(claim)
+    owners, users = (find_users(con, table, torrent.hash) for table in ("session_file", "rtwatch_link"))
     listed = []
     for file, inherited in files:
         info, problem = look_at(file)
-        owners, users = (find_users(con, table, file, torrent.hash) for table in ("session_file", "rtwatch_link"))
-        others = [c for c in candidates if c.called not in (*owners, *users)]
-        perhaps = next((c.called for c in others if info and c.may_use(file, info)), None)
-        parent = real_path(file.parent)
-        listed.append(ListedFile(file, info, problem, parent, lengths.get(file), inherited, owners, perhaps, users))
+        owned, used = owners.get(file, ()), users.get(file, ())
+        found = (c for c in claims.get(fold(os.fsencode(file.name)), ()) if c.torrent not in (*owned, *used))
+        perhaps = next((claim.torrent for claim in found if info and is_claimed(file, info, claim)), None)
+        where = real_path(str(file.parent)), lengths.get(str(file))
+        listed.append(ListedFile(file, info, problem, *where, inherited, owned, perhaps, used))
     return listed
 
 
@@ -1113,12 +1026,6 @@ def remove_file(file: ListedFile, target: Optional[Path]) -> None:
         os.rename(file.path.name, target, src_dir_fd=parent)
 
 
-def remove_directory(directory: Path) -> None:
-    """Remove one empty directory; raise OSError."""
-    with opened_parent(directory) as parent:
-        os.rmdir(directory.name, dir_fd=parent)
-
-
 def is_left_empty(directory: Path, removed: set[Path]) -> bool:
     """Tell whether nothing is in a real directory but what is `removed` (with -n only in words); no mount point."""
     try:
@@ -1128,10 +1035,20 @@ def is_left_empty(directory: Path, removed: set[Path]) -> bool:
         return False
 
 
-def removed(args: Args) -> str:
-    """Return the verb for what -r does."""
-    planned, done = ("would trash", "trashed") if args.trash else ("would remove", "removed")
-    return planned if args.no_action else done
+def make_trash(trash: Path, torrent: Torrent, metainfo: bytes) -> Path:
+    """Make a new directory HASH, else HASH.2 and so on, in the trash, with the .torrent in it; raise OSError."""
+    names = itertools.chain([torrent.hash], (f"{torrent.hash}.{number}" for number in itertools.count(2)))
+    directory = next(path for path in map(trash.joinpath, names) if not os.path.lexists(path))
+    directory.mkdir(mode=0o700)
+    stem = torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
+    file = directory / f"{stem}.torrent"
+    try:
+        file.write_bytes(metainfo)
+    except OSError:
+        file.unlink(missing_ok=True)
+        directory.rmdir()
+        raise
+    return directory
 
 
 class Removal:
@@ -1139,12 +1056,17 @@ class Removal:
 
     def __init__(self, con: Con, args: Args, torrent: Torrent, unlinked: set[tuple[int, int]]) -> None:
         self.con, self.args, self.torrent, self.unlinked = con, args, torrent, unlinked
+        planned, done = ("would trash", "trashed") if args.trash else ("would remove", "removed")
+        self.verb = planned if args.no_action else done
         self.files = find_files(con, torrent.hash)
         self.todo = deque((file, False) for file in self.files)
-        self.todo.extend((file, True) for file in find_inherited(con, torrent.hash))
+        sql = "SELECT file, TRUE FROM rtwatch_link WHERE hash = ? AND inherited"  # it is the last one to use them
+        self.todo.extend(query(con, sql, torrent.hash))
         self.removed: list[Path] = []
         self.kept: dict[str, list[Path]] = {}
+        self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
         self.freed = 0
+        self.trash: Optional[Path] = None
         self.limits = Limits(
             root=torrent.root or args.session,
             session=args.session,
@@ -1155,13 +1077,12 @@ class Removal:
             device=args.trash.stat().st_dev if args.trash else None,
         )
 
-    def plan(self) -> list[Decision]:
+    def plan(self) -> list[tuple[ListedFile, Optional[str]]]:
         """Decide on the files that are still to do by what is true now."""
         return plan_removal(read_listed(self.con, self.torrent, self.args.session, self.todo), self.limits)
 
-    def carry_out(self, decision: Decision) -> None:
+    def carry_out(self, file: ListedFile, reason: Optional[str]) -> None:
         """Remove one file or keep it; what fails is kept, with its reason. -n changes nothing here."""
-        file, reason, rule = decision
         if file.info and reason is None:
             try:
                 if not self.args.no_action:
@@ -1175,49 +1096,34 @@ class Removal:
                 reason = GONE
             except OSError as error:
                 reason = f"cannot be removed: {error.strerror or error}"
-        if rule is rule_linked:
+        if reason == rule_linked(file, self.limits):
             query(self.con, "UPDATE rtwatch_link SET inherited = TRUE WHERE file = ?", file.path)
         self.kept.setdefault(reason or GONE, []).append(file.path)
 
-    @cached_property
-    def trash(self) -> Path:
-        """Make a new directory HASH, else HASH.2 and so on, in the trash, with the .torrent in it; raise OSError."""
-        torrent = self.torrent
-        names = itertools.chain([torrent.hash], (f"{torrent.hash}.{number}" for number in itertools.count(2)))
-        directory = next(path for path in (Path(self.args.trash, name) for name in names) if not os.path.lexists(path))
-        directory.mkdir(mode=0o700)
-        stem = torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
-        metainfo = directory / f"{stem}.torrent"
-        try:
-            metainfo.write_bytes(find_blobs(self.con, torrent.hash)[1])
-        except OSError:
-            metainfo.unlink(missing_ok=True)
-            directory.rmdir()
-            raise
-        return directory
-
     def trash_place(self, file: ListedFile) -> Path:
         """Return where a file goes in the trash: as it lay below the torrent's root, or below "linked" if inherited."""
+        self.trash = self.trash or make_trash(self.args.trash, self.torrent, find_blobs(self.con, self.torrent.hash)[1])
         if is_below(file.path, self.limits.root):
-            return Path(self.trash) / file.path.relative_to(self.limits.root)
-        return Path(self.trash, "linked", str(len(self.removed)), file.path.name)
+            return self.trash / file.path.relative_to(self.limits.root)
+        return self.trash / "linked" / str(len(self.removed)) / file.path.name
 
     def prune(self) -> None:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
         needed = [Path(os.path.expanduser("~")), self.args.session, *self.args.paths]
         gone = {*self.removed, *self.kept.get(GONE, ())}
-        for directory in plan_directories(list(gone), self.torrent.name, self.limits):
+        for directory in plan_directories(gone, self.torrent.name, self.limits):
             if any(directory == path or is_below(path, directory) for path in needed):
                 continue
             if is_used_directory(self.con, directory, self.torrent.hash) or not is_left_empty(directory, gone):
                 continue
             try:
                 if not self.args.no_action:
-                    remove_directory(directory)
+                    with opened_parent(directory) as parent:
+                        os.rmdir(directory.name, dir_fd=parent)
                 gone.add(directory)
-                say(logging.DEBUG, f"  {removed(self.args)}", f"{directory}/")
+                self.directories[directory] = None
             except OSError as error:
-                say(logging.WARNING, "  kept", f"{directory}/: cannot be removed: {error.strerror or error}")
+                self.directories[directory] = f"cannot be removed: {error.strerror or error}"
 
     def report(self) -> None:
         """Say what became of the torrent: one line, and one below it for every reason to keep files."""
@@ -1227,13 +1133,18 @@ class Removal:
             what = "where its files are is not known" if self.torrent.root is None else f"leaves {total}"
             say(logging.INFO, "erased", name, what)
             return
-        say(logging.INFO, removed(self.args), name, f"{len(self.removed)} of {total}", human_size(self.freed))
-        for path in self.removed:
-            say(logging.DEBUG, f"  {removed(self.args)}", str(path))
+        where = [f"to {self.trash}"] if self.trash else []
+        say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
+        gone = [*map(str, self.removed), *(f"{path}/" for path, reason in self.directories.items() if not reason)]
+        for line in gone:
+            say(logging.DEBUG, f"  {self.verb}", line)
         if self.files and len(self.kept.get(GONE, ())) == len(self.files):
-            where = f"none of its {len(self.files)} files is at {root}"
-            say(logging.WARNING, "  kept", f"{where}: moved, or its disk is not mounted")
+            missing = f"none of its {len(self.files)} files is at {root}"
+            say(logging.WARNING, "  kept", f"{missing}: moved, or its disk is not mounted")
             del self.kept[GONE]
+        for path, failure in self.directories.items():
+            if failure:
+                self.kept.setdefault(failure, []).append(path)
         for reason, paths in self.kept.items():
             why = reason if self.args.verbose else re.sub(r'([0-9A-F]{8})[0-9A-F]{32} "', r'\1 "', reason)
             shown = [str(path.relative_to(root) if is_below(path, root) else path) for path in paths]
@@ -1277,15 +1188,23 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
 
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 OWN_QUEUES = ("lost", "unlinked", "saved", "unknown", "erased")  # in the order of work
+MISSING = "it is missing"
+ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
-ENDS = flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT
+LOST, IGNORED = int(flags.Q_OVERFLOW), int(flags.IGNORED)  # an event is compared with plain numbers: flags are slow
+split_mask = cache(lambda mask: tuple(flags.from_mask(mask)))  # in inotify_simple's order
+ENDS = int(flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT)
 
 
 class WatchedINotify(INotify):
     """An INotify that remembers the directory of each watch, and adds to the mask of a directory watched already."""
 
     def __init__(self) -> None:
-        super().__init__()
+        try:
+            super().__init__()
+        except OSError as error:
+            advice = "too many are in use: sysctl fs.inotify.max_user_instances=512"
+            raise Error(f"inotify: {error.strerror}; {advice}") from None
         self.directories: dict[int, Path] = {}
 
     def add_watch(self, path: str | bytes | os.PathLike[str], mask: int) -> int:
@@ -1293,12 +1212,6 @@ class WatchedINotify(INotify):
         wd = int(super().add_watch(path, mask | flags.MASK_ADD))
         self.directories.setdefault(wd, Path(os.fsdecode(path)))
         return wd
-
-
-@cache
-def mask_flags(mask: int) -> tuple[flags, ...]:
-    """Return the flags of a mask, in inotify_simple's order."""
-    return tuple(flags.from_mask(mask))
 
 
 class Watch:
@@ -1319,30 +1232,30 @@ class Watch:
         for ext in ("torrent", "rtorrent", "libtorrent_resume"):
             self.inot_funcs[ext, flags.DELETE] = self.note_deleted
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
+        self.identity: Optional[os.stat_result] = None  # of the session directory
+        self.stopping = 0  # counts the reasons to stop
+        self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue, item: by hash its grace, else by anything
+        self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
         self.deleted: tuple[tuple[str, float], ...] = ()  # the last three names in the session directory, and when
         self.deletions: dict[str, tuple[tuple[str, ...], float]] = {}  # the last deleted names, Unix time, by hash
         self.troubles: dict[str, Trouble] = {}
-        self.held: dict[str, list[str]] = {}  # names by reason, not yet said
-        self.fresh: set[str] = set()  # counted no data yet: its files may still become symlinks
-        self.absent: set[str] = set()  # missing since the start, from a session that looked empty
         self.unknown: list[str] = []  # whose place is not known, as last said
-        self.look_again_at: Optional[float] = None
+        self.absent: set[str] = set()  # missing since the start, from a session that looked empty
         self.facts: Optional[Facts] = None  # true until the next event
-        self.grace_ends: dict[str, float] = {}
-        self.later: list[tuple[float, int, str, Any]] = []  # a heap of time, counter, queue, item
-        self.counter = itertools.count()
-        self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
-        self.identity: Optional[os.stat_result] = None
-        self.stopping = 0  # counts the reasons to stop
+        self.held: dict[str, list[str]] = {}  # names by reason, not yet said
         self.finished: list[float] = []  # Unix times at which those vanished that were finished in the last minutes
-        self.freed = 0  # bytes
         self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
         self.unlinked: set[tuple[int, int]] = set()  # device and inode of files with other names
+        self.freed = 0  # bytes
         self.told = -1  # what total_changes was at the last STATUS=
 
     def t_path(self, hash: str) -> Path:
         """Return the path of T."""
         return Path(self.args.session, f"{hash}.torrent")
+
+    def call_later(self, key: object, seconds: float, name: str, item: object) -> None:
+        """Put an item into a queue after some time, instead of what is due under the same key."""
+        self.due[key] = (time.monotonic() + seconds, name, item)
 
     def call_hook(self, name: str, *arguments: object) -> bool:
         """Call a hook with no transaction open and close the one it leaves; return False when it raised."""
@@ -1361,51 +1274,49 @@ class Watch:
             return False
         return True
 
+    def note_saved(self, path: Path) -> None:
+        """Queue a session file that was renamed into place; what of its torrent went before tells nothing now."""
+        self.deleted = tuple(("", 0.0) if name[:40] == path.name[:40] else (name, when) for name, when in self.deleted)
+        self.queues["saved"].append(path)
+
     def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Bring the rows of one torrent up to date with its session files, when they are complete and readable."""
-        match = SESSION_NAME.fullmatch(path.name)
-        if match is None or path.parent != args.session:
+        if not SESSION_NAME.fullmatch(path.name) or path.parent != args.session:
             return
-        hash = match[1]
+        hash = path.name[:40]
+        t_path = self.t_path(hash)
+        source = t_path.with_suffix(".torrent.rtorrent")
         torrent, resume = find_torrent(con, hash), None
-        source = self.t_path(hash).with_suffix(".torrent.rtorrent")
         try:
             data = read_session_file(source)
             resume = parse_resume(data)
             if torrent and torrent.vanished is None:
                 self.follow(torrent, resume, data)
             else:
-                source = self.t_path(hash)
-                loaded = read_loaded(args.session, hash, data, resume)
+                source = t_path
+                loaded = read_loaded(t_path, data, resume)
                 if loaded:
                     self.enter(torrent, loaded)
-        except FileNotFoundError:
-            self.note_missing(hash, source, bool(torrent and resume and torrent.directory == resume.directory))
+            self.note_trouble(hash, None)
         except (Unreadable, OSError) as error:
-            self.note_trouble(hash, source, error)
-            if isinstance(error, OSError):
+            in_place = bool(torrent and resume and torrent.directory == resume.directory)
+            self.note_trouble(hash, self.find_trouble(source, error, in_place))
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
-        else:
-            self.clear_trouble(hash)
-
-    def read_again(self, hash: str) -> None:
-        """Bring one torrent up to date without waiting for an event; what fails is noted as trouble."""
-        with suppress(OSError):
-            self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
 
     def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
-        path = self.t_path(loaded.hash)
+        hash, path = loaded.hash, self.t_path(loaded.hash)
         if known is None:
             self.call_hook("pre_add", path, self.args)
         elif known.root and loaded.root is None and known.directory == loaded.resume.directory:
-            files = list(map(os.fsencode, find_files(self.con, known.hash)))
+            files = list(map(os.fsencode, find_files(self.con, hash)))
             loaded = loaded._replace(root=os.fsencode(known.root), files=files)  # a place once known stays
         insert_torrent(self.con, loaded)
-        self.grace_ends.pop(loaded.hash, None)
-        self.note_place(loaded.hash, loaded.root, loaded.resume)
+        self.due.pop(hash, None)
+        self.note_root(loaded.root)
         what = "returned" if known else "added"
-        say(self.level, what, text(loaded.metainfo.name), count(len(loaded.files), "file"))
+        say(self.level, what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"))
         if known is None:
             self.call_hook("post_add", path, self.args)
 
@@ -1414,93 +1325,100 @@ class Watch:
         hash, directory = torrent.hash, resume.directory
         if resume.counted and not torrent.counted:
             query(self.con, "UPDATE rtwatch_torrent SET counted = TRUE WHERE hash = ?", hash)
-            insert_links(self.con, hash, map(os.fsencode, find_files(self.con, hash)))
-            self.fresh.discard(hash)
+            update_links(self.con, hash)
         if directory == torrent.directory:
-            root = resolve_root(directory, rtorrent_pid(directory, self.args.session))
+            root = find_root(directory, self.args.session)
             if root is None or (torrent.root is not None and root == os.fsencode(torrent.root)):
                 return
-        loaded = read_loaded(self.args.session, hash, data, resume)
+        loaded = read_loaded(self.t_path(hash), data, resume)
         if loaded:  # and no magnet of the same hash, loaded a moment ago
             sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
             query(self.con, sql, directory, loaded.root, hash)
             insert_files(self.con, hash, loaded.files)
-            self.note_place(hash, loaded.root, resume)
+            self.note_root(loaded.root)
             say(self.level, "moved", torrent.name, f"to {os.fsdecode(loaded.root or directory)}")
 
-    def note_place(self, hash: str, root: Optional[bytes], resume: Resume) -> None:
-        """Remember what has to be looked at again: symlinks made after loading, a place that is not known."""
-        if not resume.counted:
-            self.fresh.add(hash)
+    def note_root(self, root: Optional[bytes]) -> None:
+        """Look again, and say so, when a place is not known."""
         if root is None:
-            self.look_again_at = time.monotonic()
+            self.call_later("unknown", 0, "unknown", self.args.session)
 
-    def note_missing(self, hash: str, source: Path, in_place: bool) -> None:
-        """Remember a torrent that lacks T or R: it is being saved, or rtorrent has it loaded from somewhere unknown.
+    def find_trouble(self, source: Path, error: Exception, in_place: bool) -> Optional[Trouble]:
+        """Return what is wrong with a torrent when one of its session files cannot be used, None if nothing is.
 
-        R without T is harmless when its torrent is known `in_place`, or when it is older than rtorrent.lock: rtorrent
-        does not load it. T without R is harmless when it is a stub; when it cannot be read, that is the trouble.
+        R without T is nothing when its torrent is known `in_place`, or when it is older than rtorrent.lock: rtorrent
+        does not load it. T without R is nothing when it is a stub. T that rtorrent refused, too, when it started is
+        harmless; it has saved nothing for it since then.
         """
-        t_path = self.t_path(hash)
-        try:
-            harmless = parse_metainfo(read_session_file(t_path)) is None
-        except FileNotFoundError:
-            harmless = in_place or self.is_older_than_lock(t_path.with_suffix(".torrent.rtorrent"))
-        except (Unreadable, OSError) as error:
-            self.note_trouble(hash, t_path, error)
-            return
-        if harmless:
-            self.clear_trouble(hash)
-        elif hash not in self.troubles:
-            self.troubles[hash] = Trouble(source.name, MISSING, False)
-            self.look_again_at = self.look_again_at or time.monotonic() + MINUTE  # soon enough to say so
+        t_path = self.t_path(source.name[:40])
+        r_path, l_path = (t_path.with_suffix(f".torrent.{ext}") for ext in ("rtorrent", "libtorrent_resume"))
+        if isinstance(error, FileNotFoundError):
+            try:
+                stub = parse_metainfo(read_session_file(t_path)) is None
+                return None if stub else Trouble(source.name, MISSING, False)
+            except FileNotFoundError:
+                nothing = in_place or self.is_older_than_lock(r_path)
+                return None if nothing else Trouble(source.name, MISSING, False)
+            except (Unreadable, OSError) as worse:
+                source, error = t_path, worse
+        refused = isinstance(error, Refused) and source == t_path
+        harmless = refused and all(map(self.is_older_than_lock, (t_path, r_path, l_path)))
+        return Trouble(source.name, str(error), harmless)
 
     def is_older_than_lock(self, path: Path) -> bool:
         """Tell whether a session file, if it is there, is as the running rtorrent found it when it started."""
         lock, (info, _) = read_lock(self.args.session), look_at(path)
         return info is None or (lock.state == "running" and info.st_ctime < lock.written)
 
-    def note_trouble(self, hash: str, source: Path, error: Exception) -> None:
-        """Remember a session file that cannot be used and say so once.
-
-        It is harmless when rtorrent met it at its start, refused it too, and so has not saved anything for it since.
-        """
-        names = [self.t_path(hash), *map(Path, sidecars(self.t_path(hash)))]
-        harmless = isinstance(error, Refused) and source == names[0] and all(map(self.is_older_than_lock, names))
-        trouble = Trouble(source.name, str(error), harmless)
-        if self.troubles.get(hash) != trouble:
+    def note_trouble(self, hash: str, trouble: Optional[Trouble]) -> None:
+        """Remember what is wrong with a torrent and say it once; after the last trouble look again at all held ones."""
+        before = self.troubles.get(hash)
+        if trouble is None:
+            if self.troubles.pop(hash, None) and all(other.harmless for other in self.troubles.values()):
+                for held in find_hashes(self.con, "held IS NOT NULL AND held <> ?", HOOK_FAILED):
+                    self.call_later(held, 0, "erased", self.t_path(held))
+        elif trouble != before:
             self.troubles[hash] = trouble
-            self.look_again_at = self.look_again_at or time.monotonic() + MINUTE
-            effect = "rtorrent refuses it too" if harmless else "removals wait until it is mended or moved away"
-            say(logging.WARNING, "unreadable", f"{source}: {error}", effect)
+            if "unknown" not in self.due:
+                self.call_later("unknown", MINUTE, "unknown", self.args.session)
+            if trouble.reason != MISSING:  # a save may be under way; said after the minute
+                waits = "removals wait until it is mended or moved away"
+                effect = "rtorrent refuses it too" if trouble.harmless else waits
+                say(logging.WARNING, "unreadable", f"{self.args.session / trouble.name}: {trouble.reason}", effect)
 
-    def clear_trouble(self, hash: str) -> None:
-        """Forget what was wrong with a torrent; after the last trouble look again at all that is held."""
-        if self.troubles.pop(hash, None) and all(trouble.harmless for trouble in self.troubles.values()):
-            for held in find_hashes(self.con, "held IS NOT NULL AND held <> ?", HOOK_FAILED):
-                self.grace_ends[held] = time.monotonic()
+    def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Look once more for places that could not be known, and say in one line which ones remain."""
+        self.read_again([*find_hashes(con, "root IS NULL"), *self.troubles])
+        unknown = [name for (name,) in query(con, f"SELECT name {KNOWN} WHERE root IS NULL")]
+        unknown += [f"{t.name} ({t.reason})" for t in self.troubles.values() if t.reason == MISSING]
+        if unknown and unknown != self.unknown:
+            say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
+        self.unknown = unknown
+        self.due.pop("unknown", None)
+        if unknown or not all(trouble.harmless for trouble in self.troubles.values()):
+            self.call_later("unknown", MINUTE, "unknown", path)
 
-    def note_saved(self, path: Path) -> None:
-        """Queue a session file that was renamed into place; what of its torrent went before tells nothing now."""
-        self.deleted = tuple(("", 0.0) if name[:40] == path.name[:40] else (name, when) for name, when in self.deleted)
-        self.queues["saved"].append(path)
+    def read_again(self, hashes: Iterable[str]) -> None:
+        """Bring torrents up to date without waiting for an event; what fails is noted as trouble."""
+        for hash in hashes:
+            with suppress(OSError):
+                self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
 
     def note_deleted(self, path: Path) -> None:
         """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
         if path.parent == self.args.session:
             now = time.monotonic()
             self.deleted = (*self.deleted[-2:], (path.name, now))
-            match = T_NAME.fullmatch(path.name)
-            if match:
+            if path.suffix == ".torrent" and SESSION_NAME.fullmatch(path.name):
                 stale = read_lock(self.args.session).state == "stale"
                 names = tuple(name for name, when in self.deleted if now - when < ERASE and not stale)
-                self.deletions[match[1]] = (names, time.time())
+                self.deletions[path.stem] = (names, time.time())
                 self.queues["unlinked"].append(path)
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
         if path.stem in self.troubles:
-            self.read_again(path.stem)
+            self.read_again([path.stem])
         names, when = self.deletions.get(path.stem, ((), 0.0))
         row = find_blobs(con, path.stem)
         if when and row:
@@ -1514,44 +1432,40 @@ class Watch:
         update_vanished(self.con, hash, when, seen)
         self.removals.pop(hash, None)
         self.con.commit()  # before it is said
-        self.grace_ends[hash] = time.monotonic() + self.args.grace
+        self.call_later(hash, self.args.grace, "erased", self.t_path(hash))
         torrent = find_torrent(self.con, hash)
         if torrent and not os.path.lexists(self.t_path(hash)):
             say(logging.INFO, "vanished", torrent.name, f"has {self.args.grace:g} s to come back")
 
     def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Finish a torrent whose grace is over, or hold it when a guard says no."""
-        self.take_news()
-        torrent = self.find_due(path.stem)
+        self.take_events()
+        torrent = self.find_erased(path.stem)
         if torrent is None:
             return
         if args.trash:
             args.trash.stat()  # fails, and so comes again, while the trash is not mounted
-        reason = self.refusal(torrent)
-        if reason is None and not self.call_hook("pre_remove", path, args):
-            reason = HOOK_FAILED
-        if reason is None and any(os.path.lexists(name) for name in (path, *sidecars(path))):
-            reason = PRESENT
-        if reason is not None:
-            self.hold(torrent, reason)
+        if not self.call_hook("pre_remove", path, args):
+            self.hold(torrent, HOOK_FAILED)
+        elif any(os.path.lexists(f"{path}{ext}") for ext in ("", ".rtorrent", ".libtorrent_resume")):
+            self.hold(torrent, PRESENT)
         elif not self.stopping:
             self.finish(torrent)
 
-    def find_due(self, hash: str) -> Optional[Torrent]:
-        """Return a vanished torrent whose grace is over; it may have returned, and vanished again, meanwhile."""
-        torrent = find_torrent(self.con, hash)
-        return torrent if torrent and torrent.vanished is not None and hash not in self.grace_ends else None
-
-    def refusal(self, torrent: Torrent) -> Optional[str]:
-        """Return why a vanished torrent cannot be finished now, None when all guards let it pass."""
+    def find_erased(self, hash: str) -> Optional[Torrent]:
+        """Return a torrent that may be finished now; None if it returned, has its grace again, or a guard holds it."""
         facts = self.facts or self.look()
-        guards = GUARDS[:1] if self.args.force else GUARDS
-        return next(filter(None, (guard(torrent, facts) for guard in guards)), None)
+        torrent = find_torrent(self.con, hash)
+        if torrent is None or torrent.vanished is None or hash in self.due:
+            return None
+        reason = guard(torrent, facts, self.args.force)
+        if reason is None:
+            return torrent
+        self.hold(torrent, reason)
+        return None
 
     def hold(self, torrent: Torrent, reason: str) -> None:
-        """Keep a vanished torrent and its files; the look that found the reason may have found it back as well."""
-        if self.find_due(torrent.hash) is None:
-            return
+        """Keep a vanished torrent and its files, and say so, once, when the queue is worked."""
         query(self.con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
         if reason != torrent.held:
             self.held.setdefault(reason, []).append(torrent.name)
@@ -1567,47 +1481,37 @@ class Watch:
 
     def finish(self, torrent: Torrent) -> None:
         """Remove the files of an erased torrent as far as -r and the plan allow, delete its rows, call post_remove."""
-        if torrent.hash not in self.removals:
-            self.removals[torrent.hash] = Removal(self.con, self.args, torrent, self.unlinked)
-        removal = self.removals[torrent.hash]
+        hash = torrent.hash
+        removal = self.removals.setdefault(hash, Removal(self.con, self.args, torrent, self.unlinked))
         if self.args.remove and not self.remove_files(removal):
             return
-        row = find_blobs(self.con, torrent.hash)
+        row = find_blobs(self.con, hash)
         if row is None:  # a hook has deleted it
             return
         tracker, *blobs = row
-        delete_torrent(self.con, torrent.hash)
+        query(self.con, "DELETE FROM torrent_data WHERE hash = ?", hash)  # and all of its rows
         self.con.commit()
-        del self.removals[torrent.hash]
-        self.fresh.discard(torrent.hash)
+        del self.removals[hash]
         self.finished = [when for when in (*self.finished, torrent.vanished or 0) if when > time.time() - 2 * MINUTE]
         self.freed += 0 if self.args.trash else removal.freed
         removal.report()
-        erased = RmTuple(torrent.name, tracker, torrent.hash, removal.removed, removal.files, *blobs)
-        self.call_hook("post_remove", self.t_path(torrent.hash), self.args, erased)
+        erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
+        self.call_hook("post_remove", self.t_path(hash), self.args, erased)
 
     def remove_files(self, removal: Removal) -> bool:
         """Carry out the plan file by file; return False when it has to end before the last one.
 
         Events are looked for before every file, and after any the guards are asked and the rest is planned again.
         """
-        todo = removal.todo
-        while todo:
-            for decision in removal.plan():
+        while removal.todo:
+            for file, reason in removal.plan():
                 if self.stopping:
                     return False
-                if self.take_news():
+                if self.take_events():
                     break
-                todo.popleft()
-                removal.carry_out(decision)
-            else:
-                break
-            torrent = self.find_due(removal.torrent.hash)
-            if torrent is None:
-                return False
-            reason = self.refusal(torrent)
-            if reason is not None:
-                self.hold(torrent, reason)
+                removal.todo.popleft()
+                removal.carry_out(file, reason)
+            if removal.todo and self.find_erased(removal.torrent.hash) is None:
                 return False
         removal.prune()
         return True
@@ -1621,46 +1525,94 @@ class Watch:
                 return
         raise SessionGone(f"{self.args.session}: the session directory was replaced or is gone; {NOTHING_LOST}")
 
-    def compare(self) -> Comparison:
-        """Hold the session directory against the database, both ways; raise SessionGone."""
+    def compare(self, every: bool) -> tuple[dict[str, str], list[str]]:
+        """Hold the session directory against the database, both ways, and read what is not known, or `every` torrent.
+
+        Return the letters of what is there by hash, and the hashes that are missing; raise SessionGone.
+        """
         self.check_session()
         try:
             listing = list_session(self.args.session)
         except OSError as error:
             raise SessionGone(f"{self.args.session}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
-        loaded = set(find_hashes(self.con, "vanished IS NULL"))
-        present = sorted(hash for hash, letters in listing.items() if "T" in letters)
-        strangers = [hash for hash, letters in listing.items() if letters != "L" and hash not in loaded]
+        known = set(find_hashes(self.con, "vanished IS NULL"))
         self.absent -= listing.keys()
-        missing = [hash for hash in loaded if "T" not in listing.get(hash, "") and hash not in self.absent]
-        return Comparison(frozenset(listing), present, strangers, missing)
+        strangers = [hash for hash, letters in listing.items() if letters != "L" and (every or hash not in known)]
+        for number, hash in enumerate(sorted({*strangers, *self.troubles}), 1):
+            if self.stopping:
+                break
+            self.read_again([hash])
+            if every:
+                show_progress(number, len(strangers))
+            if number % 1000 == 0:
+                self.con.commit()
+        return listing, [hash for hash in known - self.absent if "T" not in listing.get(hash, "")]
 
     def look(self) -> Facts:
         """Work what the inotify queue brings until it is empty, compare, and return what the guards need to know."""
-        waiting = [entry for entry in self.later if entry[2] in OWN_QUEUES[:3]]
+        waiting = [item for _, name, item in self.due.values() if name in OWN_QUEUES[:3]]
         if waiting:  # the rows are not true without them
-            raise OSError(f"{waiting[0][3]} could not be worked yet")
-        comparison = None
-        while self.take_events() or comparison is None:  # so that no event explains what the listing shows
+            raise OSError(f"{waiting[0]} could not be worked yet")
+        listing = None
+        while self.take_events() or listing is None:  # so that no event explains what the listing shows
             for name in OWN_QUEUES[:3]:
                 while self.queues[name] and not self.stopping:
                     self.work_item(name)
-            comparison = self.compare()
+            listing, missing = self.compare(every=False)
             if self.stopping:
                 break
-        for hash in {*comparison.strangers, *self.troubles}:
-            self.read_again(hash)
-        for hash in comparison.missing:
+        for hash in missing:
             self.vanish(hash, time.time(), False)  # it was moved away, as rtorrent never does
-        for hash in self.fresh:
-            insert_links(self.con, hash, map(os.fsencode, find_files(self.con, hash)))
+        for hash in find_hashes(self.con, "NOT counted"):
+            update_links(self.con, hash)
         loaded = len(find_hashes(self.con, "vanished IS NULL")) - len(self.absent)
         sql = "SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL AND (held IS NULL OR seen IS NOT 0)"
         vanished = [row[0] for row in query(self.con, sql)] + self.finished
         lock = read_lock(self.args.session).state
         self.con.commit()
-        self.facts = Facts(comparison.listed, dict(self.troubles), lock, bool(self.args.paths), loaded, vanished)
+        self.facts = Facts(listing, dict(self.troubles), lock, bool(self.args.paths), loaded, vanished)
         return self.facts
+
+    def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Compare after the kernel dropped events: every torrent is read again, what is missing is vanished."""
+        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
+        for hash in self.compare(every=True)[1]:
+            self.vanish(hash, time.time(), None)
+
+    def bring_up_to_date(self) -> None:
+        """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
+        listing, missing = self.compare(every=True)
+        if not self.stopping:
+            self.drop_missing(missing, sum("T" in letters for letters in listing.values()))
+            for hash in find_hashes(self.con, "vanished IS NOT NULL"):
+                self.call_later(hash, self.args.grace, "erased", self.t_path(hash))
+            for reason, name in query(self.con, f"SELECT held, name {KNOWN} WHERE held IS NOT NULL ORDER BY name"):
+                self.held.setdefault(reason, []).append(name)
+            self.on_unknown(self.con, self.args.session, self.args, self.queues)
+            self.level = logging.INFO
+        self.con.commit()
+
+    def drop_missing(self, missing: Sequence[str], present: int) -> None:
+        """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted.
+
+        Then nothing that is missing counts as erased, not even what was seen to go before.
+        """
+        if len(missing) > present and not self.args.catch_up:
+            what = f"the session looks empty: {len(missing)} of {count(len(missing) + present, 'torrent')} missing"
+            say(logging.WARNING, "held", what, "their rows and files stay")
+            command = f"{forced_command(self.args)} --catch-up"
+            say(logging.WARNING, "  go on", f"restore or mount it; or, if rtorrent has them no more: {command}")
+            self.absent.update(missing)
+            query(self.con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
+            return
+        for hash in missing:
+            torrent = find_torrent(self.con, hash)
+            if self.args.catch_up:
+                self.vanish(hash, time.time(), None)
+            elif torrent:
+                files = count(len(find_files(self.con, hash)), "file")
+                query(self.con, "DELETE FROM torrent_data WHERE hash = ?", hash)
+                say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
 
     def give_up(self) -> None:
         """Record that the session directory is gone: nobody has erased what vanished with it."""
@@ -1669,71 +1621,6 @@ class Watch:
             if not os.path.lexists(self.t_path(hash)):
                 update_vanished(self.con, hash, time.time(), False)
         self.con.commit()
-
-    def bring_up_to_date(self) -> None:
-        """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
-        comparison = self.compare()
-        for number, hash in enumerate(comparison.present, 1):
-            if self.stopping:
-                self.con.commit()
-                return
-            self.read_again(hash)
-            show_progress(number, len(comparison.present))
-            if number % 1000 == 0:
-                self.con.commit()
-        self.drop_missing(comparison)
-        now = time.monotonic()
-        self.grace_ends = dict.fromkeys(find_hashes(self.con, "vanished IS NOT NULL"), now + self.args.grace)
-        for reason, name in query(self.con, f"SELECT held, name {KNOWN} WHERE held IS NOT NULL ORDER BY name"):
-            self.held.setdefault(reason, []).append(name)
-        self.on_unknown(self.con, self.args.session, self.args, self.queues)
-        self.con.commit()
-        self.fresh = set(find_hashes(self.con, "NOT counted"))
-        self.level = logging.INFO
-
-    def drop_missing(self, comparison: Comparison) -> None:
-        """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted.
-
-        Then nothing that is missing counts as erased, not even what was seen to go before.
-        """
-        number, loaded = len(comparison.missing), len(comparison.present)
-        if number > loaded and not self.args.catch_up:
-            what = f"the session looks empty: {number} of {count(number + loaded, 'torrent')} missing"
-            say(logging.WARNING, "held", what, "their rows and files stay")
-            command = f"{forced_command(self.args)} --catch-up"
-            say(logging.WARNING, "  go on", f"restore or mount it; or, if rtorrent has them no more: {command}")
-            self.absent.update(comparison.missing)
-            query(self.con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
-            return
-        for hash in comparison.missing:
-            torrent = find_torrent(self.con, hash)
-            if self.args.catch_up:
-                self.vanish(hash, time.time(), None)
-            elif torrent:
-                files = count(len(find_files(self.con, hash)), "file")
-                delete_torrent(self.con, hash)
-                say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
-
-    def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Look once more for places that could not be known, and say in one line which ones remain."""
-        for hash in [*find_hashes(con, "root IS NULL"), *self.troubles]:
-            self.read_again(hash)
-        torrents = [find_torrent(con, hash) for hash in find_hashes(con, "root IS NULL")]
-        unknown = [torrent.name for torrent in torrents if torrent]
-        unknown += [f"{t.name} ({t.reason})" for t in self.troubles.values() if t.reason == MISSING]
-        if unknown and unknown != self.unknown:
-            say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
-        self.unknown = unknown
-        harmful = not all(trouble.harmless for trouble in self.troubles.values())
-        self.look_again_at = time.monotonic() + MINUTE if unknown or harmful else None
-
-    def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Compare after the kernel dropped events: every torrent is read again, what is missing is vanished."""
-        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
-        comparison = self.compare()
-        queues["saved"].extend(map(self.t_path, comparison.present))
-        for hash in comparison.missing:
-            self.vanish(hash, time.time(), None)
 
     # ---- Watch loop --------------------------------------------------------------------------------------------------
 
@@ -1760,51 +1647,39 @@ class Watch:
 
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
-        if mask & flags.Q_OVERFLOW:
+        if mask & LOST:
             self.deleted = ((UNSEEN, time.monotonic()),) * 3
             self.queues["lost"].append(self.args.session)
         directory = self.inot.directories.get(wd)
         if directory is None:
             return
-        if directory == self.args.session and mask & ENDS:
+        if mask & ENDS and directory == self.args.session:
             raise SessionGone(f"{directory}: the session directory was removed, moved or unmounted; {NOTHING_LOST}")
-        if mask & flags.IGNORED:
+        if mask & IGNORED:
             del self.inot.directories[wd]
-        _, dot, ext = (name[:-4] if name.endswith(".new") else name).rpartition(".")
+        _, dot, ext = name.removesuffix(".new").rpartition(".")
         key = ext if dot else ""
-        func = self.inot_funcs.get((key, mask)) or self.inot_funcs.get((key, mask_flags(mask)))
+        func = self.inot_funcs.get((key, mask)) or self.inot_funcs.get((key, split_mask(mask)))
         if func is not None:
             try:
                 func(directory / name)
             except Exception:  # may be a function that a hook put there
                 logger.exception("%-12s %s", "failed", f"the function for {name}; rtwatch goes on")
 
-    def take_news(self) -> bool:
-        """Work what the inotify queue brings, if anything, until it is empty; tell whether there was anything."""
-        if not self.take_events():
-            return False
-        self.look()
-        return True
-
     def take_due(self) -> None:
-        """Queue what is due by now: graces that are over, items put back, directories to look at again."""
+        """Queue what is due by now: graces that are over, items put back, what has to be looked at again."""
         now = time.monotonic()
-        for hash in [hash for hash, end in self.grace_ends.items() if end <= now]:
-            del self.grace_ends[hash]
-            self.queues["erased"].append(self.t_path(hash))
-        while self.later and self.later[0][0] <= now:
-            _, _, name, item = heapq.heappop(self.later)
+        for key, (when, name, item) in sorted(self.due.items(), key=lambda entry: entry[1][0]):
+            if when > now:
+                break
+            del self.due[key]
             self.queues.setdefault(name, deque()).append(item)
-        if self.look_again_at is not None and self.look_again_at <= now:
-            self.look_again_at = None
-            self.queues["unknown"].append(self.args.session)
 
     def timeout(self) -> Optional[float]:
         """Return the milliseconds until something is due, None when nothing is."""
         if any(self.queues.values()):
             return 0
-        times = [*self.grace_ends.values(), *(entry[0] for entry in self.later[:1])]
-        times += [self.look_again_at] if self.look_again_at is not None else []
+        times = [when for when, _, _ in self.due.values()]
         return min(max(0.0, min(times) - time.monotonic()) * 1000 + 1, 1e9) if times else None  # poll takes an int
 
     def work(self) -> None:
@@ -1816,7 +1691,7 @@ class Watch:
                     self.work_item(name)
         if not self.queues["erased"]:
             self.say_held()
-        if not self.grace_ends:
+        if not any(name == "erased" for _, name, _ in self.due.values()):
             self.unlinked.clear()
 
     def work_item(self, name: str) -> None:
@@ -1837,7 +1712,7 @@ class Watch:
             self.con.rollback()
             pause = self.pauses[id(item)] = min(MINUTE, 2 * self.pauses.get(id(item), 0.5))
             say(logging.ERROR, "failed", f"{item}: {error}; tried again in {pause:g} s")
-            self.call_later(pause, name, item)
+            self.call_later(object(), pause, name, item)
         except Exception as error:
             if type(error) is sqlite3.DatabaseError:
                 raise unusable(self.args.db, error) from None
@@ -1846,11 +1721,7 @@ class Watch:
         else:
             self.pauses.pop(id(item), None)
             for _ in range(len(queue) - before):
-                self.call_later(1.0, name, queue.popleft() if queue[0] is item else queue.pop())
-
-    def call_later(self, seconds: float, name: str, item: object) -> None:
-        """Put an item back into a queue after some time."""
-        heapq.heappush(self.later, (time.monotonic() + seconds, next(self.counter), name, item))
+                self.call_later(object(), 1.0, name, queue.popleft() if queue[0] is item else queue.pop())
 
     def start(self, hooks: dict[str, Callable[..., object]]) -> None:
         """Watch, then compare, so that nothing falls between; then let the hooks in; raise Error."""
@@ -1878,7 +1749,7 @@ class Watch:
 
     def note_completed(self, path: Path) -> None:
         """Queue a mark HASH.complete of the session directory for the user's hook."""
-        if path.parent == self.args.session and COMPLETE_NAME.fullmatch(path.name):
+        if path.parent == self.args.session and re.fullmatch(r"[0-9A-F]{40}\.complete", path.name):
             self.queues["complete"].append(path)
 
     def describe(self) -> list[str]:
@@ -1903,8 +1774,7 @@ class Watch:
         poller.register(self.inot, POLLIN)
         poller.register(wake, POLLIN)
         while not self.stopping and not (self.args.once and self.is_done()):
-            poller.poll(self.timeout())
-            with suppress(BlockingIOError):
+            if any(fd == wake for fd, _ in poller.poll(self.timeout())):
                 os.read(wake, 4096)
             self.check_session()
             self.take_events()
@@ -1923,8 +1793,8 @@ class Watch:
 
     def is_done(self) -> bool:
         """Tell whether there is nothing left that --once waits for; what a hook puts back is no reason to stay."""
-        failed = any(name in OWN_QUEUES for _, _, name, _ in self.later)
-        return not (self.take_events() or self.grace_ends or any(self.queues.values()) or failed)
+        waiting = any(name in OWN_QUEUES and key != "unknown" for key, (_, name, _) in self.due.items())
+        return not (self.take_events() or waiting or any(self.queues.values()))
 
 
 # ---- Orphans ---------------------------------------------------------------------------------------------------------
@@ -2022,22 +1892,14 @@ def catch_signals(watch: Watch) -> int:
     return wake
 
 
-def open_inotify() -> WatchedINotify:
-    """Return an inotify instance; raise Error."""
-    try:
-        return WatchedINotify()
-    except OSError as error:
-        advice = "too many are in use: sysctl fs.inotify.max_user_instances=512"
-        raise Error(f"inotify: {error.strerror}; {advice}") from None
-
-
 def watch_session(args: Args) -> int:
     """Run the program and return its exit status; raise Error."""
     hooks = load_hooks(args.hooks)
     lock = nullcontext() if args.no_action else writer_lock(args.session)
-    with lock, closing(open_database(args)) as con, open_inotify() as inot:
+    with lock, closing(open_database(args)) as con, WatchedINotify() as inot:
         watch = Watch(con, inot, args)
         if args.orphans:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
             watch.bring_up_to_date()
             list_orphans(con, args)
             return 0

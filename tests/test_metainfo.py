@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import rtwatch
-from rtwatch import Facts, Limits, ListedFile, Metainfo, Resume, Trouble, Unreadable, Variant
+from rtwatch import Facts, Limits, ListedFile, Metainfo, Resume, Trouble, Unreadable
 
 HASH = "A" * 40
 OTHER = "B" * 40
@@ -200,18 +200,18 @@ def test_an_r_without_a_directory_is_refused(data: bytes) -> None:
 
 
 def test_a_single_file_torrent_has_its_name_as_path() -> None:
-    assert parse({"name": b"x", "length": 5}) == Metainfo(b"x", None, False, (5,), (Variant(b"x", (b"x",)),))
+    assert parse({"name": b"x", "length": 5}) == Metainfo(None, False, {b"": b"x"}, [(5, {b"": b"x"})])
 
 
 def test_a_multi_file_torrent_has_joined_paths() -> None:
     files = [{"length": 5, "path": [b"a"]}, {"length": 0, "path": [b"s", b"\xff"]}]
-    expected = Metainfo(b"x", None, True, (5, 0), (Variant(b"x", (b"a", b"s/\xff")),))
+    expected = Metainfo(None, True, {b"": b"x"}, [(5, {b"": b"a"}), (0, {b"": b"s/\xff"})])
     assert parse({"name": b"x", "files": files}) == expected
 
 
 def test_length_beats_files() -> None:
     metainfo = parse({"name": b"x", "length": 5, "files": [{"length": 1, "path": [b"a"]}]})
-    assert (metainfo.multi, metainfo.variants) == (False, (Variant(b"x", (b"x",)),))
+    assert (metainfo.multi, metainfo.files) == (False, [(5, {b"": b"x"})])
 
 
 def test_one_entry_in_files_is_a_multi_file_torrent() -> None:
@@ -225,7 +225,7 @@ def test_the_stub_of_a_magnet_is_no_torrent_yet(extra: dict[str, Any]) -> None:
 
 
 def test_a_magnet_with_its_metadata_is_a_torrent() -> None:
-    assert parse({"name": b"x", "length": 5}, rtorrent_meta_download={"start": 1}).name == b"x"
+    assert parse({"name": b"x", "length": 5}, rtorrent_meta_download={"start": 1}).names == {b"": b"x"}
 
 
 ENTRY = {"length": 1, "path": [b"a"]}
@@ -304,32 +304,29 @@ def entry(path: object = None, utf8: object = None, cp1251: object = None) -> di
 
 
 @pytest.mark.parametrize(
-    ("info", "variants"),
+    ("info", "names", "files"),
     [
-        pytest.param({"name.utf-8": b"x", "length": 1}, [(b"x", [b"x"])], id="the same name"),
-        pytest.param({"name.utf-8": b"u", "length": 1}, [(b"x", [b"x"]), (b"u", [b"u"])], id="another name"),
+        pytest.param({"name.utf-8": b"x", "length": 1}, {"utf-8": "x"}, [{"": "x", "utf-8": "x"}], id="the same name"),
+        pytest.param({"name.UTF-8": b"u", "length": 1}, {"utf-8": "u"}, [{"": "x", "utf-8": "u"}], id="another name"),
         *(
-            pytest.param({"name.utf-8": name, "length": 1}, [(b"x", [b"x"])], id=f"refused name {name!r}")
+            pytest.param({"name.utf-8": name, "length": 1}, {}, [{"": "x"}], id=f"refused name {name!r}")
             for name in (b"../evil", b"a/b", b"..", b".", b"\0", 1, [b"u"])
         ),
-        pytest.param({"files": [entry(path=[b"a"], utf8=[b"a"])]}, [(b"x", [b"a"])], id="the same path"),
         pytest.param(
-            {"files": [entry(path=[b"a"], utf8=[b"s", b"u"])]},
-            [(b"x", [b"a"]), (b"x", [b"s/u"])],
-            id="another path",
+            {"files": [entry(path=[b"a"], utf8=[b"s", b"u"])]}, {}, [{"": "a", "utf-8": "s/u"}], id="another path"
         ),
-        pytest.param(
-            {"name.utf-8": b"u", "files": [entry(path=[b"a"])]}, [(b"x", [b"a"]), (b"u", [b"a"])], id="only the name"
-        ),
+        pytest.param({"name.utf-8": b"u", "files": [entry(path=[b"a"])]}, {"utf-8": "u"}, [{"": "a"}], id="only name"),
         *(
-            pytest.param({"files": [entry(path=[b"a"], utf8=path)]}, [(b"x", [b"a"])], id=f"refused path {path!r}")
+            pytest.param({"files": [entry(path=[b"a"], utf8=path)]}, {}, [{"": "a"}], id=f"refused path {path!r}")
             for path in ([b".."], [b"a/b"], [], [b"a", b"\0"], b"a", [1])
         ),
-        pytest.param({"files": [entry(utf8=[b"u"])]}, [(b"x", [b"u"])], id="path.utf-8 without path"),
-        pytest.param({"files": [entry(path=b"a", utf8=[b"u"])]}, [(b"x", [b"u"])], id="path.utf-8 and path is no list"),
+        pytest.param({"files": [entry(utf8=[b"u"])]}, {}, [{"": "u", "utf-8": "u"}], id="path.utf-8 without path"),
+        pytest.param(
+            {"files": [entry(path=b"a", utf8=[b"u"])]}, {}, [{"": "u", "utf-8": "u"}], id="path.utf-8, path is no list"
+        ),
         pytest.param(
             {"files": [entry(path=[b"a"], utf8=[b"u"]), entry(path=[b"b"])]},
-            [(b"x", [b"a", b"b"]), (b"x", [b"u", b"b"])],
+            *({}, [{"": "a", "utf-8": "u"}, {"": "b"}]),
             id="not for every file",
         ),
         pytest.param(
@@ -337,15 +334,18 @@ def entry(path: object = None, utf8: object = None, cp1251: object = None) -> di
                 **{"name.utf-8": b"u", "name.cp1251": b"c"},
                 "files": [entry(path=[b"a"], utf8=[b"v"], cp1251=[b"d"])],
             },
-            [(b"x", [b"a"]), (b"u", [b"v"]), (b"c", [b"d"])],
+            *({"utf-8": "u", "cp1251": "c"}, [{"": "a", "utf-8": "v", "cp1251": "d"}]),
             id="two encodings",
         ),
     ],
 )
-def test_every_encoding_gives_a_variant(info: dict[str, Any], variants: list[tuple[bytes, list[bytes]]]) -> None:
-    found = parse({"name": b"x", **info}).variants
-    assert found[0] == Variant(variants[0][0], tuple(variants[0][1]))
-    assert sorted(found) == sorted(Variant(name, tuple(paths)) for name, paths in variants)
+def test_names_come_in_every_encoding(info: dict[str, Any], names: dict[str, str], files: list[dict[str, str]]) -> None:
+    def encoded(known: dict[str, str]) -> dict[bytes, bytes]:
+        return {key.encode(): value.encode() for key, value in known.items()}
+
+    metainfo = parse({"name": b"x", **info})
+    assert metainfo.names == {b"": b"x", **encoded(names)}
+    assert [paths for _, paths in metainfo.files] == list(map(encoded, files))
 
 
 def test_path_in_another_encoding_without_any_usable_is_refused() -> None:
@@ -552,7 +552,6 @@ def test_every_file_of_any_torrent_is_below_its_root(place: Path, info: dict[str
         assert file == os.path.normpath(file)
         assert file.startswith(root + b"/") or (file == root and root.endswith(b"/b"))  # a file as root, an empty path
     assert len(set(files)) == len(files)
-    assert len(metainfo.lengths) == len(metainfo.variants[0].paths)
 
 
 @PATIENT
@@ -744,7 +743,7 @@ FACTS = Facts(listed=frozenset([OTHER]), troubles={}, lock="running", paths=Fals
 def guarded(seen: Optional[bool] = True, **facts: Any) -> Optional[str]:
     """Return the first reason not to finish a torrent that rtorrent was seen to erase or not."""
     torrent = TORRENT._replace(seen=seen)
-    return next(filter(None, (guard(torrent, FACTS._replace(**facts)) for guard in rtwatch.GUARDS)), None)
+    return rtwatch.guard(torrent, FACTS._replace(**facts), False)
 
 
 @pytest.mark.parametrize("lock", ["running", "stale", "missing"])
@@ -754,7 +753,6 @@ def test_what_rtorrent_was_seen_to_erase_is_finished(lock: str) -> None:
 
 def test_what_has_a_session_file_is_held() -> None:
     assert guarded(listed=frozenset([HASH, OTHER]))
-    assert rtwatch.GUARDS[0](TORRENT, FACTS._replace(listed=frozenset([HASH])))  # the one that --force leaves
 
 
 @pytest.mark.parametrize("harmless", [True, False])
@@ -803,6 +801,22 @@ def test_a_lock_of_another_host_needs_a_path(paths: bool, held: bool) -> None:
         assert bool(guarded(seen, lock="elsewhere", paths=paths)) is held
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"troubles": {OTHER: Trouble(f"{OTHER}.torrent", "it is empty", False)}},
+        {"lock": "elsewhere"},
+        {"loaded": 0, "vanished": [1000.0] * 20},
+    ],
+    ids=["unreadable", "another host", "wipe"],
+)
+def test_only_its_own_session_files_withstand_force(facts: dict[str, Any]) -> None:
+    for seen in (True, False, None):
+        assert rtwatch.guard(TORRENT._replace(seen=seen), FACTS._replace(**facts), False)
+        assert rtwatch.guard(TORRENT._replace(seen=seen), FACTS._replace(**facts), True) is None
+        assert rtwatch.guard(TORRENT._replace(seen=seen), FACTS._replace(listed=[HASH], **facts), True)
+
+
 # the plan
 
 LATER = 4e9  # Unix time at which the tests' torrents vanish
@@ -824,10 +838,9 @@ def limits(root: Path, *paths: Path, **more: Any) -> Limits:
 
 def reason(file: ListedFile, where: Limits) -> Optional[str]:
     """Return why the plan keeps a file."""
-    (decision,) = rtwatch.plan_removal([file], where)
-    assert decision.file is file
-    assert (decision.reason is None) is (decision.rule is None)
-    return decision.reason
+    ((planned, why),) = rtwatch.plan_removal([file], where)
+    assert planned is file
+    return why
 
 
 @pytest.fixture
@@ -849,7 +862,7 @@ def test_a_torrents_own_file_goes(name: str, root: Path) -> None:
     assert reason(file, limits(root, device=file.info.st_dev, arrived=file.info.st_mtime)) is None
 
 
-OTHERS = ((OTHER, "other"), ("C" * 40, "third"))
+OTHERS = (f'{OTHER} "other"', f'{"C" * 40} "third"')
 
 
 @pytest.mark.parametrize(
@@ -960,17 +973,16 @@ def test_a_file_whose_directory_is_now_a_link_is_kept(root: Path) -> None:
     "facts", [{"length": 0}, {"perhaps": OTHERS[0]}, {"owners": OTHERS}], ids=["longer", "perhaps", "shared"]
 )
 def test_only_what_nothing_else_keeps_is_inherited(facts: dict[str, Any], root: Path) -> None:
-    (only,) = rtwatch.plan_removal([listed(root / "a", users=OTHERS)], limits(root))
-    (both,) = rtwatch.plan_removal([listed(root / "a", users=OTHERS, **facts)], limits(root))
-    assert only.rule is rtwatch.rule_linked
-    assert both.rule is not rtwatch.rule_linked
+    linked = f"used by a symlink in {OTHERS[0]}"
+    assert reason(listed(root / "a", users=OTHERS), limits(root)) == linked
+    assert reason(listed(root / "a", users=OTHERS, **facts), limits(root)) not in (None, linked)
 
 
 def test_every_file_is_decided_in_its_order(root: Path) -> None:
     files = [listed(root / "s" / "b"), listed(root / "a", owners=OTHERS), listed(root / "c")]
     plan = rtwatch.plan_removal(files, limits(root))
-    assert [decision.file for decision in plan] == files
-    assert [decision.reason is None for decision in plan] == [True, False, False]
+    assert [file for file, _ in plan] == files
+    assert [why is None for _, why in plan] == [True, False, False]
     assert rtwatch.plan_removal([], limits(root)) == []
 
 

@@ -31,7 +31,7 @@ def printed_reasons() -> list[str]:
     """Return the texts of all reasons in the program, with `*` for what differs."""
     reasons = [rtwatch.PRESENT, rtwatch.HOOK_FAILED, rtwatch.WIPE, rtwatch.GONE]
     for name, function in inspect.getmembers(rtwatch, inspect.isfunction):
-        if re.match("(guard|rule)_", name):
+        if re.match("guard$|rule_", name):
             nodes = list(ast.walk(ast.parse(inspect.getsource(function))))
             texts = [node for node in nodes if isinstance(node, ast.JoinedStr)]
             parts = {id(part) for text in texts for part in ast.walk(text)}
