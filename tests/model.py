@@ -195,6 +195,7 @@ class Gone:
     seen: Seen
     deadline: float  # nothing may be removed before this time
     aged: bool = False  # times were set back, which nobody can do with a ctime
+    noted: float = 0  # when rtwatch had certainly met it
     settled: float = 0  # what a start found held is looked at again by this time
     wiped: bool = False  # held as a wipe, which it stays
     ambiguous: bool = False  # the evidence or the row may have been lost
@@ -326,6 +327,7 @@ class World:
         self.reread: set[str] = set()
         self.quietly: set[str] = set()
         self.unsure: set[str] = set()
+        self.ending = False  # rtorrent ends in this step
         self.begun = 0.0
         self.steps = 0  # since rtwatch started
         self.tolerated: set[str] = set()  # rtwatch may have met them or not
@@ -567,6 +569,7 @@ class World:
         self.reread.clear()
         self.quietly.clear()
         self.unsure.clear()
+        self.ending = False
         self.begun = time.time()
         yield
         self.counts[f"step {name.split()[0]}"] += 1
@@ -574,6 +577,8 @@ class World:
             self.learn()
             self.note_history()
             self.sync()
+            for gone in self.gone.values():
+                gone.noted = gone.noted or time.time()
             if any(gone.held for gone in self.gone.values()):
                 self.sync()  # what is looked at again is worked in the pass after the one that mended the last trouble
             if any(gone.held is None and gone.deadline < time.time() for gone in self.gone.values()):
@@ -765,6 +770,9 @@ class World:
                 continue
             if row is None or row[0] is not None:
                 raise self.violation(f"{hash} {known.called} is there, and its row is {row}")
+            if self.ending and known.root is None and row[2] != "None":  # it was read before rtorrent had ended
+                known.root = self.resolve(known.directory, True)
+                self.place(known)
             if known.uncertain or self.blurred:
                 known.inherited = set(map(Path, row[4]))
                 known.uncertain = False
@@ -892,6 +900,7 @@ class World:
             gone.aged = True
             gone.before -= back
             gone.after -= back
+            gone.noted -= back
         for known in self.others():
             known.arrived -= back
         for hash, saved in self.read_session().items():
@@ -1061,7 +1070,7 @@ class World:
             return "longer"
         sibling = any(other.inode == entry.inode for place, other in self.lost.items() if place != path)
         changed = entry.mtime if entry.links > 1 or sibling or gone.aged else max(entry.mtime, entry.changed)
-        if changed / 1e9 > gone.after + NEAR:
+        if gone.noted and changed / 1e9 > gone.noted:
             return "modified"
         if not gone.known.counted and entry.mtime / 1e9 < gone.known.arrived - NEAR:
             return "older"
@@ -1077,7 +1086,7 @@ class World:
         if not (known.called[1].casefold() == gone.known.called[1].casefold() or known.largest == path.name.casefold()):
             return False
         written = self.session.file(hash, "R").stat().st_mtime if self.session.file(hash, "R").exists() else 0
-        if written > gone.before - NEAR:
+        if written >= gone.before:
             return False
         for tail, length, number in known.tails:
             if str(path).casefold().endswith(tail) and is_short(known.places[number], length):

@@ -14,6 +14,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -64,7 +65,9 @@ class Life(RuleBasedStateMachine):
         trash=st.sampled_from(["", "", "", "here", "elsewhere"]),
         paths=st.sampled_from(["", "", "", "all", "d0"]),
         lock=st.sampled_from(["", "", "", "", "elsewhere", "none"]),
-        troubles=st.sampled_from(["", "", "", "", "session", "disk", "hook", "rtorrent", "session disk hook rtorrent"]),
+        troubles=st.sampled_from(
+            ["", "", "", "session", "session", "disk", "hook", "rtorrent", "session disk hook rtorrent"]
+        ),
     )
     def begin(self, version: str, trash: str, paths: str, lock: str, troubles: str) -> None:
         """Start both programs; `troubles` are the kinds of misfortune that the example knows."""
@@ -386,10 +389,12 @@ class Life(RuleBasedStateMachine):
 
     @rule(
         pick=PICK,
-        how=st.sampled_from(["append", "append", "delete", "directory", "pipe", "away", "reroute", "reroute", "old"]),
+        how=st.sampled_from(
+            ["append", "append", "delete", "directory", "pipe", "away", "away", "reroute", "old", "late", "late"]
+        ),
     )
     def spoil(self, pick: int, how: str) -> None:
-        """Change a file or directory of a torrent by hand, and then erase it."""
+        """Change a file or directory of a torrent by hand, and then erase it, or the other way round ("late")."""
         if not self.has_torrents():
             return
         torrent, world = self.loaded(pick), self.world
@@ -430,6 +435,12 @@ class Life(RuleBasedStateMachine):
                 elif how == "pipe":
                     os.mkfifo(path)
             self.erase_now(torrent)
+        if how == "late" and path in world.disk and stat.S_ISREG(world.disk[path].mode):
+            with world.step("late"):
+                time.sleep(0.005)  # the clocks of files are coarse
+                world.touched |= world.same_inode(path)
+                with suppress(FileNotFoundError):  # it was late indeed
+                    os.utime(path)
 
     @rule(pick=PICK, number=NAMED, gone=st.booleans())
     def point_at(self, pick: int, number: int, gone: bool) -> None:
@@ -514,6 +525,7 @@ class Life(RuleBasedStateMachine):
             return
         path = files[pick % len(files)]
         with world.step(f"handle_file {path.relative_to(world.dl)} {how}"):
+            time.sleep(0.005 if vanished and how in ("append", "touch", "swap") else 0)  # clocks of files are coarse
             if not os.path.lexists(path):
                 return
             if how in ("append", "touch"):
@@ -668,6 +680,7 @@ class Life(RuleBasedStateMachine):
         if not self.runs_rtorrent():
             return
         with self.world.step(f"end_rtorrent {orderly}"):
+            self.world.ending = True
             if orderly and self.session.lock.exists():
                 self.session.shutdown()
             else:
