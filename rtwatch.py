@@ -39,6 +39,7 @@ import stat
 import sys
 import time
 import traceback
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
@@ -156,7 +157,7 @@ class Facts(NamedTuple):
     lock: str
     paths: bool  # whether a PATH was given
     loaded: int  # torrents
-    vanished: Sequence[float]  # Unix times of those that no other guard holds
+    vanished: Sequence[float]  # Unix times of those that no other guard holds, in order
 
 
 class ListedFile(NamedTuple):
@@ -349,7 +350,7 @@ def parse_metainfo(data: bytes) -> Optional[Metainfo]:
         raise Refused("it has no info dictionary")
     if info.get(b"meta_download") == 1:
         return None
-    names = parse_paths(info, b"name", lambda name: [name])
+    names = parse_paths(info, b"name")
     multi = b"length" not in info
     entries = info.get(b"files") if multi else [info]
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -357,23 +358,26 @@ def parse_metainfo(data: bytes) -> Optional[Metainfo]:
     lengths = [entry.get(b"length") for entry in entries]
     if not all(isinstance(length, int) and length >= 0 for length in lengths):
         raise Unreadable("a file's length is no number")
-    paths = [parse_paths(entry, b"path", lambda path: path) for entry in entries] if multi else [names]
+    paths = [parse_paths(entry, b"path") for entry in entries] if multi else [names]
     return Metainfo(parse_tracker(torrent), multi, names, list(zip(lengths, paths)))
 
 
-def parse_paths(entry: dict[bytes, Any], key: bytes, split: Callable[[Any], object]) -> dict[bytes, bytes]:
+def parse_paths(entry: dict[bytes, Any], key: bytes) -> dict[bytes, bytes]:
     """Return the path at `key` as b"", and those at `key.ENC` by ENC in lower case; raise Unreadable.
 
     rtorrent 0.9.8 uses the latter after `encoding.add = ENC`, 0.16 never does. Those that fail the checks are ignored.
     """
-    paths = {}
-    others = [other for other in entry if other.startswith(key + b".")]
+    own = entry.get(key) if key == b"path" else [entry.get(key)]
+    prefix = key + b"."
+    others = [other for other in entry if other.startswith(prefix)]
+    if not others:
+        return {b"": join_path(own)}
     if len(others) > MAX_ENCODINGS:
         raise Unreadable("it names a file in too many encodings")
+    paths = {}
     for other in others:
         with suppress(Unreadable):
-            paths[other[len(key) + 1 :].lower()] = join_path(split(entry[other]))
-    own = split(entry.get(key))
+            paths[other[len(prefix) :].lower()] = join_path(entry[other] if key == b"path" else [entry[other]])
     return {b"": join_path(own) if isinstance(own, list) or not paths else next(iter(paths.values())), **paths}
 
 
@@ -435,38 +439,38 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
 
     @cache
     def resolve(parent: bytes) -> bytes:
-        """Return the real path of a directory below the root; what does not exist stays as it is."""
-        if not parent:
-            return root
-        above, _, name = parent.rpartition(b"/")
-        path = os.path.join(resolve(above), name)
-        return os.path.realpath(path) if os.path.islink(path) else path
+        """Return the real path of a directory below the root, "/" at its end; what does not exist stays as it is."""
+        path = root
+        if parent:
+            above, _, name = parent.rpartition(b"/")
+            path = resolve(above) + name
+            path = os.path.realpath(path) if os.path.islink(path) else path
+        return path.rstrip(b"/") + b"/"
 
-    def place(path: bytes) -> Optional[bytes]:
-        """Return the canonical path of one file, None when it is no file to the rtorrent that wrote here."""
+    def place(path: bytes) -> list[bytes]:
+        """Return the canonical path of one file; nothing when it is no file to the rtorrent that wrote here."""
         parent, _, name = path.rstrip(b"/").rpartition(b"/")
-        file = os.path.join(resolve(parent), name) if name else root
-        if len(file) > PATH_MAX:
-            return None
-        return file if path[-1:] not in (b"", b"/") or is_data(look_at(os.fsdecode(file))[0]) else None
+        file = resolve(parent) + name if name else root
+        known = (name and not path.endswith(b"/")) or is_data(look_at(os.fsdecode(file))[0])
+        return [file] if known and len(file) <= PATH_MAX else []
 
     last = os.path.basename(directory.rstrip(b"/"))
     own = metainfo.names[b""]
     files: list[bytes] = []
     for _, paths in metainfo.files:
-        places = {encoding: file for encoding, path in paths.items() if (file := place(path)) is not None}
-        likely = every = list(dict.fromkeys(places.values()))
+        every = [file for path in dict.fromkeys(paths.values()) for file in place(path)]
         if len(every) > 1:  # rtorrent chooses the encoding for each name by itself
-            if metainfo.multi:
-                likely = [file for key, file in places.items() if metainfo.names.get(key, own) == last] or every
-            likely = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
-        files += likely
-    return [file for file in dict.fromkeys(files) if not file.startswith(session + b"/")]
+            told = [path for key, path in paths.items() if metainfo.multi and metainfo.names.get(key, own) == last]
+            likely = [file for path in told for file in place(path)] or every
+            every = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
+        files += every
+    inside = session + b"/"
+    return [file for file in dict.fromkeys(files) if not file.startswith(inside)]
 
 
 def is_below(path: Path, directory: Path) -> bool:
     """Tell whether `path` lies below `directory`; both are canonical."""
-    return str(path).startswith(os.path.join(directory, "")) and path != directory
+    return str(path).startswith(f"{directory}/" if directory.name else "/") and path != directory
 
 
 def text(name: bytes) -> str:
@@ -580,7 +584,7 @@ def find_links(files: Iterable[bytes]) -> set[bytes]:
     """
     by_parent: dict[bytes, list[bytes]] = {}
     for file in files:
-        by_parent.setdefault(os.path.dirname(file), []).append(file)
+        by_parent.setdefault(file.rpartition(b"/")[0] or b"/", []).append(file)
     links: list[bytes] = []
     for parent, listed in by_parent.items():
         if len(listed) <= 8:
@@ -800,6 +804,8 @@ def was_erased(names: Sequence[str], hash: str, had_resume: bool) -> Optional[bo
 
 def guard(torrent: Torrent, facts: Facts, forced: bool) -> Optional[str]:
     """Return why a vanished torrent cannot be finished now, None when nothing speaks against it."""
+    if torrent.held == WIPE and not forced:
+        return WIPE  # it remains one when the session grows again
     if torrent.hash in facts.listed:
         return PRESENT
     if forced:
@@ -810,12 +816,13 @@ def guard(torrent: Torrent, facts: Facts, forced: bool) -> Optional[str]:
         return f"rtorrent may have loaded what cannot be read here: {harmful.name}, {harmful.reason}"
     # the erase was seen; where events were lost, rtorrent runs at least
     if torrent.seen == 0:
-        return "its session files went, but rtorrent was not seen to erase it"
+        return "rtorrent was not seen to erase it, or another one within the same minute"
     if torrent.seen is None and facts.lock not in ("running", "elsewhere"):
         return f"nobody knows who deleted its session files, and rtorrent.lock is {facts.lock}"
-    # seen: not the whole of more than ten; else not more than half, nor the last one; a wipe remains one
-    group = sum(abs(when - (torrent.vanished or 0)) <= MINUTE for when in facts.vanished)
-    if torrent.held == WIPE or (facts.loaded == 0 and group > 10 if torrent.seen else group > facts.loaded):
+    # seen: not the whole of more than ten; else not more than half, nor the last one
+    when = torrent.vanished or 0
+    group = bisect_right(facts.vanished, when + MINUTE) - bisect_left(facts.vanished, when - MINUTE)
+    if facts.loaded == 0 and group > 10 if torrent.seen else group > facts.loaded:
         return WIPE
     # rtorrent in a container or on another machine may see other paths
     return "rtorrent.lock names another host; name a PATH" if facts.lock == "elsewhere" and not facts.paths else None
@@ -1133,8 +1140,12 @@ class Removal:
             what = "where its files are is not known" if self.torrent.root is None else f"leaves {total}"
             say(logging.INFO, "erased", name, what)
             return
-        where = [f"to {self.trash}"] if self.trash else []
-        say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
+        if self.removed:
+            say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed))
+        else:
+            say(logging.INFO, "erased", name, f"none of {total} to remove")
+        if self.trash:
+            say(logging.DEBUG, "  trash", str(self.trash))
         gone = [*map(str, self.removed), *(f"{path}/" for path, reason in self.directories.items() if not reason)]
         for line in gone:
             say(logging.DEBUG, f"  {self.verb}", line)
@@ -1187,7 +1198,9 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
 # ---- The watch: handlers, one per queue ------------------------------------------------------------------------------
 
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
-OWN_QUEUES = ("lost", "unlinked", "saved", "unknown", "erased")  # in the order of work
+OWN_QUEUES = ("lost", "unlinked", "added", "saved", "unknown", "erased")  # in the order of work
+NEWS = OWN_QUEUES[:4]  # what events bring
+PASS = 20  # items of one queue: four thousandths of a second while rtorrent saves everything
 MISSING = "it is missing"
 ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
@@ -1223,7 +1236,7 @@ class Watch:
     def __init__(self, con: Con, inot: WatchedINotify, args: Args) -> None:
         self.con, self.inot, self.args = con, inot, args
         self.hooks: dict[str, Callable[..., object]] = {}
-        own = self.on_lost, self.on_unlinked, self.on_saved, self.on_unknown, self.on_erased
+        own = self.on_lost, self.on_unlinked, self.on_saved, self.on_saved, self.on_unknown, self.on_erased
         self.qfuncs: dict[str, QueueFunction] = dict(zip(OWN_QUEUES, own))
         self.queues: Queues = OrderedDict((name, deque()) for name in (*OWN_QUEUES, "complete"))
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
@@ -1275,9 +1288,13 @@ class Watch:
         return True
 
     def note_saved(self, path: Path) -> None:
-        """Queue a session file that was renamed into place; what of its torrent went before tells nothing now."""
+        """Queue a session file that was renamed into place; what of its torrent went before tells nothing now.
+
+        T is renamed when a torrent is added, not at a periodic save; the rest of what is added may follow it.
+        """
         self.deleted = tuple(("", 0.0) if name[:40] == path.name[:40] else (name, when) for name, when in self.deleted)
-        self.queues["saved"].append(path)
+        new = path.name[40:] in (".torrent", ".torrent.new") or path.name[:40] in self.troubles
+        self.queues["added" if new else "saved"].append(path)
 
     def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Bring the rows of one torrent up to date with its session files, when they are complete and readable."""
@@ -1346,21 +1363,22 @@ class Watch:
     def find_trouble(self, source: Path, error: Exception, in_place: bool) -> Optional[Trouble]:
         """Return what is wrong with a torrent when one of its session files cannot be used, None if nothing is.
 
-        R without T is nothing when its torrent is known `in_place`, or when it is older than rtorrent.lock: rtorrent
-        does not load it. T without R is nothing when it is a stub. T that rtorrent refused, too, when it started is
-        harmless; it has saved nothing for it since then.
+        A stub uses no files. R without T is nothing when its torrent is known `in_place`, or when it is older than
+        rtorrent.lock: rtorrent does not load it. T that rtorrent refused, too, when it started is harmless; it has
+        saved nothing for it since then.
         """
         t_path = self.t_path(source.name[:40])
         r_path, l_path = (t_path.with_suffix(f".torrent.{ext}") for ext in ("rtorrent", "libtorrent_resume"))
+        try:
+            if parse_metainfo(read_session_file(t_path)) is None:
+                return None
+        except FileNotFoundError:
+            if in_place or self.is_older_than_lock(r_path):
+                return None
+        except (Unreadable, OSError) as worse:
+            source, error = t_path, worse
         if isinstance(error, FileNotFoundError):
-            try:
-                stub = parse_metainfo(read_session_file(t_path)) is None
-                return None if stub else Trouble(source.name, MISSING, False)
-            except FileNotFoundError:
-                nothing = in_place or self.is_older_than_lock(r_path)
-                return None if nothing else Trouble(source.name, MISSING, False)
-            except (Unreadable, OSError) as worse:
-                source, error = t_path, worse
+            return Trouble(source.name, MISSING, False)
         refused = isinstance(error, Refused) and source == t_path
         harmless = refused and all(map(self.is_older_than_lock, (t_path, r_path, l_path)))
         return Trouble(source.name, str(error), harmless)
@@ -1492,7 +1510,7 @@ class Watch:
         query(self.con, "DELETE FROM torrent_data WHERE hash = ?", hash)  # and all of its rows
         self.con.commit()
         del self.removals[hash]
-        self.finished = [when for when in (*self.finished, torrent.vanished or 0) if when > time.time() - 2 * MINUTE]
+        self.finished.append(torrent.vanished or 0)
         self.freed += 0 if self.args.trash else removal.freed
         removal.report()
         erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
@@ -1550,12 +1568,12 @@ class Watch:
 
     def look(self) -> Facts:
         """Work what the inotify queue brings until it is empty, compare, and return what the guards need to know."""
-        waiting = [item for _, name, item in self.due.values() if name in OWN_QUEUES[:3]]
+        waiting = [item for _, name, item in self.due.values() if name in NEWS]
         if waiting:  # the rows are not true without them
             raise OSError(f"{waiting[0]} could not be worked yet")
         listing = None
         while self.take_events() or listing is None:  # so that no event explains what the listing shows
-            for name in OWN_QUEUES[:3]:
+            for name in NEWS:
                 while self.queues[name] and not self.stopping:
                     self.work_item(name)
             listing, missing = self.compare(every=False)
@@ -1567,7 +1585,8 @@ class Watch:
             update_links(self.con, hash)
         loaded = len(find_hashes(self.con, "vanished IS NULL")) - len(self.absent)
         sql = "SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL AND (held IS NULL OR seen IS NOT 0)"
-        vanished = [row[0] for row in query(self.con, sql)] + self.finished
+        self.finished = [when for when in self.finished if when > time.time() - 2 * MINUTE]
+        vanished = sorted([*(row[0] for row in query(self.con, sql)), *self.finished])
         lock = read_lock(self.args.session).state
         self.con.commit()
         self.facts = Facts(listing, dict(self.troubles), lock, bool(self.args.paths), loaded, vanished)
@@ -1584,10 +1603,12 @@ class Watch:
         listing, missing = self.compare(every=True)
         if not self.stopping:
             self.drop_missing(missing, sum("T" in letters for letters in listing.values()))
-            for hash in find_hashes(self.con, "vanished IS NOT NULL"):
+            waiting: list[str] = []
+            for hash, reason, name in query(self.con, f"SELECT hash, held, name {KNOWN} WHERE vanished IS NOT NULL"):
                 self.call_later(hash, self.args.grace, "erased", self.t_path(hash))
-            for reason, name in query(self.con, f"SELECT held, name {KNOWN} WHERE held IS NOT NULL ORDER BY name"):
-                self.held.setdefault(reason, []).append(name)
+                (self.held.setdefault(reason, []) if reason else waiting).append(name)
+            if waiting and not self.args.catch_up:
+                say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
             self.on_unknown(self.con, self.args.session, self.args, self.queues)
             self.level = logging.INFO
         self.con.commit()
@@ -1640,7 +1661,7 @@ class Watch:
         """Dispatch what the inotify queue holds, without waiting; tell whether rtwatch has to work any of it."""
         for event in self.inot.read(timeout=0):
             self.dispatch(event.wd, event.mask, event.name)
-        news = any(self.queues[name] for name in OWN_QUEUES[:3])
+        news = any(self.queues[name] for name in NEWS)
         if news:
             self.facts = None
         return news
@@ -1683,10 +1704,10 @@ class Watch:
         return min(max(0.0, min(times) - time.monotonic()) * 1000 + 1, 1e9) if times else None  # poll takes an int
 
     def work(self) -> None:
-        """Make one pass: at most fifty items of each queue, of those that stand in it now."""
+        """Make one pass: some items of each queue, of those that stand in it now."""
         self.facts = None
-        for name, queue in list(self.queues.items()):
-            for _ in range(min(50, len(queue))):
+        for name, queue, number in [(name, queue, min(PASS, len(queue))) for name, queue in self.queues.items()]:
+            for _ in range(number):
                 if queue and not self.stopping and self.queues.get(name) is queue:  # a hook may have taken it away
                     self.work_item(name)
         if not self.queues["erased"]:

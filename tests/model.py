@@ -94,7 +94,7 @@ KEEPS = {
 HOLDS = {
     "present": r"session files of it are there",
     "trouble": r"rtorrent may have loaded what cannot be read here: (\S+), (.*)",
-    "unseen": r"its session files went, but rtorrent was not seen to erase it",
+    "unseen": r"rtorrent was not seen to erase it, or another one within the same minute",
     "unknown": r"nobody knows who deleted its session files, and rtorrent.lock is (\w+)",
     "wipe": r"so many at once look like a wiped session, not like erased torrents",
     "host": r"rtorrent.lock names another host; name a PATH",
@@ -745,7 +745,7 @@ class World:
             if not match:
                 continue
             verb, what = match[1].rstrip(), match[2]
-            if verb in ("removed", "trashed"):
+            if verb in ("erased", "removed", "trashed"):
                 self.block = {}
             elif verb == "  kept":
                 summary = SUMMARY.match(what)

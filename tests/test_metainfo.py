@@ -787,12 +787,12 @@ def test_what_nobody_saw_needs_a_running_rtorrent(lock: str, held: bool) -> None
     ],
 )
 def test_a_wipe_is_held(seen: Optional[bool], group: int, loaded: int, held: bool) -> None:
-    assert bool(guarded(seen, loaded=loaded, vanished=[1000.0 + number % 60 for number in range(group)])) is held
+    assert bool(guarded(seen, loaded=loaded, vanished=sorted(1000.0 + number % 60 for number in range(group)))) is held
 
 
 def test_only_what_vanished_within_a_minute_counts_as_a_wipe() -> None:
-    assert guarded(None, loaded=2, vanished=[1000.0, 940.0, 1060.0])
-    assert guarded(None, loaded=2, vanished=[1000.0, 939.0, 1061.0, 0.0]) is None
+    assert guarded(None, loaded=2, vanished=[940.0, 1000.0, 1060.0])
+    assert guarded(None, loaded=2, vanished=[0.0, 939.0, 1000.0, 1061.0]) is None
 
 
 @pytest.mark.parametrize(("paths", "held"), [(False, True), (True, False)], ids=["no PATH", "PATH"])
