@@ -488,7 +488,7 @@ def fold(name: bytes) -> str:
 GONE = "already gone"
 
 
-def read_session_file(path: Path) -> bytes:
+def read_session_file(path: str | Path) -> bytes:
     """Read a session file; raise Unreadable (no regular file, too big, no permission), FileNotFoundError or OSError."""
     try:
         with open(path, "rb", 0, opener=lambda name, mode: os.open(name, mode | os.O_NONBLOCK)) as file:
@@ -1301,17 +1301,16 @@ class Watch:
         if not SESSION_NAME.fullmatch(path.name) or path.parent != args.session:
             return
         hash = path.name[:40]
-        t_path = self.t_path(hash)
-        source = t_path.with_suffix(".torrent.rtorrent")
+        source = f"{hash}.torrent.rtorrent"
         torrent, resume = find_torrent(con, hash), None
         try:
-            data = read_session_file(source)
+            data = read_session_file(f"{args.session}/{source}")
             resume = parse_resume(data)
             if torrent and torrent.vanished is None:
                 self.follow(torrent, resume, data)
             else:
-                source = t_path
-                loaded = read_loaded(t_path, data, resume)
+                source = f"{hash}.torrent"
+                loaded = read_loaded(self.t_path(hash), data, resume)
                 if loaded:
                     self.enter(torrent, loaded)
             self.note_trouble(hash, None)
@@ -1360,14 +1359,14 @@ class Watch:
         if root is None:
             self.call_later("unknown", 0, "unknown", self.args.session)
 
-    def find_trouble(self, source: Path, error: Exception, in_place: bool) -> Optional[Trouble]:
-        """Return what is wrong with a torrent when one of its session files cannot be used, None if nothing is.
+    def find_trouble(self, source: str, error: Exception, in_place: bool) -> Optional[Trouble]:
+        """Return what is wrong with a torrent whose session file `source` cannot be used, None if nothing is.
 
         A stub uses no files. R without T is nothing when its torrent is known `in_place`, or when it is older than
         rtorrent.lock: rtorrent does not load it. T that rtorrent refused, too, when it started is harmless; it has
         saved nothing for it since then.
         """
-        t_path = self.t_path(source.name[:40])
+        t_path = self.t_path(source[:40])
         r_path, l_path = (t_path.with_suffix(f".torrent.{ext}") for ext in ("rtorrent", "libtorrent_resume"))
         try:
             if parse_metainfo(read_session_file(t_path)) is None:
@@ -1376,12 +1375,12 @@ class Watch:
             if in_place or self.is_older_than_lock(r_path):
                 return None
         except (Unreadable, OSError) as worse:
-            source, error = t_path, worse
+            source, error = t_path.name, worse
         if isinstance(error, FileNotFoundError):
-            return Trouble(source.name, MISSING, False)
-        refused = isinstance(error, Refused) and source == t_path
+            return Trouble(source, MISSING, False)
+        refused = isinstance(error, Refused) and source == t_path.name
         harmless = refused and all(map(self.is_older_than_lock, (t_path, r_path, l_path)))
-        return Trouble(source.name, str(error), harmless)
+        return Trouble(source, str(error), harmless)
 
     def is_older_than_lock(self, path: Path) -> bool:
         """Tell whether a session file, if it is there, is as the running rtorrent found it when it started."""
@@ -1807,9 +1806,9 @@ class Watch:
         """Tell the service manager how things stand, after each change."""
         if "NOTIFY_SOCKET" in os.environ and self.told != self.con.total_changes:
             self.told = self.con.total_changes
-            sql = "SELECT count(*), count(vanished), count(held) FROM rtwatch_torrent"
+            sql = "SELECT count(*), count(vanished), count(held) FROM rtwatch_torrent"  # what is held is vanished
             torrents, vanished, held = query(self.con, sql).fetchone()
-            known = f"{count(torrents, 'torrent')}, {vanished} vanished, {held} held"
+            known = f"{count(torrents, 'torrent')}, {vanished - held} vanished, {held} held"
             notify(f"STATUS={known}, {human_size(self.freed)} freed")
 
     def is_done(self) -> bool:

@@ -273,7 +273,7 @@ def test_a_deleted_session_directory_costs_no_data(
     session.path.mkdir(exist_ok=True)
     session.start()
     again = launcher.start(*SHORT, *launcher.hooks)
-    wait_all_held(again, number, "its session files went")
+    wait_all_held(again, number, "rtorrent was not seen to erase it")
     assert commanded(again)[:3] == ["--once", "--force", "-r"]
     pass_by(again, session, downloads)
     again.stop()

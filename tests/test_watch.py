@@ -807,5 +807,5 @@ def test_deletions_before_a_save_are_no_evidence(session: Session, launcher: Lau
     session.file(torrent).unlink()
     session.file(torrent, "R").unlink()
     session.file(torrent, "L").unlink()
-    program.wait_line(r"held\s.*pack: its session files went")
+    program.wait_line(r"held\s.*pack: rtorrent was not seen to erase it")
     assert all(path.exists() for path in paths)

@@ -1,0 +1,194 @@
+"""Installing: what README.md tells people to type does what it says, and the packages hold what they should.
+
+The fresh Debian takes two minutes, as root, where debootstrap is installed and reaches a mirror: only
+RTWATCH_PROFILE=nightly makes it. Mirror, package index, proxies and certificates are those of the machine at hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from program import PROJECT, Argument
+from session import Session
+from torrents import single
+
+import rtwatch
+
+pytestmark = pytest.mark.xdist_group("install")  # one fresh system, one build
+NIGHTLY = pytest.mark.skipif(os.environ.get("RTWATCH_PROFILE") != "nightly", reason="in the nightly profile only")
+PATIENCE = 900.0  # seconds until a command is taken to hang
+LITTER = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist")
+OF_THE_MACHINE = r"(?i)PIP_(CERT|PROXY|(EXTRA_)?INDEX_URL|TRUSTED_HOST)|SSL_CERT_FILE|\w+_CA_BUNDLE|\w+_PROXY"
+VERSION = f"rtwatch {rtwatch.__version__}, Python "
+
+# The shell is the first process of its own namespaces: whatever it started or mounted ends with it.
+UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c")
+ENTER = 'mount -t proc proc "$0/proc" && chroot --userspec=user:user "$0" bash -c "cd ~/rtwatch && $1"; exit $?'
+
+
+def readme_commands() -> list[str]:
+    """Return the commands under Install in README.md."""
+    install = (PROJECT / "README.md").read_text("utf-8").split("\n## Install\n")[1].split("\n## ")[0]
+    return re.findall(r"^```sh\n(.+)\n```$", install, re.M)
+
+
+def run(*command: Argument, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def read_output(*command: Argument, env: dict[str, str] | None = None) -> str:
+    """Run a command that must succeed; return what it writes to standard output."""
+    result = run(*command, env=env)
+    assert result.returncode == 0, f"{command}:\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def take_over_settings(root: Path) -> dict[str, str]:
+    """Give a system this machine's name server, proxies, certificates and settings of pip; return its environment."""
+    shutil.copy("/etc/resolv.conf", root / "etc")
+    (root / "etc/hosts").write_text(f"127.0.0.1 localhost {os.uname().nodename}\n")  # sudo looks for it
+    settings = read_output("apt-config", "dump", "Acquire").splitlines(keepends=True)
+    (root / "etc/apt/apt.conf.d/99machine").write_text("".join(line for line in settings if "::Proxy " in line))
+    if os.path.exists("/etc/pip.conf"):
+        shutil.copy("/etc/pip.conf", root / "etc")
+    env = {"HOME": "/home/user", "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+    env.update({name: text for name, text in os.environ.items() if re.fullmatch(OF_THE_MACHINE, name)})
+    for name, file in env.items():
+        if os.path.isfile(file):  # its path here is no place for it: installing ca-certificates writes there
+            shutil.copy(file, root / "etc" / name)
+            env[name] = f"/etc/{name}"
+    return env
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give the root of the current Debian stable, with a user who may use sudo and the project in ~/rtwatch."""
+    missing = [tool for tool in ("debootstrap", "apt-get", "unshare") if not shutil.which(tool)]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"a fresh system needs root and debootstrap; missing: {missing or 'root'}")
+    uris = read_output("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages").split()
+    mirrors = [uri for uri in uris if uri.startswith("http") and uri.rstrip("/").endswith("/debian")]
+    root = tmp_path_factory.mktemp("fresh") / "root"
+    try:
+        line = ("debootstrap", "--variant=minbase", "--include=sudo", "stable", str(root), *mirrors[:1])
+        made = run(*UNSHARE, '"$0" "$@"; exit $?', *line)
+        if made.returncode:
+            pytest.skip(f"debootstrap makes no fresh system here: {(made.stdout + made.stderr)[-300:]}")
+        read_output("chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", "user")
+        (root / "etc/sudoers.d/user").write_text("user ALL=(ALL) NOPASSWD: ALL\n")
+        shutil.copytree(PROJECT, root / "home/user/rtwatch", ignore=shutil.ignore_patterns(*LITTER))
+        read_output("chroot", root, "chown", "-R", "user:user", "/home/user")
+        yield root
+    finally:
+        shutil.rmtree(root.parent)  # pytest would keep the last three
+
+
+@contextmanager
+def typed(root: Path, command: str) -> Iterator[subprocess.Popen[str]]:
+    """Let the user type a command in the project's directory; end what is left of it."""
+    line = (*UNSHARE, ENTER, str(root), command)
+    env, out = take_over_settings(root), subprocess.PIPE
+    process = subprocess.Popen(line, env=env, stdout=out, stderr=subprocess.STDOUT, encoding="utf-8")
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.start()
+    try:
+        yield process
+    finally:
+        timer.cancel()
+        process.kill()
+        process.communicate()
+
+
+def wait_line(process: subprocess.Popen[str], regex: str) -> None:
+    """Read what is said up to the line that matches."""
+    said = []
+    for line in process.stdout or ():
+        said.append(line)
+        if re.search(regex, line):
+            return
+    raise AssertionError(f"no line matches {regex!r}; exit status {process.wait()}; output:\n{''.join(said)}")
+
+
+@NIGHTLY
+def test_the_first_command_installs_rtwatch_and_runs_it(system: Path) -> None:
+    torrent, session = single("film"), Session(system / "home/user/.session")
+    session.add(torrent, "/home/user/downloads")
+    (file,) = torrent.write(system / "home/user/downloads")
+    session.finish(torrent)
+    session.save(torrent)
+    with typed(system, f"{readme_commands()[0]} --grace 0.5") as process:
+        wait_line(process, r" watching +~/\.session, would remove files, 1 torrent, 1 file, ")
+        session.erase(torrent)
+        wait_line(process, r" would remove film\.bin, 1 of 1 file, ")
+    assert file.exists()
+
+
+@NIGHTLY
+def test_the_second_command_sets_up_all_tests(system: Path) -> None:
+    with typed(system, f"{readme_commands()[1]} --collect-only -q") as process:
+        wait_line(process, r"^\d+ tests collected in ")
+        assert process.wait() == 0
+
+
+def at_home(home: Path) -> dict[str, str]:
+    """Return our environment with another home, where only the settings are our own."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith(("PIPX_", "PYTHON", "UV_", "XDG_"))}
+    settings = os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))
+    return {**env, "HOME": str(home), "XDG_CONFIG_HOME": settings, "UV_PYTHON": sys.executable}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a home with pip, pipx and uv in tools/bin, a copy of the project in source and its packages in dist."""
+    home = tmp_path_factory.mktemp("home")
+    read_output(sys.executable, "-m", "venv", home / "tools")
+    pip = (home / "tools/bin/pip", "-q", "install", "--retries=1")
+    installed = run(*pip, "--upgrade", "pip", "build", "pipx", "uv", env=at_home(home))
+    if installed.returncode:
+        pytest.skip(f"the package index is not reached: {installed.stderr[-300:]}")
+    shutil.copytree(PROJECT, home / "source", ignore=shutil.ignore_patterns(*LITTER))
+    read_output(home / "tools/bin/python", "-m", "build", "-o", home / "dist", home / "source", env=at_home(home))
+    return home
+
+
+def test_the_source_package_holds_what_a_contributor_needs(home: Path) -> None:
+    (path,) = home.glob("dist/*.tar.gz")
+    wanted = {"LICENSE", "README.md", "hooks_example.py", "pyproject.toml", "rtwatch.py"}
+    wanted |= {f"tests/{file.name}" for file in (home / "source/tests").iterdir()}
+    with tarfile.open(path) as sdist:
+        modes = {member.name.partition("/")[2]: member.mode for member in sdist}
+    assert wanted - set(modes) == set()
+    assert modes["tests/run"] & 0o111
+
+
+def test_the_wheel_holds_the_module_and_runs_in_a_fresh_environment(home: Path, tmp_path: Path) -> None:
+    (path,) = home.glob("dist/*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        assert [name for name in wheel.namelist() if ".dist-info/" not in name] == ["rtwatch.py"]
+    read_output(sys.executable, "-m", "venv", "--without-pip", tmp_path)
+    read_output(home / "tools/bin/pip", "--python", tmp_path / "bin/python", "install", path, env=at_home(home))
+    strict = {**at_home(home), "PYTHONWARNINGS": "error"}
+    assert read_output(tmp_path / "bin/rtwatch", "--version", env=strict).startswith(VERSION)
+
+
+def test_pipx_installs_it_where_the_readme_says(home: Path) -> None:
+    read_output(home / "tools/bin/pipx", "install", home / "source", env=at_home(home))
+    assert read_output(home / ".local/bin/rtwatch", "--version", env=at_home(home)).startswith(VERSION)
+
+
+@pytest.mark.parametrize("tool", ["pipx", "uv"])
+def test_the_file_alone_runs(home: Path, tool: str) -> None:
+    file = home / "source/rtwatch.py"
+    assert read_output(home / "tools/bin" / tool, "run", file, "--version", env=at_home(home)).startswith(VERSION)
