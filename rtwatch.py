@@ -810,20 +810,21 @@ def guard(torrent: Torrent, facts: Facts, forced: bool) -> Optional[str]:
         return PRESENT
     if forced:
         return None
-    # every torrent in the directory is known, a stub, or unreadable to rtorrent as well
-    harmful = next((trouble for trouble in facts.troubles.values() if not trouble.harmless), None)
-    if harmful:
-        return f"rtorrent may have loaded what cannot be read here: {harmful.name}, {harmful.reason}"
-    # the erase was seen; where events were lost, rtorrent runs at least
+    # what is for ever comes before what may change
     if torrent.seen == 0:
         return "rtorrent was not seen to erase it, or another one within the same minute"
-    if torrent.seen is None and facts.lock not in ("running", "elsewhere"):
-        return f"nobody knows who deleted its session files, and rtorrent.lock is {facts.lock}"
     # seen: not the whole of more than ten; else not more than half, nor the last one
     when = torrent.vanished or 0
     group = bisect_right(facts.vanished, when + MINUTE) - bisect_left(facts.vanished, when - MINUTE)
     if facts.loaded == 0 and group > 10 if torrent.seen else group > facts.loaded:
         return WIPE
+    # where events were lost, rtorrent runs at least
+    if torrent.seen is None and facts.lock not in ("running", "elsewhere"):
+        return f"nobody knows who deleted its session files, and rtorrent.lock is {facts.lock}"
+    # every torrent in the directory is known, a stub, or unreadable to rtorrent as well
+    harmful = next((trouble for trouble in facts.troubles.values() if not trouble.harmless), None)
+    if harmful:
+        return f"rtorrent may have loaded what cannot be read here: {harmful.name}, {harmful.reason}"
     # rtorrent in a container or on another machine may see other paths
     return "rtorrent.lock names another host; name a PATH" if facts.lock == "elsewhere" and not facts.paths else None
 
@@ -982,7 +983,7 @@ def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tup
     lengths = {}
     for length, paths in metainfo.files if metainfo else ():
         for path in paths.values():
-            parent, name = os.path.split(os.path.join(torrent.root or "", os.fsdecode(path)))
+            parent, name = os.path.split(os.path.join(torrent.root or "", os.fsdecode(path)).rstrip("/"))
             lengths[os.path.join(real_path(parent), name)] = length
     names = {fold(os.fsencode(file.name)) for file, _ in files}
     suspects = set(find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold()))
@@ -1136,14 +1137,12 @@ class Removal:
         """Say what became of the torrent: one line, and one below it for every reason to keep files."""
         name, root = self.torrent.name, self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
-        if not self.args.remove or self.torrent.root is None:
-            what = "where its files are is not known" if self.torrent.root is None else f"leaves {total}"
-            say(logging.INFO, "erased", name, what)
-            return
         if self.removed:
             say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed))
+        elif self.torrent.root is None:
+            say(logging.INFO, "erased", name, "where its files are is not known")
         else:
-            say(logging.INFO, "erased", name, f"none of {total} to remove")
+            say(logging.INFO, "erased", name, f"none of {total} to remove" if self.args.remove else f"leaves {total}")
         if self.trash:
             say(logging.DEBUG, "  trash", str(self.trash))
         gone = [*map(str, self.removed), *(f"{path}/" for path, reason in self.directories.items() if not reason)]
@@ -1567,9 +1566,6 @@ class Watch:
 
     def look(self) -> Facts:
         """Work what the inotify queue brings until it is empty, compare, and return what the guards need to know."""
-        waiting = [item for _, name, item in self.due.values() if name in NEWS]
-        if waiting:  # the rows are not true without them
-            raise OSError(f"{waiting[0]} could not be worked yet")
         listing = None
         while self.take_events() or listing is None:  # so that no event explains what the listing shows
             for name in NEWS:
@@ -1578,6 +1574,9 @@ class Watch:
             listing, missing = self.compare(every=False)
             if self.stopping:
                 break
+        waiting = [item for _, name, item in self.due.values() if name in NEWS]
+        if waiting:  # it failed, and the rows are not true without it
+            raise OSError(f"{waiting[0]} could not be worked yet")
         for hash in missing:
             self.vanish(hash, time.time(), False)  # it was moved away, as rtorrent never does
         for hash in find_hashes(self.con, "NOT counted"):
@@ -1711,8 +1710,8 @@ class Watch:
                     self.work_item(name)
         if not self.queues["erased"]:
             self.say_held()
-        if not any(name == "erased" for _, name, _ in self.due.values()):
-            self.unlinked.clear()
+            if not any(name == "erased" for _, name, _ in self.due.values()):
+                self.unlinked.clear()
 
     def work_item(self, name: str) -> None:
         """Call the function of a queue with its first item. What the function puts back comes again after a second,

@@ -8,9 +8,10 @@ import shlex
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Callable
 
@@ -595,11 +596,9 @@ def test_what_is_held_as_a_wipe_stays_held_when_the_session_grows_again(
     if event == "a late save":
         session.load(last, downloads)
         session.write(last, "T")  # with this alone nobody knows what rtorrent has loaded
-        pass_by(program, session, downloads, "held")
-        session.erase(single("held"))
-        program.wait_line(f"held .*held.bin.*{last.hash}")
+        pass_by(program, session, downloads, "meanwhile")
         session.save_full(last)
-        program.wait_gone(single("held").hash)
+        program.wait_known(last.hash)
     else:
         session.add(last, downloads)
         program.wait_known(last.hash)
@@ -714,6 +713,38 @@ def test_data_moved_and_not_saved_yet_is_kept_for_its_torrent(
     program.wait_files(torrent.hash, moved)
     erase(program, session, torrent)
     assert remaining(moved) == []
+
+
+def test_a_move_that_could_not_be_written_down_keeps_the_files(
+    session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
+) -> None:
+    """A twin is pointed at the files of one that is just being removed, while a script holds the database."""
+    torrent, twin = multi("pack"), twin_of(multi("pack"), b"another name")
+    paths = seed(session, downloads, torrent, single("stays"))
+    session.download(twin, tmp_path / "other")
+    asked, answer = tmp_path / "asked", tmp_path / "answer"
+    os.mkfifo(answer)
+    hooks = tmp_path / "slow.py"
+    hooks.write_text(f"""
+def pre_remove(con, file, args):
+    open({str(asked)!r}, "w").close()
+    open({str(answer)!r}).read()
+""")
+    program = launcher.start(*SHORT, "--hooks", hooks)
+    session.erase(torrent)
+    program.wait_for(asked.exists, "pre_remove is not called")
+    session.set_directory_base(twin, downloads / "pack")
+    session.save(twin)
+    with closing(sqlite3.connect(launcher.db, isolation_level=None)) as con:
+        con.execute("BEGIN IMMEDIATE")
+        answer.write_text("go on")
+        program.wait_line("failed .*database is locked")
+        con.execute("ROLLBACK")
+    hooks.unlink()
+    answer.unlink()
+    answer.write_text("pre_remove is called again, with the next try")
+    program.wait_gone(torrent.hash)
+    assert remaining(paths) == paths
 
 
 @pytest.mark.parametrize("name", [None, b"another name"], ids=["same name", "same largest file"])
@@ -980,6 +1011,81 @@ def test_an_inherited_file_is_accounted_for_when_the_torrents_own_ones_are_gone(
     assert path.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("mine", [False, True], ids=["removed", "kept"])
+def test_what_becomes_of_an_inherited_file_is_said_though_the_torrents_own_place_is_not_known(
+    mine: bool, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
+    [path] = seed(session, downloads, torrent)
+    [link] = twin.paths(twin.root(downloads))
+    link_files([path], [link])
+    session.add(twin, downloads)
+    session.finish(twin)
+    session.save(twin)
+    program = launcher.start(*SHORT)
+    erase(program, session, torrent)
+    program.wait_line("used by a symlink in")
+    session.lock.unlink()  # nobody can tell where "elsewhere" is
+    session.set_directory(twin, "elsewhere")
+    session.save(twin)
+    program.wait_files(twin.hash, [])
+    if mine:
+        path.write_bytes(b"mine")
+        os.utime(path, (4e9, 4e9))
+    erase(program, session, twin)
+    if mine:
+        program.wait_line("erased +two, where its files are is not known")
+        program.wait_line(r"kept +\S*one.bin: modified after the torrent vanished")
+    else:
+        program.wait_line("removed +two, 1 of 1 file")
+    assert remaining([path]) == ([path] if mine else [])
+
+
+@pytest.mark.parametrize("trouble_first", [True, False], ids=["beside what cannot be read", "before it"])
+def test_a_wipe_is_remembered_whatever_else_holds_it(
+    trouble_first: bool, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """When the unreadable file is gone and the session has grown again, the wipe needs --force all the same."""
+    torrents = singles(12)
+    paths = seed(session, downloads, *torrents)
+    broken = session.path / f"{'F' * 40}.torrent"
+    program = launcher.start(*SHORT)
+    if trouble_first:
+        broken.with_name("new").write_bytes(b"d")
+        broken.with_name("new").rename(broken)
+        program.wait_line("unreadable")
+    with unseen(program):
+        for torrent in torrents:
+            session.erase(torrent)
+    wait_all_held(program, 12, "so many at once")
+    if not trouble_first:
+        broken.with_name("new").write_bytes(b"d")
+        broken.with_name("new").rename(broken)
+        program.wait_line("unreadable")
+    session.add(multi("last"), downloads)
+    program.wait_known(multi("last").hash)
+    broken.unlink()
+    pass_away(program, session, downloads)
+    assert remaining(paths) == paths
+
+
+def test_more_hard_links_than_one_pass_removes_all_go(session: Session, launcher: Launcher, downloads: Path) -> None:
+    """That rtwatch has removed another name of a file changes its ctime; it is no sign that somebody wrote to it."""
+    torrents = [single(f"one{number:02}") for number in range(25)]
+    others = [make(b"other%02d" % number, torrent.data()) for number, torrent in enumerate(torrents)]
+    paths = seed(session, downloads, *torrents)
+    links = [downloads / f"other{number:02}" for number in range(25)]
+    for path, link, other in zip(paths, links, others):
+        os.link(path, link)
+        session.add(other, downloads)
+        session.finish(other)
+        session.save(other)
+    session.download(single("stays"), downloads)
+    program = launcher.start(*SHORT)
+    erase(program, session, *torrents, *others)
+    assert remaining(paths + links) == []
+
+
 @pytest.mark.parametrize("since", ["saved", "not saved", "rtwatch started", "complete"])
 def test_a_link_made_after_loading_keeps_its_target(
     since: str, session: Session, launcher: Launcher, downloads: Path
@@ -1083,6 +1189,25 @@ def test_a_file_that_somebody_made_longer_is_kept(session: Session, launcher: La
     erase(program, session, multi("pack"))
     program.wait_line(r"kept +a\.bin: longer than the torrent says")
     assert remaining(paths) == paths[:1]
+
+
+def test_a_file_of_an_empty_last_element_that_somebody_made_longer_is_kept(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """To rtorrent 0.16 it is the path without that element."""
+    torrent = make(b"pack", {(b"a.bin",): b"a" * 9, (b"x", b""): b"data"})
+    [*_, path] = paths = [downloads / "pack" / "a.bin", downloads / "pack" / "x"]
+    path.parent.mkdir()
+    for file in paths:
+        file.write_bytes(b"mine, all mine")
+    session.add(torrent, downloads)
+    session.finish(torrent)
+    session.save(torrent)
+    program = launcher.start(*SHORT)
+    program.wait_files(torrent.hash, paths)
+    erase(program, session, torrent)
+    program.wait_line("kept +x: longer than the torrent says")
+    assert remaining(paths) == paths
 
 
 @pytest.mark.parametrize("how", ["written anew", "appended", "replaced", "replaced by an older one", "a link"])
