@@ -937,19 +937,23 @@ class Claim(NamedTuple):
     unsaved: bool  # rtorrent may have it elsewhere since it last saved R
 
 
-def read_claims(con: Con, hash: str, session: Path, vanished: float) -> Iterator[Claim]:
-    """Give the claims of another torrent on what a torrent leaves that vanished then (Unix time)."""
-    sql = f"SELECT name, directory, root, torrent {KNOWN} WHERE hash = ?"
-    name, directory, root, data = query(con, sql, hash).fetchone()
-    now = find_root(directory, session)  # a symlink may lead elsewhere since
-    roots = {str(root) if root else None, os.fsdecode(now) if now else None}
-    info, _ = look_at(session / f"{hash}.torrent.rtorrent")
-    unsaved = info is None or info.st_mtime < vanished
-    metainfo = parse_metainfo(data)
-    for length, paths in metainfo.files if metainfo else ():
-        for path, place in itertools.product(paths.values(), roots):
-            known = os.path.join(place, os.fsdecode(path)) if place else None
-            yield Claim(f'{hash} "{name}"', "/" + fold(path), known, length, unsaved)
+def read_claims(con: Con, hashes: Iterable[str], session: Path, vanished: float) -> dict[str, list[Claim]]:
+    """Return the claims of torrents, by folded file name, on what another leaves that vanished then (Unix time)."""
+    claims: dict[str, list[Claim]] = {}
+    for hash in hashes:
+        sql = f"SELECT name, directory, root, torrent {KNOWN} WHERE hash = ?"
+        name, directory, root, data = query(con, sql, hash).fetchone()
+        now = find_root(directory, session)  # a symlink may lead elsewhere since
+        roots = {str(root) if root else None, os.fsdecode(now) if now else None}
+        info, _ = look_at(session / f"{hash}.torrent.rtorrent")
+        unsaved = info is None or info.st_mtime < vanished
+        metainfo = parse_metainfo(data)
+        for length, paths in metainfo.files if metainfo else ():
+            for path, place in itertools.product(paths.values(), roots):
+                known = os.path.join(place, os.fsdecode(path)) if place else None
+                claim = Claim(f'{hash} "{name}"', "/" + fold(path), known, length, unsaved)
+                claims.setdefault(os.path.basename(claim.tail), []).append(claim)
+    return claims
 
 
 def is_claimed(file: Path, info: os.stat_result, claim: Claim) -> bool:
@@ -988,10 +992,7 @@ def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tup
     names = {fold(os.fsencode(file.name)) for file, _ in files}
     suspects = set(find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold()))
     suspects.update(*(find_hashes(con, "largest = ?", name) for name in names))
-    claims: dict[str, list[Claim]] = {}
-    for hash in sorted(suspects - {torrent.hash}):
-        for claim in read_claims(con, hash, session, torrent.vanished or 0):
-            claims.setdefault(os.path.basename(claim.tail), []).append(claim)
+    claims = read_claims(con, sorted(suspects - {torrent.hash}), session, torrent.vanished or 0)
     owners, users = (find_users(con, table, torrent.hash) for table in ("session_file", "rtwatch_link"))
     listed = []
     for file, inherited in files:
@@ -1388,12 +1389,11 @@ class Watch:
 
     def note_trouble(self, hash: str, trouble: Optional[Trouble]) -> None:
         """Remember what is wrong with a torrent and say it once; after the last trouble look again at all held ones."""
-        before = self.troubles.get(hash)
-        if trouble is None:
-            if self.troubles.pop(hash, None) and all(other.harmless for other in self.troubles.values()):
-                for held in find_hashes(self.con, "held IS NOT NULL AND held <> ?", HOOK_FAILED):
-                    self.call_later(held, 0, "erased", self.t_path(held))
-        elif trouble != before:
+        if self.troubles.get(hash) == trouble:
+            return
+        blocked = self.is_blocked()
+        self.troubles.pop(hash, None)
+        if trouble:
             self.troubles[hash] = trouble
             if "unknown" not in self.due:
                 self.call_later("unknown", MINUTE, "unknown", self.args.session)
@@ -1401,6 +1401,13 @@ class Watch:
                 waits = "removals wait until it is mended or moved away"
                 effect = "rtorrent refuses it too" if trouble.harmless else waits
                 say(logging.WARNING, "unreadable", f"{self.args.session / trouble.name}: {trouble.reason}", effect)
+        if blocked and not self.is_blocked():
+            for held in find_hashes(self.con, "held IS NOT NULL AND held <> ?", HOOK_FAILED):
+                self.call_later(held, 0, "erased", self.t_path(held))
+
+    def is_blocked(self) -> bool:
+        """Tell whether rtorrent may have loaded what rtwatch cannot read."""
+        return not all(trouble.harmless for trouble in self.troubles.values())
 
     def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look once more for places that could not be known, and say in one line which ones remain."""
@@ -1411,7 +1418,7 @@ class Watch:
             say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
         self.unknown = unknown
         self.due.pop("unknown", None)
-        if unknown or not all(trouble.harmless for trouble in self.troubles.values()):
+        if unknown or self.is_blocked():
             self.call_later("unknown", MINUTE, "unknown", path)
 
     def read_again(self, hashes: Iterable[str]) -> None:
@@ -1472,7 +1479,7 @@ class Watch:
         """Return a torrent that may be finished now; None if it returned, has its grace again, or a guard holds it."""
         facts = self.facts or self.look()
         torrent = find_torrent(self.con, hash)
-        if torrent is None or torrent.vanished is None or hash in self.due:
+        if self.stopping or torrent is None or torrent.vanished is None or hash in self.due:
             return None
         reason = guard(torrent, facts, self.args.force)
         if reason is None:
@@ -1684,6 +1691,7 @@ class Watch:
                 func(directory / name)
             except Exception:  # may be a function that a hook put there
                 logger.exception("%-12s %s", "failed", f"the function for {name}; rtwatch goes on")
+                self.queues["added"].append(directory / name)  # no removal must go by what was known before
 
     def take_due(self) -> None:
         """Queue what is due by now: graces that are over, items put back, what has to be looked at again."""
@@ -1737,6 +1745,8 @@ class Watch:
                 raise unusable(self.args.db, error) from None
             self.con.rollback()
             logger.exception("%-12s %s", "failed", f"{item}; rtwatch goes on")
+            if name in NEWS:  # nothing is removed while it waits
+                self.call_later(object(), MINUTE, name, item)
         else:
             self.pauses.pop(id(item), None)
             for _ in range(len(queue) - before):
@@ -1847,9 +1857,11 @@ def walk_files(directory: Path, passed_over: Sequence[Path]) -> Iterator[tuple[P
 def list_orphans(con: Con, args: Args) -> None:
     """Print the files below PATH that no torrent lists and nobody touched for a day, and say their number and size.
 
-    Raise Error when no torrent has anything below PATH: then it is the wrong directory.
+    What a torrent may have whose place is not known is left out. Raise Error when no torrent has anything below PATH:
+    then it is the wrong directory.
     """
     odd = 0
+    claims = read_claims(con, find_hashes(con, "root IS NULL"), args.session, 0)
     for directory in args.paths:
         if not is_used_directory(con, directory, ""):
             raise Error(f"{directory}: no torrent has a file below it; name the directory of your downloads", 2)
@@ -1858,6 +1870,8 @@ def list_orphans(con: Con, args: Args) -> None:
             sql = "SELECT 1 FROM session_file WHERE file = ? UNION ALL SELECT 1 FROM rtwatch_link WHERE file = ?"
             young = info.st_mtime > time.time() - DAY
             if young or query(con, sql, path, path).fetchone():
+                continue
+            if any(is_claimed(path, info, claim) for claim in claims.get(fold(os.fsencode(path.name)), ())):
                 continue
             odd += "\n" in str(path)
             line = printable(str(path)) if "\n" in str(path) else str(path)
@@ -1921,6 +1935,8 @@ def watch_session(args: Args) -> int:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
             watch.bring_up_to_date()
             list_orphans(con, args)
+            if watch.is_blocked():
+                say(logging.WARNING, "unreadable", "some of these may belong to the torrents above that cannot be read")
             return 0
         wake = catch_signals(watch)
         try:

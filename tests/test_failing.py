@@ -1013,3 +1013,37 @@ def test_an_overflow_during_a_hook_loses_nothing_and_invents_nothing(
     known = {hash for (hash,) in program.select("SELECT hash FROM torrent_data WHERE hash NOT NULL")}
     assert known == set(session.loaded)
     assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize(
+    ("what", "again"),
+    [("inot_funcs['rtorrent', inotify_simple.flags.MOVED_TO]", True), ("qfuncs['saved']", False)],
+    ids=["handler", "queue"],
+)
+def test_a_move_that_a_hook_hides_costs_no_file(
+    what: str, again: bool, session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
+) -> None:
+    """The hook's function fails instead of calling the one it stands for: the move is met in another way, or waits."""
+    torrent, twin = PACK, make(b"another name", PACK.content, source=b"another tracker")
+    paths = session.download(torrent, downloads)
+    session.download(single("stays"), downloads)
+    session.download(twin, tmp_path / "other")
+    hooks = tmp_path / "failing.py"
+    hooks.write_text(f"""
+import inotify_simple
+
+def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
+    def fail(*args):
+        raise KeyError("mine")
+    {what} = fail
+""")
+    program = launcher.start(*AT_ONCE, "--hooks", hooks)
+    session.set_directory_base(twin, downloads / "pack")
+    session.save(twin)
+    program.wait_line("KeyError: 'mine'")
+    session.erase(torrent)
+    if again:
+        program.wait_gone(torrent.hash)
+    else:
+        program.wait_line("could not be worked yet")
+    assert [path for path in paths if path.exists()] == paths

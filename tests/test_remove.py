@@ -766,3 +766,29 @@ def test_a_directory_without_any_torrent_has_no_orphans(session: Session, launch
     result = launcher.run("--orphans", paths=[downloads / "other"])
     assert (result.returncode, result.stdout) == (2, "")
     assert "no torrent has a file below it" in result.stderr
+
+
+def test_what_a_torrent_may_have_whose_place_is_not_known_is_no_orphan(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    session.download(single("one"), downloads)
+    hidden = multi("pack").write(downloads)
+    session.add(multi("pack"), "downloads")  # where this is only a running rtorrent knows
+    session.kill()
+    orphan = downloads / "orphan"
+    orphan.write_bytes(b"")
+    for path in (orphan, *hidden):
+        os.utime(path, (0, 0))
+    result = launcher.run("--orphans", paths=[downloads])
+    assert (result.returncode, result.stdout) == (0, f"{orphan}\n")
+    assert re.search(r"unknown .*pack", result.stderr)
+
+
+def test_orphans_beside_a_torrent_that_cannot_be_read_come_with_a_warning(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    session.download(single("one"), downloads)
+    session.file(multi("pack")).write_bytes(b"")
+    result = launcher.run("--orphans", paths=[downloads])
+    assert result.returncode == 0
+    assert "some of these may belong to the torrents above that cannot be read" in result.stderr

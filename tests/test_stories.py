@@ -638,6 +638,27 @@ def test_a_wipe_that_is_held_for_another_reason_meanwhile_is_still_a_wipe(
     assert remaining(paths) == []
 
 
+def test_what_rtorrent_refused_when_it_started_again_holds_nothing_any_more(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """An unreadable file may be loaded as long as rtorrent has not met it at a start."""
+    torrent, broken = multi("pack"), single("broken")
+    paths = seed(session, downloads, torrent, single("stays"))
+    program = launcher.start(*SHORT)
+    session.file(broken).with_name("new").write_bytes(b"")
+    session.file(broken).with_name("new").rename(session.file(broken))
+    program.wait_line("unreadable .*removals wait")
+    session.erase(torrent)
+    wait_held(program, torrent, broken.hash)
+    session.lock.unlink()
+    session.write_lock(socket.gethostname(), session.process.pid if session.process else 0)
+    os.utime(session.lock, (2e9, 2e9))
+    pass_away(program, session, downloads)
+    program.wait_line("unreadable .*rtorrent refuses it too")
+    program.wait_gone(torrent.hash)
+    assert remaining(paths) == [downloads / "stays.bin"]
+
+
 def test_a_magnet_link_that_was_saved_on_a_full_disk_holds_nothing(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
