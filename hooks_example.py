@@ -63,7 +63,7 @@ def post_remove(con: Connection, file: Path, args: Namespace, RmTuple: Any) -> N
     sql = "UPDATE example_history SET erased = ? WHERE hash = ? AND erased IS NULL"
     con.execute(sql, (time.time(), RmTuple.hash))
     kept = ERASED / f"{safe_name(RmTuple.name)}-{RmTuple.hash[:8]}.torrent"
-    logger.info(LINE, "would keep" if args.no_action else "kept", kept)
+    logger.info(LINE, "would save" if args.no_action else "saved", kept)
     if not args.no_action:
         ERASED.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(RmTuple.tor)
@@ -109,12 +109,12 @@ def on_dropped(con: Connection, path: Path, args: Namespace, queues: Any) -> Non
     try:
         metainfo = parse_metainfo(path.read_bytes())
     except (OSError, Unreadable) as error:
-        logger.warning(LINE, "dropped", f"{path.name} cannot be read: {error}")
+        logger.warning(LINE, "found", f"{path.name} cannot be read: {error}")
         return
     names = {os.path.basename(paths[b""]) for _, paths in metainfo.files} if metainfo else set()
     listed = con.execute("SELECT CAST(file AS BLOB) FROM session_file")
     known = names & {os.path.basename(file) for (file,) in listed}
-    logger.info(LINE, "dropped", f"{path.name}, {len(known)} of {len(names)} file names are in the session already")
+    logger.info(LINE, "found", f"{path.name}, {len(known)} of {len(names)} file names are in the session already")
 
 
 def safe_name(name: str) -> str:

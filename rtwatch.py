@@ -290,6 +290,17 @@ def forced_command(args: Args) -> str:
     return shlex.join(["rtwatch", "--once", "--force", *options, str(args.session), *map(str, args.paths)])
 
 
+def session_advice() -> str:
+    """Return where rtorrent's configuration says that its session is, as far as that can be read plainly."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    for file in (Path.home() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
+        with suppress(OSError):
+            lines = file.read_text("utf-8", "replace")
+            for path in re.findall(r'^\s*(?:session\.path\.set|session)\s*=\s*"?([^"(){}$,;#\n]+?)"?\s*$', lines, re.M):
+                return f"{file} says session.path.set = {path}: rtwatch {shlex.quote(path)}"
+    return "name the one of session.path.set in your rtorrent.rc: rtwatch SESSION"
+
+
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
 
 SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
@@ -812,7 +823,7 @@ def guard(torrent: Torrent, facts: Facts, forced: bool) -> Optional[str]:
         return None
     # what is for ever comes before what may change
     if torrent.seen == 0:
-        return "rtorrent was not seen to erase it, or another one within the same minute"
+        return "rtorrent was not seen to erase it, or others that vanished within a minute of it"
     # seen: not the whole of more than ten; else not more than half, nor the last one
     when = torrent.vanished or 0
     group = bisect_right(facts.vanished, when + MINUTE) - bisect_left(facts.vanished, when - MINUTE)
@@ -1139,20 +1150,21 @@ class Removal:
         name, root = self.torrent.name, self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if self.removed:
-            say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed))
+            where = [f"in {self.trash}"] if self.trash else []
+            if self.trash and not self.args.verbose:
+                where = [f"in {self.args.trash}/{self.torrent.hash[:8]}*"]
+            say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
         elif self.torrent.root is None:
             say(logging.INFO, "erased", name, "where its files are is not known")
         else:
             say(logging.INFO, "erased", name, f"none of {total} to remove" if self.args.remove else f"leaves {total}")
-        if self.trash:
-            say(logging.DEBUG, "  trash", str(self.trash))
         gone = [*map(str, self.removed), *(f"{path}/" for path, reason in self.directories.items() if not reason)]
         for line in gone:
             say(logging.DEBUG, f"  {self.verb}", line)
-        if self.files and len(self.kept.get(GONE, ())) == len(self.files):
+        if self.files and set(self.files) <= set(self.kept.get(GONE, ())):
             missing = f"none of its {len(self.files)} files is at {root}"
             say(logging.WARNING, "  kept", f"{missing}: moved, or its disk is not mounted")
-            del self.kept[GONE]
+            self.kept[GONE] = [path for path in self.kept[GONE] if path not in self.files]  # what it has inherited
         for path, failure in self.directories.items():
             if failure:
                 self.kept.setdefault(failure, []).append(path)
@@ -1176,6 +1188,8 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
         return {}
     try:
         info = path.stat()
+        if not is_data(info):
+            raise IsADirectoryError(errno.EISDIR, "not a regular file")
     except OSError as error:
         raise Error(f"{path}: {error.strerror}; --hooks names a Python file", 2) from None
     if info.st_mode & stat.S_IWOTH or info.st_uid not in (0, os.geteuid()):
@@ -1185,7 +1199,7 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     except (Exception, SystemExit) as error:  # whatever the user's file does
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [1])[-1]
-        raise Error(f"{path}:{line} the hooks file does not load: {type(error).__name__}: {error}", 2) from None
+        raise Error(f"{path}:{line}: the hooks file does not load: {type(error).__name__}: {error}", 2) from None
     hooks = {name: module[name] for name in HOOKS if name in module}
     for name, hook in hooks.items():
         try:
@@ -1283,7 +1297,7 @@ class Watch:
             self.stopping += 1
         except Exception:  # whatever the user's function does
             self.con.rollback()
-            logger.exception("%-12s %s", "failed", f"the hook {name}; rtwatch goes on")
+            logger.exception("%-12s %s", "failed", f"the hook {name}")
             return False
         return True
 
@@ -1498,8 +1512,8 @@ class Watch:
         for reason, names in self.held.items():
             say(logging.WARNING, "held", f"{some(names)}: {reason}")
             if reason not in (PRESENT, HOOK_FAILED):
-                command = forced_command(self.args)
-                say(logging.WARNING, "  go on", f"if rtorrent has it no more: stop rtwatch, then {command}")
+                what = "with ALL that is held, if rtorrent has none of it"
+                say(logging.WARNING, "  go on", f"{what}: stop rtwatch, then {forced_command(self.args)}")
         self.held.clear()
 
     def finish(self, torrent: Torrent) -> None:
@@ -1609,9 +1623,10 @@ class Watch:
         if not self.stopping:
             self.drop_missing(missing, sum("T" in letters for letters in listing.values()))
             waiting: list[str] = []
+            query(self.con, "UPDATE rtwatch_torrent SET held = NULL WHERE held = ?", HOOK_FAILED)  # it is called again
             for hash, reason, name in query(self.con, f"SELECT hash, held, name {KNOWN} WHERE vanished IS NOT NULL"):
                 self.call_later(hash, self.args.grace, "erased", self.t_path(hash))
-                (self.held.setdefault(reason, []) if reason else waiting).append(name)
+                (self.held.setdefault(reason, []) if reason and not self.args.force else waiting).append(name)
             if waiting and not self.args.catch_up:
                 say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
             self.on_unknown(self.con, self.args.session, self.args, self.queues)
@@ -1625,7 +1640,7 @@ class Watch:
         """
         if len(missing) > present and not self.args.catch_up:
             what = f"the session looks empty: {len(missing)} of {count(len(missing) + present, 'torrent')} missing"
-            say(logging.WARNING, "held", what, "their rows and files stay")
+            say(logging.WARNING, "held", what, "rows and files stay")
             command = f"{forced_command(self.args)} --catch-up"
             say(logging.WARNING, "  go on", f"restore or mount it; or, if rtorrent has them no more: {command}")
             self.absent.update(missing)
@@ -1716,9 +1731,10 @@ class Watch:
             for _ in range(number):
                 if queue and not self.stopping and self.queues.get(name) is queue:  # a hook may have taken it away
                     self.work_item(name)
-        if not self.queues["erased"]:
+        next_end = min((when for when, name, _ in self.due.values() if name == "erased"), default=None)
+        if not self.queues["erased"] and (next_end is None or next_end > time.monotonic() + 1):  # all of them at once
             self.say_held()
-            if not any(name == "erased" for _, name, _ in self.due.values()):
+            if next_end is None:
                 self.unlinked.clear()
 
     def work_item(self, name: str) -> None:
@@ -1764,7 +1780,8 @@ class Watch:
         kind = file_system(self.args.session)
         if kind in NETWORK:
             say(logging.WARNING, "deaf", f"the session is on {kind}: what another machine writes there stays unseen")
-        say(logging.INFO, "watching", *self.describe())
+        say(logging.INFO, "watching", *self.describe(hooks))
+        self.say_held()
         self.hooks = hooks
         if "complete" in hooks:
             self.qfuncs["complete"] = hooks["complete"]
@@ -1781,18 +1798,23 @@ class Watch:
         if path.parent == self.args.session and re.fullmatch(r"[0-9A-F]{40}\.complete", path.name):
             self.queues["complete"].append(path)
 
-    def describe(self) -> list[str]:
-        """Return what the first line says: how much is known, whether rtorrent runs, what is removed."""
+    def describe(self, hooks: Iterable[str]) -> list[str]:
+        """Return what the first line says: how much is known, whether rtorrent runs, what is removed, the hooks."""
         args, lock = self.args, read_lock(self.args.session).state
         sql = "SELECT (SELECT count(*) FROM torrent_data), (SELECT count(*) FROM session_file)"
         torrents, files = query(self.con, sql).fetchone()
+        if not torrents and lock == "missing":
+            what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
+            say(logging.WARNING, "empty", what, session_advice())
         runs = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
         mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
-        where = [f"only below {' '.join(map(str, args.paths))}"] if args.paths else []
+        where = [f"only below {' '.join(map(str, args.paths))}"] if args.paths and args.remove else []
         known = [count(torrents, "torrent"), count(files, "file"), runs.get(lock, f"rtorrent.lock is {lock}")]
         home = f"{Path.home()}/"
         session = str(args.session).replace(home, "~/", 1) if is_below(args.session, Path.home()) else str(args.session)
-        return [session, mode, *where, *known, *([f"trash {args.trash}"] if args.trash else [])]
+        more = [f"trash {args.trash}"] if args.trash else []
+        more += [f"hooks {' '.join(hooks) or 'none'}"] if args.hooks else []
+        return [session, mode, *where, *known, *more]
 
     def run(self, wake: int) -> None:
         """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
@@ -1877,7 +1899,8 @@ def list_orphans(con: Con, args: Args) -> None:
             line = printable(str(path)) if "\n" in str(path) else str(path)
             sys.stdout.buffer.write(os.fsencode(line) + b"\n")
             sizes.append(info.st_blocks * 512)
-        say(logging.INFO, "orphans", f"{count(len(sizes), 'file')}, {human_size(sum(sizes))} below {directory}")
+        found = f"{count(len(sizes), 'file')}, {human_size(sum(sizes))}"
+        say(logging.INFO, "orphans", f"{found} below {directory}, not touched for a day")
     if odd:
         say(logging.WARNING, "escaped", f"{count(odd, 'path')} with a line break in it")
 
@@ -2002,7 +2025,7 @@ def make_parser() -> Parser:
     add("--trash", metavar="DIR", help="with -r: move files there instead of deleting them")
     add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="how long a vanished torrent may come back (60)")
     add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
-    add("--force", action="store_true", help="only with --once: let held removals go ahead")
+    add("--force", action="store_true", help="only with --once: let all held removals go ahead")
     add = parser.add_argument_group("doing one thing and exiting").add_argument
     add("--once", action="store_true", help="bring the database up to date and finish what vanished")
     add("--orphans", action="store_true", help="list the files below PATH that no torrent lists")
@@ -2011,7 +2034,7 @@ def make_parser() -> Parser:
     add = parser.add_argument_group("hooks, database, output").add_argument
     add("--hooks", metavar="FILE", help="Python file with hook functions")
     add("--db", metavar="FILE", help="database ($XDG_STATE_HOME/rtwatch/rtwatch.db)")
-    add("-v", "--verbose", action="store_true", help="also say every file and every known torrent")
+    add("-v", "--verbose", action="store_true", help="also say every file that is removed, and whole hashes")
     add("-q", "--quiet", action="store_true", help="say errors only")
     return parser
 
@@ -2026,17 +2049,6 @@ def absolute(path: Optional[str]) -> Optional[Path]:
         raise Error(f"{path}: {error}", 2) from None
 
 
-def session_advice() -> str:
-    """Return where rtorrent's configuration says that its session is, as far as that can be read plainly."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    for file in (Path.home() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
-        with suppress(OSError):
-            lines = file.read_text("utf-8", "replace")
-            for path in re.findall(r'^\s*(?:session\.path\.set|session)\s*=\s*"?([^"(){}$,;#\n]+?)"?\s*$', lines, re.M):
-                return f"{file} says session.path.set = {path}: rtwatch {shlex.quote(path)}"
-    return "name the one of session.path.set in your rtorrent.rc: rtwatch SESSION"
-
-
 def parse_args(argv: Optional[Sequence[str]]) -> Args:
     """Return the options, all paths absolute and real; raise Error with status 2 for wrong usage."""
     args = make_parser().parse_intermixed_args(argv)
@@ -2047,14 +2059,18 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
         raise Error(f"{args.session}: no such session directory; {session_advice()}", 2)
     for path in args.paths:
         if not path.is_dir():
-            raise Error(f"{path}: not a directory; rtwatch -r SESSION PATH ... removes only below each PATH", 2)
-    if args.trash and not (args.remove and args.trash.is_dir()):
-        raise Error(f"{args.trash}: --trash goes with -r and names a directory: mkdir -p {args.trash}", 2)
+            raise Error(f"{path}: not a directory; what follows SESSION are the directories of your downloads", 2)
+    if args.trash and not (args.remove or args.orphans):
+        raise Error("--trash goes with -r: it is where -r moves files to", 2)
+    if args.trash and not args.trash.is_dir():
+        raise Error(f"{args.trash}: no such directory: mkdir -p {shlex.quote(str(args.trash))}", 2)
+    if args.trash and (args.trash == args.session or is_below(args.trash, args.session)):
+        raise Error(f"{args.trash}: the trash cannot be in the session directory; choose another one", 2)
     if args.orphans and not args.paths:
         raise Error("--orphans needs the directories to look through: rtwatch --orphans SESSION PATH ...", 2)
     args.no_action |= args.orphans  # it lists only
     if args.force and not args.once:
-        raise Error("--force goes with --once only: rtwatch --once --force", 2)
+        raise Error(f"--force goes with --once only: {forced_command(args)}", 2)
     return args
 
 

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
@@ -51,10 +51,12 @@ TORRENTS = [
 BY_HASH = {torrent.hash: torrent for torrent in TORRENTS}
 
 HOOKS = """
-import json, os, sys
+import json, os, sys, time
 
 def tell(*words):
     print("@", *words, file=sys.stderr, flush=True)
+
+tell("loaded", time.time())
 
 def pre_remove(con, file, args):
     if os.path.exists(os.environ["MODEL_FAIL"]):
@@ -93,12 +95,18 @@ KEEPS = {
 }
 HOLDS = {
     "present": r"session files of it are there",
-    "trouble": r"rtorrent may have loaded what cannot be read here: (\S+), (.*)",
-    "unseen": r"rtorrent was not seen to erase it, or another one within the same minute",
+    "troubles": r"rtorrent may have loaded what cannot be read here: (\S+), (.*)",
+    "unseen": r"rtorrent was not seen to erase it, or others that vanished within a minute of it",
     "unknown": r"nobody knows who deleted its session files, and rtorrent.lock is (\w+)",
     "wipe": r"so many at once look like a wiped session, not like erased torrents",
     "host": r"rtorrent.lock names another host; name a PATH",
     "hook": r"its pre_remove hook failed; it is called again at the next start",
+}
+FIRED = {  # the rule or guard of rtwatch that gives a reason; a disk or hook that fails is neither
+    **{f"keep {kind}": f"rule_{kind}" for kind in KEEPS if kind != "failed"},
+    **{f"hold {kind}": f"guard_{kind}" for kind in HOLDS if kind != "hook"},
+    **dict.fromkeys(("keep path", "keep session", "keep outside"), "rule_outside"),
+    **dict.fromkeys(("hold unseen", "hold unknown"), "guard_seen"),
 }
 SUMMARY = re.compile(r"none of its \d+ files? is at .*: moved, or its disk is not mounted")
 
@@ -146,7 +154,7 @@ class Saved(NamedTuple):
 class Known:
     """A torrent that rtwatch must know, with what its rows must say."""
 
-    torrent: Torrent
+    torrent: Torrent = field(repr=False)
     directory: bytes
     root: Path | None
     files: dict[Path, int]  # canonical, with the lengths of the metainfo
@@ -312,6 +320,7 @@ class World:
         self.absent: dict[str, Known] = {}  # missing from a session that looks empty
         self.gone: dict[str, Gone] = {}
         self.former: list[Gone] = []  # returned since the last quiet
+        self.forgotten: list[Known] = []  # dropped, or as they were before a save, since the last quiet
         self.backup: dict[str, dict[str, bytes]] = {}
         self.last_session: dict[str, Saved] = {}
         self.rows: dict[str, list[Any]] = {}
@@ -324,6 +333,7 @@ class World:
         self.touched: set[Path] = set()
         self.lost: dict[Path, Entry] = {}
         self.evidence: dict[str, Seen] = {}
+        self.written: dict[str, float] = {}  # R, before the last quiet
         self.reread: set[str] = set()
         self.quietly: set[str] = set()
         self.unsure: set[str] = set()
@@ -331,6 +341,7 @@ class World:
         self.begun = 0.0
         self.steps = 0  # since rtwatch started
         self.tolerated: set[str] = set()  # rtwatch may have met them or not
+        self.doubted: set[str] = set()  # tolerated ones that may count as not seen
         self.expected_dropped: list[str] = []
         self.failed = False
         self.again = False  # held ones are looked at again
@@ -521,6 +532,8 @@ class World:
                     self.former.append(self.gone.pop(hash))
                 elif known is not None:
                     self.former.append(self.vanished(known, True))
+                    if self.evidence.get(hash) is False:
+                        self.cast_doubt(now)
                 fresh = self.make_known(hash, saved, gone.known if gone is not None else known)
                 fresh.uncertain = gone is not None and time.time() > gone.deadline - NEAR / 2
                 self.known[hash] = fresh
@@ -538,7 +551,8 @@ class World:
                 known = self.known.pop(hash)
                 if not known.unnoticed:
                     self.vanish(self.vanished(known, self.evidence.get(hash, False), now))
-                    self.gone[hash].ambiguous = suspect and not any(other.seen is False for other in self.gone.values())
+                    if suspect and not any(other.seen is False for other in self.gone.values()):
+                        self.gone[hash].ambiguous = True
 
     def vanished(self, known: Known, seen: Seen, after: float = 0) -> Gone:
         """Return a torrent that went in this step."""
@@ -547,11 +561,25 @@ class World:
     def vanish(self, gone: Gone) -> None:
         """Note that a torrent is gone; one that was not seen makes those of the same minute suspect."""
         self.gone[gone.hash] = gone
-        near = [other for other in self.gone.values() if abs(other.after - gone.after) <= MINUTE]
-        if any(other.seen is False for other in near):
+        near = self.near(gone.after)
+        doubted = any(self.rows.get(hash, [None])[0] is not None for hash in self.doubted)
+        if any(other.seen is False and not other.ambiguous for other in near):
+            self.cast_doubt(gone.after)
+        elif doubted or any(other.seen is False or other.ambiguous for other in near):
+            self.doubted |= self.tolerated
             for other in near:
-                if other.seen is True:
-                    other.seen = False
+                other.ambiguous = other.ambiguous or other.seen is True
+
+    def near(self, when: float) -> list[Gone]:
+        """Return what vanished within a minute of `when`."""
+        return [gone for gone in self.gone.values() if abs(gone.after - when) <= MINUTE]
+
+    def cast_doubt(self, when: float) -> None:
+        """Note that rtorrent was not seen to erase something, and so nothing else in that minute."""
+        self.doubted |= self.tolerated
+        for gone in self.near(when):
+            if gone.seen:
+                gone.seen = False
 
     # steps
 
@@ -581,7 +609,8 @@ class World:
                 gone.noted = gone.noted or time.time()
             if any(gone.held for gone in self.gone.values()):
                 self.sync()  # what is looked at again is worked in the pass after the one that mended the last trouble
-            if any(gone.held is None and gone.deadline < time.time() for gone in self.gone.values()):
+            waiting = [gone.deadline for gone in self.gone.values() if gone.held is None]
+            if any(self.begun < deadline < time.time() for deadline in waiting):
                 self.blurred = True  # the machine was slow: what was true when the grace ended is not known
             if self.again:
                 self.quiet()
@@ -641,6 +670,9 @@ class World:
         self.steps = 0
         self.reconcile("--catch-up" in options)
         self.program.wait_ready()
+        loaded = float(self.program.wait_line(r"^@ loaded (.*)")[1])  # the graces begin after this
+        for gone in self.gone.values():
+            gone.deadline = loaded + GRACE
         if "--once" in options:
             self.program.wait()
             self.read_log()
@@ -650,10 +682,18 @@ class World:
             self.evidence.clear()
             self.reread.clear()
             self.sync()
+            self.forget_dropped()
         missing = [name for name in self.expected_dropped if name not in self.dropped]
         if missing:
             raise self.violation(f"no line says that these were dropped: {missing}")
         self.counts["dropped"] += len(self.expected_dropped)
+
+    def forget_dropped(self) -> None:
+        """Take out what went unrecorded when rtwatch was killed, and was dropped at the next start."""
+        for gone in list(self.gone.values()):
+            unknown = gone.hash not in self.rows and gone.hash not in self.records
+            if gone.ambiguous and unknown and gone.known.called[1] in self.dropped:
+                self.forgotten.append(self.gone.pop(gone.hash).known)
 
     def reconcile(self, catch_up: bool) -> None:
         """Take what a start finds: new, moved, returned and missing torrents."""
@@ -680,7 +720,9 @@ class World:
         empty = len(missing) > sum(self.session.file(hash).exists() for hash in session) and not catch_up
         for gone in self.gone.values():
             gone.deadline, gone.held = now + GRACE, None
-            gone.seen = False if empty else gone.seen
+            if empty and gone.hash not in self.records:
+                gone.seen = False
+                gone.ambiguous = gone.ambiguous or self.killed  # it may have been finished without a word
             gone.ambiguous = gone.ambiguous or bool(self.unsure)
         for hash in missing:
             known = self.known.pop(hash)
@@ -761,7 +803,7 @@ class World:
         for hash, known in [*self.known.items(), *self.absent.items()]:
             row = self.rows.get(hash)
             if hash in self.absent and row is not None and row[0] is not None and hash in self.read_session():
-                self.gone[hash] = self.vanished(self.absent.pop(hash), False)  # it has an R now, and so no T is missed
+                self.vanish(self.vanished(self.absent.pop(hash), False))  # it has an R now, and so its T is missed
                 continue
             if known.unnoticed:
                 saved = self.read_session().get(hash)
@@ -803,6 +845,12 @@ class World:
 
     # what the steps do
 
+    def note_evidence(self, hash: str) -> None:
+        """Note what an erase that comes now looks like to rtwatch."""
+        if self.session.file(hash).exists():
+            whole = all(file.exists() for file in self.session.files(hash))
+            self.evidence[hash] = whole and self.lock_state() != "stale"
+
     def back_up(self, hash: str) -> None:
         """Remember the session files of a torrent."""
         files = {kind: self.session.file(hash, kind) for kind in "TRL"}
@@ -816,15 +864,20 @@ class World:
             if copied:
                 file.write_bytes(data)
             else:
-                part = file.with_name(f".{file.name}.part")
-                part.write_bytes(data)
-                part.rename(file)
+                self.rename_into_place(file, data)
         if copied:
             self.quietly.add(hash)
 
+    def rename_into_place(self, file: Path, data: bytes) -> None:
+        """Write a session file as rsync does."""
+        part = file.with_name(f".{file.name}.part")
+        part.write_bytes(data)
+        part.rename(file)
+
     def same_inode(self, path: Path) -> set[Path]:
         """Return all names of a file."""
-        return {other for other, entry in self.disk.items() if entry.inode == self.disk[path].inode}
+        inode = self.disk[path].inode if path in self.disk else None
+        return {other for other, entry in self.disk.items() if entry.inode == inode}
 
     def transfer(self, old: Path, new: Path, copy: bool) -> None:
         """Move or copy a file or a directory, unless something is in the way."""
@@ -920,6 +973,7 @@ class World:
         if self.program is None:
             return
         self.judging, self.again = True, False
+        self.written = {hash: saved.written for hash, saved in self.read_session().items()}
         self.sync()
         self.check_changes()
         disk = {**self.disk, **self.lost}
@@ -939,6 +993,7 @@ class World:
                 raise self.violation(f"never finished nor held: {pending}")
             time.sleep(max(0.003, max(max(gone.deadline, gone.settled) for gone in pending) - time.time()))
             if noise and self.session.process is not None:
+                self.forgotten += map(replace, self.known.values())
                 self.session.save_all()
                 self.learn()
             self.sync()
@@ -949,6 +1004,7 @@ class World:
         self.counts["blurred" if self.blurred else "quiet"] += 1
         self.blurred = self.killed = False
         self.former.clear()
+        self.forgotten.clear()
         self.lost.clear()
         self.records.clear()
         self.forget_history()
@@ -974,8 +1030,6 @@ class World:
         for gone in self.gone.values():
             self.judge_held(gone, self.rows[gone.hash][1], session)
         for gone in finished:
-            if gone.ambiguous and gone.known.called[1] in self.dropped:
-                continue
             refusal = None if self.blurred else self.must_hold(gone, finished, session, force)
             if refusal:
                 raise self.violation(f"{gone.hash} {gone.known.called} was finished though: {refusal}")
@@ -997,7 +1051,11 @@ class World:
                     left.add(Path(gone.known.root or self.dl, path))
             later = [other.known for other in finished if order.get(other.hash, 0) > order.get(gone.hash, 0)]
             for other in [*self.others(), *later]:
-                other.inherited |= left & other.links
+                row = self.rows.get(other.torrent.hash)
+                if record is None and row is not None:  # rtwatch was killed before it told the reasons
+                    other.inherited = set(map(Path, row[4]))
+                else:
+                    other.inherited |= left & other.links
 
     def judge_lost(self, path: Path, entry: Entry, owners: list[Gone], disk: dict[Path, Entry]) -> None:
         """Check that what is lost was one of the owners' to lose."""
@@ -1135,12 +1193,11 @@ class World:
         if reason is None or reason == gone.held:
             return
         kind, match = classify(HOLDS, reason)
-        self.counts[f"hold {kind}"] += 1
         unsure = gone.ambiguous or self.blurred
         possible = False
         if kind == "present":
             possible = gone.hash in session or any(file.exists() for file in self.session.files(gone.hash))
-        elif kind == "trouble" and match:
+        elif kind == "troubles" and match:
             saved = session.get(match[1][:40])
             possible = saved is not None and saved.state in ("partial", "broken")
         elif kind == "unseen":
@@ -1155,39 +1212,40 @@ class World:
             possible = "elsewhere" in self.locks and not self.paths
         elif kind == "hook":
             possible = True in self.fails
-        if not possible:
+        if not possible and not self.blurred:
             raise self.violation(f"{gone.hash} {gone.known.called} is held, which cannot be: {reason}; {gone}")
         if not any(f": {reason}" in line and "held" in line for line in self.log):
             raise self.violation(f"nobody said that {gone.known.called} is held: {reason}")
         gone.held = reason
+        if not unsure:
+            self.counts[f"hold {kind}"] += 1
 
     def judge_finished(self, gone: Gone, finished: list[Gone], disk: dict[Path, Entry]) -> None:
         """Check that every file of an erased torrent is gone, or kept for a reason that can be true."""
         self.counts["finished"] += 1
         record = self.records.get(gone.hash)
         name = gone.known.called[1]
-        if gone.ambiguous and name in self.dropped:
-            return
         if record is None:
             if not self.killed:
                 raise self.violation(f"{gone.hash} {name} is finished, and nobody says so")
             return
         if not self.blurred and record.files != set(gone.known.files):
             raise self.violation(f"{gone.hash} {name} had {list(gone.known.files)}, and post_remove got {record.files}")
+        root = gone.known.root
         kept: dict[Path, str] = {}
         for name_in_log, reason in record.kept.items():
             if name_in_log == "*":
                 kept.update(dict.fromkeys(gone.known.files, reason))
             else:
-                kept[Path(gone.known.root or self.dl, name_in_log)] = reason
+                kept[Path(root or self.dl, name_in_log)] = reason
         for path in gone.files:
-            if path not in record.removed and path not in kept and not self.blurred and not self.killed:
+            explained = path in record.removed or path in kept or (root is None and path not in disk)
+            if not explained and not self.blurred and not self.killed:
                 raise self.violation(f"{path} of {gone.known.called} was neither removed nor kept")
             if path in kept:
                 self.judge_kept(gone, path, kept[path], finished, disk)
             elif path in disk and path in self.disk and path not in self.lost and path in record.removed:
                 raise self.violation(f"{path} is said to be removed and is there")
-        root = gone.known.root
         if root and record.removed and root.name == name and root in self.disk and not kept:
             empty = not any(is_below(path, root) for path in self.disk) and self.disk[root].is_directory
             allowed = not self.paths or any(is_below(root, limit) for limit in self.paths)
@@ -1197,8 +1255,8 @@ class World:
     def judge_kept(self, gone: Gone, path: Path, reason: str, finished: list[Gone], disk: dict[Path, Entry]) -> None:
         """Check that a reason to keep a file can be true."""
         kind, match = classify(KEEPS, reason)
-        self.counts[f"keep {kind}"] += 1
-        others = [*self.others(), *(other.known for other in [*finished, *self.former] if other is not gone)]
+        others = [*self.others(), *self.forgotten]
+        others += [other.known for other in [*finished, *self.former] if other is not gone]
         named = [other for other in others if match and match.re.groups == 2 and other.is_called(*match.groups())]
         entry = disk.get(path)
         if self.blurred:
@@ -1232,6 +1290,7 @@ class World:
             possible = not gone.known.counted and entry.mtime / 1e9 < gone.known.arrived + NEAR
         if not possible and not (match and match.re.groups == 2 and match[1] in self.tolerated):
             raise self.violation(f"{path} of {gone.known.called} was kept, which cannot be: {reason}; {entry}; {gone}")
+        self.counts[f"keep {kind}"] += 1
 
     def may_use(self, other: Known, path: Path, gone: Gone) -> bool:
         """Tell whether `other` may be thought to use `path` under a name that rtwatch does not know."""
@@ -1244,8 +1303,7 @@ class World:
                 now = self.resolve(other.directory, self.lock_state() == "running")
                 if now is None:
                     return True
-                resume = self.session.file(other.torrent.hash, "R")
-                unsaved = not resume.exists() or resume.stat().st_mtime < gone.after + NEAR
+                unsaved = self.written.get(other.torrent.hash, 0) < gone.after + NEAR
                 for place in (other.places[number], self.locate(other.torrent, now)[number][0]):
                     links = {canonical(place), *hops(canonical(place))}
                     lost = unsaved and (is_short(place, length) or bool(links & self.lost.keys()))

@@ -100,7 +100,7 @@ def test_the_torrent_of_what_is_erased_is_kept(
     session.erase(torrent)
     kept = erased / f"{torrent.name.decode()}-{torrent.hash[:8]}.torrent"
     program.wait_for(lambda: kept.is_file() and kept.read_bytes() == torrent.metainfo, "the .torrent is not kept")
-    program.wait_line(f"kept +{re.escape(str(kept))}$")
+    program.wait_line(f"saved +{re.escape(str(kept))}$")
     assert not any(file.exists() for file in files)
 
 
@@ -117,7 +117,7 @@ def test_a_name_does_not_choose_where_the_torrent_is_kept(
     session.add(torrent, downloads)
     program.wait_known(torrent.hash)
     session.erase(torrent)
-    program.wait_line(r"kept +\S")
+    program.wait_line(r"saved +\S")
     program.wait_for(lambda: erased.is_dir() and list(erased.iterdir()), "the .torrent is not kept")
     (kept,) = erased.iterdir()
     assert re.fullmatch(rf"[\w ()\[\]+][\w .()\[\]+-]*-{torrent.hash[:8]}\.torrent", kept.name)
@@ -232,7 +232,7 @@ def test_a_dropped_torrent_is_looked_up(
     source.write_bytes(dropped.metainfo)
     if how == "moved":
         source.rename(drop / "some.torrent")
-    program.wait_line(r"dropped +some\.torrent, 2 of 3 file names are in the session already$")
+    program.wait_line(r"found +some\.torrent, 2 of 3 file names are in the session already$")
     download(program, session, downloads, single("after"))  # rtwatch's own function for this key is still called
 
 
@@ -243,7 +243,7 @@ def test_a_dropped_file_may_be_anything(
     program = launcher.start(*EXAMPLE)
     (drop / "some.torrent").write_bytes(content)
     (drop / "other.torrent.new").write_bytes(content)
-    program.wait_line(r"dropped +some\.torrent cannot be read")
+    program.wait_line(r"found +some\.torrent cannot be read")
     download(program, session, downloads, single("after"))
     assert "other" not in program.output
     assert "Traceback" not in program.output
@@ -285,7 +285,7 @@ def test_with_no_action_it_changes_nothing(
     for name in ("pack", "one.bin", "three.bin"):
         program.wait_line(f"would run +true {re.escape(str(downloads / name))}$")
     session.erase(torrent)
-    program.wait_line(rf"would keep +\S+pack-{torrent.hash[:8]}\.torrent$")
+    program.wait_line(rf"would save +\S+pack-{torrent.hash[:8]}\.torrent$")
     assert program.stop() == 0
     assert tree(downloads, launcher.state) == before
     assert command.calls() == []

@@ -1,7 +1,9 @@
 """The model test: random lives of a session, with the real program on real files.
 
-RTWATCH_PROFILE=nightly runs 5,000 examples, RTWATCH_PROFILE=shrink looks for a shorter way to a failure. How often
-each guard and rule fired is written down at the end.
+RTWATCH_PROFILE=nightly runs 5,000 examples, and fails when one guard or rule fired too rarely to count as tested;
+RTWATCH_PROFILE=shrink looks for a shorter way to a failure. RTWATCH_EXAMPLES and RTWATCH_SEED are other numbers of
+examples and other random ones. How often each guard and rule fired goes to the file RTWATCH_FIRED, and, of a nightly
+run, to the terminal.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import stat
+import sys
 import time
 import traceback
 from collections import Counter
@@ -27,14 +30,18 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from model import BRIEF, BY_HASH, FILLERS, GRACE, HOLDS, KEEPS, MINUTE, TORRENTS, World, canonical
+from model import BRIEF, BY_HASH, FILLERS, FIRED, GRACE, MINUTE, TORRENTS, Known, World, canonical
 from torrents import Torrent
+
+import rtwatch
 
 PROFILE_NAME = os.environ.get("RTWATCH_PROFILE", "default")
 NIGHTLY = PROFILE_NAME == "nightly"
-WORKERS = 4  # processes, each with a seed and a share of the examples; they mostly wait
+EXAMPLES = int(os.environ.get("RTWATCH_EXAMPLES") or (5000 if NIGHTLY else 240))
+SEED = os.environ.get("RTWATCH_SEED")
+WORKERS = 6  # processes, each with a seed and a share of the examples; they mostly wait
 PROFILE = settings(
-    max_examples=(5000 if NIGHTLY else 240) // WORKERS,
+    max_examples=-(-EXAMPLES // WORKERS),
     stateful_step_count=50 if NIGHTLY else 30,
     phases=[Phase.generate, Phase.shrink] if PROFILE_NAME == "shrink" else [Phase.generate],  # it may take minutes
     database=None,
@@ -42,7 +49,6 @@ PROFILE = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
-ELSEWHERE = ("keep session", "keep failed")  # cannot happen to a listed file, is tested by making disks fail
 ENOUGH = 50  # times that a guard or rule must fire in a nightly run to count as tested
 
 PLACES = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 4, 5])
@@ -53,6 +59,11 @@ DATA = st.sampled_from(
 PICK = st.integers(0, 1 << 16)
 
 Rule = TypeVar("Rule", bound=Callable[..., Any])
+
+
+def names(torrent: Torrent) -> set[str]:
+    """Return the names of a torrent's files."""
+    return {path.name for path in torrent.paths(Path())}
 
 
 class Life(RuleBasedStateMachine):
@@ -136,8 +147,8 @@ class Life(RuleBasedStateMachine):
 
     # data
 
-    def write_data(self, torrent: Torrent, how: str, pick: int = 0) -> None:
-        """Bring the files of a loaded torrent to disk where there is nothing yet."""
+    def write_data(self, torrent: Torrent, how: str, pick: int = 0, source: Torrent | None = None) -> None:
+        """Bring the files of a loaded torrent to disk where there is nothing yet, as links to `source` if possible."""
         root = self.world.in_memory(torrent.hash)
         assert root is not None
         contents = [torrent.content] if isinstance(torrent.content, bytes) else list(torrent.content.values())
@@ -147,8 +158,9 @@ class Life(RuleBasedStateMachine):
                 for twin, entry in sorted(self.world.disk.items())
                 if twin.name == path.name and not entry.is_directory and twin != path and twin.exists()
             ]
+            twins = [twin for twin in twins if source and twin in self.world.uses(source.hash)] or twins
             try:
-                if os.path.lexists(path):
+                if os.path.lexists(path) or path in self.world.disk:  # the latter is one that has just been removed
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if how == "links" and twins:
@@ -162,12 +174,14 @@ class Life(RuleBasedStateMachine):
             except OSError:  # a link or file stands in the way
                 continue
 
-    def enter(self, torrent: Torrent, place: str, base: bool, data: str, pick: int) -> None:
-        """Load a torrent, with data as `data` says."""
+    def enter(
+        self, torrent: Torrent, place: str, base: bool, data: str, pick: int, source: Torrent | None = None
+    ) -> None:
+        """Load a torrent, with data as `data` says, linked to that of `source`."""
         session = self.session
         session.load(torrent, place, place if base and not isinstance(torrent.content, bytes) else None)
         if data in ("seed", "own", "links", "hard"):
-            self.write_data(torrent, data, pick)
+            self.write_data(torrent, data, pick, source)
         session.save_full(torrent)
         if data in ("download", "start", "partial"):
             self.write_data(torrent, data)
@@ -211,9 +225,7 @@ class Life(RuleBasedStateMachine):
     def erase_now(self, torrent: Torrent) -> None:
         """Erase one and note the evidence that rtwatch has."""
         self.world.back_up(torrent.hash)
-        if self.session.file(torrent).exists():
-            whole = all(file.exists() for file in self.session.files(torrent))
-            self.world.evidence[torrent.hash] = whole and self.world.lock_state() != "stale"
+        self.world.note_evidence(torrent.hash)
         self.session.erase(torrent)
 
     @rule(pick=PICK, number=st.sampled_from([1, 1, 1, 2, 3]))
@@ -252,6 +264,8 @@ class Life(RuleBasedStateMachine):
             self.session.add(BRIEF, self.place(place))
             self.session.erase(BRIEF)
             self.world.tolerated.add(BRIEF.hash)
+            if any(gone.seen is False for gone in self.world.gone.values()):
+                self.world.doubted.add(BRIEF.hash)
 
     @rule(pick=PICK, place=PLACES, elsewhere=st.booleans(), in_place=st.booleans())
     def edit(self, pick: int, place: int, elsewhere: bool, in_place: bool) -> None:
@@ -264,6 +278,7 @@ class Life(RuleBasedStateMachine):
         with self.world.step(f"edit {torrent.hash[:8]} {place} {elsewhere} {in_place}"):
             root = self.session.loaded[torrent.hash].rtorrent["directory"]
             had = self.session.file(torrent).exists()
+            self.world.note_evidence(torrent.hash)
             if elsewhere and in_place:
                 self.session.readd_in_place(torrent, self.place(place))
             elif elsewhere:
@@ -378,54 +393,78 @@ class Life(RuleBasedStateMachine):
         """Load another torrent of the same files, linked to those that are there, and then erase the first."""
         if not self.has_torrents():
             return
-        old, new = self.loaded(pick), TORRENTS[number]
-        if new.hash in self.session.loaded or self.is_stub(old):
+        old = self.loaded(pick)
+        others = [torrent for torrent in TORRENTS if torrent.hash not in self.session.loaded]
+        others = [torrent for torrent in others if names(torrent) & names(old)]
+        if not others or self.is_stub(old):
             return
+        new = others[number % len(others)]
+        taken = self.world.in_memory(old.hash)
+        roots = {n: self.world.resolve(os.fsencode(new.root(Path(self.place(n)))), True) for n in (place, 0, 1)}
+        place = next(n for n, root in roots.items() if root != taken)
         with self.world.step(f"cross_seed {old.hash[:8]} {new.hash[:8]} {place} {how} {late}"):
-            self.enter(new, self.place(place), False, "none" if late else how, pick)
+            self.enter(new, self.place(place), False, "none" if late else how, pick, old)
             if late:
-                self.write_data(new, how, pick)
+                self.write_data(new, how, pick, old)
             self.erase_now(old)
+
+    def can_be_spoiled(self, known: Known, path: Path, how: str) -> bool:
+        """Tell whether `spoil` can do what it does to a file of a torrent."""
+        entry = self.world.disk.get(path)
+        if entry is None or entry.is_directory or known.root is None:
+            return False
+        if how in ("append", "old", "late"):
+            return stat.S_ISREG(entry.mode)
+        if how in ("away", "reroute"):
+            fixed = (*self.world.places, self.world.dl, *([known.root] if how == "reroute" else []))
+            return path.parent not in fixed and os.path.realpath(path.parent) == str(path.parent)
+        return True
 
     @rule(
         pick=PICK,
         how=st.sampled_from(
-            ["append", "append", "delete", "directory", "pipe", "away", "away", "reroute", "old", "late", "late"]
+            [
+                *("append", "append", "delete", "directory", "directory", "pipe", "pipe", "old", "late", "late"),
+                *("away", "away", "reroute", "reroute", "reroute", "leave", "leave", "hook"),
+            ]
         ),
     )
     def spoil(self, pick: int, how: str) -> None:
-        """Change a file or directory of a torrent by hand, and then erase it, or the other way round ("late")."""
+        """Change a file or directory of a torrent by hand, and then erase it.
+
+        Or the other way round ("late"); or let one of its session files be back after it ("leave"), or its hook fail.
+        """
         if not self.has_torrents():
             return
-        torrent, world = self.loaded(pick), self.world
-        known = world.known.get(torrent.hash)
-        places = known.files if known else ()
-        files = [path for path in places if path in world.disk and not world.disk[path].is_directory]
-        if not files or known is None or known.root is None:
+        session, world = self.session, self.world
+        choice = [(hash, known) for hash, known in sorted(world.known.items()) if hash in session.loaded]
+        files = [(h, k, path) for h, k in choice for path in k.files if self.can_be_spoiled(k, path, how)]
+        if not files:
             return
-        path = files[pick % len(files)]
-        with world.step(f"spoil {torrent.hash[:8]} {path.relative_to(world.dl)} {how}"):
-            if how == "append" and stat.S_ISREG(world.disk[path].mode):
+        hash, known, path = files[pick % len(files)]
+        torrent, left = BY_HASH[hash], session.file(hash, "RL"[pick % 2])
+        with world.step(f"spoil {hash[:8]} {path.relative_to(world.dl)} {how}"):
+            if how == "append":
                 world.touched |= world.same_inode(path)
                 with path.open("ab") as file:
                     file.write(b"more" * 1000)
-            elif how == "old" and stat.S_ISREG(world.disk[path].mode):
+            elif how == "old":
                 world.touched |= world.same_inode(path)
                 os.utime(path, (time.time() - 5000, time.time() - 5000))
-                self.session.readd(torrent, "", os.fsdecode(known.directory))
-                world.reread.add(torrent.hash)
+                world.note_evidence(hash)
+                session.readd(torrent, "", os.fsdecode(known.directory))
+                world.reread.add(hash)
                 return
             elif how in ("away", "reroute"):
                 place = path.parent
-                if place in (*world.places, world.dl) or os.path.realpath(place) != str(place):
-                    return
                 world.transfer(place, world.dl / f"moved{len(world.trace)}", copy=False)
                 place.symlink_to(world.dl / f"moved{len(world.trace)}")
                 if how == "reroute":
-                    self.session.readd(torrent, "", os.fsdecode(known.directory))
-                    world.reread.add(torrent.hash)
-                    self.session.finish(torrent)
-                    self.session.save(torrent)
+                    world.note_evidence(hash)
+                    session.readd(torrent, "", os.fsdecode(known.directory))
+                    world.reread.add(hash)
+                    session.finish(torrent)
+                    session.save(torrent)
                     return
             elif how in ("delete", "directory", "pipe"):
                 world.taken.add(path)
@@ -434,13 +473,39 @@ class Life(RuleBasedStateMachine):
                     path.mkdir()
                 elif how == "pipe":
                     os.mkfifo(path)
+            elif how == "hook":
+                world.fail.touch()
+            data = left.read_bytes() if left.exists() else b""
             self.erase_now(torrent)
-        if how == "late" and path in world.disk and stat.S_ISREG(world.disk[path].mode):
+            if how == "leave" and data:
+                world.rename_into_place(left, data)
+        if how == "hook":
+            world.quiet()
+            with world.step("mend_hook"):
+                world.fail.unlink()
+        if how == "late" and path in world.disk:
             with world.step("late"):
                 time.sleep(0.005)  # the clocks of files are coarse
                 world.touched |= world.same_inode(path)
                 with suppress(FileNotFoundError):  # it was late indeed
                     os.utime(path)
+
+    @rule(number=NAMED, place=PLACES, pick=PICK)
+    def erase_in_trouble(self, number: int, place: int, pick: int) -> None:
+        """Load a torrent and save it in part only, erase another one, and save the rest when that is held."""
+        if not self.has_torrents():
+            return
+        new, old = TORRENTS[number], self.loaded(pick)
+        if new.hash in self.session.loaded or self.session.file(new).exists():
+            return
+        with self.world.step(f"erase_in_trouble {new.hash[:8]} {place} {old.hash[:8]}"):
+            self.session.load(new, self.place(place))
+            for kind in "LR" if self.session.version == "0.9.8" else "T":
+                self.session.write(new, kind)
+            self.erase_now(old)
+        self.world.quiet()
+        with self.world.step("save_the_rest"):
+            self.session.save_full(new)
 
     @rule(pick=PICK, number=NAMED, gone=st.booleans())
     def point_at(self, pick: int, number: int, gone: bool) -> None:
@@ -470,15 +535,21 @@ class Life(RuleBasedStateMachine):
         pick=PICK,
         number=st.sampled_from([1, 1, 2, 100]),
         options=st.sampled_from([(), ("--catch-up",), ("--catch-up",)]),
+        lock=st.sampled_from(["running", "stale", "missing"]),
     )
-    def erase_unseen(self, pick: int, number: int, options: tuple[str, ...]) -> None:
-        """Erase torrents while rtwatch does not run."""
+    def erase_unseen(self, pick: int, number: int, options: tuple[str, ...], lock: str) -> None:
+        """Erase torrents while rtwatch does not run; then rtorrent may be killed, or its lock be removed."""
         if not self.has_torrents() or not self.runs_rtwatch_for_a_while():
             return
-        with self.world.step(f"erase_unseen {number} {' '.join(options)}"):
+        with self.world.step(f"erase_unseen {number} {' '.join(options)} {lock}"):
             self.world.stop()
             for _ in range(min(number, len(self.session.loaded))):
                 self.erase_now(self.loaded(pick))
+            if lock == "stale":
+                self.session.kill()
+                self.session.loaded.clear()
+            elif lock == "missing":
+                self.session.lock.unlink(missing_ok=True)
             self.world.start(*options)
 
     # magnets
@@ -792,8 +863,9 @@ class Life(RuleBasedStateMachine):
         if not self.has_torrents():
             return
         torrent = self.loaded(pick)
-        if self.is_stub(torrent) or not self.session.file(torrent).exists():
+        if pick % 3 or self.is_stub(torrent) or not self.session.file(torrent).exists():  # it is slow and proves little
             return
+        self.world.quiet()
         with self.world.step(f"come_back_late {torrent.hash[:8]} {part}"):
             self.world.blurred = True
             root = os.fsdecode(self.session.loaded[torrent.hash].rtorrent["directory"])
@@ -801,6 +873,7 @@ class Life(RuleBasedStateMachine):
             time.sleep(GRACE * part)
             self.session.add(torrent, "", root)
             self.world.reread.add(torrent.hash)
+        self.world.quiet()
 
     @rule()
     def age(self) -> None:
@@ -823,22 +896,47 @@ def live(number: int) -> tuple[Counter[str], str]:
     return Life.counts, ""
 
 
+def firings(counts: Counter[str]) -> dict[str, dict[str, int]]:
+    """Return how often each guard and rule fired, for each of its reasons."""
+    return {
+        function: {reason: counts[reason] for reason in FIRED if FIRED[reason] == function}
+        for function in sorted(set(FIRED.values()))
+    }
+
+
+def table(counts: Counter[str]) -> list[str]:
+    """Return lines that say how often each guard and rule fired, and what else happened."""
+    lines = ["how often each guard and rule gave a reason that the model found true:"]
+    for function, reasons in firings(counts).items():
+        details = ", ".join(f"{number} {reason}" for reason, number in reasons.items()) if len(reasons) > 1 else ""
+        lines.append(f"{sum(reasons.values()):8} {function:16} {details}".rstrip())
+    lines += ["what else happened:", *(f"{counts[name]:8} {name}" for name in sorted(counts.keys() - FIRED))]
+    return lines
+
+
+def show(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Print to the terminal, also from a process of pytest-xdist, whose standard output leads nowhere."""
+    with capsys.disabled():
+        print(f"\n{text}", file=sys.stderr)
+
+
+def test_each_rule_has_a_reason_in_the_model() -> None:
+    assert {rule.__name__ for rule in rtwatch.RULES} == {name for name in FIRED.values() if name.startswith("rule_")}
+
+
 def test_what_rtorrent_uses_stays_and_what_nothing_uses_goes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = time.monotonic()
-    first = int.from_bytes(os.urandom(4), "big") if NIGHTLY else 0
+    first = int(SEED) if SEED else int.from_bytes(os.urandom(4), "big") if NIGHTLY else 0
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
         results = list(pool.map(live, range(first, first + WORKERS)))
     counts = sum((counts for counts, _ in results), Counter[str]())
-    fired = [f"keep {kind}" for kind in KEEPS] + [f"hold {kind}" for kind in HOLDS]
-    rare = [name for name in fired if counts[name] < ENOUGH and name not in ELSEWHERE]
-    lines = [f"{counts[name]:8} {name}" for name in [*fired, *sorted(set(counts) - set(fired))]]
-    lines += [f"{time.monotonic() - begun:8.0f} seconds, seeds from {first}"]
-    lines += [f"fired less than {ENOUGH} times: {', '.join(rare)}"]
-    report = tmp_path / "model.txt"
-    report.write_text("\n".join(lines) + "\n")
-    with capsys.disabled():
-        print(f"\nhow often each guard and rule fired: {report}")
+    rare = [function for function, reasons in firings(counts).items() if sum(reasons.values()) < ENOUGH]
+    text = "\n".join([*table(counts), f"{EXAMPLES} examples, {time.monotonic() - begun:.0f} s, RTWATCH_SEED={first}"])
+    report = Path(os.environ.get("RTWATCH_FIRED") or tmp_path / "fired.txt")
+    report.write_text(f"{text}\n")
+    show(capsys, text if NIGHTLY else f"how often each guard and rule fired: {report}")
     failures = [failure for _, failure in results if failure]
     assert not failures, "\n".join(failures)
+    assert not rare or EXAMPLES < 5000, f"less than {ENOUGH} times, which counts as untested: {', '.join(rare)}"

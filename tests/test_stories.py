@@ -1032,6 +1032,29 @@ def test_an_inherited_file_is_accounted_for_when_the_torrents_own_ones_are_gone(
     assert path.read_bytes() == b"mine"
 
 
+def test_a_missing_inherited_file_does_not_count_as_one_of_the_torrents_own(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """The reason why its own file stays is said, and not that it is missing."""
+    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
+    [path] = seed(session, downloads, torrent)
+    [link] = twin.paths(twin.root(downloads))
+    link_files([path], [link])
+    session.add(twin, downloads)
+    session.finish(twin)
+    session.save(twin)
+    program = launcher.start(*SHORT)
+    erase(program, session, torrent)
+    program.wait_line("used by a symlink in")
+    path.unlink()
+    link.unlink()
+    link.mkdir()
+    erase(program, session, twin)
+    program.wait_line("kept +a.bin: not a regular file")
+    assert "none of its" not in program.output
+    assert remaining([link]) == [link]
+
+
 @pytest.mark.parametrize("mine", [False, True], ids=["removed", "kept"])
 def test_what_becomes_of_an_inherited_file_is_said_though_the_torrents_own_place_is_not_known(
     mine: bool, session: Session, launcher: Launcher, downloads: Path
