@@ -157,7 +157,7 @@ class Facts(NamedTuple):
     lock: str
     paths: bool  # whether a PATH was given
     loaded: int  # torrents
-    vanished: Sequence[float]  # Unix times of those that no other guard holds, in order
+    vanished: Sequence[float]  # Unix times, in order, without those that are held because nobody saw it
 
 
 class ListedFile(NamedTuple):
@@ -734,11 +734,11 @@ def find_files(con: Con, hash: str) -> list[Path]:
 
 def find_users(con: Con, table: str, hash: str) -> dict[Path, list[str]]:
     """Return the other torrents, as HASH "name", that have files of a torrent, or what it inherited, in `table`."""
-    sql = f"""SELECT file, hash || ' "' || name || '"' FROM {table} JOIN torrent_data USING (hash) WHERE hash <> ?1 AND
-              file IN (SELECT file FROM session_file WHERE hash = ?1
-                       UNION ALL SELECT file FROM rtwatch_link WHERE hash = ?1 AND inherited)"""
+    sql = f"""SELECT file, hash || ' "' || name || '"' FROM {table} JOIN torrent_data USING (hash) WHERE hash <> ? AND
+              file IN (SELECT file FROM session_file WHERE hash = ?
+                       UNION ALL SELECT file FROM rtwatch_link WHERE hash = ? AND inherited)"""
     users: dict[Path, list[str]] = {}
-    for file, user in query(con, sql, hash):
+    for file, user in query(con, sql, hash, hash, hash):
         users.setdefault(file, []).append(user)
     return users
 
@@ -1118,6 +1118,7 @@ class Removal:
                 reason = f"cannot be removed: {error.strerror or error}"
         if reason == rule_linked(file, self.limits):
             query(self.con, "UPDATE rtwatch_link SET inherited = TRUE WHERE file = ?", file.path)
+            self.con.commit()
         self.kept.setdefault(reason or GONE, []).append(file.path)
 
     def trash_place(self, file: ListedFile) -> Path:
@@ -1218,7 +1219,7 @@ PASS = 20  # items of one queue: four thousandths of a second while rtorrent sav
 MISSING = "it is missing"
 ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
-LOST, IGNORED = int(flags.Q_OVERFLOW), int(flags.IGNORED)  # an event is compared with plain numbers: flags are slow
+LOST, IGNORED, MOVED = map(int, (flags.Q_OVERFLOW, flags.IGNORED, flags.MOVED_TO))  # flags are slow to compare
 split_mask = cache(lambda mask: tuple(flags.from_mask(mask)))  # in inotify_simple's order
 ENDS = int(flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT)
 
@@ -1306,6 +1307,8 @@ class Watch:
 
         T is renamed when a torrent is added, not at a periodic save; the rest of what is added may follow it.
         """
+        if path.parent != self.args.session:
+            return
         self.deleted = tuple(("", 0.0) if name[:40] == path.name[:40] else (name, when) for name, when in self.deleted)
         new = path.name[40:] in (".torrent", ".torrent.new") or path.name[:40] in self.troubles
         self.queues["added" if new else "saved"].append(path)
@@ -1388,6 +1391,7 @@ class Watch:
         except FileNotFoundError:
             if in_place or self.is_older_than_lock(r_path):
                 return None
+            source = t_path.name
         except (Unreadable, OSError) as worse:
             source, error = t_path.name, worse
         if isinstance(error, FileNotFoundError):
@@ -1460,9 +1464,9 @@ class Watch:
         row = find_blobs(con, path.stem)
         if when and row:
             self.vanish(path.stem, when, was_erased(names, path.stem, row[2] is not None))
-            self.deletions.pop(path.stem)  # not before: a locked database brings the path here again
-            if os.path.lexists(path):
-                self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
+        self.deletions.pop(path.stem, None)  # not before: a locked database brings the path here again
+        if row and os.path.lexists(path):
+            self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
 
     def vanish(self, hash: str, when: float, seen: Optional[bool]) -> None:
         """Record that T of a known torrent is gone since `when` (Unix time), and give it its grace to come back."""
@@ -1496,16 +1500,15 @@ class Watch:
         if self.stopping or torrent is None or torrent.vanished is None or hash in self.due:
             return None
         reason = guard(torrent, facts, self.args.force)
-        if reason is None:
-            return torrent
         self.hold(torrent, reason)
-        return None
+        return None if reason else torrent
 
-    def hold(self, torrent: Torrent, reason: str) -> None:
-        """Keep a vanished torrent and its files, and say so, once, when the queue is worked."""
-        query(self.con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
+    def hold(self, torrent: Torrent, reason: Optional[str]) -> None:
+        """Keep a vanished torrent and its files, and say so, once, when the queue is worked; None: let it go."""
         if reason != torrent.held:
-            self.held.setdefault(reason, []).append(torrent.name)
+            query(self.con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
+            if reason:
+                self.held.setdefault(reason, []).append(torrent.name)
 
     def say_held(self) -> None:
         """Say what was held, one line a reason, with the command that goes on."""
@@ -1546,8 +1549,8 @@ class Watch:
                     return False
                 if self.take_events():
                     break
-                removal.todo.popleft()
                 removal.carry_out(file, reason)
+                removal.todo.popleft()
             if removal.todo and self.find_erased(removal.torrent.hash) is None:
                 return False
         removal.prune()
@@ -1706,7 +1709,8 @@ class Watch:
                 func(directory / name)
             except Exception:  # may be a function that a hook put there
                 logger.exception("%-12s %s", "failed", f"the function for {name}; rtwatch goes on")
-                self.queues["added"].append(directory / name)  # no removal must go by what was known before
+                if mask & MOVED:  # no removal may go by what was known before
+                    self.queues["added"].append(directory / name)
 
     def take_due(self) -> None:
         """Queue what is due by now: graces that are over, items put back, what has to be looked at again."""
@@ -1742,6 +1746,7 @@ class Watch:
         what failed for the time being after growing pauses of up to a minute."""
         queue = self.queues[name]
         item = queue.popleft()
+        pause = self.pauses.pop(id(item), 0.5)
         before = len(queue)
         try:
             self.qfuncs[name](self.con, item, self.args, self.queues)
@@ -1753,7 +1758,7 @@ class Watch:
             self.stopping += 1
         except (sqlite3.OperationalError, OSError) as error:
             self.con.rollback()
-            pause = self.pauses[id(item)] = min(MINUTE, 2 * self.pauses.get(id(item), 0.5))
+            pause = self.pauses[id(item)] = min(MINUTE, 2 * pause)
             say(logging.ERROR, "failed", f"{item}: {error}; tried again in {pause:g} s")
             self.call_later(object(), pause, name, item)
         except Exception as error:
@@ -1764,7 +1769,6 @@ class Watch:
             if name in NEWS:  # nothing is removed while it waits
                 self.call_later(object(), MINUTE, name, item)
         else:
-            self.pauses.pop(id(item), None)
             for _ in range(len(queue) - before):
                 self.call_later(object(), 1.0, name, queue.popleft() if queue[0] is item else queue.pop())
 
@@ -1957,9 +1961,9 @@ def watch_session(args: Args) -> int:
         if args.orphans:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
             watch.bring_up_to_date()
-            list_orphans(con, args)
             if watch.is_blocked():
-                say(logging.WARNING, "unreadable", "some of these may belong to the torrents above that cannot be read")
+                raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
+            list_orphans(con, args)
             return 0
         wake = catch_signals(watch)
         try:

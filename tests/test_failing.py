@@ -1047,3 +1047,22 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
     else:
         program.wait_line("could not be worked yet")
     assert [path for path in paths if path.exists()] == paths
+
+
+def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(
+    session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
+) -> None:
+    hooks = tmp_path / "failing.py"
+    hooks.write_text("""
+import inotify_simple
+
+def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
+    inot_funcs["rtorrent", inotify_simple.flags.CLOSE_NOWRITE] = lambda path: 1 / 0
+""")
+    program = launcher.start(*AT_ONCE, "--hooks", hooks)
+    session.add(single("one"), downloads)
+    program.wait_line("ZeroDivisionError")
+    session.add(single("two"), downloads)
+    program.wait_known(single("two").hash)
+    assert program.stop() == 0
+    assert program.output.count("ZeroDivisionError") < 50

@@ -784,11 +784,13 @@ def test_what_a_torrent_may_have_whose_place_is_not_known_is_no_orphan(
     assert re.search(r"unknown .*pack", result.stderr)
 
 
-def test_orphans_beside_a_torrent_that_cannot_be_read_come_with_a_warning(
+def test_there_are_no_orphans_beside_a_torrent_that_cannot_be_read(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     session.download(single("one"), downloads)
     session.file(multi("pack")).write_bytes(b"")
+    (downloads / "may be its file").write_bytes(b"")
+    os.utime(downloads / "may be its file", (0, 0))
     result = launcher.run("--orphans", paths=[downloads])
-    assert result.returncode == 0
-    assert "some of these may belong to the torrents above that cannot be read" in result.stderr
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "cannot be read, see above" in result.stderr
