@@ -380,7 +380,8 @@ def parse_paths(entry: dict[bytes, Any], key: bytes) -> dict[bytes, bytes]:
     """
     own = entry.get(key) if key == b"path" else [entry.get(key)]
     prefix = key + b"."
-    others = [other for other in entry if other.startswith(prefix)]
+    plain = len(entry) == 2 and key in entry  # as most are: length and path
+    others = [] if plain else [other for other in entry if other.startswith(prefix)]
     if not others:
         return {b"": join_path(own)}
     if len(others) > MAX_ENCODINGS:
@@ -1215,7 +1216,8 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 OWN_QUEUES = ("lost", "unlinked", "added", "saved", "unknown", "erased")  # in the order of work
 NEWS = OWN_QUEUES[:4]  # what events bring
-PASS = 20  # items of one queue: four thousandths of a second while rtorrent saves everything
+PASS = 50  # items of one queue
+BUNCH = 0.003  # seconds for which events gather while one pass follows the other: rtorrent saves everything
 MISSING = "it is missing"
 ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
@@ -1605,7 +1607,8 @@ class Watch:
             self.vanish(hash, time.time(), False)  # it was moved away, as rtorrent never does
         for hash in find_hashes(self.con, "NOT counted"):
             update_links(self.con, hash)
-        loaded = len(find_hashes(self.con, "vanished IS NULL")) - len(self.absent)
+        sql = "SELECT count(*) - count(vanished) FROM rtwatch_torrent"
+        loaded = query(self.con, sql).fetchone()[0] - len(self.absent)
         sql = "SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL AND (held IS NULL OR seen IS NOT 0)"
         self.finished = [when for when in self.finished if when > time.time() - 2 * MINUTE]
         vanished = sorted([*(row[0] for row in query(self.con, sql)), *self.finished])
@@ -1828,14 +1831,20 @@ class Watch:
         poller = poll()
         poller.register(self.inot, POLLIN)
         poller.register(wake, POLLIN)
+        worked, quick = 0.0, 0
         while not self.stopping and not (self.args.once and self.is_done()):
-            if any(fd == wake for fd, _ in poller.poll(self.timeout())):
+            timeout = self.timeout()
+            if any(fd == wake for fd, _ in poller.poll(timeout)):
                 os.read(wake, 4096)
+            quick = quick + 1 if time.monotonic() < worked + BUNCH else 0
+            if quick > 4 and timeout != 0:
+                time.sleep(BUNCH)
             self.check_session()
             self.take_events()
             self.take_due()
             self.work()
             self.tell_status()
+            worked = time.monotonic()
 
     def tell_status(self) -> None:
         """Tell the service manager how things stand, after each change."""
