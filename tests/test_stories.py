@@ -966,6 +966,21 @@ def link_files(paths: list[Path], links: list[Path]) -> None:
         link.symlink_to(path)
 
 
+def inherit(launcher: Launcher, session: Session, downloads: Path) -> tuple[Program, Torrent, Path, Path]:
+    """Start rtwatch, let a torrent inherit the file that its symlink leads to; return it, the file and the symlink."""
+    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
+    [path] = seed(session, downloads, torrent)
+    [link] = twin.paths(twin.root(downloads))
+    link_files([path], [link])
+    session.add(twin, downloads)
+    session.finish(twin)
+    session.save(twin)
+    program = launcher.start(*SHORT)
+    erase(program, session, torrent)
+    program.wait_line("used by a symlink in")
+    return program, twin, path, link
+
+
 def test_links_erased_first_leave_their_targets_to_the_owner(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
@@ -1013,16 +1028,7 @@ def test_an_inherited_file_is_accounted_for_when_the_torrents_own_ones_are_gone(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     """It is kept because somebody wrote to it, and that is said beside the line about the missing ones."""
-    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
-    [path] = seed(session, downloads, torrent)
-    [link] = twin.paths(twin.root(downloads))
-    link_files([path], [link])
-    session.add(twin, downloads)
-    session.finish(twin)
-    session.save(twin)
-    program = launcher.start(*SHORT)
-    erase(program, session, torrent)
-    program.wait_line("used by a symlink in")
+    program, twin, path, link = inherit(launcher, session, downloads)
     link.unlink()
     path.write_bytes(b"mine")
     os.utime(path, (4e9, 4e9))
@@ -1036,16 +1042,7 @@ def test_a_missing_inherited_file_does_not_count_as_one_of_the_torrents_own(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     """The reason why its own file stays is said, and not that it is missing."""
-    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
-    [path] = seed(session, downloads, torrent)
-    [link] = twin.paths(twin.root(downloads))
-    link_files([path], [link])
-    session.add(twin, downloads)
-    session.finish(twin)
-    session.save(twin)
-    program = launcher.start(*SHORT)
-    erase(program, session, torrent)
-    program.wait_line("used by a symlink in")
+    program, twin, path, link = inherit(launcher, session, downloads)
     path.unlink()
     link.unlink()
     link.mkdir()
@@ -1059,16 +1056,7 @@ def test_a_missing_inherited_file_does_not_count_as_one_of_the_torrents_own(
 def test_what_becomes_of_an_inherited_file_is_said_though_the_torrents_own_place_is_not_known(
     mine: bool, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
-    [path] = seed(session, downloads, torrent)
-    [link] = twin.paths(twin.root(downloads))
-    link_files([path], [link])
-    session.add(twin, downloads)
-    session.finish(twin)
-    session.save(twin)
-    program = launcher.start(*SHORT)
-    erase(program, session, torrent)
-    program.wait_line("used by a symlink in")
+    program, twin, path, _ = inherit(launcher, session, downloads)
     session.lock.unlink()  # nobody can tell where "elsewhere" is
     session.set_directory(twin, "elsewhere")
     session.save(twin)
