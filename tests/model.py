@@ -1214,7 +1214,8 @@ class World:
             possible = True in self.fails
         if not possible and not self.blurred:
             raise self.violation(f"{gone.hash} {gone.known.called} is held, which cannot be: {reason}; {gone}")
-        if not any(f": {reason}" in line and "held" in line for line in self.log):
+        waiting = any(row[0] is not None and row[1] is None for row in self.rows.values())  # one line for all of them
+        if not waiting and not any(f": {reason}" in line and "held" in line for line in self.log):
             raise self.violation(f"nobody said that {gone.known.called} is held: {reason}")
         gone.held = reason
         if not unsure:
@@ -1249,7 +1250,9 @@ class World:
         if root and record.removed and root.name == name and root in self.disk and not kept:
             empty = not any(is_below(path, root) for path in self.disk) and self.disk[root].is_directory
             allowed = not self.paths or any(is_below(root, limit) for limit in self.paths)
-            if empty and allowed and self.must_keep_directory(root) is None and not self.blurred:
+            roots = [other.known.root for other in finished if other is not gone and other.known.root]
+            needed = any(other == root or is_below(other, root) for other in roots)  # when this one was pruned
+            if empty and allowed and not needed and self.must_keep_directory(root) is None and not self.blurred:
                 raise self.violation(f"{root} is left empty")
 
     def judge_kept(self, gone: Gone, path: Path, reason: str, finished: list[Gone], disk: dict[Path, Entry]) -> None:
