@@ -1152,9 +1152,8 @@ class Removal:
         name, root = self.torrent.name, self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if self.removed:
-            where = [f"in {self.trash}"] if self.trash else []
-            if self.trash and not self.args.verbose:
-                where = [f"in {self.args.trash}/{self.torrent.hash[:8]}*"]
+            place = self.trash if self.args.verbose else f"{self.args.trash}/{self.torrent.hash[:8]}*"
+            where = [f"in {place}"] if self.trash else []
             say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
         elif self.torrent.root is None:
             say(logging.INFO, "erased", name, "where its files are is not known")
@@ -1524,7 +1523,9 @@ class Watch:
     def finish(self, torrent: Torrent) -> None:
         """Remove the files of an erased torrent as far as -r and the plan allow, delete its rows, call post_remove."""
         hash = torrent.hash
-        removal = self.removals.setdefault(hash, Removal(self.con, self.args, torrent, self.unlinked))
+        if hash not in self.removals:
+            self.removals[hash] = Removal(self.con, self.args, torrent, self.unlinked)
+        removal = self.removals[hash]
         if self.args.remove and not self.remove_files(removal):
             return
         row = find_blobs(self.con, hash)

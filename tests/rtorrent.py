@@ -194,3 +194,17 @@ class Rtorrent:
 def set_directory(directory: Union[Path, bytes], method: str = "d.directory.set") -> bytes:
     """Return the command that sets a directory of any bytes, as an argument of `load.*`."""
     return b'%b="%b"' % (method.encode(), os.fsencode(directory).replace(b"\\", b"\\\\").replace(b'"', b'\\"'))
+
+
+def seed(rtorrent: Rtorrent, torrent: Torrent, directory: Path | None = None) -> list[Path]:
+    """Have rtorrent seed a torrent whose data is there, and count it in its session; return the paths."""
+    paths = torrent.write(directory or rtorrent.downloads)
+    rtorrent.load(torrent, directory=directory)
+    rtorrent.wait(1, "d.complete", torrent.hash)
+    rtorrent.save(torrent.hash)
+    return paths
+
+
+def places(torrent: Torrent, directory: Path) -> list[Path]:
+    """Return the paths of a torrent's files when rtorrent is told to use `directory`."""
+    return torrent.paths(torrent.root(directory))

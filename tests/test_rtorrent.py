@@ -12,7 +12,7 @@ from typing import Any, Callable, NamedTuple
 import bencodepy
 import pytest
 from program import Launcher, Program
-from rtorrent import COMPLETE_MARK, Rtorrent, set_directory
+from rtorrent import COMPLETE_MARK, Rtorrent, places, seed, set_directory
 from torrents import ANNOUNCE, Torrent, info_hash, make, single
 
 REMOVE = ("-r", *Launcher.hooks, "--grace", "0.3")
@@ -83,20 +83,6 @@ def place(tmp_path: Path) -> Path:
     place = tmp_path / "place"
     place.mkdir()
     return place
-
-
-def seed(rtorrent: Rtorrent, torrent: Torrent, directory: Path | None = None) -> list[Path]:
-    """Have rtorrent seed a torrent whose data is there, and count it in its session; return the paths."""
-    paths = torrent.write(directory or rtorrent.downloads)
-    rtorrent.load(torrent, directory=directory)
-    rtorrent.wait(1, "d.complete", torrent.hash)
-    rtorrent.save(torrent.hash)
-    return paths
-
-
-def places(torrent: Torrent, directory: Path) -> list[Path]:
-    """Return the paths of a torrent's files when rtorrent is told to use `directory`."""
-    return torrent.paths(torrent.root(directory))
 
 
 def magnet(torrent: Torrent) -> str:

@@ -12,8 +12,8 @@ from typing import Callable
 
 import pytest
 from program import Launcher, Program
-from rtorrent import Rtorrent, set_directory
-from torrents import Torrent, make, multi, single
+from rtorrent import Rtorrent, places, seed, set_directory
+from torrents import Torrent, make, multi, single, twin_of
 
 SHORT = ("-r", "--grace", "0.3")
 RETURN = ("-r", "--grace", "2")  # what comes back does so in time; another's removal shows the end
@@ -53,25 +53,6 @@ def several(name: str) -> Torrent:
     """Make a multi-file torrent with file names that no other torrent has, for such a file may be the other's."""
     data = name.encode()
     return make(data, {(b"first of " + data,): data * 3000, (b"below", b"second of " + data): data})
-
-
-def twin_of(torrent: Torrent, name: bytes | None = None) -> Torrent:
-    """Make a torrent of the same files, perhaps of another name, as another tracker has it."""
-    return make(name or torrent.name, torrent.content, source=b"another tracker")
-
-
-def seed(rtorrent: Rtorrent, torrent: Torrent, directory: Path | None = None) -> list[Path]:
-    """Have rtorrent seed a torrent whose data is there, and count it in its session; return the paths."""
-    paths = torrent.write(directory or rtorrent.downloads)
-    rtorrent.load(torrent, directory=directory)
-    rtorrent.wait(1, "d.complete", torrent.hash)
-    rtorrent.save(torrent.hash)
-    return paths
-
-
-def places(torrent: Torrent, directory: Path) -> list[Path]:
-    """Return the paths of a torrent's files when rtorrent is told to use `directory`."""
-    return torrent.paths(torrent.root(directory))
 
 
 def remaining(paths: list[Path]) -> list[Path]:

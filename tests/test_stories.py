@@ -18,7 +18,7 @@ from typing import Callable
 import pytest
 from program import Launcher, Program, run
 from session import VERSIONS, Session
-from torrents import Torrent, make, multi, single
+from torrents import Torrent, make, multi, single, twin_of
 
 SHORT = ("-r", "--grace", "0.2")
 LONG = ("-r", "--grace", "600")
@@ -89,11 +89,6 @@ def seed(session: Session, directory: Path, *torrents: Torrent) -> list[Path]:
 def singles(count: int) -> list[Torrent]:
     """Make some small torrents."""
     return [single(f"number{number:03}", 20) for number in range(count)]
-
-
-def twin_of(torrent: Torrent, name: bytes | None = None) -> Torrent:
-    """Make a torrent of the same files, perhaps of another name, as another tracker has it."""
-    return make(name or torrent.name, torrent.content, source=b"another tracker")
 
 
 def remaining(paths: list[Path]) -> list[Path]:
@@ -581,18 +576,25 @@ def test_sixty_held_torrents_do_not_hold_the_next_one(
     }
 
 
-@pytest.mark.parametrize("event", ["started again", "a late save", "another erase"])
-def test_what_is_held_as_a_wipe_stays_held_when_the_session_grows_again(
-    event: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    """Until --force: a torrent that was loaded since does not tell that the others were erased on purpose."""
-    torrents, last = singles(12), multi("last")
+def wipe(session: Session, launcher: Launcher, downloads: Path) -> tuple[Program, list[Path]]:
+    """Start rtwatch and erase all of twelve torrents, which it holds; return it and the paths of their files."""
+    torrents = singles(12)
     paths = seed(session, downloads, *torrents)
     program = launcher.start(*SHORT)
     with unseen(program):
         for torrent in torrents:
             session.erase(torrent)
     wait_all_held(program, 12, "so many at once")
+    return program, paths
+
+
+@pytest.mark.parametrize("event", ["started again", "a late save", "another erase"])
+def test_what_is_held_as_a_wipe_stays_held_when_the_session_grows_again(
+    event: str, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """Until --force: a torrent that was loaded since does not tell that the others were erased on purpose."""
+    last = multi("last")
+    program, paths = wipe(session, launcher, downloads)
     if event == "a late save":
         session.load(last, downloads)
         session.write(last, "T")  # with this alone nobody knows what rtorrent has loaded
@@ -617,13 +619,8 @@ def test_a_wipe_that_is_held_for_another_reason_meanwhile_is_still_a_wipe(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     """What is half saved at a start holds it as well; when that is mended, the wipe needs --force as before."""
-    torrents, last = singles(12), multi("last")
-    paths = seed(session, downloads, *torrents)
-    program = launcher.start(*SHORT)
-    with unseen(program):
-        for torrent in torrents:
-            session.erase(torrent)
-    wait_all_held(program, 12, "so many at once")
+    last = multi("last")
+    program, paths = wipe(session, launcher, downloads)
     program.stop()
     session.load(last, downloads)
     session.write(last, "T")  # with this alone nobody knows what rtorrent has loaded

@@ -79,3 +79,8 @@ def multi(name: str) -> Torrent:
     """Make a multi-file torrent `name` of two files, one in a subdirectory, their data made from the name."""
     data = name.encode()
     return make(data, {(b"a.bin",): data * 100, (b"sub", b"b.bin"): data * 200})
+
+
+def twin_of(torrent: Torrent, name: bytes | None = None) -> Torrent:
+    """Make a torrent of the same files, perhaps of another name, as another tracker has it."""
+    return make(name or torrent.name, torrent.content, source=b"another tracker")
