@@ -1459,14 +1459,12 @@ class Watch:
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
-        if path.stem in self.troubles:
-            self.read_again([path.stem])
         names, when = self.deletions.get(path.stem, ((), 0.0))
         row = find_blobs(con, path.stem)
         if when and row:
             self.vanish(path.stem, when, was_erased(names, path.stem, row[2] is not None))
         self.deletions.pop(path.stem, None)  # not before: a locked database brings the path here again
-        if row and os.path.lexists(path):
+        if path.stem in self.troubles or (row and os.path.lexists(path)):
             self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
 
     def vanish(self, hash: str, when: float, seen: Optional[bool]) -> None:

@@ -162,7 +162,6 @@ class Known:
     counted: bool
     arrived: float
     identity: tuple[int, int]
-    fresh: bool
     links: set[Path] = field(default_factory=set)
     inherited: set[Path] = field(default_factory=set)
     unnoticed: bool = False  # came without an event
@@ -298,7 +297,6 @@ class World:
         self.base = Path(tempfile.mkdtemp(prefix="rtwatch-model-", dir=fast)).resolve()
         self.other = Path(tempfile.mkdtemp(prefix="rtwatch-model-")).resolve()
         self.counts = counts
-        self.finished_before = counts["finished"]
         self.dl = self.base / "dl"
         self.home = self.dl / "home"
         self.places = [self.dl / "d0", self.dl / "d1", self.home / "d2", self.dl / "rel"]
@@ -325,6 +323,7 @@ class World:
         self.last_session: dict[str, Saved] = {}
         self.rows: dict[str, list[Any]] = {}
         self.records: dict[str, Record] = {}
+        self.ended = 0  # removals in all
         self.dropped: list[str] = []
         self.block: dict[str, str] = {}
         self.log: list[str] = []
@@ -337,7 +336,6 @@ class World:
         self.reread: set[str] = set()
         self.quietly: set[str] = set()
         self.unsure: set[str] = set()
-        self.ending = False  # rtorrent ends in this step
         self.begun = 0.0
         self.steps = 0  # since rtwatch started
         self.tolerated: set[str] = set()  # rtwatch may have met them or not
@@ -476,7 +474,6 @@ class World:
             saved.counted,
             saved.arrived,
             saved.identity,
-            not saved.counted,
         )
         self.place(known)
         if before is not None:
@@ -497,17 +494,15 @@ class World:
         """Look for symlinks among the files."""
         known.links = set().union(*map(hops, known.files))
 
-    def follow(self, known: Known, saved: Saved, fresh: bool) -> None:
+    def follow(self, known: Known, saved: Saved) -> None:
         """Take what a new R says."""
         known.identity = saved.identity
         if saved.counted and not known.counted:
             known.counted = True
-            known.fresh = False
             self.look_for_links(known)
         root = self.resolve(saved.directory, self.lock_state() == "running")
         if saved.directory != known.directory or (root is not None and root != known.root):
             known.directory, known.root = saved.directory, root
-            known.fresh = fresh and not saved.counted
             self.place(known)
 
     def learn(self) -> None:
@@ -534,13 +529,13 @@ class World:
                     self.former.append(self.vanished(known, True))
                     if self.evidence.get(hash) is False:
                         self.cast_doubt(now)
-                fresh = self.make_known(hash, saved, gone.known if gone is not None else known)
-                fresh.uncertain = gone is not None and time.time() > gone.deadline - NEAR / 2
-                self.known[hash] = fresh
+                again = self.make_known(hash, saved, gone.known if gone is not None else known)
+                again.uncertain = gone is not None and time.time() > gone.deadline - NEAR / 2
+                self.known[hash] = again
             elif known.unnoticed:
                 self.known[hash] = self.make_known(hash, saved)
             else:
-                self.follow(known, saved, True)
+                self.follow(known, saved)
         self.last_session = session
         for hash in self.evidence:
             gone = self.gone.get(hash)
@@ -565,7 +560,7 @@ class World:
         doubted = any(self.rows.get(hash, [None])[0] is not None for hash in self.doubted)
         if any(other.seen is False and not other.ambiguous for other in near):
             self.cast_doubt(gone.after)
-        elif doubted or any(other.seen is False or other.ambiguous for other in near):
+        elif doubted or any(other.seen is False or other.ambiguous for other in [*near, *self.former]):
             self.doubted |= self.tolerated
             for other in near:
                 other.ambiguous = other.ambiguous or other.seen is True
@@ -597,7 +592,6 @@ class World:
         self.reread.clear()
         self.quietly.clear()
         self.unsure.clear()
-        self.ending = False
         self.begun = time.time()
         yield
         self.counts[f"step {name.split()[0]}"] += 1
@@ -625,9 +619,8 @@ class World:
         """Remember what guards could have seen since the last quiet."""
         self.locks.add(self.lock_state())
         self.fails.add(self.fail.exists())
-        finished = self.counts["finished"] - self.finished_before + len(self.tolerated)
         for gone in self.gone.values():
-            gone.most_gone = max(gone.most_gone, len(self.gone) + finished)
+            gone.most_gone = max(gone.most_gone, len(self.gone) + self.ended + len(self.tolerated))
             gone.least_loaded = min(gone.least_loaded, len(self.known))
 
     def forget_history(self) -> None:
@@ -710,10 +703,8 @@ class World:
                     self.former.append(self.gone.pop(hash))
                 self.known[hash] = self.make_known(hash, saved, gone.known if gone is not None else None)
             else:
-                self.follow(known, saved, True)
+                self.follow(known, saved)
         self.last_session = session
-        for known in self.known.values():
-            known.fresh = not known.counted
         self.expected_dropped, self.dropped = [], []
         self.known = {hash: known for hash, known in self.known.items() if not known.unnoticed}
         missing = [hash for hash in self.known if not self.session.file(hash).exists()]
@@ -780,6 +771,7 @@ class World:
             self.log.append(line)
             if word == "gone":
                 hash, removed, files = json.loads(rest)
+                self.ended += 1
                 self.records[hash] = Record(set(map(Path, removed)), set(map(Path, files)), self.block)
                 self.block = {}
                 continue
@@ -812,7 +804,7 @@ class World:
                 continue
             if row is None or row[0] is not None:
                 raise self.violation(f"{hash} {known.called} is there, and its row is {row}")
-            if self.ending and known.root is None and row[2] != "None":  # it was read before rtorrent had ended
+            if known.root is None and row[2] != "None":  # looked at again, or read before rtorrent had ended
                 known.root = self.resolve(known.directory, True)
                 self.place(known)
             if known.uncertain or self.blurred:
@@ -977,6 +969,9 @@ class World:
         self.sync()
         self.check_changes()
         disk = {**self.disk, **self.lost}
+        for known in self.others():
+            if not known.counted:
+                self.look_for_links(known)
         if force:
             self.force()
         if kill_after is not None and self.gone:

@@ -404,6 +404,43 @@ def test_a_signal_waits_for_the_hook_and_a_second_one_does_not(
     assert "Traceback" not in again.output
 
 
+def test_after_a_signal_while_rtwatch_looks_at_the_session_no_pre_remove_is_called(
+    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
+) -> None:
+    """The first pre_remove lets another torrent be saved, so that rtwatch looks again before the next one."""
+    stays, *erased = single("stays"), single("one"), single("two")
+    for torrent in (stays, *erased):
+        session.add(torrent, downloads)
+    program = launcher.start(*LONG)
+    for torrent in erased:
+        session.erase(torrent)
+    program.wait_rows("SELECT count(vanished) FROM rtwatch_torrent", lambda rows: rows == [(2,)])
+    program.stop()
+    option = hooks.write(
+        f"""
+import signal
+
+def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
+    saved = qfuncs["saved"]
+    def end(con, path, args, queues):
+        saved(con, path, args, queues)
+        os.kill(os.getpid(), signal.SIGTERM)
+    qfuncs["saved"] = end
+
+def pre_remove(con, file, args):
+    note("pre_remove")
+    resume = args.session / "{stays.hash}.torrent.rtorrent"
+    new = resume.with_name(resume.name + ".new")
+    new.write_bytes(resume.read_bytes())
+    new.rename(resume)
+"""
+    )
+    program = launcher.start(*SHORT, *option)
+    assert program.wait() == 0
+    assert launcher.hooks_called() == ["pre_remove"]
+    assert [hash for (hash,) in program.select("SELECT hash FROM rtwatch_torrent WHERE vanished")] == [erased[1].hash]
+
+
 @pytest.mark.parametrize(("failure", "kept"), [("pass", True), ("raise ValueError('of this hook')", False)])
 def test_an_open_transaction_is_ended_after_the_hook(
     failure: str, kept: bool, session: Session, launcher: Launcher, downloads: Path, hooks: Hooks

@@ -751,7 +751,6 @@ class Life(RuleBasedStateMachine):
         if not self.runs_rtorrent():
             return
         with self.world.step(f"end_rtorrent {orderly}"):
-            self.world.ending = True
             if orderly and self.session.lock.exists():
                 self.session.shutdown()
             else:

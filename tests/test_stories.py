@@ -1457,6 +1457,42 @@ def test_empty_session_files_hold_everything_until_they_are_good_again(
     assert remaining(others) == others
 
 
+def test_what_was_held_is_said_before_it_is_removed_and_not_after(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent, broken = single("one"), single("broken")
+    paths = seed(session, downloads, torrent)
+    program = launcher.start(*SHORT)
+    session.load(broken, downloads)
+    session.write(broken, "T", b"")
+    session.erase(torrent)
+    wait_held(program, torrent, broken.hash)
+    program.stop()
+    session.save_full(broken)
+    program = launcher.start(*SHORT)
+    program.wait_gone(torrent.hash)
+    pass_by(program, session, downloads)
+    assert re.findall(r"(held|removed) +one.bin", program.output) == ["held", "removed"]
+    assert remaining(paths) == []
+
+
+def test_a_torrent_that_was_saved_in_part_and_is_loaded_again_makes_no_other_suspect(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """It was never known, and so nobody deleted session files of a known torrent by hand."""
+    torrent, part = single("one"), single("part")
+    paths = seed(session, downloads, torrent)
+    program = launcher.start(*SHORT)
+    session.load(part, downloads)
+    session.write(part, "T")
+    pass_by(program, session, downloads)
+    with unseen(program):
+        session.erase(torrent)
+        session.readd(part, downloads)
+    program.wait_gone(torrent.hash)
+    assert remaining(paths) == []
+
+
 # the trash
 
 
