@@ -1422,7 +1422,8 @@ class Watch:
                 say(logging.WARNING, "unreadable", f"{self.args.session / trouble.name}: {trouble.reason}", effect)
         if blocked and not self.is_blocked():
             for held in find_hashes(self.con, "held IS NOT NULL AND held <> ?", HOOK_FAILED):
-                self.call_later(held, 0, "erased", self.t_path(held))
+                if held not in self.due:  # else its grace runs, as after a restart
+                    self.call_later(held, 0, "erased", self.t_path(held))
 
     def is_blocked(self) -> bool:
         """Tell whether rtorrent may have loaded what rtwatch cannot read."""

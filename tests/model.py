@@ -162,7 +162,7 @@ class Known:
     counted: bool
     arrived: float
     identity: tuple[int, int]
-    links: set[Path] = field(default_factory=set)
+    links: set[Path] = field(default_factory=set)  # while it has not counted data, all that it ever had
     inherited: set[Path] = field(default_factory=set)
     unnoticed: bool = False  # came without an event
     uncertain: bool = False  # whether it came back in time, and so kept what it had inherited, is not known
@@ -170,6 +170,10 @@ class Known:
     def is_called(self, hash: str, name: str) -> bool:
         """Tell whether a reason names it, be it by a part of its hash."""
         return self.torrent.hash.startswith(hash) and self.torrent.name.decode() == name
+
+    def linked(self) -> set[Path]:
+        """Return what its files lead through now."""
+        return set().union(*map(hops, self.files))
 
     @property
     def called(self) -> tuple[str, str]:
@@ -351,6 +355,7 @@ class World:
         self.marks = 0
         self.disk = self.scan()
         self.locks: set[str] = set()
+        self.listed: set[str] = set()  # hashes of which there were session files
         self.fails: set[bool] = set()
         self.start_rtorrent(lock)
         self.note_history()
@@ -492,7 +497,7 @@ class World:
 
     def look_for_links(self, known: Known) -> None:
         """Look for symlinks among the files."""
-        known.links = set().union(*map(hops, known.files))
+        known.links = known.linked()
 
     def follow(self, known: Known, saved: Saved) -> None:
         """Take what a new R says."""
@@ -525,6 +530,9 @@ class World:
             elif known is None or hash in self.reread:
                 if gone is not None:
                     self.former.append(self.gone.pop(hash))
+                    if self.evidence.get(hash) is False:  # its T alone was there, and went first
+                        gone.ambiguous = True
+                        self.blur_evidence(now)
                 elif known is not None:
                     self.former.append(self.vanished(known, True))
                     if self.evidence.get(hash) is False:
@@ -537,6 +545,9 @@ class World:
             else:
                 self.follow(known, saved)
         self.last_session = session
+        for other in self.others():
+            if not other.counted:
+                other.links |= other.linked()
         for hash in self.evidence:
             gone = self.gone.get(hash)
             if gone is not None and not self.session.file(hash).exists():  # it was a stub
@@ -561,9 +572,7 @@ class World:
         if any(other.seen is False and not other.ambiguous for other in near):
             self.cast_doubt(gone.after)
         elif doubted or any(other.seen is False or other.ambiguous for other in [*near, *self.former]):
-            self.doubted |= self.tolerated
-            for other in near:
-                other.ambiguous = other.ambiguous or other.seen is True
+            self.blur_evidence(gone.after)
 
     def near(self, when: float) -> list[Gone]:
         """Return what vanished within a minute of `when`."""
@@ -575,6 +584,12 @@ class World:
         for gone in self.near(when):
             if gone.seen:
                 gone.seen = False
+
+    def blur_evidence(self, when: float) -> None:
+        """Note that rtwatch may count as not seen what vanished in that minute, or may not."""
+        self.doubted |= self.tolerated
+        for gone in self.near(when):
+            gone.ambiguous = gone.ambiguous or gone.seen is True
 
     # steps
 
@@ -618,6 +633,7 @@ class World:
     def note_history(self) -> None:
         """Remember what guards could have seen since the last quiet."""
         self.locks.add(self.lock_state())
+        self.listed.update(name[:40] for name in os.listdir(self.session.path))
         self.fails.add(self.fail.exists())
         for gone in self.gone.values():
             gone.most_gone = max(gone.most_gone, len(self.gone) + self.ended + len(self.tolerated))
@@ -625,7 +641,7 @@ class World:
 
     def forget_history(self) -> None:
         """Begin a new history."""
-        self.locks, self.fails = set(), set()
+        self.locks, self.fails, self.listed = set(), set(), set()
 
     def check_changes(self) -> None:
         """Compare the disk with the last look: nothing may change, and nothing go before its time."""
@@ -739,10 +755,10 @@ class World:
         """End rtwatch by SIGKILL."""
         assert self.program is not None
         self.program.kill()
+        self.killed = True
         self.read_log()
         self.check_changes()
         self.program = None
-        self.killed = True
 
     def sync(self) -> None:
         """Wait until rtwatch has worked all events so far; take its rows and log, and check the rows."""
@@ -765,6 +781,8 @@ class World:
         self.read_to += len(lines)
         for line in lines:
             word, _, rest = line.partition("@ ")[2].partition(" ")
+            if self.killed and word in ("rows", "gone") and not is_whole(rest.lstrip("0123456789 ")):
+                continue
             if line.startswith("@ rows"):
                 self.rows = json.loads(rest.partition(" ")[2])
                 continue
@@ -969,9 +987,6 @@ class World:
         self.sync()
         self.check_changes()
         disk = {**self.disk, **self.lost}
-        for known in self.others():
-            if not known.counted:
-                self.look_for_links(known)
         if force:
             self.force()
         if kill_after is not None and self.gone:
@@ -1047,7 +1062,7 @@ class World:
             later = [other.known for other in finished if order.get(other.hash, 0) > order.get(gone.hash, 0)]
             for other in [*self.others(), *later]:
                 row = self.rows.get(other.torrent.hash)
-                if record is None and row is not None:  # rtwatch was killed before it told the reasons
+                if row is not None and (record is None or not other.counted):  # it is not known what was a link when
                     other.inherited = set(map(Path, row[4]))
                 else:
                     other.inherited |= left & other.links
@@ -1102,7 +1117,8 @@ class World:
         for other in self.others():
             if path in other.files:
                 return f"listed by {other.called}"
-            if path in other.links or path in other.inherited:
+            links = other.links if other.counted else other.linked()  # looked for anew before each removal
+            if path in links or path in other.inherited:
                 return f"used through a link by {other.called}"
         inherited = path not in gone.known.files
         for hash in self.session.loaded:
@@ -1191,7 +1207,7 @@ class World:
         unsure = gone.ambiguous or self.blurred
         possible = False
         if kind == "present":
-            possible = gone.hash in session or any(file.exists() for file in self.session.files(gone.hash))
+            possible = gone.hash in self.listed
         elif kind == "troubles" and match:
             saved = session.get(match[1][:40])
             possible = saved is not None and saved.state in ("partial", "broken")
@@ -1263,7 +1279,7 @@ class World:
         if kind == "shared":
             possible = any(path in other.files for other in named)
         elif kind == "linked":
-            possible = any(path in {*other.links, *other.inherited}.union(*map(hops, other.files)) for other in named)
+            possible = any(path in {*other.links, *other.inherited, *other.linked()} for other in named)
         elif kind == "perhaps":
             possible = any(self.may_use(other, path, gone) for other in named)
         elif kind == "gone":
@@ -1309,6 +1325,15 @@ class World:
                     if related and (lost or same or path in links):
                         return True
         return False
+
+
+def is_whole(text: str) -> bool:
+    """Tell whether a JSON text was not cut."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_short(place: Path, length: int) -> bool:

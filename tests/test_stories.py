@@ -1476,6 +1476,24 @@ def test_what_was_held_is_said_before_it_is_removed_and_not_after(
     assert remaining(paths) == []
 
 
+def test_what_was_held_has_its_grace_after_a_restart_although_a_trouble_ends_meanwhile(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent, broken = single("one"), single("broken")
+    paths = seed(session, downloads, torrent)
+    program = launcher.start(*SHORT)
+    session.load(broken, downloads)
+    session.write(broken, "T", b"")
+    session.erase(torrent)
+    wait_held(program, torrent, broken.hash)
+    program.stop()
+    program = launcher.start("-r", "--grace", "600")
+    session.save_full(broken)
+    program.wait_known(broken.hash)
+    pass_by(program, session, downloads)
+    assert remaining(paths) == paths
+
+
 def test_a_torrent_that_was_saved_in_part_and_is_loaded_again_makes_no_other_suspect(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
