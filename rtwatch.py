@@ -303,12 +303,14 @@ def session_advice() -> str:
 
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
 
+LETTERS = {".torrent": "T", ".torrent.rtorrent": "R", ".torrent.libtorrent_resume": "L"}
 SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
 MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
 MAX_VALUES = 600_000  # in one session file: some 60,000 files, two seconds to decode and write
 MAX_ENCODINGS = 8  # of one name
 MAX_ELEMENTS = 256  # of one path
 PATH_MAX = 4096  # bytes, of Linux
+PLAIN_ENTRY = {b"length", b"path"}  # of `files`
 
 
 class Decoder(BencodeDecoder):
@@ -378,10 +380,11 @@ def parse_paths(entry: dict[bytes, Any], key: bytes) -> dict[bytes, bytes]:
 
     rtorrent 0.9.8 uses the latter after `encoding.add = ENC`, 0.16 never does. Those that fail the checks are ignored.
     """
+    if entry.keys() == PLAIN_ENTRY:  # as most of a million are
+        return {b"": join_path(entry[b"path"])}
     own = entry.get(key) if key == b"path" else [entry.get(key)]
     prefix = key + b"."
-    plain = len(entry) == 2 and key in entry  # as most are: length and path
-    others = [] if plain else [other for other in entry if other.startswith(prefix)]
+    others = [other for other in entry if other.startswith(prefix)]
     if not others:
         return {b"": join_path(own)}
     if len(others) > MAX_ENCODINGS:
@@ -402,11 +405,16 @@ def join_path(elements: object) -> bytes:
         raise Refused("a file has no path")
     if len(elements) > MAX_ELEMENTS:
         raise Unreadable("a path has too many elements")
-    for element in elements:
-        if not isinstance(element, bytes) or element in (b".", b"..") or b"/" in element or b"\0" in element:
-            raise Refused(f"{str(element)[:40]} is no file name")
-    path = b"/".join(filter(None, elements))
-    return path if elements[-1] or not path else path + b"/"
+    try:
+        path = b"/".join(elements)
+    except TypeError:
+        raise Refused("a file name is no string") from None
+    if b"." in elements or b".." in elements or b"\0" in path or path.count(b"/") >= len(elements):
+        raise Refused(f"{str(path)[:40]} is not a path of file names")
+    if b"" in elements:
+        path = b"/".join(filter(None, elements))
+        path += b"/" if path and not elements[-1] else b""
+    return path
 
 
 def parse_tracker(torrent: dict[bytes, Any]) -> Optional[str]:
@@ -470,6 +478,9 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
     own = metainfo.names[b""]
     files: list[bytes] = []
     for _, paths in metainfo.files:
+        if len(paths) == 1:
+            files += place(paths[b""])
+            continue
         every = [file for path in dict.fromkeys(paths.values()) for file in place(path)]
         if len(every) > 1:  # rtorrent chooses the encoding for each name by itself
             told = [path for key, path in paths.items() if metainfo.multi and metainfo.names.get(key, own) == last]
@@ -568,9 +579,9 @@ def list_session(session: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     with os.scandir(session) as entries:
         for entry in entries:
-            letter = {".torrent": "T", ".torrent.rtorrent": "R", ".torrent.libtorrent_resume": "L"}.get(entry.name[40:])
-            if letter and SESSION_NAME.fullmatch(entry.name):
-                found[entry.name[:40]] = found.get(entry.name[:40], "") + letter
+            hash, letter = entry.name[:40], LETTERS.get(entry.name[40:])
+            if letter and (hash in found or SESSION_NAME.fullmatch(entry.name)):
+                found[hash] = found.get(hash, "") + letter
     return found
 
 
@@ -1001,9 +1012,10 @@ def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tup
         for path in paths.values():
             parent, name = os.path.split(os.path.join(torrent.root or "", os.fsdecode(path)).rstrip("/"))
             lengths[os.path.join(real_path(parent), name)] = length
-    names = {fold(os.fsencode(file.name)) for file, _ in files}
+    names = sorted({fold(os.fsencode(file.name)) for file, _ in files})
     suspects = set(find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold()))
-    suspects.update(*(find_hashes(con, "largest = ?", name) for name in names))
+    for part in (names[start : start + 500] for start in range(0, len(names), 500)):  # sqlite's limit was 999
+        suspects.update(find_hashes(con, f"largest IN ({', '.join('?' * len(part))})", *part))
     claims = read_claims(con, sorted(suspects - {torrent.hash}), session, torrent.vanished or 0)
     owners, users = (find_users(con, table, torrent.hash) for table in ("session_file", "rtwatch_link"))
     listed = []
@@ -1461,9 +1473,9 @@ class Watch:
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
         names, when = self.deletions.get(path.stem, ((), 0.0))
-        row = find_blobs(con, path.stem)
+        row = query(con, "SELECT libtorrent IS NOT NULL FROM torrent_data WHERE hash = ?", path.stem).fetchone()
         if when and row:
-            self.vanish(path.stem, when, was_erased(names, path.stem, row[2] is not None))
+            self.vanish(path.stem, when, was_erased(names, path.stem, had_resume=row[0]))
         self.deletions.pop(path.stem, None)  # not before: a locked database brings the path here again
         if path.stem in self.troubles or (row and os.path.lexists(path)):
             self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
