@@ -119,12 +119,20 @@ class Loaded(NamedTuple):
     blobs: tuple[bytes, Optional[bytes], bytes]
 
 
+class Place(NamedTuple):
+    """Where the database has a torrent; all that a save is held against."""
+
+    directory: bytes
+    root: Optional[bytes]
+    counted: bool
+    vanished: Optional[float]  # Unix time at which T went
+
+
 class Torrent(NamedTuple):
     """A torrent as the database knows it."""
 
     hash: str
     name: str
-    directory: bytes
     root: Optional[Path]
     arrived: float  # Unix time of T
     counted: bool
@@ -721,9 +729,16 @@ def unusable(db: Path, error: Exception) -> Error:
     return Error(f"{db}: the database cannot be used ({error}); {advice}")
 
 
+def find_place(con: Con, hash: str) -> Optional[Place]:
+    """Return the place of a torrent, None when it is not known."""
+    sql = "SELECT directory, CAST(root AS BLOB), counted, vanished FROM rtwatch_torrent WHERE hash = ?"
+    row = query(con, sql, hash).fetchone()
+    return row and Place(*row)
+
+
 def find_torrent(con: Con, hash: str) -> Optional[Torrent]:
     """Return the torrent of this info-hash, None when it is not known."""
-    columns = "hash, name, directory, root, arrived, counted, vanished, seen, held"
+    columns = "hash, name, root, arrived, counted, vanished, seen, held"
     row = query(con, f"SELECT {columns} {KNOWN} WHERE hash = ?", hash).fetchone()
     return row and Torrent(*row)
 
@@ -1332,32 +1347,32 @@ class Watch:
             return
         hash = path.name[:40]
         source = f"{hash}.torrent.rtorrent"
-        torrent, resume = find_torrent(con, hash), None
+        known, resume = find_place(con, hash), None
         try:
             data = read_session_file(f"{args.session}/{source}")
             resume = parse_resume(data)
-            if torrent and torrent.vanished is None:
-                self.follow(torrent, resume, data)
+            if known and known.vanished is None:
+                self.follow(hash, known, resume, data)
             else:
                 source = f"{hash}.torrent"
                 loaded = read_loaded(self.t_path(hash), data, resume)
                 if loaded:
-                    self.enter(torrent, loaded)
+                    self.enter(known, loaded)
             self.note_trouble(hash, None)
         except (Unreadable, OSError) as error:
-            in_place = bool(torrent and resume and torrent.directory == resume.directory)
+            in_place = bool(known and resume and known.directory == resume.directory)
             self.note_trouble(hash, self.find_trouble(source, error, in_place))
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
 
-    def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
+    def enter(self, known: Optional[Place], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
         hash, path = loaded.hash, self.t_path(loaded.hash)
         if known is None:
             self.call_hook("pre_add", path, self.args)
         elif known.root and loaded.root is None and known.directory == loaded.resume.directory:
             files = list(map(os.fsencode, find_files(self.con, hash)))
-            loaded = loaded._replace(root=os.fsencode(known.root), files=files)  # a place once known stays
+            loaded = loaded._replace(root=known.root, files=files)  # a place once known stays
         insert_torrent(self.con, loaded)
         self.due.pop(hash, None)
         self.note_root(loaded.root)
@@ -1366,23 +1381,21 @@ class Watch:
         if known is None:
             self.call_hook("post_add", path, self.args)
 
-    def follow(self, torrent: Torrent, resume: Resume, data: bytes) -> None:
+    def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
-        hash, directory = torrent.hash, resume.directory
-        if resume.counted and not torrent.counted:
+        directory = resume.directory
+        if resume.counted and not known.counted:
             query(self.con, "UPDATE rtwatch_torrent SET counted = TRUE WHERE hash = ?", hash)
             update_links(self.con, hash)
-        if directory == torrent.directory:
-            root = find_root(directory, self.args.session)
-            if root is None or (torrent.root is not None and root == os.fsencode(torrent.root)):
-                return
+        if directory == known.directory and find_root(directory, self.args.session) in (None, known.root):
+            return
         loaded = read_loaded(self.t_path(hash), data, resume)
         if loaded:  # and no magnet of the same hash, loaded a moment ago
             sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
             query(self.con, sql, directory, loaded.root, hash)
             insert_files(self.con, hash, loaded.files)
             self.note_root(loaded.root)
-            say(self.level, "moved", torrent.name, f"to {os.fsdecode(loaded.root or directory)}")
+            say(self.level, "moved", text(loaded.metainfo.names[b""]), f"to {os.fsdecode(loaded.root or directory)}")
 
     def note_root(self, root: Optional[bytes]) -> None:
         """Look again, and say so, when a place is not known."""

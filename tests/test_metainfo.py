@@ -736,7 +736,7 @@ def test_rtorrent_unlinks_l_r_t_and_nothing_between(names: list[str], had_resume
 
 # guards
 
-TORRENT = rtwatch.Torrent(HASH, "pack", b"/dl/pack", Path("/dl/pack"), 500.0, True, 1000.0, True, None)
+TORRENT = rtwatch.Torrent(HASH, "pack", Path("/dl/pack"), 500.0, True, 1000.0, True, None)
 FACTS = Facts(listed=frozenset([OTHER]), troubles={}, lock="running", paths=False, loaded=1, vanished=[1000.0])
 
 
