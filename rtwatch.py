@@ -43,7 +43,7 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path, PosixPath
 from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
@@ -388,7 +388,7 @@ def parse_paths(entry: dict[bytes, Any], key: bytes) -> dict[bytes, bytes]:
 
     rtorrent 0.9.8 uses the latter after `encoding.add = ENC`, 0.16 never does. Those that fail the checks are ignored.
     """
-    if entry.keys() == PLAIN_ENTRY:  # as most of a million are
+    if key == b"path" and entry.keys() == PLAIN_ENTRY:  # as most of a million are
         return {b"": join_path(entry[b"path"])}
     own = entry.get(key) if key == b"path" else [entry.get(key)]
     prefix = key + b"."
@@ -430,12 +430,17 @@ def parse_tracker(torrent: dict[bytes, Any]) -> Optional[str]:
     tiers = torrent.get(b"announce-list")
     lists = [[torrent.get(b"announce")], *(tiers if isinstance(tiers, list) else ())]
     urls = itertools.chain.from_iterable(tier for tier in lists if isinstance(tier, list))
-    for url in itertools.islice(urls, 100):
-        with suppress(ValueError):
-            host = urlsplit(url.decode("utf-8", "replace")).hostname if isinstance(url, bytes) else None
-            if host:
-                return host
-    return None
+    found = (find_host(url[:1000]) for url in itertools.islice(urls, 100) if isinstance(url, bytes))
+    return next(filter(None, found), None)
+
+
+@lru_cache(maxsize=100)  # thousands of torrents have few trackers
+def find_host(url: bytes) -> Optional[str]:
+    """Return the host name of a URL, None when it has none."""
+    try:
+        return urlsplit(url.decode("utf-8", "replace")).hostname
+    except ValueError:
+        return None
 
 
 def resolve_root(directory: bytes, pid: int) -> Optional[bytes]:
@@ -567,19 +572,20 @@ def find_root(directory: bytes, session: Path) -> Optional[bytes]:
     return resolve_root(directory, 0 if directory.startswith(b"/") else read_lock(session).pid)
 
 
-def read_loaded(t_path: Path, r_data: bytes, resume: Resume) -> Optional[Loaded]:
+def read_loaded(session: Path, hash: str, r_data: bytes, resume: Resume) -> Optional[Loaded]:
     """Read T and L of a torrent whose R is given; return None for a magnet's stub; raise as read_session_file does."""
+    t_path = f"{session}/{hash}.torrent"
     data = read_session_file(t_path)
     metainfo = parse_metainfo(data)
     if metainfo is None:
         return None
     try:
-        l_data = read_session_file(t_path.with_suffix(".torrent.libtorrent_resume"))
+        l_data = read_session_file(f"{t_path}.libtorrent_resume")
     except (OSError, Unreadable):
         l_data = None
-    root = find_root(resume.directory, t_path.parent)
-    files = locate_files(metainfo, resume.directory, root, os.fsencode(t_path.parent)) if root else []
-    return Loaded(t_path.stem, metainfo, resume, root, files, t_path.stat().st_mtime, (data, l_data, r_data))
+    root = find_root(resume.directory, session)
+    files = locate_files(metainfo, resume.directory, root, os.fsencode(session)) if root else []
+    return Loaded(hash, metainfo, resume, root, files, os.stat(t_path).st_mtime, (data, l_data, r_data))
 
 
 def list_session(session: Path) -> dict[str, str]:
@@ -1355,7 +1361,7 @@ class Watch:
                 self.follow(hash, known, resume, data)
             else:
                 source = f"{hash}.torrent"
-                loaded = read_loaded(self.t_path(hash), data, resume)
+                loaded = read_loaded(args.session, hash, data, resume)
                 if loaded:
                     self.enter(known, loaded)
             self.note_trouble(hash, None)
@@ -1389,7 +1395,7 @@ class Watch:
             update_links(self.con, hash)
         if directory == known.directory and find_root(directory, self.args.session) in (None, known.root):
             return
-        loaded = read_loaded(self.t_path(hash), data, resume)
+        loaded = read_loaded(self.args.session, hash, data, resume)
         if loaded:  # and no magnet of the same hash, loaded a moment ago
             sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
             query(self.con, sql, directory, loaded.root, hash)
