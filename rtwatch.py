@@ -120,7 +120,7 @@ class Loaded(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the database has a torrent; all that a save is held against."""
+    """Where the database has a torrent: what a save is compared with, in bytes as it comes."""
 
     directory: bytes
     root: Optional[bytes]
@@ -417,7 +417,8 @@ def join_path(elements: object) -> bytes:
         path = b"/".join(elements)
     except TypeError:
         raise Refused("a file name is no string") from None
-    if b"." in elements or b".." in elements or b"\0" in path or path.count(b"/") >= len(elements):
+    inside = path.count(b"/") >= len(elements)  # more than the joints
+    if inside or b"." in elements or b".." in elements or b"\0" in path:
         raise Refused(f"{str(path)[:40]} is not a path of file names")
     if b"" in elements:
         path = b"/".join(filter(None, elements))
@@ -430,7 +431,7 @@ def parse_tracker(torrent: dict[bytes, Any]) -> Optional[str]:
     tiers = torrent.get(b"announce-list")
     lists = [[torrent.get(b"announce")], *(tiers if isinstance(tiers, list) else ())]
     urls = itertools.chain.from_iterable(tier for tier in lists if isinstance(tier, list))
-    found = (find_host(url[:1000]) for url in itertools.islice(urls, 100) if isinstance(url, bytes))
+    found = (find_host(url) for url in itertools.islice(urls, 100) if isinstance(url, bytes) and len(url) < 2000)
     return next(filter(None, found), None)
 
 
@@ -737,7 +738,7 @@ def unusable(db: Path, error: Exception) -> Error:
 
 def find_place(con: Con, hash: str) -> Optional[Place]:
     """Return the place of a torrent, None when it is not known."""
-    sql = "SELECT directory, CAST(root AS BLOB), counted, vanished FROM rtwatch_torrent WHERE hash = ?"
+    sql = f"SELECT directory, CAST(root AS BLOB), counted, vanished {KNOWN} WHERE hash = ?"  # cast: not as a Path
     row = query(con, sql, hash).fetchone()
     return row and Place(*row)
 
@@ -766,10 +767,13 @@ def find_files(con: Con, hash: str) -> list[Path]:
 
 
 def find_users(con: Con, table: str, hash: str) -> dict[Path, list[str]]:
-    """Return the other torrents, as HASH "name", that have files of a torrent, or what it inherited, in `table`."""
-    sql = f"""SELECT file, hash || ' "' || name || '"' FROM {table} JOIN torrent_data USING (hash) WHERE hash <> ? AND
-              file IN (SELECT file FROM session_file WHERE hash = ?
-                       UNION ALL SELECT file FROM rtwatch_link WHERE hash = ? AND inherited)"""
+    """Return the other torrents, as HASH "name", that have files of a torrent, or what it inherited, in `table`.
+
+    One whose row in `torrent_data` somebody has deleted counts as well; its next save or start writes it anew.
+    """
+    sql = f"""SELECT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data USING (hash)
+              WHERE hash <> ? AND file IN (SELECT file FROM session_file WHERE hash = ?
+                                           UNION ALL SELECT file FROM rtwatch_link WHERE hash = ? AND inherited)"""
     users: dict[Path, list[str]] = {}
     for file, user in query(con, sql, hash, hash, hash):
         users.setdefault(file, []).append(user)
@@ -1394,7 +1398,7 @@ class Watch:
             query(self.con, "UPDATE rtwatch_torrent SET counted = TRUE WHERE hash = ?", hash)
             update_links(self.con, hash)
         if directory == known.directory and find_root(directory, self.args.session) in (None, known.root):
-            return
+            return  # None: it cannot be known now
         loaded = read_loaded(self.args.session, hash, data, resume)
         if loaded:  # and no magnet of the same hash, loaded a moment ago
             sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
@@ -1496,8 +1500,10 @@ class Watch:
         if when and row:
             self.vanish(path.stem, when, was_erased(names, path.stem, had_resume=row[0]))
         self.deletions.pop(path.stem, None)  # not before: a locked database brings the path here again
-        if path.stem in self.troubles or (row and os.path.lexists(path)):
+        if row and os.path.lexists(path):
             self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
+        elif path.stem in self.troubles:  # not before: what is read only now was not known when T went
+            self.read_again([path.stem])
 
     def vanish(self, hash: str, when: float, seen: Optional[bool]) -> None:
         """Record that T of a known torrent is gone since `when` (Unix time), and give it its grace to come back."""

@@ -1404,6 +1404,24 @@ def test_a_held_torrent_keeps_the_files_it_shares_with_one_that_is_erased(
     assert remaining(paths) == paths
 
 
+def test_a_torrent_whose_row_somebody_deleted_keeps_its_files_and_is_known_again_at_its_next_save(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """In the sqlite shell, where foreign keys are off."""
+    names, place = (b"one", b"two"), downloads / "both"
+    torrent, other = (make(name, {(b"x.bin",): b"x" * 500, (name + b".bin",): name * 1000}) for name in names)
+    paths = [*session.download(torrent, downloads, place), *session.download(other, downloads, place)]
+    program = launcher.start(*SHORT)
+    with closing(sqlite3.connect(program.db)) as con:
+        con.execute("DELETE FROM torrent_data WHERE hash = ?", (other.hash,))
+        con.commit()
+    erase(program, session, torrent)
+    program.wait_line(rf'x.bin: also in {other.hash[:8]} "\?"')
+    assert set(remaining(paths)) == set(other.paths(place))
+    session.save(other)
+    program.wait_known(other.hash)
+
+
 def test_a_torrent_of_a_session_that_looks_empty_keeps_the_files_it_shares_with_one_that_is_erased(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
