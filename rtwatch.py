@@ -101,7 +101,7 @@ class Metainfo(NamedTuple):
 
 
 class Resume(NamedTuple):
-    """What rtwatch needs of R: the directory string as it stands, and whether rtorrent ever counted data there."""
+    """What rtwatch needs of R: the directory string as it stands, and whether rtorrent has counted data there."""
 
     directory: bytes
     counted: bool
@@ -1394,8 +1394,8 @@ class Watch:
     def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
         directory = resume.directory
-        if resume.counted and not known.counted:
-            query(self.con, "UPDATE rtwatch_torrent SET counted = TRUE WHERE hash = ?", hash)
+        if resume.counted != known.counted:  # no more, after it was moved or while it is checked: links may come
+            query(self.con, "UPDATE rtwatch_torrent SET counted = ? WHERE hash = ?", resume.counted, hash)
             update_links(self.con, hash)
         if directory == known.directory and find_root(directory, self.args.session) in (None, known.root):
             return  # None: it cannot be known now

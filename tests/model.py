@@ -502,8 +502,8 @@ class World:
     def follow(self, known: Known, saved: Saved) -> None:
         """Take what a new R says."""
         known.identity = saved.identity
-        if saved.counted and not known.counted:
-            known.counted = True
+        if saved.counted != known.counted:
+            known.counted = saved.counted
             self.look_for_links(known)
         root = self.resolve(saved.directory, self.lock_state() == "running")
         if saved.directory != known.directory or (root is not None and root != known.root):
@@ -598,8 +598,10 @@ class World:
         """Do one step of an example, and check what must be true after each."""
         self.trace.append(name)
         self.steps += 1
+        checked = time.time()
         if self.program is not None and self.is_due():
             self.quiet()
+            checked = time.time()
         self.check_changes()
         self.taken.clear()
         self.touched.clear()
@@ -619,7 +621,7 @@ class World:
             if any(gone.held for gone in self.gone.values()):
                 self.sync()  # what is looked at again is worked in the pass after the one that mended the last trouble
             waiting = [gone.deadline for gone in self.gone.values() if gone.held is None]
-            if any(self.begun < deadline < time.time() for deadline in waiting):
+            if any(checked < deadline < time.time() for deadline in waiting):
                 self.blurred = True  # the machine was slow: what was true when the grace ended is not known
             if self.again:
                 self.quiet()

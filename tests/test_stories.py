@@ -1147,6 +1147,30 @@ def test_a_link_made_after_loading_keeps_its_target(
     assert remaining(paths) == paths
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["not complete again", "complete again"])
+@pytest.mark.parametrize("moved", [False, True], ids=["in place", "moved"])
+def test_a_link_made_while_a_torrent_has_no_data_any_more_keeps_its_target(
+    moved: bool, again: bool, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """It was complete; then its data went or it was moved, it was checked, and got links to another one's files."""
+    torrent, other = multi("pack"), make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})
+    paths = seed(session, downloads / "real", torrent, other)[: len(torrent.paths(downloads))]
+    program = launcher.start(*SHORT)
+    shutil.rmtree(other.root(downloads / "real"))
+    place = downloads / ("links" if moved else "real")
+    session.set_directory(other, place)
+    session.loaded[other.hash].rtorrent.update({"complete": 0, "chunks_done": 0})
+    session.save(other)
+    pass_by(program, session, downloads)
+    link_files(paths, other.paths(other.root(place)))
+    if again:
+        session.finish(other)
+        session.save(other)
+    erase(program, session, torrent)
+    program.wait_line(f"kept .*used by a symlink in {other.hash[:8]}")
+    assert remaining(paths) == paths
+
+
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
 def test_hard_links_of_two_torrents_are_names_of_their_own(
     together: bool, session: Session, launcher: Launcher, downloads: Path
