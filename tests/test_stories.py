@@ -1499,9 +1499,8 @@ def test_empty_session_files_hold_everything_until_they_are_good_again(
     assert remaining(others) == others
 
 
-def test_what_was_held_is_said_before_it_is_removed_and_not_after(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def hold(session: Session, launcher: Launcher, downloads: Path) -> tuple[Torrent, Torrent, list[Path]]:
+    """Erase a torrent that rtwatch holds for an empty T, and end rtwatch; return both, and the paths of the first."""
     torrent, broken = single("one"), single("broken")
     paths = seed(session, downloads, torrent)
     program = launcher.start(*SHORT)
@@ -1510,6 +1509,13 @@ def test_what_was_held_is_said_before_it_is_removed_and_not_after(
     session.erase(torrent)
     wait_held(program, torrent, broken.hash)
     program.stop()
+    return torrent, broken, paths
+
+
+def test_what_was_held_is_said_before_it_is_removed_and_not_after(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent, broken, paths = hold(session, launcher, downloads)
     session.save_full(broken)
     program = launcher.start(*SHORT)
     program.wait_gone(torrent.hash)
@@ -1521,15 +1527,8 @@ def test_what_was_held_is_said_before_it_is_removed_and_not_after(
 def test_what_was_held_has_its_grace_after_a_restart_although_a_trouble_ends_meanwhile(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    torrent, broken = single("one"), single("broken")
-    paths = seed(session, downloads, torrent)
-    program = launcher.start(*SHORT)
-    session.load(broken, downloads)
-    session.write(broken, "T", b"")
-    session.erase(torrent)
-    wait_held(program, torrent, broken.hash)
-    program.stop()
-    program = launcher.start("-r", "--grace", "600")
+    _, broken, paths = hold(session, launcher, downloads)
+    program = launcher.start(*LONG)
     session.save_full(broken)
     program.wait_known(broken.hash)
     pass_by(program, session, downloads)
