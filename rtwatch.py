@@ -1255,7 +1255,7 @@ NEWS = OWN_QUEUES[:4]  # what events bring
 PASS = 50  # items of one queue
 BUNCH = 0.003  # seconds for which events gather while one pass follows the other: rtorrent saves everything
 MISSING = "it is missing"
-ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
+ERASE = 2.0  # seconds of waiting for events, for what rtorrent does in a thousandth of one
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
 LOST, IGNORED, MOVED = map(int, (flags.Q_OVERFLOW, flags.IGNORED, flags.MOVED_TO))  # flags are slow to compare
 split_mask = cache(lambda mask: tuple(flags.from_mask(mask)))  # in inotify_simple's order
@@ -1302,7 +1302,8 @@ class Watch:
         self.stopping = 0  # counts the reasons to stop
         self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue, item: by hash its grace, else by anything
         self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
-        self.deleted: tuple[tuple[str, float], ...] = ()  # the last three names in the session directory, and when
+        self.waited = 0.0  # seconds in poll: how long events lay unread while rtwatch worked tells nothing
+        self.deleted: tuple[tuple[str, float], ...] = ()  # the last three names in the session directory, and `waited`
         self.deletions: dict[str, tuple[tuple[str, ...], float]] = {}  # the last deleted names, Unix time, by hash
         self.troubles: dict[str, Trouble] = {}
         self.unknown: list[str] = []  # whose place is not known, as last said
@@ -1485,11 +1486,10 @@ class Watch:
     def note_deleted(self, path: Path) -> None:
         """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
         if path.parent == self.args.session:
-            now = time.monotonic()
-            self.deleted = (*self.deleted[-2:], (path.name, now))
+            self.deleted = (*self.deleted[-2:], (path.name, self.waited))
             if path.suffix == ".torrent" and SESSION_NAME.fullmatch(path.name):
                 stale = read_lock(self.args.session).state == "stale"
-                names = tuple(name for name, when in self.deleted if now - when < ERASE and not stale)
+                names = tuple(name for name, when in self.deleted if self.waited - when < ERASE and not stale)
                 self.deletions[path.stem] = (names, time.time())
                 self.queues["unlinked"].append(path)
 
@@ -1732,7 +1732,7 @@ class Watch:
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
         if mask & LOST:
-            self.deleted = ((UNSEEN, time.monotonic()),) * 3
+            self.deleted = ((UNSEEN, self.waited),) * 3
             self.queues["lost"].append(self.args.session)
         directory = self.inot.directories.get(wd)
         if directory is None:
@@ -1870,9 +1870,10 @@ class Watch:
         poller.register(wake, POLLIN)
         worked, quick = 0.0, 0
         while not self.stopping and not (self.args.once and self.is_done()):
-            timeout = self.timeout()
+            timeout, begin = self.timeout(), time.monotonic()
             if any(fd == wake for fd, _ in poller.poll(timeout)):
                 os.read(wake, 4096)
+            self.waited += time.monotonic() - begin
             quick = quick + 1 if time.monotonic() < worked + BUNCH else 0
             if quick > 4 and timeout != 0:
                 time.sleep(BUNCH)

@@ -972,6 +972,32 @@ def test_a_hook_may_change_the_working_directory(
     assert not (downloads / "pack").exists()
 
 
+def test_an_erase_is_seen_although_rtwatch_works_for_seconds_in_the_middle_of_it(
+    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
+) -> None:
+    """Then its first deletion was read long before the others; how long those lay there nobody knows."""
+    option = hooks.write(f"""
+def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
+    key = "libtorrent_resume", flags.DELETE
+    handler = inot_funcs[key]
+
+    def slow(path):
+        handler(path)
+        note("slow")
+        time.sleep({1.1 * rtwatch.ERASE})
+
+    inot_funcs[key] = slow
+""")
+    paths = session.download(PACK, downloads)
+    program = launcher.start(*AT_ONCE, *option)
+    session.file(PACK, "L").unlink()
+    wait_called(program, launcher, "slow")
+    session.file(PACK, "R").unlink()
+    session.file(PACK).unlink()
+    program.wait_gone(PACK.hash)
+    assert not any(path.exists() for path in paths)
+
+
 # an overflow of inotify's queue
 
 

@@ -14,6 +14,8 @@ from program import Launcher, Program
 from session import Session
 from torrents import Torrent, make, multi, single
 
+import rtwatch
+
 SHORT = ("-r", "--grace", "0.2")
 LONG = ("-r", "--grace", "600")
 
@@ -473,6 +475,19 @@ def test_session_files_removed_by_hand_hold(kinds: str, session: Session, launch
     again = launcher.start(*LONG)
     for torrent in torrents:
         again.wait_files(torrent.hash, torrent.paths(torrent.root(downloads)))
+
+
+def test_session_files_removed_by_hand_in_rtorrents_order_hold(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """Nobody types three names as fast as rtorrent unlinks them."""
+    program = launcher.start(*SHORT)
+    paths = download(program, session, downloads, multi("one"))
+    for kind in "LRT":
+        session.file(multi("one"), kind).unlink()
+        time.sleep(0.6 * rtwatch.ERASE)
+    wait_held(program, multi("one"), "not seen")
+    assert all(path.exists() for path in paths)
 
 
 def test_a_shell_glob_removes_nothing(session: Session, launcher: Launcher, downloads: Path) -> None:
