@@ -507,7 +507,8 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
 
 def is_below(path: Path, directory: Path) -> bool:
     """Tell whether `path` lies below `directory`; both are canonical."""
-    return str(path).startswith(f"{directory}/" if directory.name else "/") and path != directory
+    inside = str(directory).rstrip("/") + "/"
+    return str(path).startswith(inside) and str(path) != inside
 
 
 def text(name: bytes) -> str:
@@ -656,6 +657,7 @@ CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
 CREATE INDEX rtwatch_torrent_folded_name ON rtwatch_torrent(folded_name);
 CREATE INDEX rtwatch_torrent_largest ON rtwatch_torrent(largest);
 CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
+CREATE INDEX rtwatch_torrent_unseen ON rtwatch_torrent(vanished) WHERE seen = 0;
 CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
 CREATE TABLE rtwatch_link(
     hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL, inherited INTEGER,
@@ -897,7 +899,7 @@ def rule_outside(file: ListedFile, limits: Limits) -> Optional[str]:
 
 def rule_moved(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what is reached by another way than when it was listed: a directory was replaced by a symlink."""
-    return None if file.parent == str(file.path.parent) else "its directory is a symlink now"
+    return None if file.parent == os.path.dirname(file.path) else "its directory is a symlink now"
 
 
 def rule_gone(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -1028,16 +1030,18 @@ def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
         return False
 
 
-def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tuple[Path, bool]]) -> list[ListedFile]:
+def read_listed(
+    con: Con, torrent: Torrent, t_data: bytes, session: Path, files: Collection[tuple[Path, bool]]
+) -> list[ListedFile]:
     """Look at files of a torrent, each with whether it is inherited, and at who else may use them."""
     real_path = cache(os.path.realpath)
-    metainfo = parse_metainfo(find_blobs(con, torrent.hash)[1])
+    metainfo = parse_metainfo(t_data)
     lengths = {}
     for length, paths in metainfo.files if metainfo else ():
         for path in paths.values():
             parent, name = os.path.split(os.path.join(torrent.root or "", os.fsdecode(path)).rstrip("/"))
             lengths[os.path.join(real_path(parent), name)] = length
-    names = sorted({fold(os.fsencode(file.name)) for file, _ in files})
+    names = sorted({fold(os.path.basename(os.fsencode(file))) for file, _ in files})
     suspects = set(find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold()))
     for part in (names[start : start + 500] for start in range(0, len(names), 500)):  # sqlite's limit was 999
         suspects.update(find_hashes(con, f"largest IN ({', '.join('?' * len(part))})", *part))
@@ -1047,9 +1051,10 @@ def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tup
     for file, inherited in files:
         info, problem = look_at(file)
         owned, used = owners.get(file, ()), users.get(file, ())
-        found = (c for c in claims.get(fold(os.fsencode(file.name)), ()) if c.torrent not in (*owned, *used))
+        claimed = claims.get(fold(os.path.basename(os.fsencode(file))), ()) if claims else ()
+        found = (claim for claim in claimed if claim.torrent not in (*owned, *used))
         perhaps = next((claim.torrent for claim in found if info and is_claimed(file, info, claim)), None)
-        where = real_path(str(file.parent)), lengths.get(str(file))
+        where = real_path(os.path.dirname(file)), lengths.get(str(file))
         listed.append(ListedFile(file, info, problem, *where, inherited, owned, perhaps, used))
     return listed
 
@@ -1060,10 +1065,11 @@ def read_listed(con: Con, torrent: Torrent, session: Path, files: Collection[tup
 @contextmanager
 def opened_parent(path: Path) -> Iterator[int]:
     """Open the parent of `path`; raise OSError when it is reached by another way than it was recorded."""
-    fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent = os.path.dirname(path)
+    fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if os.readlink(f"/proc/self/fd/{fd}") != str(path.parent):
-            raise OSError(f"{path.parent} was replaced meanwhile")
+        if os.readlink(f"/proc/self/fd/{fd}") != parent:
+            raise OSError(f"{parent} was replaced meanwhile")
         yield fd
     finally:
         os.close(fd)
@@ -1071,24 +1077,26 @@ def opened_parent(path: Path) -> Iterator[int]:
 
 def remove_file(file: ListedFile, target: Optional[Path]) -> None:
     """Unlink one file, still the one that was looked at, or rename it to `target`, where nothing is; raise OSError."""
+    name = file.path.name
     with opened_parent(file.path) as parent:
-        info = os.stat(file.path.name, dir_fd=parent, follow_symlinks=False)
+        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if file.info is None or not os.path.samestat(info, file.info) or info.st_mtime_ns != file.info.st_mtime_ns:
             raise OSError("it was changed meanwhile")
         if target is None:
-            os.unlink(file.path.name, dir_fd=parent)
+            os.unlink(name, dir_fd=parent)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
             raise OSError(f"{target} is there already")
-        os.rename(file.path.name, target, src_dir_fd=parent)
+        os.rename(name, target, src_dir_fd=parent)
 
 
 def is_left_empty(directory: Path, removed: set[Path]) -> bool:
     """Tell whether nothing is in a real directory but what is `removed` (with -n only in words); no mount point."""
     try:
         with os.scandir(directory) as entries:
-            return not os.path.ismount(directory) and all(directory / entry.name in removed for entry in entries)
+            mounted = os.lstat(directory).st_dev != os.lstat(directory.parent).st_dev
+            return not mounted and all(directory / entry.name in removed for entry in entries)
     except OSError:
         return False
 
@@ -1112,8 +1120,8 @@ def make_trash(trash: Path, torrent: Torrent, metainfo: bytes) -> Path:
 class Removal:
     """The removal of the files of one erased torrent, as far as it went; `freed` counts bytes on disk."""
 
-    def __init__(self, con: Con, args: Args, torrent: Torrent, unlinked: set[tuple[int, int]]) -> None:
-        self.con, self.args, self.torrent, self.unlinked = con, args, torrent, unlinked
+    def __init__(self, con: Con, args: Args, torrent: Torrent, t_data: bytes, unlinked: set[tuple[int, int]]) -> None:
+        self.con, self.args, self.torrent, self.t_data, self.unlinked = con, args, torrent, t_data, unlinked
         planned, done = ("would trash", "trashed") if args.trash else ("would remove", "removed")
         self.verb = planned if args.no_action else done
         self.files = find_files(con, torrent.hash)
@@ -1137,7 +1145,8 @@ class Removal:
 
     def plan(self) -> list[tuple[ListedFile, Optional[str]]]:
         """Decide on the files that are still to do by what is true now."""
-        return plan_removal(read_listed(self.con, self.torrent, self.args.session, self.todo), self.limits)
+        listed = read_listed(self.con, self.torrent, self.t_data, self.args.session, self.todo)
+        return plan_removal(listed, self.limits)
 
     def carry_out(self, file: ListedFile, reason: Optional[str]) -> None:
         """Remove one file or keep it; what fails is kept, with its reason. -n changes nothing here."""
@@ -1161,7 +1170,7 @@ class Removal:
 
     def trash_place(self, file: ListedFile) -> Path:
         """Return where a file goes in the trash: as it lay below the torrent's root, or below "linked" if inherited."""
-        self.trash = self.trash or make_trash(self.args.trash, self.torrent, find_blobs(self.con, self.torrent.hash)[1])
+        self.trash = self.trash or make_trash(self.args.trash, self.torrent, self.t_data)
         if is_below(file.path, self.limits.root):
             return self.trash / file.path.relative_to(self.limits.root)
         return self.trash / "linked" / str(len(self.removed)) / file.path.name
@@ -1253,6 +1262,7 @@ NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 OWN_QUEUES = ("lost", "unlinked", "added", "saved", "unknown", "erased")  # in the order of work
 NEWS = OWN_QUEUES[:4]  # what events bring
 PASS = 50  # items of one queue
+TICK = 2_000_000_000  # nanoseconds: no file system's clock is coarser
 BUNCH = 0.003  # seconds for which events gather while one pass follows the other: rtorrent saves everything
 MISSING = "it is missing"
 ERASE = 2.0  # seconds of waiting for events, for what rtorrent does in a thousandth of one
@@ -1299,6 +1309,8 @@ class Watch:
             self.inot_funcs[ext, flags.DELETE] = self.note_deleted
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
         self.identity: Optional[os.stat_result] = None  # of the session directory
+        self.listing: dict[str, str] = {}  # letters by hash, as it was at the ctime `listed` (Unix time in ns)
+        self.listed = 0
         self.stopping = 0  # counts the reasons to stop
         self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue, item: by hash its grace, else by anything
         self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
@@ -1559,15 +1571,15 @@ class Watch:
     def finish(self, torrent: Torrent) -> None:
         """Remove the files of an erased torrent as far as -r and the plan allow, delete its rows, call post_remove."""
         hash = torrent.hash
+        row = find_blobs(self.con, hash)
+        if row is None:  # pre_remove has deleted it
+            return
+        tracker, *blobs = row
         if hash not in self.removals:
-            self.removals[hash] = Removal(self.con, self.args, torrent, self.unlinked)
+            self.removals[hash] = Removal(self.con, self.args, torrent, blobs[0], self.unlinked)
         removal = self.removals[hash]
         if self.args.remove and not self.remove_files(removal):
             return
-        row = find_blobs(self.con, hash)
-        if row is None:  # a hook has deleted it
-            return
-        tracker, *blobs = row
         query(self.con, "DELETE FROM torrent_data WHERE hash = ?", hash)  # and all of its rows
         self.con.commit()
         del self.removals[hash]
@@ -1604,19 +1616,31 @@ class Watch:
                 return
         raise SessionGone(f"{self.args.session}: the session directory was replaced or is gone; {NOTHING_LOST}")
 
+    def list_session(self) -> dict[str, str]:
+        """List the session directory, unless its ctime tells that it still has what it had; raise SessionGone.
+
+        A change in the same tick of the clock as an earlier one leaves the ctime as it is, so it must be old to count.
+        """
+        self.check_session()
+        try:
+            now, changed = time.time_ns(), os.stat(self.args.session).st_ctime_ns
+            if changed != self.listed:
+                self.listing = list_session(self.args.session)
+                self.listed = changed if changed < now - TICK else 0
+        except OSError as error:
+            raise SessionGone(f"{self.args.session}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
+        return self.listing
+
     def compare(self, every: bool) -> tuple[dict[str, str], list[str]]:
         """Hold the session directory against the database, both ways, and read what is not known, or `every` torrent.
 
         Return the letters of what is there by hash, and the hashes that are missing; raise SessionGone.
         """
-        self.check_session()
-        try:
-            listing = list_session(self.args.session)
-        except OSError as error:
-            raise SessionGone(f"{self.args.session}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
-        known = set(find_hashes(self.con, "vanished IS NULL"))
+        listing = self.list_session()
+        known = {*find_hashes(self.con, "TRUE")}.difference(find_hashes(self.con, "vanished IS NOT NULL"))  # by indexes
         self.absent -= listing.keys()
-        strangers = [hash for hash, letters in listing.items() if letters != "L" and (every or hash not in known)]
+        hashes = listing if every else listing.keys() - known
+        strangers = [hash for hash in hashes if listing[hash] != "L"]
         for number, hash in enumerate(sorted({*strangers, *self.troubles}), 1):
             if self.stopping:
                 break
@@ -1644,7 +1668,8 @@ class Watch:
             self.vanish(hash, time.time(), False)  # it was moved away, as rtorrent never does
         for hash in find_hashes(self.con, "NOT counted"):
             update_links(self.con, hash)
-        sql = "SELECT count(*) - count(vanished) FROM rtwatch_torrent"
+        sql = """SELECT (SELECT count(*) FROM rtwatch_torrent)
+                 - (SELECT count(*) FROM rtwatch_torrent WHERE vanished IS NOT NULL)"""  # by indexes
         loaded = query(self.con, sql).fetchone()[0] - len(self.absent)
         sql = "SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL AND (held IS NULL OR seen IS NOT 0)"
         self.finished = [when for when in self.finished if when > time.time() - 2 * MINUTE]
