@@ -593,11 +593,10 @@ def read_loaded(session: Path, hash: str, r_data: bytes, resume: Resume) -> Opti
 def list_session(session: Path) -> dict[str, str]:
     """List the session directory once: for every hash that has session files, their letters T, R, L; raise OSError."""
     found: dict[str, str] = {}
-    with os.scandir(session) as entries:
-        for entry in entries:
-            hash, letter = entry.name[:40], LETTERS.get(entry.name[40:])
-            if letter and (hash in found or SESSION_NAME.fullmatch(entry.name)):
-                found[hash] = found.get(hash, "") + letter
+    for name in os.listdir(session):
+        hash, letter = name[:40], LETTERS.get(name[40:])
+        if letter and (hash in found or SESSION_NAME.fullmatch(name)):
+            found[hash] = found.get(hash, "") + letter
     return found
 
 
@@ -1262,10 +1261,9 @@ NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 OWN_QUEUES = ("lost", "unlinked", "added", "saved", "unknown", "erased")  # in the order of work
 NEWS = OWN_QUEUES[:4]  # what events bring
 PASS = 50  # items of one queue
-TICK = 2_000_000_000  # nanoseconds: no file system's clock is coarser
 BUNCH = 0.003  # seconds for which events gather while one pass follows the other: rtorrent saves everything
 MISSING = "it is missing"
-ERASE = 2.0  # seconds of waiting for events, for what rtorrent does in a thousandth of one
+ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
 LOST, IGNORED, MOVED = map(int, (flags.Q_OVERFLOW, flags.IGNORED, flags.MOVED_TO))  # flags are slow to compare
 split_mask = cache(lambda mask: tuple(flags.from_mask(mask)))  # in inotify_simple's order
@@ -1309,13 +1307,11 @@ class Watch:
             self.inot_funcs[ext, flags.DELETE] = self.note_deleted
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
         self.identity: Optional[os.stat_result] = None  # of the session directory
-        self.listing: dict[str, str] = {}  # letters by hash, as it was at the ctime `listed` (Unix time in ns)
-        self.listed = 0
         self.stopping = 0  # counts the reasons to stop
         self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue, item: by hash its grace, else by anything
         self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
-        self.waited = 0.0  # seconds in poll: how long events lay unread while rtwatch worked tells nothing
-        self.deleted: tuple[tuple[str, float], ...] = ()  # the last three names in the session directory, and `waited`
+        self.drained = 0.0  # when no event lay unread: what is read now came later
+        self.deleted: tuple[tuple[str, float], ...] = ()  # the last three names in the session directory, and when read
         self.deletions: dict[str, tuple[tuple[str, ...], float]] = {}  # the last deleted names, Unix time, by hash
         self.troubles: dict[str, Trouble] = {}
         self.unknown: list[str] = []  # whose place is not known, as last said
@@ -1498,10 +1494,10 @@ class Watch:
     def note_deleted(self, path: Path) -> None:
         """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
         if path.parent == self.args.session:
-            self.deleted = (*self.deleted[-2:], (path.name, self.waited))
+            self.deleted = (*self.deleted[-2:], (path.name, time.monotonic()))
             if path.suffix == ".torrent" and SESSION_NAME.fullmatch(path.name):
                 stale = read_lock(self.args.session).state == "stale"
-                names = tuple(name for name, when in self.deleted if self.waited - when < ERASE and not stale)
+                names = tuple(name for name, when in self.deleted if self.drained - when < ERASE and not stale)
                 self.deletions[path.stem] = (names, time.time())
                 self.queues["unlinked"].append(path)
 
@@ -1616,27 +1612,16 @@ class Watch:
                 return
         raise SessionGone(f"{self.args.session}: the session directory was replaced or is gone; {NOTHING_LOST}")
 
-    def list_session(self) -> dict[str, str]:
-        """List the session directory, unless its ctime tells that it still has what it had; raise SessionGone.
-
-        A change in the same tick of the clock as an earlier one leaves the ctime as it is, so it must be old to count.
-        """
-        self.check_session()
-        try:
-            now, changed = time.time_ns(), os.stat(self.args.session).st_ctime_ns
-            if changed != self.listed:
-                self.listing = list_session(self.args.session)
-                self.listed = changed if changed < now - TICK else 0
-        except OSError as error:
-            raise SessionGone(f"{self.args.session}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
-        return self.listing
-
     def compare(self, every: bool) -> tuple[dict[str, str], list[str]]:
         """Hold the session directory against the database, both ways, and read what is not known, or `every` torrent.
 
         Return the letters of what is there by hash, and the hashes that are missing; raise SessionGone.
         """
-        listing = self.list_session()
+        self.check_session()
+        try:
+            listing = list_session(self.args.session)
+        except OSError as error:
+            raise SessionGone(f"{self.args.session}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
         known = {*find_hashes(self.con, "TRUE")}.difference(find_hashes(self.con, "vanished IS NOT NULL"))  # by indexes
         self.absent -= listing.keys()
         hashes = listing if every else listing.keys() - known
@@ -1747,8 +1732,10 @@ class Watch:
 
     def take_events(self) -> bool:
         """Dispatch what the inotify queue holds, without waiting; tell whether rtwatch has to work any of it."""
+        begin = time.monotonic()
         for event in self.inot.read(timeout=0):
             self.dispatch(event.wd, event.mask, event.name)
+        self.drained = begin
         news = any(self.queues[name] for name in NEWS)
         if news:
             self.facts = None
@@ -1757,7 +1744,7 @@ class Watch:
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
         if mask & LOST:
-            self.deleted = ((UNSEEN, self.waited),) * 3
+            self.deleted = ((UNSEEN, time.monotonic()),) * 3
             self.queues["lost"].append(self.args.session)
         directory = self.inot.directories.get(wd)
         if directory is None:
@@ -1895,10 +1882,13 @@ class Watch:
         poller.register(wake, POLLIN)
         worked, quick = 0.0, 0
         while not self.stopping and not (self.args.once and self.is_done()):
-            timeout, begin = self.timeout(), time.monotonic()
-            if any(fd == wake for fd, _ in poller.poll(timeout)):
+            timeout = self.timeout()
+            ready = poller.poll(0)
+            if not ready:
+                ready = poller.poll(timeout)
+                self.drained = time.monotonic()
+            if any(fd == wake for fd, _ in ready):
                 os.read(wake, 4096)
-            self.waited += time.monotonic() - begin
             quick = quick + 1 if time.monotonic() < worked + BUNCH else 0
             if quick > 4 and timeout != 0:
                 time.sleep(BUNCH)

@@ -477,17 +477,26 @@ def test_session_files_removed_by_hand_hold(kinds: str, session: Session, launch
         again.wait_files(torrent.hash, torrent.paths(torrent.root(downloads)))
 
 
+@pytest.mark.parametrize("number", [0, rtwatch.PASS], ids=["idle", "busy"])
 def test_session_files_removed_by_hand_in_rtorrents_order_hold(
-    session: Session, launcher: Launcher, downloads: Path
+    number: int, session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
 ) -> None:
-    """Nobody types three names as fast as rtorrent unlinks them."""
-    program = launcher.start(*SHORT)
-    paths = download(program, session, downloads, multi("one"))
+    """Nobody types three names as fast as rtorrent unlinks them, even while a pass of removals takes long."""
+    hooks = tmp_path / "hooks.py"
+    hooks.write_text(f"import time\n\ndef post_remove(*arguments): time.sleep({3 * rtwatch.ERASE / rtwatch.PASS})")
+    program = launcher.start("-r", "--grace", "1", "--hooks", hooks)
+    others = [single(f"other{i}") for i in range(number)]
+    paths = download(program, session, downloads, *others, multi("one"))
+    for torrent in others:
+        session.erase(torrent)
+    if others:
+        program.wait_gone(others[0].hash)
     for kind in "LRT":
         session.file(multi("one"), kind).unlink()
         time.sleep(0.6 * rtwatch.ERASE)
-    wait_held(program, multi("one"), "not seen")
-    assert all(path.exists() for path in paths)
+    held = f"SELECT seen FROM rtwatch_torrent WHERE hash = '{multi('one').hash}' AND held NOT NULL"
+    assert program.wait_rows(held, bool) == [(0,)]
+    assert all(path.exists() for path in paths[number:])
 
 
 def test_a_shell_glob_removes_nothing(session: Session, launcher: Launcher, downloads: Path) -> None:
