@@ -1006,11 +1006,14 @@ def read_claims(con: Con, hashes: Iterable[str], session: Path, vanished: float)
 
 
 def is_claimed(file: Path, info: os.stat_result, claim: Claim) -> bool:
-    """Tell whether a claim is on `file`: it is the same directory entry by another way, or, when what was recorded is
-    missing or too short, one that the torrent was pointed at and that rtorrent has not saved yet."""
+    """Tell whether a claim is on `file`, which has its name: it is the same directory entry by another way, or, when
+    what was recorded is missing or too short, one that the torrent was pointed at and that rtorrent has not saved yet.
+    What lies in a place that is not known may be a symlink to a file in any directory."""
+    if claim.place is None:
+        return True
     if not fold(os.fsencode(file)).endswith(claim.tail):
         return False
-    if claim.place is None or is_same_entry(file, info, claim.place):
+    if is_same_entry(file, info, claim.place):
         return True
     try:
         return claim.unsaved and os.stat(claim.place).st_size < claim.length  # be it behind a symlink

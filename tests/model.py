@@ -1312,13 +1312,13 @@ class World:
         """Tell whether `other` may be thought to use `path` under a name that rtwatch does not know."""
         names = {file.name.casefold() for file in gone.files}
         related = other.called[1].casefold() == gone.known.called[1].casefold() or other.largest in names
+        now = self.resolve(other.directory, self.lock_state() == "running")
+        relative = not other.directory.startswith(b"/")
         for tail, length, number in other.tails:
-            if str(path).casefold().endswith(tail):
-                if other.root is None:
+            if other.root is None or now is None or (relative and self.locks != {"running"}):
+                if path.name.casefold() == tail.rpartition("/")[2]:
                     return True
-                now = self.resolve(other.directory, self.lock_state() == "running")
-                if now is None:
-                    return True
+            elif str(path).casefold().endswith(tail):
                 unsaved = self.written.get(other.torrent.hash, 0) < gone.after + NEAR
                 for place in (other.places[number], self.locate(other.torrent, now)[number][0]):
                     links = {canonical(place), *hops(canonical(place))}

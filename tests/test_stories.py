@@ -978,6 +978,22 @@ def inherit(launcher: Launcher, session: Session, downloads: Path) -> tuple[Prog
     return program, twin, path, link
 
 
+def test_a_link_in_a_place_that_is_not_known_keeps_its_target(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """Wherever that is, and whatever the way to it: a link bears the name of its target."""
+    session.lock.unlink()  # nobody can tell where "elsewhere" is
+    torrent, stays = make(b"b.bin", b"b" * 100), multi("pack")
+    paths = seed(session, downloads, torrent)
+    session.add(stays, "elsewhere")
+    links = [session.cwd / "elsewhere" / "pack" / "sub" / "b.bin"]
+    link_files(paths, links)
+    program = launcher.start(*SHORT)
+    erase(program, session, torrent)
+    program.wait_line(reason_of(stays, "perhaps in"))
+    assert remaining(paths) == paths
+
+
 def test_links_erased_first_leave_their_targets_to_the_owner(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
