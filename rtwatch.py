@@ -1043,7 +1043,8 @@ def read_listed(
         for path in paths.values():
             parent, name = os.path.split(os.path.join(torrent.root or "", os.fsdecode(path)).rstrip("/"))
             lengths[os.path.join(real_path(parent), name)] = length
-    names = sorted({fold(os.path.basename(os.fsencode(file))) for file, _ in files})
+    folded = {file: fold(os.path.basename(os.fsencode(file))) for file, _ in files}
+    names = sorted({*folded.values()})
     suspects = set(find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold()))
     for part in (names[start : start + 500] for start in range(0, len(names), 500)):  # sqlite's limit was 999
         suspects.update(find_hashes(con, f"largest IN ({', '.join('?' * len(part))})", *part))
@@ -1053,8 +1054,7 @@ def read_listed(
     for file, inherited in files:
         info, problem = look_at(file)
         owned, used = owners.get(file, ()), users.get(file, ())
-        claimed = claims.get(fold(os.path.basename(os.fsencode(file))), ()) if claims else ()
-        found = (claim for claim in claimed if claim.torrent not in (*owned, *used))
+        found = (claim for claim in claims.get(folded[file], ()) if claim.torrent not in (*owned, *used))
         perhaps = next((claim.torrent for claim in found if info and is_claimed(file, info, claim)), None)
         where = real_path(os.path.dirname(file)), lengths.get(str(file))
         listed.append(ListedFile(file, info, problem, *where, inherited, owned, perhaps, used))
@@ -1887,7 +1887,7 @@ class Watch:
         while not self.stopping and not (self.args.once and self.is_done()):
             timeout = self.timeout()
             ready = poller.poll(0)
-            if not ready:
+            if not ready:  # what is read next comes while it waits
                 ready = poller.poll(timeout)
                 self.drained = time.monotonic()
             if any(fd == wake for fd, _ in ready):
