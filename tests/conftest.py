@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from program import Launcher
 from session import VERSIONS, Session
+from steps import Hooks
 
 
 @pytest.fixture
@@ -38,3 +39,9 @@ def launcher(tmp_path: Path, session: Session) -> Iterator[Launcher]:
     launcher = Launcher(session.path, tmp_path / "state", tmp_path / "calls")
     yield launcher
     launcher.close()
+
+
+@pytest.fixture
+def hooks(tmp_path: Path) -> Hooks:
+    """Give a hooks file to be written."""
+    return Hooks(tmp_path / "hooks.py")

@@ -73,6 +73,7 @@ class Program:
     ) -> None:
         """Start rtwatch; its standard output and error are both read into `output`."""
         texts = [*map(str, options)]
+        self.session = session
         self.db = state / "rtwatch" / "rtwatch.db"
         if "--db" in texts:
             self.db = Path(cwd or ".", texts[texts.index("--db") + 1])

@@ -195,11 +195,12 @@ class Session:
         for kind in kinds if self.version != "0.9.8" else "":
             _work([_move(self.file(torrent, kind))])
 
-    def erase(self, torrent: Torrent | str) -> None:
-        """Do d.erase: L, R and T are unlinked in this order."""
-        for file in self.files(torrent):
-            file.unlink(missing_ok=True)
-        self.loaded.pop(torrent if isinstance(torrent, str) else torrent.hash, None)
+    def erase(self, *torrents: Torrent | str) -> None:
+        """Do d.erase of each: L, R and T are unlinked in this order."""
+        for torrent in torrents:
+            for file in self.files(torrent):
+                file.unlink(missing_ok=True)
+            self.loaded.pop(torrent if isinstance(torrent, str) else torrent.hash, None)
 
     def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
         """Erase and load again, as ruTorrent does to edit a torrent or to move its data."""

@@ -17,13 +17,12 @@ import pytest
 from faults import NEEDS_ROOT, NEEDS_STRACE, below, fill, mounted, strace, the_line, unprivileged
 from program import Launcher, Program, run
 from session import Session
-from test_hooks import Hooks, hooks, wait_called
+from steps import Hooks
+from test_hooks import wait_called
 from test_watch import overflow
 from torrents import Torrent, make, multi, single, twin_of
 
 import rtwatch
-
-__all__ = ["hooks"]  # a fixture
 
 SHORT = ("-r", "--grace", "0.2")
 LONG = ("-r", "--grace", "600")

@@ -11,64 +11,16 @@ from typing import Any
 import pytest
 from program import Launcher, Program, run
 from session import Session, touch
+from steps import ALL_HOOKS, Hooks
 from torrents import Torrent, multi, single
 
 SHORT = ("--grace", "0.2")
 LONG = ("--grace", "600")
 
-ALL_HOOKS = {
-    "pre_loop": "con, inot, args, queues, qfuncs, inot_funcs",
-    "pre_add": "con, file, args",
-    "post_add": "con, file, args",
-    "pre_remove": "con, file, args",
-    "post_remove": "con, file, args, RmTuple",
-    "complete": "con, path, args, queues",
-    "post_loop": "con, inot, args",
-}
 ARGS = (
     *("session", "paths", "remove", "no_action", "hooks", "db", "grace", "trash"),
     *("catch_up", "force", "once", "orphans", "verbose", "quiet"),
 )
-PREAMBLE = '''
-import argparse, collections, inotify_simple, json, os, sqlite3, sys, time
-from inotify_simple import flags
-from pathlib import Path
-
-def note(hook, **what):
-    """Append a line to the record."""
-    with open(os.environ["RTWATCH_RECORD"], "a") as log:
-        log.write(json.dumps({"hook": hook, "time": time.monotonic(), **what}) + "\\n")
-'''
-
-
-class Hooks:
-    """A hooks file in the making, and the option that names it."""
-
-    def __init__(self, path: Path) -> None:
-        """Remember where the file is to be."""
-        self.path = path
-
-    def write(self, text: str) -> tuple[str, str]:
-        """Write `text` behind a preamble that has note(); return the option."""
-        self.path.write_text(PREAMBLE + text)
-        return "--hooks", str(self.path)
-
-    def write_each(self, **bodies: str) -> tuple[str, str]:
-        """Write all hooks as calls of note(), those in `bodies` followed by more; return the option."""
-        return self.write(
-            "".join(
-                f"def {name}({parameters}):\n    note({name!r})\n    {bodies.get(name, 'pass')}\n"
-                for name, parameters in ALL_HOOKS.items()
-            )
-        )
-
-
-@pytest.fixture
-def hooks(tmp_path: Path) -> Hooks:
-    """Give a hooks file to be written."""
-    return Hooks(tmp_path / "hooks.py")
-
-
 def wait_called(program: Program, launcher: Launcher, hook: str, count: int = 1) -> list[dict[str, Any]]:
     """Wait until a hook was called `count` times; return its calls."""
     program.wait_for(lambda: launcher.hooks_called().count(hook) >= count, f"{hook} is not called {count} times")

@@ -1,0 +1,175 @@
+"""What tests do again and again: torrents downloaded and erased, what rtwatch says waited for, the disk looked at.
+
+`rtorrent` is a session.Session (the fake writer) or an rtorrent.Rtorrent (the real one): both have the same verbs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Union
+
+from program import Launcher, Program
+from rtorrent import Rtorrent
+from session import Session
+from torrents import Torrent, make, single
+
+AT_ONCE = ("-r", "--grace", "0")
+SHORT = ("-r", "--grace", "0.2")  # ends within a test
+LONG = ("-r", "--grace", "600")  # does not end within a test
+
+Client = Union[Session, Rtorrent]
+
+ALL_HOOKS = {
+    "pre_loop": "con, inot, args, queues, qfuncs, inot_funcs",
+    "pre_add": "con, file, args",
+    "post_add": "con, file, args",
+    "pre_remove": "con, file, args",
+    "post_remove": "con, file, args, RmTuple",
+    "complete": "con, path, args, queues",
+    "post_loop": "con, inot, args",
+}
+PREAMBLE = '''
+import argparse, collections, inotify_simple, json, os, sqlite3, sys, time
+from inotify_simple import flags
+from pathlib import Path
+
+def note(hook, **what):
+    """Append a line to the record."""
+    with open(os.environ["RTWATCH_RECORD"], "a") as log:
+        log.write(json.dumps({"hook": hook, "time": time.monotonic(), **what}) + "\\n")
+'''
+
+
+class Hooks:
+    """A hooks file in the making, and the option that names it."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember where the file is to be."""
+        self.path = path
+
+    def write(self, text: str) -> tuple[str, str]:
+        """Write `text` behind a preamble that has note(); return the option."""
+        self.path.write_text(PREAMBLE + text)
+        return "--hooks", str(self.path)
+
+    def write_each(self, **bodies: str) -> tuple[str, str]:
+        """Write all hooks as calls of note(), those in `bodies` followed by more; return the option."""
+        return self.write(
+            "".join(
+                f"def {name}({parameters}):\n    note({name!r})\n    {bodies.get(name, 'pass')}\n"
+                for name, parameters in ALL_HOOKS.items()
+            )
+        )
+
+
+def pack(name: str) -> Torrent:
+    """Make a multi-file torrent of two files that bear its name."""
+    data = name.encode()
+    return make(data, {(b"first of " + data,): data * 3000, (b"below", b"second of " + data): data})
+
+
+def download(program: Program, rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
+    """Download torrents, wait until rtwatch has worked that, and return the paths of all files."""
+    paths = seed(rtorrent, directory, *torrents)
+    for torrent in torrents:
+        program.wait_known(torrent.hash)
+    settle(program, rtorrent, directory)
+    return paths
+
+
+def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
+    """Download torrents and return the paths of all their files."""
+    return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
+
+
+def settle(program: Program, rtorrent: Client, directory: Path) -> None:
+    """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
+    torrent = single(f"settled{len(list(program.session.glob('*.torrent')))}")
+    rtorrent.add(torrent, directory)
+    program.wait_known(torrent.hash)
+
+
+def erase(program: Program, rtorrent: Client, *torrents: Torrent) -> None:
+    """Erase torrents and wait until rtwatch has finished them."""
+    rtorrent.erase(*torrents)
+    for torrent in torrents:
+        program.wait_gone(torrent.hash)
+
+
+def erase_another(program: Program, rtorrent: Client, directory: Path, name: str = "another") -> None:
+    """Let another torrent come and go: every grace that began before is over then."""
+    torrent = single(name)
+    rtorrent.add(torrent, directory)
+    program.wait_known(torrent.hash)
+    erase(program, rtorrent, torrent)
+
+
+def wait_vanished(program: Program, rtorrent: Client, *torrents: Torrent) -> None:
+    """Erase torrents and wait until rtwatch has seen that."""
+    since = len(program.lines)
+    rtorrent.erase(*torrents)
+    for torrent in torrents:
+        program.wait_line(rf"vanished .*{pattern(torrent)}", since)
+
+
+def wait_held(program: Program, torrent: Torrent, reason: str = "") -> None:
+    """Wait until rtwatch has said what it does with a torrent, which must be to hold it, for a reason that matches.
+
+    It names three at the most of those that it holds for the same reason.
+    """
+    match = program.wait_line(rf"(held|removed|erased|dropped) .*({pattern(torrent)}|and \d+ more).*")
+    assert match[1] == "held"
+    assert re.search(reason, match[0])
+
+
+@contextmanager
+def paused(program: Program) -> Iterator[None]:
+    """Let rtwatch see what the block does only when all of it is done."""
+    program.send_signal(signal.SIGSTOP)
+    yield
+    program.send_signal(signal.SIGCONT)
+
+
+def pattern(torrent: Torrent) -> str:
+    """Return the pattern of a torrent's name."""
+    return re.escape(os.fsdecode(torrent.name))
+
+
+def names(torrent: Torrent, word: str = "also in") -> str:
+    """Return the pattern of a reason that names another torrent."""
+    return rf'{word} {torrent.hash[:8]}\S* "{pattern(torrent)}"'
+
+
+def remaining(paths: Iterable[Path]) -> list[Path]:
+    """Return those of the paths that are there, be it as a link that leads nowhere."""
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def tree(*places: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return everything at and below some directories: type and mode, time of change, and content by path."""
+    found = {}
+    for path in (path for place in places for path in [place, *place.rglob("*")]):
+        if os.path.lexists(path):
+            info = path.lstat()
+            found[str(path)] = (info.st_mode, info.st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+    return found
+
+
+def wait_called(
+    program: Program, launcher: Launcher, hook: str, torrent: Torrent | None = None, count: int = 1
+) -> list[dict[str, Any]]:
+    """Wait until a hook of recorder.py was called `count` times, for `torrent` if given; return its calls."""
+    hash = torrent and torrent.hash
+    program.wait_for(lambda: launcher.hooks_called(hash).count(hook) >= count, f"{hook} is not called {count} times")
+    return [call for call in launcher.calls(hash) if call["hook"] == hook]
+
+
+def removed(launcher: Launcher, torrent: Torrent) -> list[Path]:
+    """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
+    (call,) = [call for call in launcher.calls(torrent.hash) if call["hook"] == "post_remove"]
+    return sorted(map(Path, call["removed"]["rmfiles"]))
