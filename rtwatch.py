@@ -7,13 +7,13 @@
 An inotify event goes (ext, mask) -> inot_funcs[key](path) -> queues[name] -> qfuncs[name](con, path, args, queues),
 and from there to sqlite, to the disk and to the user's hooks:
 
-    HASH.torrent, HASH.torrent.rtorrent renamed into place -> saved    -> rows are written, or follow a new directory
-    HASH.torrent deleted                                   -> unlinked -> the torrent is vanished, its grace begins
-    the grace is over and T did not come back              -> erased   -> guards, plan, removal, rows deleted
-    HASH.complete written                                  -> complete -> the user's hook
+    HASH.torrent, HASH.torrent.rtorrent written   -> saved    -> rows are written, or follow a new directory
+    HASH.torrent deleted                          -> unlinked -> the torrent is vanished, its grace begins
+    the grace is over and T did not come back     -> erased   -> it waits for rtorrent's word
+    rtorrent answers, or has saved its session    -> word     -> guards, then the removal in steps, then rows deleted
+    HASH.complete written                         -> complete -> the user's hook
 
-One function, `Watch.compare`, holds the session directory against the database. It serves the start, a lost event and
-every pass of removals alike. A file that a loaded torrent uses is never removed; in doubt it is kept, with the reason.
+`Watch.compare` reconciles the session directory with the database for overflow recovery and every removal pass. A file that a loaded torrent uses is never removed; when in doubt, rtwatch keeps the file and logs why.
 
 The files of one torrent in the session directory: T is HASH.torrent, R is HASH.torrent.rtorrent (it names the torrent's
 directory), L is HASH.torrent.libtorrent_resume.
@@ -36,16 +36,16 @@ import signal
 import socket
 import sqlite3
 import stat
+import struct
 import sys
 import time
 import traceback
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import cache, lru_cache
 from pathlib import Path, PosixPath
-from select import POLLIN, poll
+from select import POLLIN, POLLOUT, poll
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 from urllib.parse import quote, urlsplit
 
@@ -61,9 +61,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 logger = logging.getLogger("rtwatch")
-
-
-# ---- Records ---------------------------------------------------------------------------------------------------------
 
 
 class Error(Exception):
@@ -82,122 +79,7 @@ class Unreadable(Exception):
     """A session file that cannot be used; the text says why."""
 
 
-class Refused(Unreadable):
-    """A .torrent that every rtorrent refuses as well."""
-
-
-class Metainfo(NamedTuple):
-    """What rtwatch needs of T.
-
-    `names` has the torrent's name by text encoding, b"" for `name` itself; `files` has lengths in bytes and paths,
-    likewise. A path is joined with "/" as rtorrent joins it, below the torrent's root; one that is empty or ends in
-    "/" is a file to rtorrent 0.16 only (0.9.8 makes a directory of it or nothing).
-    """
-
-    tracker: Optional[str]
-    multi: bool
-    names: dict[bytes, bytes]
-    files: list[tuple[int, dict[bytes, bytes]]]
-
-
-class Resume(NamedTuple):
-    """What rtwatch needs of R: the directory string as it stands, and whether rtorrent has counted data there."""
-
-    directory: bytes
-    counted: bool
-
-
-class Loaded(NamedTuple):
-    """A torrent as its session files describe it; `root` is None while its directory cannot be resolved."""
-
-    hash: str
-    metainfo: Metainfo
-    resume: Resume
-    root: Optional[bytes]
-    files: list[bytes]
-    arrived: float  # Unix time of T
-    blobs: tuple[bytes, Optional[bytes], bytes]
-
-
-class Place(NamedTuple):
-    """Where the database has a torrent: what a save is compared with, in bytes as it comes."""
-
-    directory: bytes
-    root: Optional[bytes]
-    counted: bool
-    vanished: Optional[float]  # Unix time at which T went
-
-
-class Torrent(NamedTuple):
-    """A torrent as the database knows it."""
-
-    hash: str
-    name: str
-    root: Optional[Path]
-    arrived: float  # Unix time of T
-    counted: bool
-    vanished: Optional[float]  # Unix time at which T went
-    seen: Optional[bool]  # whether rtorrent was seen to erase it
-    held: Optional[str]
-
-
-class Lock(NamedTuple):
-    """rtorrent.lock: its state is "running", "stale", "elsewhere" (another host) or "missing"."""
-
-    state: str
-    pid: int
-    written: float  # Unix time
-
-
-class Trouble(NamedTuple):
-    """A session file that cannot be used; harmless when rtorrent has refused it as well."""
-
-    name: str
-    reason: str
-    harmless: bool
-
-
-class Facts(NamedTuple):
-    """What the guards look at."""
-
-    listed: Collection[str]  # hashes with any session file
-    troubles: Mapping[str, Trouble]
-    lock: str
-    paths: bool  # whether a PATH was given
-    loaded: int  # torrents
-    vanished: Sequence[float]  # Unix times, in order, without those that are held because nobody saw it
-
-
-class ListedFile(NamedTuple):
-    """The facts about one file of a torrent; other torrents are HASH "name"."""
-
-    path: Path
-    info: Optional[os.stat_result]
-    problem: Optional[str]  # why there is no info
-    parent: str  # where its parent really is
-    length: Optional[int]  # bytes, by the metainfo
-    inherited: bool
-    owners: Sequence[str]  # list it as well
-    perhaps: Optional[str]  # may use it under another name
-    users: Sequence[str]  # use it through a symlink
-
-
-class Limits(NamedTuple):
-    """What a removal respects, as far as it is the same for all files of the torrent."""
-
-    root: Path
-    session: Path
-    paths: tuple[Path, ...]
-    vanished: float  # Unix time
-    unlinked: Set[tuple[int, int]]  # device and inode of which rtwatch has removed another name
-    arrived: Optional[float]  # Unix time of T, None when the torrent counted data
-    device: Optional[int]  # of the trash
-
-
-RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rtor")
-
-
-# ---- What people see -------------------------------------------------------------------------------------------------
+# ---- Messages --------------------------------------------------------------------------------------------------------
 
 COLOURS = {"added": 36, "moved": 36, "returned": 36, "removed": 32, "trashed": 32, "failed": 31}
 MAX_LINE = 2000  # characters: room for any command, none for a name of a megabyte
@@ -311,14 +193,33 @@ def session_advice() -> str:
 
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
 
-LETTERS = {".torrent": "T", ".torrent.rtorrent": "R", ".torrent.libtorrent_resume": "L"}
-SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
 MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
 MAX_VALUES = 600_000  # in one session file: some 60,000 files, two seconds to decode and write
 MAX_ENCODINGS = 8  # of one name
 MAX_ELEMENTS = 256  # of one path
 PATH_MAX = 4096  # bytes, of Linux
 PLAIN_ENTRY = {b"length", b"path"}  # of `files`
+
+
+class Metainfo(NamedTuple):
+    """What rtwatch needs of T.
+
+    `names` has the torrent's name by text encoding, b"" for `name` itself; `files` has lengths in bytes and paths,
+    likewise. A path is joined with "/" as rtorrent joins it, below the torrent's root; one that is empty or ends in
+    "/" is a file to rtorrent 0.16 only (0.9.8 makes a directory of it or nothing).
+    """
+
+    tracker: Optional[str]
+    multi: bool
+    names: dict[bytes, bytes]
+    files: list[tuple[int, dict[bytes, bytes]]]
+
+
+class Resume(NamedTuple):
+    """What rtwatch needs of R: the directory string as it stands, and whether rtorrent has counted data there."""
+
+    directory: bytes
+    counted: bool
 
 
 class Decoder(BencodeDecoder):
@@ -340,17 +241,15 @@ DECODER = Decoder(max_depth=950)  # nearly rtorrent's own limit, and what Python
 def decode(data: bytes) -> dict[bytes, Any]:
     """Decode a bencoded dictionary without any text encoding; raise Unreadable."""
     if not data:
-        raise Refused("it is empty")
+        raise Unreadable("it is empty")
     if len(data) > MAX_VALUES and data.count(b"e") + data.count(b":") > MAX_VALUES:  # every value has one of them
         raise Unreadable("it holds too many values")
     try:
         value = DECODER.decode(data)
     except BencodeDecodeError as error:
-        # rtorrent is laxer (data behind the end, 007, spaces, more depth), but not about a type or an end too soon
-        strict = isinstance(error.__context__, KeyError) or "not found" in str(error.__context__)
-        raise (Refused if strict else Unreadable)(str(error)) from None
+        raise Unreadable(str(error)) from None
     if not isinstance(value, dict):
-        raise Refused("it is not a bencoded dictionary")
+        raise Unreadable("it is not a bencoded dictionary")
     return value
 
 
@@ -368,14 +267,14 @@ def parse_metainfo(data: bytes) -> Optional[Metainfo]:
     torrent = decode(data)
     info = torrent.get(b"info")
     if not isinstance(info, dict):
-        raise Refused("it has no info dictionary")
+        raise Unreadable("it has no info dictionary")
     if info.get(b"meta_download") == 1:
         return None
     names = parse_paths(info, b"name")
     multi = b"length" not in info
     entries = info.get(b"files") if multi else [info]
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise Refused("it lists no files")
+        raise Unreadable("it lists no files")
     lengths = [entry.get(b"length") for entry in entries]
     if not all(isinstance(length, int) and length >= 0 for length in lengths):
         raise Unreadable("a file's length is no number")
@@ -410,16 +309,16 @@ def join_path(elements: object) -> bytes:
     The refused ones are those that libtorrent refuses (`is_valid_path_element`).
     """
     if not isinstance(elements, list) or not elements:
-        raise Refused("a file has no path")
+        raise Unreadable("a file has no path")
     if len(elements) > MAX_ELEMENTS:
         raise Unreadable("a path has too many elements")
     try:
         path = b"/".join(elements)
     except TypeError:
-        raise Refused("a file name is no string") from None
+        raise Unreadable("a file name is no string") from None
     inside = path.count(b"/") >= len(elements)  # more than the joints
     if inside or b"." in elements or b".." in elements or b"\0" in path:
-        raise Refused(f"{str(path)[:40]} is not a path of file names")
+        raise Unreadable(f"{str(path)[:40]} is not a path of file names")
     if b"" in elements:
         path = b"/".join(filter(None, elements))
         path += b"/" if path and not elements[-1] else b""
@@ -516,14 +415,175 @@ def text(name: bytes) -> str:
     return name.decode("utf-8", "replace")
 
 
-def fold(name: bytes) -> str:
-    """Return a name or path for comparison without regard to case, as some file systems do."""
-    return text(name).casefold()
+def is_whole(data: bytes) -> bool:
+    """Tell whether a bencoded value ends where it says, whatever is in it; False for what was cut short."""
+    depth, at = 0, 0
+    while at < len(data):
+        byte = data[at : at + 1]
+        if byte in b"dl":
+            depth, at = depth + 1, at + 1
+        elif byte == b"e":
+            depth, at = depth - 1, at + 1
+            if depth == 0:
+                return True
+        elif byte == b"i":
+            at = data.find(b"e", at) + 1 or len(data)
+        else:
+            colon = data.find(b":", at, at + 20)
+            if not data[at:colon].isdigit():
+                return False
+            at = colon + 1 + int(data[at:colon])
+    return False
 
 
-# ---- Reading session and disk ----------------------------------------------------------------------------------------
+# ---- Session: the session directory on disk --------------------------------------------------------------------------
 
 GONE = "already gone"
+EXTENSIONS = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
+LETTERS = {ext: letter for letter, ext in EXTENSIONS.items()}
+SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
+NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
+NEVER = float("-inf")  # a Unix time
+
+
+class Loaded(NamedTuple):
+    """A torrent as its session files describe it; `root` is None while its directory cannot be resolved."""
+
+    hash: str
+    metainfo: Metainfo
+    resume: Resume
+    root: Optional[bytes]
+    files: list[bytes]
+    arrived: float  # Unix time of T
+    blobs: tuple[bytes, Optional[bytes], bytes]
+
+
+class Lock(NamedTuple):
+    """rtorrent.lock: its state is "running", "stale" (no such process here), "elsewhere" (another host) or "missing"."""
+
+    state: str
+    pid: int  # as it stands there
+    identity: str  # device, inode and ctime
+    written: float  # Unix time
+
+
+class Saves(NamedTuple):
+    """When rtorrent saved what lies in the session directory; all times are Unix times."""
+
+    begun: dict[str, float]  # by hash: what R says was true then; NEVER without R or L
+    unfinished: dict[str, float]  # by hash: mtime of its youngest .new
+    history: float  # ctime of rtorrent.input_history, which every session.save renames
+    renamed: float  # ctime of what was renamed last
+
+
+class Session:
+    """The session directory; `path` is absolute and real."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.identity: Optional[os.stat_result] = None  # of the directory that is watched
+
+    def file(self, hash: str, letter: str = "T") -> Path:
+        """Return the path of T, R or L."""
+        return self.path / f"{hash}{EXTENSIONS[letter]}"
+
+    def is_owner_of(self, path: Path) -> bool:
+        """Tell whether a path is that of a session file here, and not of one that is still being written."""
+        return path.parent == self.path and SESSION_NAME.fullmatch(path.name) is not None
+
+    def check(self) -> None:
+        """Raise SessionGone when the session directory is no longer the one that is watched."""
+        with suppress(OSError):
+            if self.identity is None or os.path.samestat(os.stat(self.path), self.identity):
+                return
+        raise SessionGone(f"{self.path}: the session directory was replaced or is gone; {NOTHING_LOST}")
+
+    def list(self) -> dict[str, str]:
+        """List the directory once: for every hash that has session files, their letters T, R, L; raise SessionGone."""
+        self.check()
+        found: dict[str, str] = {}
+        try:
+            for name in os.listdir(self.path):
+                hash, letter = name[:40], LETTERS.get(name[40:])
+                if letter and (hash in found or SESSION_NAME.fullmatch(name)):
+                    found[hash] = found.get(hash, "") + letter
+        except OSError as error:
+            raise SessionGone(f"{self.path}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
+        return found
+
+    def identify(self, hash: str) -> tuple[object, ...]:
+        """Return what tells whether T or R of a torrent was written since."""
+        infos = [look_at(self.file(hash, letter))[0] for letter in "TR"]
+        return tuple(info and (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns) for info in infos)
+
+    def has_any(self, hash: str, since: float) -> bool:
+        """Tell whether a session file of a hash is there, or a .new of one that was written after a Unix time."""
+        for letter in EXTENSIONS:
+            path = self.file(hash, letter)
+            info, _ = look_at(f"{path}.new")
+            if os.path.lexists(path) or (info and info.st_mtime > since):
+                return True
+        return False
+
+    def read_lock(self) -> Lock:
+        """Read rtorrent.lock (`HOST:+PID`)."""
+        path = self.path / "rtorrent.lock"
+        try:
+            info = path.stat()
+            host, _, pid = path.read_bytes().decode("ascii", "replace").strip().partition(":+")
+        except FileNotFoundError:
+            return Lock("missing", 0, "", NEVER)
+        except OSError:
+            return Lock("elsewhere", 0, "", NEVER)
+        number = int(pid) if pid.isdecimal() else 0
+        state = "running" if identify_process(number) else "stale"
+        if host != socket.gethostname() or not number:
+            state = "elsewhere"
+        identity = f"lock {info.st_dev} {info.st_ino} {info.st_ctime_ns}"
+        return Lock(state, number, identity, info.st_ctime)
+
+    def read_loaded(self, hash: str, r_data: bytes, resume: Resume, pid: int) -> Optional[Loaded]:
+        """Read T and L of a torrent whose R is given; return None for a magnet's stub; raise as read_session_file does.
+
+        `pid` is the process that knows "~" and relative paths, 0 when none runs.
+        """
+        t_path = self.file(hash)
+        data = read_session_file(t_path)
+        metainfo = parse_metainfo(data)
+        if metainfo is None:
+            return None
+        try:
+            l_data = read_session_file(self.file(hash, "L"))
+        except (OSError, Unreadable):
+            l_data = None
+        root = resolve_root(resume.directory, pid)
+        files = locate_files(metainfo, resume.directory, root, os.fsencode(self.path)) if root else []
+        return Loaded(hash, metainfo, resume, root, files, os.stat(t_path).st_mtime, (data, l_data, r_data))
+
+    def read_saves(self, hashes: Iterable[str]) -> Saves:
+        """Return when the torrents that have an R or T here were saved.
+
+        rtorrent takes the state for R when it begins to write a torrent: L first in a periodic save; in a full save,
+        0.16 writes T before L and renames it after L was written. So the mtime of L is the begin, or that of T when T
+        was renamed after L was written.
+        """
+        begun, renamed = {}, NEVER
+        for hash in hashes:
+            meta, resume, pieces = (look_at(self.file(hash, letter))[0] for letter in "TRL")
+            renamed = max(renamed, *(info.st_ctime for info in (meta, resume, pieces) if info), NEVER)
+            if resume and pieces:
+                full = meta and meta.st_ctime >= pieces.st_mtime
+                begun[hash] = min(meta.st_mtime, pieces.st_mtime) if meta and full else pieces.st_mtime
+            elif resume or meta:
+                begun[hash] = NEVER
+        unfinished: dict[str, float] = {}
+        for name in os.listdir(self.path):
+            if name.endswith(".new") and SESSION_NAME.fullmatch(name[:-4]):
+                info, _ = look_at(self.path / name)
+                unfinished[name[:40]] = max(unfinished.get(name[:40], NEVER), info.st_mtime if info else NEVER)
+        info, _ = look_at(self.path / "rtorrent.input_history")
+        history = info.st_ctime if info else NEVER
+        return Saves(begun, unfinished, history, max(renamed, history))
 
 
 def read_session_file(path: str | Path) -> bytes:
@@ -548,56 +608,6 @@ def file_system(path: Path) -> str:
             if line.split()[2] == f"{os.major(device)}:{os.minor(device)}":
                 return line.split(" - ")[1].split()[0]
     return ""
-
-
-def read_lock(session: Path) -> Lock:
-    """Read rtorrent.lock (`HOST:+PID`): stale when it names this host and no rtorrent runs under that number."""
-    path = session / "rtorrent.lock"
-    try:
-        written = path.stat().st_mtime
-        host, _, pid = path.read_bytes().decode("ascii", "replace").strip().partition(":+")
-    except FileNotFoundError:
-        return Lock("missing", 0, 0)
-    except OSError:
-        return Lock("elsewhere", 0, 0)
-    if host != socket.gethostname() or not pid.isdecimal():
-        return Lock("elsewhere", 0, written)
-    try:
-        running = Path(f"/proc/{pid}/comm").read_bytes().startswith(b"rtorrent")
-    except OSError:
-        running = False
-    return Lock("running", int(pid), written) if running else Lock("stale", 0, written)
-
-
-def find_root(directory: bytes, session: Path) -> Optional[bytes]:
-    """Return the real root of a torrent; the lock is read only when the process takes part in it."""
-    return resolve_root(directory, 0 if directory.startswith(b"/") else read_lock(session).pid)
-
-
-def read_loaded(session: Path, hash: str, r_data: bytes, resume: Resume) -> Optional[Loaded]:
-    """Read T and L of a torrent whose R is given; return None for a magnet's stub; raise as read_session_file does."""
-    t_path = f"{session}/{hash}.torrent"
-    data = read_session_file(t_path)
-    metainfo = parse_metainfo(data)
-    if metainfo is None:
-        return None
-    try:
-        l_data = read_session_file(f"{t_path}.libtorrent_resume")
-    except (OSError, Unreadable):
-        l_data = None
-    root = find_root(resume.directory, session)
-    files = locate_files(metainfo, resume.directory, root, os.fsencode(session)) if root else []
-    return Loaded(hash, metainfo, resume, root, files, os.stat(t_path).st_mtime, (data, l_data, r_data))
-
-
-def list_session(session: Path) -> dict[str, str]:
-    """List the session directory once: for every hash that has session files, their letters T, R, L; raise OSError."""
-    found: dict[str, str] = {}
-    for name in os.listdir(session):
-        hash, letter = name[:40], LETTERS.get(name[40:])
-        if letter and (hash in found or SESSION_NAME.fullmatch(name)):
-            found[hash] = found.get(hash, "") + letter
-    return found
 
 
 def is_data(info: Optional[os.stat_result]) -> bool:
@@ -640,32 +650,79 @@ def find_links(files: Iterable[bytes]) -> set[bytes]:
     return hops
 
 
-# ---- Database --------------------------------------------------------------------------------------------------------
+def identify_process(pid: int) -> Optional[str]:
+    """Return number and start time of a process called rtorrent, None when there is none (proc(5), stat).
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+    A zombie is dead. The start time tells a process from another one that got its number later.
+    """
+    try:
+        data = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    name, fields = data[data.index(b"(") + 1 : data.rindex(b")")], data[data.rindex(b")") + 2 :].split()
+    if not name.startswith(b"rtorrent") or fields[0] in (b"Z", b"X"):
+        return None
+    return f"{pid} {int(fields[19])}"
+
+
+# ---- Index: the database ---------------------------------------------------------------------------------------------
+
+SCHEMA_VERSION = 2
+OWN_TABLES = """
+CREATE TABLE rtwatch_torrent(
+    hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
+    arrived REAL, counted INTEGER, vanished REAL, process TEXT, said INTEGER, held TEXT);
+CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
+CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
+CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
+CREATE INDEX torrent_data_name ON torrent_data(name);
+"""
+SCHEMA = f"""
 CREATE TABLE torrent_data(hash TEXT PRIMARY KEY, name TEXT, tracker TEXT, torrent BLOB, libtorrent BLOB, rtorrent BLOB);
 CREATE TABLE session_file(
     hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
     PRIMARY KEY (hash, file));
 CREATE INDEX session_file_file ON session_file(file);
-CREATE TABLE rtwatch_torrent(
-    hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
-    folded_name TEXT, largest TEXT, arrived REAL, counted INTEGER, vanished REAL, seen INTEGER, held TEXT);
-CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
-CREATE INDEX rtwatch_torrent_folded_name ON rtwatch_torrent(folded_name);
-CREATE INDEX rtwatch_torrent_largest ON rtwatch_torrent(largest);
-CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
-CREATE INDEX rtwatch_torrent_unseen ON rtwatch_torrent(vanished) WHERE seen = 0;
-CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
 CREATE TABLE rtwatch_link(
     hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL, inherited INTEGER,
     PRIMARY KEY (hash, file));
 CREATE INDEX rtwatch_link_file ON rtwatch_link(file);
 CREATE TABLE rtwatch_session(path BLOB);
+{OWN_TABLES}"""
+FROM_1 = f"""
+ALTER TABLE rtwatch_torrent RENAME TO rtwatch_torrent_1;
+DROP INDEX rtwatch_torrent_root;
+DROP INDEX rtwatch_torrent_vanished;
+DROP INDEX rtwatch_torrent_counted;
+{OWN_TABLES}
+INSERT INTO rtwatch_torrent SELECT hash, directory, root, arrived, counted, vanished, '', 0,
+    CASE WHEN vanished IS NOT NULL THEN 'updated' END FROM rtwatch_torrent_1;
+DROP TABLE rtwatch_torrent_1;
 """
 KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
-MINUTE = 60.0  # seconds: between two looks for what cannot be known yet; what vanishes within one belongs together
+
+
+class Place(NamedTuple):
+    """Where the database has a torrent: what a save is compared with, in bytes as it comes."""
+
+    directory: bytes
+    root: Optional[bytes]
+    counted: bool
+    vanished: Optional[float]  # Unix time at which T went
+
+
+class Torrent(NamedTuple):
+    """A torrent as the database knows it."""
+
+    hash: str
+    name: str
+    root: Optional[Path]
+    arrived: float  # Unix time of T
+    counted: bool
+    vanished: Optional[float]  # Unix time at which T went
+    process: Optional[str]  # the rtorrent that ran then; "" when none was known
+    said: bool  # whether that one has said that it does not have it
+    held: Optional[str]  # name of a reason in HOLDS
 
 
 def connect(path: str | os.PathLike[str], **options: Any) -> Con:
@@ -677,22 +734,15 @@ def connect(path: str | os.PathLike[str], **options: Any) -> Con:
     return con
 
 
-def query(con: Con, sql: str, *values: Any) -> sqlite3.Cursor:
-    """Run one statement; its rows are tuples whatever `row_factory` a hook has set."""
-    cursor = con.cursor()
-    cursor.row_factory = None
-    return cursor.execute(sql, values)
-
-
 def open_database(args: Args) -> Con:
-    """Open the index of this session, made when it is missing, as a temporary copy with -n; raise Error."""
+    """Open the index of this session, made or brought up to date when needed, with -n a temporary copy; raise Error."""
     db = args.db
     try:
         present = db.exists() and db.stat().st_size > 0
         # leaves no file behind: without a -wal it has no writer and cannot change
         mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
         with closing(connect(f"file:{quote(os.fsencode(db))}?{mode}", uri=True) if present else connect("")) as disk:
-            present = is_index(disk, db, args.session)
+            version = find_version(disk, db, args.session)
             if args.no_action:
                 con = connect("")
                 disk.backup(con)
@@ -702,31 +752,32 @@ def open_database(args: Args) -> Con:
             con = connect(db)
             con.execute("PRAGMA journal_mode = WAL")
             con.execute("PRAGMA synchronous = NORMAL")
-        if not present:
+        if version < SCHEMA_VERSION:
             con.execute("BEGIN")
-            for statement in SCHEMA.split(";"):
+            for statement in (FROM_1 if version else SCHEMA).split(";"):
                 con.execute(statement)
             con.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            con.execute("INSERT INTO rtwatch_session VALUES (?)", (os.fsencode(args.session),))
+            if not version:
+                con.execute("INSERT INTO rtwatch_session VALUES (?)", (os.fsencode(args.session),))
             con.commit()
         return con
     except (sqlite3.Error, OSError) as error:
         raise unusable(db, error) from None
 
 
-def is_index(disk: Con, db: Path, session: Path) -> bool:
-    """Tell whether `disk` is an index of this session, or nothing yet; raise Error for any other database."""
-    version = disk.execute("PRAGMA user_version").fetchone()[0]
+def find_version(disk: Con, db: Path, session: Path) -> int:
+    """Return the schema version of an index of this session, 0 for an empty database; raise Error for any other."""
+    version = int(disk.execute("PRAGMA user_version").fetchone()[0])
     if version == 0 and not disk.execute("SELECT 1 FROM sqlite_master").fetchone():
-        return False
-    if version != SCHEMA_VERSION:
+        return 0
+    if not 1 <= version <= SCHEMA_VERSION:
         raise Error(f"{db}: not a database of this version of rtwatch; choose another: --db {db}.new")
     row = disk.execute("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
     owner = Path(os.fsdecode(row[0]))
     if owner != session:
         other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}{db.suffix}")
         raise Error(f"{db}: this is the index of {owner}; for {session} add --db {other}")
-    return True
+    return version
 
 
 def unusable(db: Path, error: Exception) -> Error:
@@ -737,145 +788,672 @@ def unusable(db: Path, error: Exception) -> Error:
     return Error(f"{db}: the database cannot be used ({error}); {advice}")
 
 
-def find_place(con: Con, hash: str) -> Optional[Place]:
-    """Return the place of a torrent, None when it is not known."""
-    sql = f"SELECT directory, CAST(root AS BLOB), counted, vanished {KNOWN} WHERE hash = ?"  # cast: not as a Path
-    row = query(con, sql, hash).fetchone()
-    return row and Place(*row)
+class Index:
+    """The database: which torrent uses which file, and what rtwatch has to remember of each torrent."""
+
+    def __init__(self, con: Con) -> None:
+        self.con = con
+
+    def query(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Run one statement; its rows are tuples whatever `row_factory` a hook has set."""
+        cursor = self.con.cursor()
+        cursor.row_factory = None
+        return cursor.execute(sql, values)
+
+    def find_place(self, hash: str) -> Optional[Place]:
+        """Return the place of a torrent, None when it is not known."""
+        sql = f"SELECT directory, CAST(root AS BLOB), counted, vanished {KNOWN} WHERE hash = ?"  # cast: not as a Path
+        row = self.query(sql, hash).fetchone()
+        return row and Place(*row)
+
+    def find_directories(self) -> dict[str, tuple[bytes, bool]]:
+        """Return the directory of every torrent, as R said it, and whether the torrent has vanished."""
+        rows = self.query("SELECT hash, directory, vanished IS NOT NULL FROM rtwatch_torrent")
+        return {hash: (directory, bool(vanished)) for hash, directory, vanished in rows}
+
+    def find_torrents(self, where: str, *values: Any) -> list[Torrent]:
+        """Return the torrents for which an SQL condition on `rtwatch_torrent` holds."""
+        columns = "hash, name, root, arrived, counted, vanished, process, said, held"
+        return [Torrent(*row) for row in self.query(f"SELECT {columns} {KNOWN} WHERE {where}", *values)]
+
+    def find_torrent(self, hash: str) -> Optional[Torrent]:
+        """Return the torrent of this info-hash, None when it is not known."""
+        return next(iter(self.find_torrents("hash = ?", hash)), None)
+
+    def find_hashes(self, where: str, *values: Any) -> list[str]:
+        """Return the hashes of the torrents for which an SQL condition on `rtwatch_torrent` holds."""
+        return [row[0] for row in self.query(f"SELECT hash FROM rtwatch_torrent WHERE {where}", *values)]
+
+    def find_unplaced(self) -> list[tuple[str, str, bytes]]:
+        """Return hash, name and T of the torrents whose directory cannot be resolved."""
+        return self.query(f"SELECT hash, name, torrent {KNOWN} WHERE root IS NULL").fetchall()
+
+    def find_blobs(self, hash: str) -> Any:
+        """Return tracker, T, L and R of a torrent as they are stored, None when it is not known."""
+        sql = "SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = ?"
+        return self.query(sql, hash).fetchone()
+
+    def find_files(self, hash: str) -> list[Path]:
+        """Return the files of a torrent in the order of their paths."""
+        return [row[0] for row in self.query("SELECT file FROM session_file WHERE hash = ? ORDER BY file", hash)]
+
+    def find_inherited(self, hash: str) -> list[Path]:
+        """Return the files of former torrents that this one is the last to use, through symlinks."""
+        return [row[0] for row in self.query("SELECT file FROM rtwatch_link WHERE hash = ? AND inherited", hash)]
+
+    def find_users(self, table: str, hash: str, files: Sequence[Path]) -> dict[Path, list[str]]:
+        """Return the other torrents, as HASH "name", that have some of at most 500 files in `table`.
+
+        One whose row in `torrent_data` somebody has deleted counts as well; its next save or start writes it anew.
+        """
+        sql = f"""SELECT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data
+                  USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(files))})"""
+        users: dict[Path, list[str]] = {}
+        for file, user in self.query(sql, hash, *files):
+            users.setdefault(file, []).append(user)
+        return users
+
+    def is_used_directory(self, directory: Path, hash: str) -> bool:
+        """Tell whether another torrent than `hash` has its root or a file at or below `directory`."""
+        low, high = os.fsencode(directory) + b"/", os.fsencode(directory) + b"0"  # "0" follows "/"
+        sql = """SELECT 1 FROM rtwatch_torrent WHERE (root = ? OR root > ? AND root < ?) AND hash <> ?
+                 UNION ALL SELECT 1 FROM session_file WHERE (file > ? AND file < ?) AND hash <> ? LIMIT 1"""
+        return self.query(sql, directory, low, high, hash, low, high, hash).fetchone() is not None
+
+    def is_used_file(self, file: Path) -> bool:
+        """Tell whether any torrent lists a file or uses it through a symlink."""
+        sql = "SELECT 1 FROM session_file WHERE file = ? UNION ALL SELECT 1 FROM rtwatch_link WHERE file = ?"
+        return self.query(sql, file, file).fetchone() is not None
+
+    def count(self) -> tuple[int, int, int, int]:
+        """Return the number of torrents, of vanished ones, of held ones among these, and of files."""
+        sql = "SELECT count(*), count(vanished), count(held) FROM rtwatch_torrent"
+        (files,) = self.query("SELECT count(*) FROM session_file").fetchone()
+        torrents, vanished, held = self.query(sql).fetchone()
+        return torrents, vanished, held, files
+
+    def label(self, hash: str, name: str) -> str:
+        """Return a torrent's name, with eight digits of its hash where another one bears it as well."""
+        twin = self.query("SELECT 1 FROM torrent_data WHERE name = ? AND hash <> ?", name, hash).fetchone()
+        return f"{name} ({hash[:8]})" if twin else name
+
+    def insert_torrent(self, loaded: Loaded) -> None:
+        """Write all rows of a torrent, over those of a vanished one; what other tables refer to stays."""
+        hash, metainfo, resume, root, files, arrived, blobs = loaded
+        sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET
+                 name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
+                 libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
+        self.query(sql, hash, text(metainfo.names[b""]), metainfo.tracker, *blobs)
+        sql = "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)"
+        self.query(sql, hash, resume.directory, root, arrived, resume.counted)
+        self.insert_files(hash, files)
+
+    def insert_files(self, hash: str, files: Sequence[bytes]) -> None:
+        """Replace the files of a torrent, and what their symlinks lead through."""
+        self.query("DELETE FROM session_file WHERE hash = ?", hash)
+        self.con.executemany("INSERT INTO session_file VALUES (?, ?)", ((hash, file) for file in files))
+        self.insert_links(hash, files)
+
+    def insert_links(self, hash: str, files: Iterable[bytes]) -> None:
+        """Replace what the symlinks among the files of a torrent lead through; what it has inherited stays."""
+        self.query("DELETE FROM rtwatch_link WHERE hash = ? AND NOT inherited", hash)
+        targets = ((hash, file) for file in find_links(files))
+        self.con.executemany("INSERT OR IGNORE INTO rtwatch_link VALUES (?, ?, FALSE)", targets)
+
+    def update_links(self, hash: str) -> None:
+        """Look anew where the files of a torrent lead: some became symlinks after its rows were written."""
+        self.insert_links(hash, map(os.fsencode, self.find_files(hash)))
+
+    def update_place(self, hash: str, directory: bytes, root: Optional[bytes], files: Sequence[bytes]) -> None:
+        """Let the files of a torrent follow its new directory."""
+        self.query("UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?", directory, root, hash)
+        self.insert_files(hash, files)
+
+    def update_counted(self, hash: str, counted: bool) -> None:
+        """Record whether rtorrent has counted data of a torrent."""
+        self.query("UPDATE rtwatch_torrent SET counted = ? WHERE hash = ?", counted, hash)
+
+    def update_vanished(self, hash: str, when: float, process: str, said: bool) -> None:
+        """Record that T is gone since `when` (Unix time), which rtorrent ran then, and whether it said so."""
+        sql = "UPDATE rtwatch_torrent SET vanished = ?, process = ?, said = ?, held = NULL WHERE hash = ?"
+        self.query(sql, when, process, said, hash)
+
+    def update_said(self, hash: str) -> None:
+        """Record that the rtorrent that ran when a torrent vanished does not have it."""
+        self.query("UPDATE rtwatch_torrent SET said = 1 WHERE hash = ?", hash)
+
+    def update_held(self, hash: str, reason: Optional[str]) -> None:
+        """Record the name of the reason why a vanished torrent is held or waits, None for neither."""
+        self.query("UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, hash)
+
+    def update_inherited(self, file: Path) -> None:
+        """Leave a file to the torrents that use it through symlinks: the last of them removes it."""
+        self.query("UPDATE rtwatch_link SET inherited = TRUE WHERE file = ?", file)
+
+    def delete_torrent(self, hash: str) -> None:
+        """Delete a torrent with all of its rows."""
+        self.query("DELETE FROM torrent_data WHERE hash = ?", hash)
 
 
-def find_torrent(con: Con, hash: str) -> Optional[Torrent]:
-    """Return the torrent of this info-hash, None when it is not known."""
-    columns = "hash, name, root, arrived, counted, vanished, seen, held"
-    row = query(con, f"SELECT {columns} {KNOWN} WHERE hash = ?", hash).fetchone()
-    return row and Torrent(*row)
+# ---- Rtorrent: the running process, its SCGI socket, its open files --------------------------------------------------
+
+PATIENCE = 5.0  # seconds that one question may take; the longest answer measured was 0.7
+MAX_ANSWER = 256 << 20  # bytes; 50,000 torrents have some 20 MiB
+FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # in XML 1.0
+UNCARRIED = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd]")  # what XML-RPC of rtorrent does not carry
 
 
-def find_hashes(con: Con, where: str, *values: Any) -> list[str]:
-    """Return the hashes of the torrents for which an SQL condition on `rtwatch_torrent` holds."""
-    return [row[0] for row in query(con, f"SELECT hash FROM rtwatch_torrent WHERE {where}", *values)]
+class Process(NamedTuple):
+    """The rtorrent of a session, as far as it can be known."""
+
+    identity: str  # number and start time, else that of its lock, "" when there is none
+    runs: bool  # or may run, out of sight
+    pid: int  # 0 when it cannot be seen
+    lock: Lock
 
 
-def find_blobs(con: Con, hash: str) -> Any:
-    """Return tracker, T, L and R of a torrent as they are stored, None when it is not known."""
-    sql = "SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = ?"
-    return query(con, sql, hash).fetchone()
+class Answer(NamedTuple):
+    """rtorrent's answer: the directory of every loaded torrent, and which of those asked for are not loaded."""
+
+    process: str
+    when: float  # Unix time before the question
+    until: float  # monotonic seconds until which it serves
+    home: str  # of rtorrent, for "~"
+    loaded: Mapping[str, str]
+    missing: Set[str]
 
 
-def find_files(con: Con, hash: str) -> list[Path]:
-    """Return the files of a torrent in the order of their paths."""
-    return [row[0] for row in query(con, "SELECT file FROM session_file WHERE hash = ? ORDER BY file", hash)]
+class NotLoaded(Exception):
+    """rtorrent does not have a torrent."""
 
 
-def find_users(con: Con, table: str, hash: str) -> dict[Path, list[str]]:
-    """Return the other torrents, as HASH "name", that have files of a torrent, or what it inherited, in `table`.
+class Rtorrent:
+    """The rtorrent of a session. Nothing that comes over its socket raises out of this class."""
 
-    One whose row in `torrent_data` somebody has deleted counts as well; its next save or start writes it anew.
-    """
-    sql = f"""SELECT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data USING (hash)
-              WHERE hash <> ? AND file IN (SELECT file FROM session_file WHERE hash = ?
-                                           UNION ALL SELECT file FROM rtwatch_link WHERE hash = ? AND inherited)"""
-    users: dict[Path, list[str]] = {}
-    for file, user in query(con, sql, hash, hash, hash):
-        users.setdefault(file, []).append(user)
-    return users
+    def __init__(self, session: Session, scgi: Optional[str], wake: int) -> None:
+        """Remember --scgi and the file descriptor that becomes readable when a signal ends the wait."""
+        self.session, self.scgi, self.wake = session, scgi, wake
+        self.last = Process("", False, 0, Lock("missing", 0, "", NEVER))  # the last one seen alive
+        self.address: Optional[str] = None  # of the socket that answered last
+        self.refused: set[tuple[str, str]] = set()  # process and TCP listener that is no SCGI socket
+        self.silent = False  # there is a socket that does not answer
 
+    def find_process(self) -> Process:
+        """Return the process of rtorrent.lock. The last one seen counts as long as it lives, with or without lock."""
+        lock = self.session.read_lock()
+        alive = self.last.pid and identify_process(self.last.pid) == self.last.identity
+        if lock.state == "running":
+            self.last = Process(identify_process(lock.pid) or "", True, lock.pid, lock)
+        elif alive:
+            return self.last
+        elif lock.state == "missing":  # one that keeps no lock may run
+            return Process("", any(True for _ in find_rtorrents()), 0, lock)
+        elif lock.pid and lock.pid == self.last.pid:  # killed: its lock stays
+            return Process(self.last.identity, False, 0, lock)
+        else:
+            return Process(lock.identity, True, 0, lock)
+        return self.last
 
-def is_used_directory(con: Con, directory: Path, hash: str) -> bool:
-    """Tell whether another torrent than `hash` has its root or a file at or below `directory`."""
-    low, high = os.fsencode(directory) + b"/", os.fsencode(directory) + b"0"  # "0" follows "/"
-    sql = """SELECT 1 FROM rtwatch_torrent WHERE (root = ? OR root > ? AND root < ?) AND hash <> ?
-             UNION ALL SELECT 1 FROM session_file WHERE (file > ? AND file < ?) AND hash <> ? LIMIT 1"""
-    return query(con, sql, directory, low, high, hash, low, high, hash).fetchone() is not None
-
-
-def insert_torrent(con: Con, loaded: Loaded) -> None:
-    """Write all rows of a torrent, over those of a vanished one; what other tables refer to stays."""
-    hash, metainfo, resume, root, files, arrived, blobs = loaded
-    name = metainfo.names[b""]
-    _, paths = max(metainfo.files, key=lambda file: file[0])
-    sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET name = excluded.name,
-             tracker = excluded.tracker, torrent = excluded.torrent, libtorrent = excluded.libtorrent,
-             rtorrent = excluded.rtorrent"""
-    query(con, sql, hash, text(name), metainfo.tracker, *blobs)
-    sql = "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)"
-    largest = fold(os.path.basename(paths[b""]))
-    query(con, sql, hash, resume.directory, root, fold(name), largest, arrived, resume.counted)
-    insert_files(con, hash, files)
-
-
-def insert_files(con: Con, hash: str, files: Sequence[bytes]) -> None:
-    """Replace the files of a torrent, and what their symlinks lead through."""
-    query(con, "DELETE FROM session_file WHERE hash = ?", hash)
-    con.executemany("INSERT INTO session_file VALUES (?, ?)", ((hash, file) for file in files))
-    insert_links(con, hash, files)
-
-
-def insert_links(con: Con, hash: str, files: Iterable[bytes]) -> None:
-    """Replace what the symlinks among the files of a torrent lead through; what it has inherited stays."""
-    query(con, "DELETE FROM rtwatch_link WHERE hash = ? AND NOT inherited", hash)
-    hops = ((hash, file) for file in find_links(files))
-    con.executemany("INSERT OR IGNORE INTO rtwatch_link VALUES (?, ?, FALSE)", hops)
-
-
-def update_links(con: Con, hash: str) -> None:
-    """Look anew where the files of a torrent lead: some became symlinks after its rows were written."""
-    insert_links(con, hash, map(os.fsencode, find_files(con, hash)))
-
-
-def update_vanished(con: Con, hash: str, when: float, seen: Optional[bool]) -> None:
-    """Record that T is gone. Whoever deletes session files by hand makes the minute around it suspect as well."""
-    sql = "UPDATE rtwatch_torrent SET vanished = ?, seen = ?, held = NULL WHERE hash = ?"
-    query(con, sql, when, seen, hash)
-    if find_hashes(con, "seen = 0 AND vanished BETWEEN ? AND ? LIMIT 1", when - MINUTE, when + MINUTE):
-        sql = "UPDATE rtwatch_torrent SET seen = 0 WHERE seen = 1 AND vanished BETWEEN ? AND ?"
-        query(con, sql, when - MINUTE, when + MINUTE)
-
-
-# ---- Planning --------------------------------------------------------------------------------------------------------
-
-PRESENT = "session files of it are there"
-HOOK_FAILED = "its pre_remove hook failed; it is called again at the next start"
-WIPE = "so many at once look like a wiped session, not like erased torrents"
-UNSEEN = "?"  # stands among the deleted names where events were lost
-
-
-def was_erased(names: Sequence[str], hash: str, had_resume: bool) -> Optional[bool]:
-    """Tell from the last three deletions whether rtorrent erased `hash`, None where events were lost.
-
-    Both versions of rtorrent unlink L (when there is one), R, T and nothing between.
-    """
-    erase = (f"{hash}.torrent.libtorrent_resume", f"{hash}.torrent.rtorrent", f"{hash}.torrent")
-    if tuple(names) == erase or (not had_resume and tuple(names[-2:]) == erase[1:]):
-        return True
-    return None if UNSEEN in names else False
-
-
-def guard(torrent: Torrent, facts: Facts, forced: bool) -> Optional[str]:
-    """Return why a vanished torrent cannot be finished now, None when nothing speaks against it."""
-    if torrent.held == WIPE and not forced:
-        return WIPE  # it remains one when the session grows again
-    if torrent.hash in facts.listed:
-        return PRESENT
-    if forced:
+    def ask(self, vanished: Iterable[str], listed: Iterable[str]) -> Optional[Answer]:
+        """Ask what is loaded, and of `vanished` and `listed` torrents whether they are; None without a good answer."""
+        process, begin, when = self.find_process(), time.monotonic(), time.time()
+        for address in self.find_addresses(process):
+            home = self.verify(address, process, begin + PATIENCE)
+            if home is None:
+                continue
+            try:
+                fields = "d.hash=", "d.directory="
+                rows = self.call(address, process, begin + PATIENCE, "d.multicall2", "", "default", *fields)
+                loaded = {str(hash): str(directory) for hash, directory in rows}
+                missing = set()
+                for hash in {*vanished, *listed} - loaded.keys():
+                    try:
+                        loaded[hash] = str(self.call(address, process, begin + PATIENCE, "d.directory", hash))
+                    except NotLoaded:
+                        missing.add(hash)
+            except (OSError, ValueError, TypeError):
+                break
+            now = time.monotonic()
+            until = now + min(10.0, max(1.0, 10 * (now - begin)))
+            self.silent = False
+            return Answer(process.identity, when, until, home, loaded, missing)
         return None
-    # what is for ever comes before what may change
-    if torrent.seen == 0:
-        return "rtorrent was not seen to erase it, or others that vanished within a minute of it"
-    # seen: not the whole of more than ten; else not more than half, nor the last one
-    when = torrent.vanished or 0
-    group = bisect_right(facts.vanished, when + MINUTE) - bisect_left(facts.vanished, when - MINUTE)
-    if facts.loaded == 0 and group > 10 if torrent.seen else group > facts.loaded:
-        return WIPE
-    # where events were lost, rtorrent runs at least
-    if torrent.seen is None and facts.lock not in ("running", "elsewhere"):
-        return f"nobody knows who deleted its session files, and rtorrent.lock is {facts.lock}"
-    # every torrent in the directory is known, a stub, or unreadable to rtorrent as well
-    harmful = next((trouble for trouble in facts.troubles.values() if not trouble.harmless), None)
-    if harmful:
-        return f"rtorrent may have loaded what cannot be read here: {harmful.name}, {harmful.reason}"
-    # rtorrent in a container or on another machine may see other paths
-    return "rtorrent.lock names another host; name a PATH" if facts.lock == "elsewhere" and not facts.paths else None
+
+    def is_reachable(self) -> bool:
+        """Tell whether rtorrent answers."""
+        process, deadline = self.find_process(), time.monotonic() + PATIENCE
+        return any(self.verify(address, process, deadline) is not None for address in self.find_addresses(process))
+
+    def is_loaded(self, hash: str) -> Optional[bool]:
+        """Ask whether one torrent is loaded; None without a good answer."""
+        process, deadline = self.find_process(), time.monotonic() + PATIENCE
+        if self.address is None or self.verify(self.address, process, deadline) is None:
+            return None
+        try:
+            self.call(self.address, process, deadline, "d.hash", hash)
+        except NotLoaded:
+            return False
+        except (OSError, ValueError):
+            return None
+        return True
+
+    def save(self, hash: str, full: bool) -> None:
+        """Ask rtorrent to save one torrent, with its T if `full`; it may fail."""
+        if self.address is not None:
+            method = "d.save_full_session" if full else "d.save_resume"
+            with suppress(OSError, ValueError, NotLoaded):
+                self.call(self.address, self.find_process(), time.monotonic() + PATIENCE, method, hash)
+
+    def verify(self, address: str, process: Process, deadline: float) -> Optional[str]:
+        """Return rtorrent's HOME if an address answers for our session and for the process of the lock, else None."""
+        pid = process.lock.pid or process.pid
+        try:
+            path = str(self.call(address, process, deadline, "session.path", ""))
+            known = pid in (0, self.call(address, process, deadline, "system.pid", ""))
+            home = str(self.call(address, process, deadline, "system.env", "", "HOME"))
+        except TimeoutError:
+            self.silent = True
+            return None
+        except (OSError, ValueError, NotLoaded):
+            if address.partition(":")[0] == "127.0.0.1":
+                self.refused.add((process.identity, address))
+            return None
+        roots = [f"/proc/{process.pid}/{'root' if path.startswith('/') else 'cwd'}/{path}"] if process.pid else []
+        infos = [look_at(place)[0] for place in (*roots, path)]
+        own = os.stat(self.session.path)
+        if known and any(info and os.path.samestat(info, own) for info in infos):
+            self.address = address
+            return home
+        return None
+
+    def remember(self, identity: str) -> None:
+        """Take the process that ran when a torrent vanished for rtorrent, if it still runs, be it without a lock."""
+        pid = identity.partition(" ")[0]
+        if pid.isdecimal() and identify_process(int(pid)) == identity:
+            self.last = Process(identity, True, int(pid), Lock("missing", 0, "", NEVER))
+
+    def find_addresses(self, process: Process) -> Iterator[str]:
+        """Give the SCGI addresses to try: the one that answered last, --scgi, else where the process listens."""
+        if self.scgi == "none":
+            return
+        last = self.address
+        if last and (not self.scgi or last == self.scgi):
+            yield last
+        if self.scgi:
+            yield from [self.scgi] if self.scgi != last else []
+            return
+        if process.runs and process.pid:
+            for address in find_listeners(process.pid):
+                if address != last and (process.identity, address) not in self.refused:
+                    yield address
+
+    def call(self, address: str, process: Process, deadline: float, method: str, *params: object) -> Any:
+        """Call a method over SCGI; raise NotLoaded for an unknown info-hash, OSError or ValueError for no answer."""
+        import xmlrpc.client
+        from xml.parsers.expat import ExpatError
+
+        body = xmlrpc.client.dumps(params, method).encode()  # type: ignore[arg-type]
+        head = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
+        with self.connect(address, process.pid) as sock:
+            data = self.exchange(sock, b"%d:%b,%b" % (len(head), head, body), deadline)
+        answer = FORBIDDEN.sub("\ufffd", data.partition(b"\r\n\r\n")[2].decode("utf-8", "replace"))
+        if "<!" in answer:
+            raise ValueError("a document type in an answer")
+        try:
+            return xmlrpc.client.loads(answer)[0][0]
+        except xmlrpc.client.Fault as fault:
+            if "info-hash" in fault.faultString:  # "Could not find info-hash.", "info-hash not found"
+                raise NotLoaded from None
+            raise ValueError(fault.faultString) from None
+        except (xmlrpc.client.Error, ExpatError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(str(error)) from None
+
+    @staticmethod
+    def connect(address: str, pid: int) -> socket.socket:
+        """Connect to a path, where process `pid` must listen if that is known, or to HOST:PORT; raise OSError."""
+        host, colon, port = address.rpartition(":")
+        if colon and port.isdecimal() and "/" not in address:
+            return socket.create_connection((host.strip("[]"), int(port)), timeout=1.0)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            parent = os.open(os.path.dirname(address) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:  # the path of a socket has at most 107 bytes
+                sock.settimeout(1.0)
+                sock.connect(f"/proc/self/fd/{parent}/{os.path.basename(address)}")
+            finally:
+                os.close(parent)
+            peer, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if pid and peer != pid:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "another process listens there")
+            return sock
+        except OSError:
+            sock.close()
+            raise
+
+    def exchange(self, sock: socket.socket, request: bytes, deadline: float) -> bytes:
+        """Send a request and return all that comes back; raise OSError when it takes too long or a signal comes."""
+        sock.setblocking(False)
+        poller = poll()
+        poller.register(self.wake, POLLIN)
+        received = bytearray()
+        while True:
+            poller.register(sock, POLLIN | (POLLOUT if request else 0))
+            ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if any(fd == self.wake for fd, _ in ready):
+                raise InterruptedError(errno.EINTR, "a signal")
+            if not ready:
+                raise TimeoutError(errno.ETIMEDOUT, "no answer")
+            if request and ready[0][1] & POLLOUT:
+                request = request[sock.send(request) :]
+                continue
+            data = sock.recv(1 << 18)
+            received += data
+            if not data:
+                return bytes(received)
+            if len(received) > MAX_ANSWER:
+                raise ValueError("an answer that is too long")
+
+
+def find_listeners(pid: int) -> list[str]:
+    """Return the addresses that a process listens on: unix sockets first, then TCP on the loopback (proc(5))."""
+    try:
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        unix, *tcp = (Path(f"/proc/{pid}/net/{name}").read_bytes().splitlines()[1:] for name in ("unix", "tcp", "tcp6"))
+    except OSError:
+        return []
+    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+    found = []
+    for fields in (os.fsdecode(line).split(None, 7) for line in unix):
+        if len(fields) == 8 and fields[3] == "00010000" and fields[6] in inodes and not fields[7].startswith("@"):
+            found.append(f"/proc/{pid}/{'root' if fields[7].startswith('/') else 'cwd'}/{fields[7].lstrip('/')}")
+    for fields in (line.decode().split() for line in itertools.chain(*tcp)):
+        if fields[3] == "0A" and fields[9] in inodes:
+            found.append(f"127.0.0.1:{int(fields[1].rpartition(':')[2], 16)}")
+    return list(dict.fromkeys(found))
+
+
+class OpenFiles(NamedTuple):
+    """What running rtorrents have open: a path, as they see it, by device and inode."""
+
+    paths: Mapping[tuple[int, int], str]
+    hidden: bool  # whether one of them may not be looked at
+
+
+def find_rtorrents() -> Iterator[str]:
+    """Give the /proc directories of all processes called rtorrent."""
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_bytes().startswith(b"rtorrent"):
+                yield f"/proc/{pid}"
+
+
+def read_open_files() -> OpenFiles:
+    """Look at the regular files that every process called rtorrent has open (proc(5), fd)."""
+    paths, hidden = {}, False
+    for process in find_rtorrents():
+        try:
+            for fd in os.listdir(f"{process}/fd"):
+                with suppress(FileNotFoundError):
+                    info = os.stat(f"{process}/fd/{fd}")
+                    if stat.S_ISREG(info.st_mode):
+                        paths[info.st_dev, info.st_ino] = os.readlink(f"{process}/fd/{fd}")
+        except PermissionError:
+            hidden = True
+        except OSError:  # it has ended meanwhile
+            continue
+    return OpenFiles(paths, hidden)
+
+
+def is_open(path: Path, info: os.stat_result, files: OpenFiles) -> bool:
+    """Tell whether a running rtorrent has a file open, under this name; another hard link is a file of its own."""
+    other = files.paths.get((info.st_dev, info.st_ino))
+    if other is None or info.st_nlink == 1:
+        return other is not None
+    try:
+        return os.path.samefile(os.path.dirname(other), path.parent)
+    except OSError:  # out of sight, as in a container
+        return True
+
+
+# ---- Evidence: rtorrent's word ---------------------------------------------------------------------------------------
+
+QUIET = 2.0  # seconds without a rename after which a round of saves is over; 0.16 leaves at most 1 between two of them
+LONGEST_ROUND = 300.0  # seconds: saves further apart than that do not belong to one round
+STALLED = 60.0  # seconds after which an unfinished save, or a round that does not get quiet, is waited for no more
+MANY = 10  # torrents; when more vanish within a minute, the rest of the session must outnumber them
+MINUTE = 60.0  # seconds within which vanished torrents belong together
+
+
+def find_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]]:
+    """Return the torrents that a whole round of saves begun after `since` has left alone, None without such a round.
+
+    All times are Unix times. rtorrent renames input_history once a round, 0.9.8 at its end and 0.16 at its
+    beginning. It saves every torrent that it has loaded, so a torrent that is left alone is not loaded.
+    """
+    saved = [begun for begun in saves.begun.values() if begun > since]
+    left = {hash for hash, begun in saves.begun.items() if begun <= since}
+    if saves.history <= since or (left and not saved):
+        return None
+    if now - saves.renamed < QUIET and now - saves.history < STALLED:
+        return None
+    # 0.9.8 with a full disk leaves .new files and renames nothing; 0.16 writes sixteen torrents at once
+    if any(when > since and (hash in left or now - when < STALLED) for hash, when in saves.unfinished.items()):
+        return None
+    # a torrent that was saved shortly before may belong to the same round, which then began too early
+    first = min(saved, default=now)
+    if max(saved, default=first) - first > LONGEST_ROUND:
+        return None
+    if any(saves.begun[hash] > first - LONGEST_ROUND for hash in left):
+        return None
+    return left
+
+
+class Evidence(NamedTuple):
+    """What is known at one moment of what rtorrent has loaded, and where; all times are Unix times."""
+
+    now: float
+    grace: float  # seconds
+    process: Process
+    answer: Optional[Answer]
+    silent: bool  # it has a socket that does not answer
+    unsaved: Collection[str]  # hashes of loaded torrents that are elsewhere than their session files say, or unknown
+    saves: Saves
+    forced: bool
+
+    def round_since(self, when: float) -> bool:
+        """Tell whether a whole round of saves began after a Unix time."""
+        return find_left_alone(self.saves, when, self.now) is not None
+
+    def is_unloaded(self, hash: str) -> bool:
+        """Tell whether rtorrent certainly does not have a torrent that has session files."""
+        if self.answer:
+            return hash in self.answer.missing
+        if not self.process.runs:
+            return True
+        last = max(self.saves.begun.values(), default=NEVER)
+        return hash in (find_left_alone(self.saves, last - LONGEST_ROUND, self.now) or ())
+
+    def has_said(self, torrent: Torrent) -> bool:
+        """Tell whether the rtorrent that ran when a torrent vanished has said that it does not have it.
+
+        Another process proves nothing: a torrent whose session files somebody deleted is unloaded by a restart.
+        """
+        process, lock, vanished = self.process, self.process.lock, torrent.vanished or 0.0
+        if self.answer and self.answer.process == torrent.process:
+            return torrent.hash in self.answer.missing
+        if torrent.process == process.identity:
+            # a lock that stays after its process is gone is that of a kill; where there was no lock, any round counts
+            if process.runs or not process.identity:
+                return self.round_since(vanished + self.grace)
+            return lock.state == "missing" and self.round_since(vanished)
+        # its last round, at its orderly end: nothing was saved since the lock of the next process was written
+        ended = lock.state == "missing" or self.saves.renamed <= lock.written
+        return bool(torrent.process) and ended and self.round_since(vanished)
+
+    def verdict(self, torrent: Torrent) -> Optional[str]:
+        """Return the name of the reason why rtorrent's word on a vanished torrent is not given, None when it is.
+
+        Two things must have been said: that the torrent is not loaded, by the process that ran when it vanished; and,
+        after the grace, where every other torrent is, by the one that runs now.
+        """
+        answer, process = self.answer, self.process
+        if answer and torrent.hash in answer.loaded:
+            return "loaded"
+        if answer and torrent.hash not in answer.missing:
+            return "unanswered"
+        lasting = process.runs and torrent.process == process.identity
+        if not torrent.said and not self.has_said(torrent):
+            replaced = not lasting if torrent.process else process.identity != ""
+            if not replaced:
+                return "unanswered" if self.silent else "save"
+            if not self.forced:
+                return "gone"
+        if answer:
+            return "unsaved" if self.unsaved else None
+        if not process.runs or (torrent.process and process.lock.state == "missing" and not lasting):
+            return None  # nothing can have changed since it ended
+        if self.round_since((torrent.vanished or 0.0) + self.grace):
+            return None
+        return "unanswered" if self.silent else "save"
+
+
+# ---- Deciding a removal ----------------------------------------------------------------------------------------------
+
+
+class Hold(NamedTuple):
+    """Why a vanished torrent is not finished: in words, and what helps; `waits` when rtwatch expects it to pass."""
+
+    sentence: str
+    remedy: str = ""
+    waits: bool = False
+    forced: bool = False  # whether --force waives it, and so is the remedy
+    lasting: bool = False  # looked at again at the next start only
+
+
+AT_ONCE = "at once: Ctrl-X session.save= in rtorrent; always: network.scgi.open_local = (cat,(session.path),rpc.sock)"
+HOLDS = {
+    "present": Hold("session files of it are there", "if rtorrent does not have it, move HASH.torrent* away"),
+    "loaded": Hold("rtorrent still has it loaded and was asked to save it", waits=True),
+    "unanswered": Hold("rtorrent does not answer on its SCGI socket; asked again within a minute", waits=True),
+    "save": Hold("waits for rtorrent's next save, which comes every 20 minutes", AT_ONCE, waits=True),
+    "unsaved": Hold("rtorrent has other torrents elsewhere than it has saved, and was asked to save them", waits=True),
+    "gone": Hold("no rtorrent that ran when it vanished has said that it was erased", forced=True),
+    "nameless": Hold(
+        "the .torrent of another torrent is missing or cannot be read, so its files are not known",
+        "in rtorrent, Ctrl-X: d.multicall2=main,d.save_full_session=",
+    ),
+    "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, lasting=True),
+    "host": Hold("rtorrent.lock names another host", "name the directories of your downloads after SESSION", False, True),
+    "open": Hold("rtorrent has files of it open that no torrent here lists; looked at again in a minute", waits=True),
+    "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
+    "updated": Hold("vanished before rtwatch was updated", forced=True, lasting=True),
+}
+
+
+class Facts(NamedTuple):
+    """What the guards look at."""
+
+    evidence: Evidence
+    present: Callable[[Torrent], bool]  # whether session files of it are there
+    nameless: bool  # whether a loaded torrent has files that cannot be known
+    paths: bool  # whether a PATH was given
+    remove: bool  # whether -r was given
+    loaded: int  # torrents
+    vanished: Sequence[float]  # Unix times
+
+
+def is_wipe(torrent: Torrent, facts: Facts) -> bool:
+    """Tell whether a torrent vanished within a minute of more than ten others, and of more than are loaded."""
+    group = sum(abs(when - (torrent.vanished or 0)) <= MINUTE for when in facts.vanished)
+    return group > MANY and group > facts.loaded
+
+
+def guard_present(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Hold what has session files; never waived."""
+    return "present" if facts.present(torrent) else None
+
+
+def guard_lasting(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Hold what is held until the next start, or until --force."""
+    hold = HOLDS.get(torrent.held or "")
+    return torrent.held if hold and hold.lasting and not (hold.forced and facts.evidence.forced) else None
+
+
+def guard_word(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Wait for rtorrent's word. Without -r no file is at stake, and only what looks like a wipe waits for it."""
+    if facts.remove or is_wipe(torrent, facts):
+        return facts.evidence.verdict(torrent)
+    return None
+
+
+def guard_nameless(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Hold everything while a loaded torrent may use any file; never waived."""
+    return "nameless" if facts.nameless and facts.remove else None
+
+
+def guard_wipe(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Hold a mass of torrents on which only an unknown process has given its word."""
+    unknown = not torrent.process and facts.evidence.answer is None
+    return "wipe" if unknown and is_wipe(torrent, facts) and not facts.evidence.forced else None
+
+
+def guard_host(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Hold removals outside PATH where rtorrent is on another host or in a container: it may see other paths."""
+    elsewhere = facts.evidence.process.lock.state == "elsewhere" and not facts.paths and facts.remove
+    return "host" if elsewhere and not facts.evidence.forced else None
+
+
+GUARDS = (guard_present, guard_lasting, guard_word, guard_nameless, guard_wipe, guard_host)
+
+
+def guard(torrent: Torrent, facts: Facts) -> Optional[str]:
+    """Return the name of the reason to hold a vanished torrent or to wait, None when it can be finished."""
+    return next(filter(None, (check(torrent, facts) for check in GUARDS)), None)
+
+
+class Doubt(NamedTuple):
+    """A torrent whose files cannot all be known: it may use what lies below `root` and bears a name that is in `data`.
+
+    `root` None is any directory, `data` None any name.
+    """
+
+    torrent: str  # HASH "name"
+    root: Optional[bytes]
+    data: Optional[bytes]  # of T, in lower case
+
+    def covers(self, file: Path) -> bool:
+        """Tell whether a file may be one of the torrent's."""
+        path = os.fsencode(file)
+        if self.root is not None and not path.startswith(self.root.rstrip(b"/") + b"/") and path != self.root:
+            return False
+        return self.data is None or os.path.basename(path).lower() in self.data
+
+
+class ListedFile(NamedTuple):
+    """The facts about one file of a torrent; other torrents are HASH "name"."""
+
+    path: Path
+    info: Optional[os.stat_result]
+    problem: Optional[str]  # why there is no info
+    parent: str  # where its parent really is
+    length: Optional[int]  # bytes, by the metainfo
+    inherited: bool
+    owners: Sequence[str]  # list it as well
+    perhaps: Optional[str]  # may use it, but its files are not known
+    users: Sequence[str]  # use it through a symlink
+    open: bool  # in a running rtorrent
+
+
+class Limits(NamedTuple):
+    """What a removal respects, as far as it is the same for all files of the torrent."""
+
+    root: Path
+    session: Path
+    paths: tuple[Path, ...]
+    vanished: float  # Unix time
+    unlinked: Set[tuple[int, int]]  # device and inode of which rtwatch has removed another name
+    arrived: Optional[float]  # Unix time of T, None when the torrent counted data
+    device: Optional[int]  # of the trash
 
 
 def is_allowed(path: Path, limits: Limits) -> bool:
@@ -912,6 +1490,11 @@ def rule_type(file: ListedFile, limits: Limits) -> Optional[str]:
     return None if usual else "not a regular file"
 
 
+def rule_open(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what a running rtorrent has open; never waived."""
+    return "rtorrent has it open" if file.open else None
+
+
 def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what cannot be renamed into the trash."""
     other = limits.device is not None and file.info is not None and file.info.st_dev != limits.device
@@ -919,7 +1502,7 @@ def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 def rule_perhaps(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what may be another torrent's under a name that rtwatch does not know."""
+    """Keep what may be a file of a torrent whose directory or T is not known."""
     return f"perhaps in {file.perhaps}" if file.perhaps else None
 
 
@@ -953,7 +1536,7 @@ def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 RULES = (
-    *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_device),
+    *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_open, rule_device),
     *(rule_perhaps, rule_longer, rule_modified, rule_older, rule_linked),
 )
 
@@ -976,92 +1559,21 @@ def plan_directories(files: Iterable[Path], name: str, limits: Limits) -> list[P
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 
-class Claim(NamedTuple):
-    """A file that another torrent may have under a name that rtwatch does not know."""
+class Doubts(NamedTuple):
+    """What may use a file though nobody can know."""
 
-    torrent: str  # HASH "name"
-    tail: str  # "/" and its path below the root, folded
-    place: Optional[str]  # where rtwatch knows it, None when the root is not known
-    length: int  # bytes
-    unsaved: bool  # rtorrent may have it elsewhere since it last saved R
+    names: Mapping[bytes, str]  # HASH "name" by the file names, in lower case, of torrents whose directory is not known
+    unreadable: Sequence[Doubt]
 
-
-def read_claims(con: Con, hashes: Iterable[str], session: Path, vanished: float) -> dict[str, list[Claim]]:
-    """Return the claims of torrents, by folded file name, on what another leaves that vanished then (Unix time)."""
-    claims: dict[str, list[Claim]] = {}
-    for hash in hashes:
-        sql = f"SELECT name, directory, root, torrent {KNOWN} WHERE hash = ?"
-        name, directory, root, data = query(con, sql, hash).fetchone()
-        now = find_root(directory, session)  # a symlink may lead elsewhere since
-        roots = {str(root) if root else None, os.fsdecode(now) if now else None}
-        info, _ = look_at(session / f"{hash}.torrent.rtorrent")
-        unsaved = info is None or info.st_mtime < vanished
-        metainfo = parse_metainfo(data)
-        for length, paths in metainfo.files if metainfo else ():
-            for path, place in itertools.product(paths.values(), roots):
-                known = os.path.join(place, os.fsdecode(path)) if place else None
-                claim = Claim(f'{hash} "{name}"', "/" + fold(path), known, length, unsaved)
-                claims.setdefault(os.path.basename(claim.tail), []).append(claim)
-    return claims
+    def find(self, file: Path) -> Optional[str]:
+        """Return the torrent whose file this may be, as HASH "name"."""
+        known = self.names.get(os.path.basename(os.fsencode(file)).lower())
+        return known or next((doubt.torrent for doubt in self.unreadable if doubt.covers(file)), None)
 
 
-def is_claimed(file: Path, info: os.stat_result, claim: Claim) -> bool:
-    """Tell whether a claim is on `file`, which has its name: it is the same directory entry by another way, or, when
-    what was recorded is missing or too short, one that the torrent was pointed at and that rtorrent has not saved yet.
-    What lies in a place that is not known may be a symlink to a file in any directory."""
-    if claim.place is None:
-        return True
-    if not fold(os.fsencode(file)).endswith(claim.tail):
-        return False
-    if is_same_entry(file, info, claim.place):
-        return True
-    try:
-        return claim.unsaved and os.stat(claim.place).st_size < claim.length  # be it behind a symlink
-    except OSError:
-        return True
+# ---- Removal: every unlink, rename and rmdir -------------------------------------------------------------------------
 
-
-def is_same_entry(file: Path, info: os.stat_result, place: str) -> bool:
-    """Tell whether two paths lead to one directory entry: through a symlink, a bind mount or in another case."""
-    try:
-        if os.path.islink(place):
-            return os.fsencode(file) in find_links([os.fsencode(place)])
-        same = os.path.samestat(os.lstat(place), info)
-        return same and (info.st_nlink == 1 or os.path.samefile(file.parent, os.path.dirname(place)))
-    except OSError:
-        return False
-
-
-def read_listed(
-    con: Con, torrent: Torrent, t_data: bytes, session: Path, files: Collection[tuple[Path, bool]]
-) -> list[ListedFile]:
-    """Look at files of a torrent, each with whether it is inherited, and at who else may use them."""
-    real_path = cache(os.path.realpath)
-    metainfo = parse_metainfo(t_data)
-    lengths = {}
-    for length, paths in metainfo.files if metainfo else ():
-        for path in paths.values():
-            parent, name = os.path.split(os.path.join(torrent.root or "", os.fsdecode(path)).rstrip("/"))
-            lengths[os.path.join(real_path(parent), name)] = length
-    folded = {file: fold(os.path.basename(os.fsencode(file))) for file, _ in files}
-    names = sorted({*folded.values()})
-    suspects = set(find_hashes(con, "folded_name = ? OR root IS NULL", torrent.name.casefold()))
-    for part in (names[start : start + 500] for start in range(0, len(names), 500)):  # sqlite's limit was 999
-        suspects.update(find_hashes(con, f"largest IN ({', '.join('?' * len(part))})", *part))
-    claims = read_claims(con, sorted(suspects - {torrent.hash}), session, torrent.vanished or 0)
-    owners, users = (find_users(con, table, torrent.hash) for table in ("session_file", "rtwatch_link"))
-    listed = []
-    for file, inherited in files:
-        info, problem = look_at(file)
-        owned, used = owners.get(file, ()), users.get(file, ())
-        found = (claim for claim in claims.get(folded[file], ()) if claim.torrent not in (*owned, *used))
-        perhaps = next((claim.torrent for claim in found if info and is_claimed(file, info, claim)), None)
-        where = real_path(os.path.dirname(file)), lengths.get(str(file))
-        listed.append(ListedFile(file, info, problem, *where, inherited, owned, perhaps, used))
-    return listed
-
-
-# ---- Acting on disk: every unlink, rename and rmdir ------------------------------------------------------------------
+BATCH = 200  # files that are decided on together
 
 
 @contextmanager
@@ -1122,14 +1634,16 @@ def make_trash(trash: Path, torrent: Torrent, metainfo: bytes) -> Path:
 class Removal:
     """The removal of the files of one erased torrent, as far as it went; `freed` counts bytes on disk."""
 
-    def __init__(self, con: Con, args: Args, torrent: Torrent, t_data: bytes, unlinked: set[tuple[int, int]]) -> None:
-        self.con, self.args, self.torrent, self.t_data, self.unlinked = con, args, torrent, t_data, unlinked
+    def __init__(
+        self, index: Index, args: Args, torrent: Torrent, t_data: bytes, unlinked: set[tuple[int, int]]
+    ) -> None:
+        self.index, self.args, self.torrent, self.t_data, self.unlinked = index, args, torrent, t_data, unlinked
         planned, done = ("would trash", "trashed") if args.trash else ("would remove", "removed")
         self.verb = planned if args.no_action else done
-        self.files = find_files(con, torrent.hash)
-        self.todo = deque((file, False) for file in self.files)
-        sql = "SELECT file, TRUE FROM rtwatch_link WHERE hash = ? AND inherited"  # it is the last one to use them
-        self.todo.extend(query(con, sql, torrent.hash))
+        self.files = index.find_files(torrent.hash)
+        inherited = index.find_inherited(torrent.hash)
+        self.todo = deque([*((file, False) for file in self.files), *((file, True) for file in inherited)])
+        self.lengths = self.find_lengths()
         self.removed: list[Path] = []
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
@@ -1145,13 +1659,38 @@ class Removal:
             device=args.trash.stat().st_dev if args.trash else None,
         )
 
-    def plan(self) -> list[tuple[ListedFile, Optional[str]]]:
-        """Decide on the files that are still to do by what is true now."""
-        listed = read_listed(self.con, self.torrent, self.t_data, self.args.session, self.todo)
+    def find_lengths(self) -> dict[str, int]:
+        """Return the lengths that the metainfo says, in bytes, by canonical path."""
+        real_path = cache(os.path.realpath)
+        metainfo = parse_metainfo(self.t_data)
+        lengths = {}
+        for length, paths in metainfo.files if metainfo else ():
+            for path in paths.values():
+                parent, name = os.path.split(os.path.join(self.torrent.root or "", os.fsdecode(path)).rstrip("/"))
+                lengths[os.path.join(real_path(parent), name)] = length
+        return lengths
+
+    def plan(self, doubts: Doubts, open_files: OpenFiles) -> list[tuple[ListedFile, Optional[str]]]:
+        """Decide on the next files that are still to do by what is true now."""
+        real_path = cache(os.path.realpath)
+        files = [self.todo[number] for number in range(min(BATCH, len(self.todo)))]
+        paths = [path for path, _ in files]
+        owners, users = (
+            self.index.find_users(table, self.torrent.hash, paths) for table in ("session_file", "rtwatch_link")
+        )
+        listed = []
+        for path, inherited in files:
+            info, problem = look_at(path)
+            owned, used = owners.get(path, ()), users.get(path, ())
+            perhaps = doubts.find(path) if info and not owned else None
+            where = real_path(os.path.dirname(path)), self.lengths.get(str(path))
+            is_in_use = info is not None and is_open(path, info, open_files)
+            listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, is_in_use))
         return plan_removal(listed, self.limits)
 
     def carry_out(self, file: ListedFile, reason: Optional[str]) -> None:
-        """Remove one file or keep it; what fails is kept, with its reason. -n changes nothing here."""
+        """Remove the first file to do, or keep it; what fails is kept, with its reason. -n changes nothing here."""
+        self.todo.popleft()
         if file.info and reason is None:
             try:
                 if not self.args.no_action:
@@ -1166,8 +1705,8 @@ class Removal:
             except OSError as error:
                 reason = f"cannot be removed: {error.strerror or error}"
         if reason == rule_linked(file, self.limits):
-            query(self.con, "UPDATE rtwatch_link SET inherited = TRUE WHERE file = ?", file.path)
-            self.con.commit()
+            self.index.update_inherited(file.path)
+            self.index.con.commit()
         self.kept.setdefault(reason or GONE, []).append(file.path)
 
     def trash_place(self, file: ListedFile) -> Path:
@@ -1184,7 +1723,7 @@ class Removal:
         for directory in plan_directories(gone, self.torrent.name, self.limits):
             if any(directory == path or is_below(path, directory) for path in needed):
                 continue
-            if is_used_directory(self.con, directory, self.torrent.hash) or not is_left_empty(directory, gone):
+            if self.index.is_used_directory(directory, self.torrent.hash) or not is_left_empty(directory, gone):
                 continue
             try:
                 if not self.args.no_action:
@@ -1197,7 +1736,7 @@ class Removal:
 
     def report(self) -> None:
         """Say what became of the torrent: one line, and one below it for every reason to keep files."""
-        name, root = self.torrent.name, self.limits.root
+        name, root = self.index.label(self.torrent.hash, self.torrent.name), self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if self.removed:
             place = self.trash if self.args.verbose else f"{self.args.trash}/{self.torrent.hash[:8]}*"
@@ -1224,6 +1763,9 @@ class Removal:
                 shown = [f"{len(shown)} files, {shown[0]} ..."]
             for line in shown:
                 say(logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}")
+
+
+RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rtor")
 
 
 # ---- Hooks -----------------------------------------------------------------------------------------------------------
@@ -1258,19 +1800,13 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     return hooks
 
 
-# ---- The watch: handlers, one per queue ------------------------------------------------------------------------------
+# ---- Loop: inotify, dispatch, queues, what is due --------------------------------------------------------------------
 
-NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
-OWN_QUEUES = ("lost", "unlinked", "added", "saved", "unknown", "erased")  # in the order of work
-NEWS = OWN_QUEUES[:4]  # what events bring
-PASS = 50  # items of one queue
+PASS = 50  # items of one queue in one pass
 BUNCH = 0.003  # seconds for which events gather while one pass follows the other: rtorrent saves everything
-MISSING = "it is missing"
-ERASE = 2.0  # seconds, for what rtorrent does in a thousandth of one
-NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
 LOST, IGNORED, MOVED = map(int, (flags.Q_OVERFLOW, flags.IGNORED, flags.MOVED_TO))  # flags are slow to compare
-split_mask = cache(lambda mask: tuple(flags.from_mask(mask)))  # in inotify_simple's order
 ENDS = int(flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT)
+split_mask = cache(lambda mask: tuple(flags.from_mask(mask)))  # in inotify_simple's order
 
 
 class WatchedINotify(INotify):
@@ -1291,463 +1827,59 @@ class WatchedINotify(INotify):
         return wd
 
 
-class Watch:
-    """One run of rtwatch: the handlers of the queues, the comparison and the loop, and what they share.
+class Loop:
+    """The event loop: it takes events, hands them to queues and calls the queues' functions.
 
-    All times are monotonic seconds, but for those in the database.
+    All times are monotonic seconds.
     """
 
-    def __init__(self, con: Con, inot: WatchedINotify, args: Args) -> None:
-        self.con, self.inot, self.args = con, inot, args
-        self.hooks: dict[str, Callable[..., object]] = {}
-        own = self.on_lost, self.on_unlinked, self.on_saved, self.on_saved, self.on_unknown, self.on_erased
-        self.qfuncs: dict[str, QueueFunction] = dict(zip(OWN_QUEUES, own))
-        self.queues: Queues = OrderedDict((name, deque()) for name in (*OWN_QUEUES, "complete"))
+    def __init__(self, con: Con, inot: WatchedINotify, args: Args, wake: int) -> None:
+        """Make a loop without queues; `wake` is the file descriptor that a signal writes to."""
+        self.con, self.inot, self.args, self.wake = con, inot, args, wake
+        self.queues: Queues = OrderedDict()
+        self.qfuncs: dict[str, QueueFunction] = {}
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
-        for ext in ("torrent", "rtorrent"):
-            self.inot_funcs[ext, flags.MOVED_TO] = self.note_saved
-        for ext in ("torrent", "rtorrent", "libtorrent_resume"):
-            self.inot_funcs[ext, flags.DELETE] = self.note_deleted
-        self.level = logging.DEBUG  # of what the start finds; afterwards it is news
-        self.identity: Optional[os.stat_result] = None  # of the session directory
         self.stopping = 0  # counts the reasons to stop
-        self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue, item: by hash its grace, else by anything
+        self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue and item by any key
         self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
-        self.drained = 0.0  # when no event lay unread: what is read now came later
-        self.deleted: tuple[tuple[str, float], ...] = ()  # the last three names in the session directory, and when read
-        self.deletions: dict[str, tuple[tuple[str, ...], float]] = {}  # the last deleted names, Unix time, by hash
-        self.troubles: dict[str, Trouble] = {}
-        self.unknown: list[str] = []  # whose place is not known, as last said
-        self.absent: set[str] = set()  # missing since the start, from a session that looked empty
-        self.facts: Optional[Facts] = None  # true until the next event
-        self.held: dict[str, list[str]] = {}  # names by reason, not yet said
-        self.finished: list[float] = []  # Unix times at which those vanished that were finished in the last minutes
-        self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
-        self.unlinked: set[tuple[int, int]] = set()  # device and inode of files with other names
-        self.freed = 0  # bytes
-        self.told = -1  # what total_changes was at the last STATUS=
+        self.step: Callable[[], bool] = lambda: False  # makes one step of long work, tells whether there is another
+        self.stepping = False
 
-    def t_path(self, hash: str) -> Path:
-        """Return the path of T."""
-        return Path(self.args.session, f"{hash}.torrent")
+    def add_queue(self, name: str, function: Optional[QueueFunction]) -> None:
+        """Add an empty queue and its function; queues are worked in the order in which they were added."""
+        self.queues[name] = deque()
+        if function:
+            self.qfuncs[name] = function
 
     def call_later(self, key: object, seconds: float, name: str, item: object) -> None:
         """Put an item into a queue after some time, instead of what is due under the same key."""
         self.due[key] = (time.monotonic() + seconds, name, item)
 
-    def call_hook(self, name: str, *arguments: object) -> bool:
-        """Call a hook with no transaction open and close the one it leaves; return False when it raised."""
-        if name not in self.hooks:
-            return True
-        self.con.commit()
-        try:
-            self.hooks[name](self.con, *arguments)
-            self.con.commit()
-        except SystemExit:
-            self.con.commit()
-            self.stopping += 1
-        except Exception:  # whatever the user's function does
-            self.con.rollback()
-            logger.exception("%-12s %s", "failed", f"the hook {name}")
-            return False
-        return True
+    def call_sooner(self, key: object, seconds: float, name: str, item: object) -> None:
+        """Put an item into a queue after some time, unless it is due before that under the same key."""
+        if key not in self.due or self.due[key][0] > time.monotonic() + seconds:
+            self.call_later(key, seconds, name, item)
 
-    def note_saved(self, path: Path) -> None:
-        """Queue a session file that was renamed into place; what of its torrent went before tells nothing now.
-
-        T is renamed when a torrent is added, not at a periodic save; the rest of what is added may follow it.
-        """
-        if path.parent != self.args.session:
-            return
-        self.deleted = tuple(("", 0.0) if name[:40] == path.name[:40] else (name, when) for name, when in self.deleted)
-        new = path.name[40:] in (".torrent", ".torrent.new") or path.name[:40] in self.troubles
-        self.queues["added" if new else "saved"].append(path)
-
-    def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Bring the rows of one torrent up to date with its session files, when they are complete and readable."""
-        if not SESSION_NAME.fullmatch(path.name) or path.parent != args.session:
-            return
-        hash = path.name[:40]
-        source = f"{hash}.torrent.rtorrent"
-        known, resume = find_place(con, hash), None
-        try:
-            data = read_session_file(f"{args.session}/{source}")
-            resume = parse_resume(data)
-            if known and known.vanished is None:
-                self.follow(hash, known, resume, data)
-            else:
-                source = f"{hash}.torrent"
-                loaded = read_loaded(args.session, hash, data, resume)
-                if loaded:
-                    self.enter(known, loaded)
-            self.note_trouble(hash, None)
-        except (Unreadable, OSError) as error:
-            in_place = bool(known and resume and known.directory == resume.directory)
-            self.note_trouble(hash, self.find_trouble(source, error, in_place))
-            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise
-
-    def enter(self, known: Optional[Place], loaded: Loaded) -> None:
-        """Write the rows of a torrent that is new, or `known` and back from being vanished."""
-        hash, path = loaded.hash, self.t_path(loaded.hash)
-        if known is None:
-            self.call_hook("pre_add", path, self.args)
-        elif known.root and loaded.root is None and known.directory == loaded.resume.directory:
-            files = list(map(os.fsencode, find_files(self.con, hash)))
-            loaded = loaded._replace(root=known.root, files=files)  # a place once known stays
-        insert_torrent(self.con, loaded)
-        self.due.pop(hash, None)
-        self.note_root(loaded.root)
-        what = "returned" if known else "added"
-        say(self.level, what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"))
-        if known is None:
-            self.call_hook("post_add", path, self.args)
-
-    def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
-        """Let the files follow the directory; a place once known stays until rtorrent says another."""
-        directory = resume.directory
-        if resume.counted != known.counted:  # no more, after it was moved or while it is checked: links may come
-            query(self.con, "UPDATE rtwatch_torrent SET counted = ? WHERE hash = ?", resume.counted, hash)
-            update_links(self.con, hash)
-        if directory == known.directory and find_root(directory, self.args.session) in (None, known.root):
-            return  # None: it cannot be known now
-        loaded = read_loaded(self.args.session, hash, data, resume)
-        if loaded:  # and no magnet of the same hash, loaded a moment ago
-            sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
-            query(self.con, sql, directory, loaded.root, hash)
-            insert_files(self.con, hash, loaded.files)
-            self.note_root(loaded.root)
-            say(self.level, "moved", text(loaded.metainfo.names[b""]), f"to {os.fsdecode(loaded.root or directory)}")
-
-    def note_root(self, root: Optional[bytes]) -> None:
-        """Look again, and say so, when a place is not known."""
-        if root is None:
-            self.call_later("unknown", 0, "unknown", self.args.session)
-
-    def find_trouble(self, source: str, error: Exception, in_place: bool) -> Optional[Trouble]:
-        """Return what is wrong with a torrent whose session file `source` cannot be used, None if nothing is.
-
-        A stub uses no files. R without T is nothing when its torrent is known `in_place`, or when it is older than
-        rtorrent.lock: rtorrent does not load it. T that rtorrent refused, too, when it started is harmless; it has
-        saved nothing for it since then.
-        """
-        t_path = self.t_path(source[:40])
-        r_path, l_path = (t_path.with_suffix(f".torrent.{ext}") for ext in ("rtorrent", "libtorrent_resume"))
-        try:
-            if parse_metainfo(read_session_file(t_path)) is None:
-                return None
-        except FileNotFoundError:
-            if in_place or self.is_older_than_lock(r_path):
-                return None
-            source = t_path.name
-        except (Unreadable, OSError) as worse:
-            source, error = t_path.name, worse
-        if isinstance(error, FileNotFoundError):
-            return Trouble(source, MISSING, False)
-        refused = isinstance(error, Refused) and source == t_path.name
-        harmless = refused and all(map(self.is_older_than_lock, (t_path, r_path, l_path)))
-        return Trouble(source, str(error), harmless)
-
-    def is_older_than_lock(self, path: Path) -> bool:
-        """Tell whether a session file, if it is there, is as the running rtorrent found it when it started."""
-        lock, (info, _) = read_lock(self.args.session), look_at(path)
-        return info is None or (lock.state == "running" and info.st_ctime < lock.written)
-
-    def note_trouble(self, hash: str, trouble: Optional[Trouble]) -> None:
-        """Remember what is wrong with a torrent and say it once; after the last trouble look again at all held ones."""
-        if self.troubles.get(hash) == trouble:
-            return
-        blocked = self.is_blocked()
-        self.troubles.pop(hash, None)
-        if trouble:
-            self.troubles[hash] = trouble
-            if "unknown" not in self.due:
-                self.call_later("unknown", MINUTE, "unknown", self.args.session)
-            if trouble.reason != MISSING:  # a save may be under way; said after the minute
-                waits = "removals wait until it is mended or moved away"
-                effect = "rtorrent refuses it too" if trouble.harmless else waits
-                say(logging.WARNING, "unreadable", f"{self.args.session / trouble.name}: {trouble.reason}", effect)
-        if blocked and not self.is_blocked():
-            for held in find_hashes(self.con, "held IS NOT NULL AND held <> ?", HOOK_FAILED):
-                if held not in self.due:  # else its grace runs, as after a restart
-                    self.call_later(held, 0, "erased", self.t_path(held))
-
-    def is_blocked(self) -> bool:
-        """Tell whether rtorrent may have loaded what rtwatch cannot read."""
-        return not all(trouble.harmless for trouble in self.troubles.values())
-
-    def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Look once more for places that could not be known, and say in one line which ones remain."""
-        self.read_again([*find_hashes(con, "root IS NULL"), *self.troubles])
-        unknown = [name for (name,) in query(con, f"SELECT name {KNOWN} WHERE root IS NULL")]
-        unknown += [f"{t.name} ({t.reason})" for t in self.troubles.values() if t.reason == MISSING]
-        if unknown and unknown != self.unknown:
-            say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
-        self.unknown = unknown
-        self.due.pop("unknown", None)
-        if unknown or self.is_blocked():
-            self.call_later("unknown", MINUTE, "unknown", path)
-
-    def read_again(self, hashes: Iterable[str]) -> None:
-        """Bring torrents up to date without waiting for an event; what fails is noted as trouble."""
-        for hash in hashes:
-            with suppress(OSError):
-                self.on_saved(self.con, self.t_path(hash), self.args, self.queues)
-
-    def note_deleted(self, path: Path) -> None:
-        """Keep the order of deletions in the session directory: it tells whether rtorrent erased a torrent."""
-        if path.parent == self.args.session:
-            self.deleted = (*self.deleted[-2:], (path.name, time.monotonic()))
-            if path.suffix == ".torrent" and SESSION_NAME.fullmatch(path.name):
-                stale = read_lock(self.args.session).state == "stale"
-                names = tuple(name for name, when in self.deleted if self.drained - when < ERASE and not stale)
-                self.deletions[path.stem] = (names, time.time())
-                self.queues["unlinked"].append(path)
-
-    def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Record that T of a known torrent was deleted and start its grace; it may be back already."""
-        names, when = self.deletions.get(path.stem, ((), 0.0))
-        row = query(con, "SELECT libtorrent IS NOT NULL FROM torrent_data WHERE hash = ?", path.stem).fetchone()
-        if when and row:
-            self.vanish(path.stem, when, was_erased(names, path.stem, had_resume=row[0]))
-        self.deletions.pop(path.stem, None)  # not before: a locked database brings the path here again
-        if row and os.path.lexists(path):
-            self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
-        elif path.stem in self.troubles:  # not before: what is read only now was not known when T went
-            self.read_again([path.stem])
-
-    def vanish(self, hash: str, when: float, seen: Optional[bool]) -> None:
-        """Record that T of a known torrent is gone since `when` (Unix time), and give it its grace to come back."""
-        update_vanished(self.con, hash, when, seen)
-        self.removals.pop(hash, None)
-        self.con.commit()  # before it is said
-        self.call_later(hash, self.args.grace, "erased", self.t_path(hash))
-        torrent = find_torrent(self.con, hash)
-        if torrent and not os.path.lexists(self.t_path(hash)):
-            say(logging.INFO, "vanished", torrent.name, f"has {self.args.grace:g} s to come back")
-
-    def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Finish a torrent whose grace is over, or hold it when a guard says no."""
-        self.take_events()
-        torrent = self.find_erased(path.stem)
-        if torrent is None:
-            return
-        if args.trash:
-            args.trash.stat()  # fails, and so comes again, while the trash is not mounted
-        if not self.call_hook("pre_remove", path, args):
-            self.hold(torrent, HOOK_FAILED)
-        elif any(os.path.lexists(f"{path}{ext}") for ext in ("", ".rtorrent", ".libtorrent_resume")):
-            self.hold(torrent, PRESENT)
-        elif not self.stopping:
-            self.finish(torrent)
-
-    def find_erased(self, hash: str) -> Optional[Torrent]:
-        """Return a torrent that may be finished now; None if it returned, has its grace again, or a guard holds it."""
-        facts = self.facts or self.look()
-        torrent = find_torrent(self.con, hash)
-        if self.stopping or torrent is None or torrent.vanished is None or hash in self.due:
-            return None
-        reason = guard(torrent, facts, self.args.force)
-        self.hold(torrent, reason)
-        return None if reason else torrent
-
-    def hold(self, torrent: Torrent, reason: Optional[str]) -> None:
-        """Keep a vanished torrent and its files, and say so, once, when the queue is worked; None: let it go."""
-        if reason != torrent.held:
-            query(self.con, "UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, torrent.hash)
-            if reason:
-                self.held.setdefault(reason, []).append(torrent.name)
-
-    def say_held(self) -> None:
-        """Say what was held, one line a reason, with the command that goes on."""
-        for reason, names in self.held.items():
-            say(logging.WARNING, "held", f"{some(names)}: {reason}")
-            if reason not in (PRESENT, HOOK_FAILED):
-                what = "with ALL that is held, if rtorrent has none of it"
-                say(logging.WARNING, "  go on", f"{what}: stop rtwatch, then {forced_command(self.args)}")
-        self.held.clear()
-
-    def finish(self, torrent: Torrent) -> None:
-        """Remove the files of an erased torrent as far as -r and the plan allow, delete its rows, call post_remove."""
-        hash = torrent.hash
-        row = find_blobs(self.con, hash)
-        if row is None:  # pre_remove has deleted it
-            return
-        tracker, *blobs = row
-        if hash not in self.removals:
-            self.removals[hash] = Removal(self.con, self.args, torrent, blobs[0], self.unlinked)
-        removal = self.removals[hash]
-        if self.args.remove and not self.remove_files(removal):
-            return
-        query(self.con, "DELETE FROM torrent_data WHERE hash = ?", hash)  # and all of its rows
-        self.con.commit()
-        del self.removals[hash]
-        self.finished.append(torrent.vanished or 0)
-        self.freed += 0 if self.args.trash else removal.freed
-        removal.report()
-        erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
-        self.call_hook("post_remove", self.t_path(hash), self.args, erased)
-
-    def remove_files(self, removal: Removal) -> bool:
-        """Carry out the plan file by file; return False when it has to end before the last one.
-
-        Events are looked for before every file, and after any the guards are asked and the rest is planned again.
-        """
-        while removal.todo:
-            for file, reason in removal.plan():
-                if self.stopping:
-                    return False
-                if self.take_events():
-                    break
-                removal.carry_out(file, reason)
-                removal.todo.popleft()
-            if removal.todo and self.find_erased(removal.torrent.hash) is None:
-                return False
-        removal.prune()
-        return True
-
-    # ---- Compare -----------------------------------------------------------------------------------------------------
-
-    def check_session(self) -> None:
-        """Raise SessionGone when the session directory is no longer the one that is watched."""
-        with suppress(OSError):
-            if self.identity is None or os.path.samestat(os.stat(self.args.session), self.identity):
-                return
-        raise SessionGone(f"{self.args.session}: the session directory was replaced or is gone; {NOTHING_LOST}")
-
-    def compare(self, every: bool) -> tuple[dict[str, str], list[str]]:
-        """Hold the session directory against the database, both ways, and read what is not known, or `every` torrent.
-
-        Return the letters of what is there by hash, and the hashes that are missing; raise SessionGone.
-        """
-        self.check_session()
-        try:
-            listing = list_session(self.args.session)
-        except OSError as error:
-            raise SessionGone(f"{self.args.session}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
-        known = {*find_hashes(self.con, "TRUE")}.difference(find_hashes(self.con, "vanished IS NOT NULL"))  # by indexes
-        self.absent -= listing.keys()
-        hashes = listing if every else listing.keys() - known
-        strangers = [hash for hash in hashes if listing[hash] != "L"]
-        for number, hash in enumerate(sorted({*strangers, *self.troubles}), 1):
-            if self.stopping:
-                break
-            self.read_again([hash])
-            if every:
-                show_progress(number, len(strangers))
-            if number % 1000 == 0:
-                self.con.commit()
-        return listing, [hash for hash in known - self.absent if "T" not in listing.get(hash, "")]
-
-    def look(self) -> Facts:
-        """Work what the inotify queue brings until it is empty, compare, and return what the guards need to know."""
-        listing = None
-        while self.take_events() or listing is None:  # so that no event explains what the listing shows
-            for name in NEWS:
-                while self.queues[name] and not self.stopping:
-                    self.work_item(name)
-            listing, missing = self.compare(every=False)
-            if self.stopping:
-                break
-        waiting = [item for _, name, item in self.due.values() if name in NEWS]
-        if waiting:  # it failed, and the rows are not true without it
-            raise OSError(f"{waiting[0]} could not be worked yet")
-        for hash in missing:
-            self.vanish(hash, time.time(), False)  # it was moved away, as rtorrent never does
-        for hash in find_hashes(self.con, "NOT counted"):
-            update_links(self.con, hash)
-        sql = """SELECT (SELECT count(*) FROM rtwatch_torrent)
-                 - (SELECT count(*) FROM rtwatch_torrent WHERE vanished IS NOT NULL)"""  # by indexes
-        loaded = query(self.con, sql).fetchone()[0] - len(self.absent)
-        sql = "SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL AND (held IS NULL OR seen IS NOT 0)"
-        self.finished = [when for when in self.finished if when > time.time() - 2 * MINUTE]
-        vanished = sorted([*(row[0] for row in query(self.con, sql)), *self.finished])
-        lock = read_lock(self.args.session).state
-        self.con.commit()
-        self.facts = Facts(listing, dict(self.troubles), lock, bool(self.args.paths), loaded, vanished)
-        return self.facts
-
-    def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Compare after the kernel dropped events: every torrent is read again, what is missing is vanished."""
-        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
-        for hash in self.compare(every=True)[1]:
-            self.vanish(hash, time.time(), None)
-
-    def bring_up_to_date(self) -> None:
-        """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
-        listing, missing = self.compare(every=True)
-        if not self.stopping:
-            self.drop_missing(missing, sum("T" in letters for letters in listing.values()))
-            waiting: list[str] = []
-            query(self.con, "UPDATE rtwatch_torrent SET held = NULL WHERE held = ?", HOOK_FAILED)  # it is called again
-            for hash, reason, name in query(self.con, f"SELECT hash, held, name {KNOWN} WHERE vanished IS NOT NULL"):
-                self.call_later(hash, self.args.grace, "erased", self.t_path(hash))
-                (self.held.setdefault(reason, []) if reason and not self.args.force else waiting).append(name)
-            if waiting and not self.args.catch_up:
-                say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
-            self.on_unknown(self.con, self.args.session, self.args, self.queues)
-            self.level = logging.INFO
-        self.con.commit()
-
-    def drop_missing(self, missing: Sequence[str], present: int) -> None:
-        """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted.
-
-        Then nothing that is missing counts as erased, not even what was seen to go before.
-        """
-        if len(missing) > present and not self.args.catch_up:
-            what = f"the session looks empty: {len(missing)} of {count(len(missing) + present, 'torrent')} missing"
-            say(logging.WARNING, "held", what, "rows and files stay")
-            command = f"{forced_command(self.args)} --catch-up"
-            say(logging.WARNING, "  go on", f"restore or mount it; or, if rtorrent has them no more: {command}")
-            self.absent.update(missing)
-            query(self.con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
-            return
-        for hash in missing:
-            torrent = find_torrent(self.con, hash)
-            if self.args.catch_up:
-                self.vanish(hash, time.time(), None)
-            elif torrent:
-                files = count(len(find_files(self.con, hash)), "file")
-                query(self.con, "DELETE FROM torrent_data WHERE hash = ?", hash)
-                say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
-
-    def give_up(self) -> None:
-        """Record that the session directory is gone: nobody has erased what vanished with it."""
-        query(self.con, "UPDATE rtwatch_torrent SET seen = 0 WHERE vanished IS NOT NULL")
-        for hash in find_hashes(self.con, "vanished IS NULL"):
-            if not os.path.lexists(self.t_path(hash)):
-                update_vanished(self.con, hash, time.time(), False)
-        self.con.commit()
-
-    # ---- Watch loop --------------------------------------------------------------------------------------------------
-
-    def add_watch(self) -> None:
-        """Watch the session directory for the events that have a handler, and for its own end."""
+    def add_watch(self, directory: Path) -> None:
+        """Watch a directory for the events that have a handler, and for its own end; raise Error."""
         mask = flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
         for _, key in self.inot_funcs:
             for flag in key if isinstance(key, tuple) else (key,):
                 mask |= flag
         try:
-            self.inot.add_watch(self.args.session, mask)
+            self.inot.add_watch(directory, mask)
         except OSError as error:
             advice = "; allow more: sysctl fs.inotify.max_user_watches=524288" if error.errno == errno.ENOSPC else ""
-            raise Error(f"{self.args.session}: it cannot be watched ({error.strerror}){advice}") from None
+            raise Error(f"{directory}: it cannot be watched ({error.strerror}){advice}") from None
 
-    def take_events(self) -> bool:
-        """Dispatch what the inotify queue holds, without waiting; tell whether rtwatch has to work any of it."""
-        begin = time.monotonic()
+    def take_events(self) -> None:
+        """Dispatch what the inotify queue holds, without waiting."""
         for event in self.inot.read(timeout=0):
             self.dispatch(event.wd, event.mask, event.name)
-        self.drained = begin
-        news = any(self.queues[name] for name in NEWS)
-        if news:
-            self.facts = None
-        return news
 
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
         if mask & LOST:
-            self.deleted = ((UNSEEN, time.monotonic()),) * 3
             self.queues["lost"].append(self.args.session)
         directory = self.inot.directories.get(wd)
         if directory is None:
@@ -1770,31 +1902,33 @@ class Watch:
     def take_due(self) -> None:
         """Queue what is due by now: graces that are over, items put back, what has to be looked at again."""
         now = time.monotonic()
-        for key, (when, name, item) in sorted(self.due.items(), key=lambda entry: entry[1][0]):
-            if when > now:
-                break
-            del self.due[key]
-            self.queues.setdefault(name, deque()).append(item)
+        if any(when <= now for when, _, _ in self.due.values()):
+            for key, (when, name, item) in sorted(self.due.items(), key=lambda entry: entry[1][0]):
+                if when > now:
+                    break
+                del self.due[key]
+                self.queues.setdefault(name, deque()).append(item)
 
     def timeout(self) -> Optional[float]:
         """Return the milliseconds until something is due, None when nothing is."""
-        if any(self.queues.values()):
+        if self.stepping or any(self.queues.values()):
             return 0
         times = [when for when, _, _ in self.due.values()]
         return min(max(0.0, min(times) - time.monotonic()) * 1000 + 1, 1e9) if times else None  # poll takes an int
 
+    def is_wanted(self) -> bool:
+        """Tell whether anything came up that a step of long work has to make way for."""
+        if self.stopping or any(self.queues.values()) or self.poller.poll(0):
+            return True
+        now = time.monotonic()
+        return any(when <= now for when, _, _ in self.due.values())
+
     def work(self) -> None:
         """Make one pass: some items of each queue, of those that stand in it now."""
-        self.facts = None
         for name, queue, number in [(name, queue, min(PASS, len(queue))) for name, queue in self.queues.items()]:
             for _ in range(number):
                 if queue and not self.stopping and self.queues.get(name) is queue:  # a hook may have taken it away
                     self.work_item(name)
-        next_end = min((when for when, name, _ in self.due.values() if name == "erased"), default=None)
-        if not self.queues["erased"] and (next_end is None or next_end > time.monotonic() + 1):  # all of them at once
-            self.say_held()
-            if next_end is None:
-                self.unlinked.clear()
 
     def work_item(self, name: str) -> None:
         """Call the function of a queue with its first item. What the function puts back comes again after a second,
@@ -1806,118 +1940,793 @@ class Watch:
         try:
             self.qfuncs[name](self.con, item, self.args, self.queues)
             self.con.commit()
-        except Error:
-            raise
-        except SystemExit:
-            self.con.commit()
-            self.stopping += 1
         except (sqlite3.OperationalError, OSError) as error:
             self.con.rollback()
-            pause = self.pauses[id(item)] = min(MINUTE, 2 * pause)
+            pause = self.pauses[id(item)] = min(60.0, 2 * pause)
             say(logging.ERROR, "failed", f"{item}: {error}; tried again in {pause:g} s")
             self.call_later(object(), pause, name, item)
-        except Exception as error:
-            if type(error) is sqlite3.DatabaseError:
-                raise unusable(self.args.db, error) from None
-            self.con.rollback()
-            logger.exception("%-12s %s", "failed", f"{item}; rtwatch goes on")
-            if name in NEWS:  # nothing is removed while it waits
-                self.call_later(object(), MINUTE, name, item)
+        except (Exception, SystemExit) as error:
+            if self.survive(error, str(item)):
+                self.call_later(object(), 60.0, name, item)
         else:
             for _ in range(len(queue) - before):
                 self.call_later(object(), 1.0, name, queue.popleft() if queue[0] is item else queue.pop())
 
-    def start(self, hooks: dict[str, Callable[..., object]]) -> None:
-        """Watch, then compare, so that nothing falls between; then let the hooks in; raise Error."""
-        if self.args.session in (Path.cwd(), *Path.cwd().parents):
-            os.chdir("/")  # a working directory would keep a removed session alive, and its end silent
-        self.add_watch()
-        self.identity = os.stat(self.args.session)
-        self.bring_up_to_date()
-        if self.stopping:
-            return
-        kind = file_system(self.args.session)
-        if kind in NETWORK:
-            say(logging.WARNING, "deaf", f"the session is on {kind}: what another machine writes there stays unseen")
-        say(logging.INFO, "watching", *self.describe(hooks))
-        self.say_held()
-        self.hooks = hooks
-        if "complete" in hooks:
-            self.qfuncs["complete"] = hooks["complete"]
-            self.inot_funcs["complete", flags.CLOSE_WRITE] = self.note_completed
-            self.inot_funcs["complete", flags.MOVED_TO] = self.note_completed
-        if not self.call_hook("pre_loop", self.inot, self.args, self.queues, self.qfuncs, self.inot_funcs):
-            raise Error(f"{self.args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
-        self.add_watch()
-        self.tell_status()
-        notify("READY=1")
+    def survive(self, error: BaseException, what: str) -> bool:
+        """Log what a function raised; return False when it asked for the end; raise what ends rtwatch."""
+        if isinstance(error, Error):
+            raise error
+        if isinstance(error, SystemExit):
+            self.con.commit()
+            self.stopping += 1
+            return False
+        if type(error) is sqlite3.DatabaseError:
+            raise unusable(self.args.db, error) from None
+        self.con.rollback()
+        logger.error("%-12s %s", "failed", f"{what}; rtwatch goes on", exc_info=error)
+        return True
+
+    def run(self, check: Callable[[], None], is_done: Callable[[], bool], after: Callable[[], None]) -> None:
+        """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
+
+        `check` is called before and `after` after each pass, which takes events, what is due and one step.
+        """
+        self.poller = poll()
+        self.poller.register(self.inot, POLLIN)
+        self.poller.register(self.wake, POLLIN)
+        worked, quick = 0.0, 0
+        while not self.stopping and not is_done():
+            timeout = self.timeout()
+            if any(fd == self.wake for fd, _ in self.poller.poll(timeout)):
+                os.read(self.wake, 4096)
+            quick = quick + 1 if time.monotonic() < worked + BUNCH else 0
+            if quick > 4 and timeout != 0:
+                time.sleep(BUNCH)
+            check()
+            self.take_events()
+            self.take_due()
+            self.work()
+            if not self.stopping:
+                self.stepping = self.step()
+            after()
+            worked = time.monotonic()
+
+
+# ---- Watch: the handlers, one per queue ------------------------------------------------------------------------------
+
+NEWS = ("lost", "unlinked", "added", "saved")  # what events bring
+MISSING = "it is missing"
+ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
+
+
+class Trouble(NamedTuple):
+    """A session file that cannot be used."""
+
+    name: str
+    reason: str
+    doubt: Optional[Doubt]  # what it may use
+    nameless: bool  # it may use anything
+
+
+class Watch:
+    """One run of rtwatch: the handlers of the queues, and what they share.
+
+    The life of a torrent:
+
+        unknown --T and R are there--> loaded --T deleted--> vanished --grace over--> waiting --word given--> removing
+                                         ^                      |                      |   ^                     |
+                                         +------T and R back----+----------------------+   +--reason gone--+     |
+                                                                          a guard says no--> held ---------+     v
+                                                                                                       rows gone: gone
+    """
+
+    def __init__(self, index: Index, loop: Loop, session: Session, rtorrent: Rtorrent, args: Args) -> None:
+        self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
+        self.hooks: dict[str, Callable[..., object]] = {}
+        loop.add_queue("lost", self.on_lost)
+        loop.add_queue("unlinked", self.on_unlinked)
+        loop.add_queue("added", self.on_saved)
+        loop.add_queue("saved", self.on_saved)
+        loop.add_queue("unknown", self.on_unknown)
+        loop.add_queue("erased", self.on_erased)
+        loop.add_queue("word", self.on_word)
+        loop.add_queue("complete", None)
+        loop.step = self.step
+        for mask in (flags.MOVED_TO, flags.CLOSE_WRITE):
+            loop.inot_funcs["torrent", mask] = loop.inot_funcs["rtorrent", mask] = self.note_saved
+        loop.inot_funcs["torrent", flags.DELETE] = self.note_deleted
+        loop.inot_funcs["input_history", flags.MOVED_TO] = loop.inot_funcs["lock", flags.DELETE] = self.note_round
+        self.level = logging.DEBUG  # of what the start finds; afterwards it is news
+        self.deletions: dict[str, tuple[float, str]] = {}  # Unix time and process, by hash
+        self.read: dict[str, tuple[object, ...]] = {}  # what T and R were when they gave no rows, by hash
+        self.stubs: set[str] = set()
+        self.troubles: dict[str, Trouble] = {}
+        self.unknown: list[str] = []  # whose place is not known, as last said
+        self.expired: set[str] = set()  # vanished, and the grace is over
+        self.answer: Optional[Answer] = None
+        self.unsaved: dict[str, list[float]] = {}  # by hash: since when (monotonic), when (Unix), when last asked to save
+        self.once_until = 0.0  # monotonic time until which --once waits for a save
+        self.pause = 1.0  # seconds until rtorrent is asked again
+        self.held: dict[str, list[str]] = {}  # names by reason, not yet said
+        self.ready: deque[str] = deque()  # hashes to be removed
+        self.removing: Optional[Iterator[None]] = None
+        self.prepared: set[str] = set()  # pre_remove was called
+        self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
+        self.doubts = Doubts({}, ())
+        self.opened = (0.0, OpenFiles({}, False))  # when it was looked at
+        self.confirmed = 0.0  # when rtorrent was last asked for the torrent that is being removed
+        self.unlinked: set[tuple[int, int]] = set()  # device and inode of files with other names
+        self.freed = 0  # bytes
+        self.told = -1  # what total_changes was at the last STATUS=
+
+    def call_hook(self, name: str, *arguments: object) -> bool:
+        """Call a hook with no transaction open and close the one it leaves; return False when it raised."""
+        if name not in self.hooks:
+            return True
+        con = self.index.con
+        con.commit()
+        try:
+            self.hooks[name](con, *arguments)
+            con.commit()
+        except SystemExit:
+            con.commit()
+            self.loop.stopping += 1
+        except Exception:  # whatever the user's function does
+            con.rollback()
+            logger.exception("%-12s %s", "failed", f"the hook {name}")
+            return False
+        return True
+
+    # ---- Events ------------------------------------------------------------------------------------------------------
+
+    def note_saved(self, path: Path) -> None:
+        """Queue a session file that was written.
+
+        T is renamed when a torrent is added, not at a periodic save; the rest of what is added may follow it.
+        """
+        if self.session.is_owner_of(path):
+            hash = path.name[:40]
+            self.loop.queues["added" if path.suffix == ".torrent" or hash in self.troubles else "saved"].append(path)
+            if self.expired:
+                self.loop.call_sooner("word", QUIET if self.answer is None else 0.1, "word", self.args.session)
+
+    def note_deleted(self, path: Path) -> None:
+        """Queue a deleted T, with the time and the rtorrent that runs."""
+        if self.session.is_owner_of(path):
+            self.deletions[path.stem] = (time.time(), self.rtorrent.find_process().identity)
+            self.loop.queues["unlinked"].append(path)
+
+    def note_round(self, path: Path) -> None:
+        """Look for a whole round of saves soon: input_history was renamed, or the lock removed."""
+        if path.parent == self.args.session and path.name in ("rtorrent.input_history", "rtorrent.lock"):
+            self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
 
     def note_completed(self, path: Path) -> None:
         """Queue a mark HASH.complete of the session directory for the user's hook."""
         if path.parent == self.args.session and re.fullmatch(r"[0-9A-F]{40}\.complete", path.name):
-            self.queues["complete"].append(path)
+            self.loop.queues["complete"].append(path)
+
+    # ---- Rows follow the session files -------------------------------------------------------------------------------
+
+    def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Bring the rows of one torrent up to date with its session files, when they are complete and readable."""
+        if not self.session.is_owner_of(path):
+            return
+        hash = path.name[:40]
+        known, resume = self.index.find_place(hash), None
+        if known is None or known.vanished is not None:
+            self.read[hash] = self.session.identify(hash)
+        try:
+            data = read_session_file(self.session.file(hash, "R"))
+            resume = parse_resume(data)
+            if known and known.vanished is None:
+                self.follow(hash, known, resume, data)
+            else:
+                loaded = self.session.read_loaded(hash, data, resume, self.find_pid(resume.directory))
+                if loaded:
+                    self.enter(known, loaded)
+                    self.read.pop(hash, None)
+                (self.stubs.discard if loaded else self.stubs.add)(hash)
+            self.note_trouble(hash, None)
+        except (Unreadable, OSError) as error:
+            self.note_trouble(hash, self.find_trouble(hash, error, resume, known))
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise
+
+    def find_pid(self, directory: bytes) -> int:
+        """Return the rtorrent that knows what a `directory` means; 0 when none does or an absolute path needs none."""
+        return 0 if directory.startswith(b"/") else self.rtorrent.find_process().pid
+
+    def enter(self, known: Optional[Place], loaded: Loaded) -> None:
+        """Write the rows of a torrent that is new, or `known` and back from being vanished."""
+        hash, path = loaded.hash, self.session.file(loaded.hash)
+        if known is None:
+            self.call_hook("pre_add", path, self.args)
+        elif known.root and loaded.root is None and known.directory == loaded.resume.directory:
+            files = list(map(os.fsencode, self.index.find_files(hash)))
+            loaded = loaded._replace(root=known.root, files=files)  # a place once known stays
+        self.index.insert_torrent(loaded)
+        self.loop.due.pop(hash, None)
+        self.expired.discard(hash)
+        self.prepared.discard(hash)
+        self.removals.pop(hash, None)
+        self.note_root(loaded.root)
+        what = "returned" if known else "added"
+        say(self.level, what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"))
+        if known is None:
+            self.call_hook("post_add", path, self.args)
+
+    def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
+        """Let the files follow the directory; a place once known stays until rtorrent says another."""
+        directory, pid = resume.directory, self.find_pid(resume.directory)
+        if resume.counted != known.counted:  # no more, after it was moved or while it is checked: links may come
+            self.index.update_counted(hash, resume.counted)
+            self.index.update_links(hash)
+        if directory == known.directory and resolve_root(directory, pid) in (None, known.root):
+            return  # None: it cannot be known now
+        loaded = self.session.read_loaded(hash, data, resume, pid)
+        if loaded:  # and no magnet of the same hash, loaded a moment ago
+            self.index.update_place(hash, directory, loaded.root, loaded.files)
+            self.note_root(loaded.root)
+            say(self.level, "moved", text(loaded.metainfo.names[b""]), f"to {os.fsdecode(loaded.root or directory)}")
+
+    def note_root(self, root: Optional[bytes]) -> None:
+        """Look again, and say so, when a place is not known."""
+        if root is None:
+            self.loop.call_later("unknown", 0, "unknown", self.args.session)
+
+    def find_trouble(
+        self, hash: str, error: Exception, resume: Optional[Resume], known: Optional[Place]
+    ) -> Optional[Trouble]:
+        """Return what is wrong with a torrent that R or T does not describe, and what it may use; None if nothing is.
+
+        A stub uses no files. R without T is known from the listing.
+        """
+        t_path = self.session.file(hash)
+        data = t_error = metainfo = None
+        try:
+            data = read_session_file(t_path)
+            metainfo = parse_metainfo(data)
+            if metainfo is None:
+                self.stubs.add(hash)
+                return None
+        except FileNotFoundError:
+            return None
+        except (Unreadable, OSError) as worse:
+            t_error = worse
+        reason = MISSING if isinstance(error, FileNotFoundError) and not t_error else str(t_error or error)
+        name = t_path.name if t_error else f"{t_path.name}.rtorrent"
+        if known and known.vanished is None:  # its rows protect its files
+            return Trouble(name, reason, None, False)
+        if metainfo is None and resume is None:
+            return Trouble(name, reason, None, True)
+        root = resolve_root(resume.directory, self.find_pid(resume.directory)) if resume else None
+        bears = text(metainfo.names[b""]) if metainfo else "?"
+        whole = data is not None and (metainfo is not None or is_whole(data))
+        return Trouble(name, reason, Doubt(f'{hash} "{bears}"', root, data.lower() if data and whole else None), False)
+
+    def note_trouble(self, hash: str, trouble: Optional[Trouble]) -> None:
+        """Remember what is wrong with a torrent and say it once; look again at what waits when it is over."""
+        before = self.troubles.pop(hash, None)
+        if trouble:
+            self.troubles[hash] = trouble
+            self.loop.call_sooner("unknown", MINUTE, "unknown", self.args.session)
+            if trouble.reason != MISSING and (before is None or before[:2] != trouble[:2]):  # a save may be under way
+                effect = "removals wait until it is mended or moved away" if trouble.nameless else "its files are kept"
+                say(logging.WARNING, "unreadable", f"{self.args.session / trouble.name}: {trouble.reason}", effect)
+        elif before and self.expired:
+            self.loop.call_sooner("word", 0, "word", self.args.session)
+
+    def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Look once more for places that could not be known, and say in one line which ones remain."""
+        self.read_again([*self.index.find_hashes("root IS NULL"), *self.troubles])
+        unknown = [name for _, name, _ in self.index.find_unplaced()]
+        unknown += [f"{trouble.name} ({MISSING})" for trouble in self.troubles.values() if trouble.reason == MISSING]
+        if unknown and unknown != self.unknown:
+            say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
+        self.unknown = unknown
+        self.loop.due.pop("unknown", None)
+        if unknown or self.troubles:
+            self.loop.call_later("unknown", MINUTE, "unknown", path)
+
+    def read_again(self, hashes: Iterable[str]) -> None:
+        """Bring torrents up to date without waiting for an event; what fails is noted as trouble."""
+        for hash in list(hashes):
+            with suppress(OSError):
+                self.on_saved(self.index.con, self.session.file(hash), self.args, self.loop.queues)
+
+    def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Record that T of a known torrent was deleted and start its grace; it may be back already."""
+        hash = path.stem
+        when, process = self.deletions.get(hash, (0.0, ""))
+        known = self.index.find_place(hash)
+        if when and known:
+            self.vanish(hash, when, process)
+        self.deletions.pop(hash, None)  # not before: a locked database brings the path here again
+        if os.path.lexists(path):
+            self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
+        elif hash in self.troubles:
+            self.note_trouble(hash, None)
+        self.stubs.discard(hash)
+
+    def vanish(self, hash: str, when: float, process: str, said: bool = False, held: Optional[str] = None) -> None:
+        """Record that T of a known torrent is gone since `when` (Unix time), and give it its grace to come back."""
+        self.index.update_vanished(hash, when, process, said)
+        if held:
+            self.index.update_held(hash, held)
+        self.answer = None
+        self.removals.pop(hash, None)
+        self.prepared.discard(hash)
+        self.expired.discard(hash)
+        self.index.con.commit()  # before it is said
+        self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
+        torrent = self.index.find_torrent(hash)
+        if torrent and not held and not os.path.lexists(self.session.file(hash)):
+            name = self.index.label(hash, torrent.name)
+            say(logging.INFO, "vanished", name, f"has {self.args.grace:g} s to come back")
+
+    def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Let a torrent whose grace is over wait for rtorrent's word."""
+        self.expired.add(path.stem)
+        self.loop.call_later("word", 0, "word", args.session)
+
+    def compare(self) -> tuple[dict[str, str], list[str]]:
+        """Reconcile the session directory with the database, both ways; raise SessionGone.
+
+        Queue what is not known, let what is missing vanish. Return the letters of what is there by hash, and the
+        hashes that were queued.
+        """
+        listing = self.session.list()
+        vanished = set(self.index.find_hashes("vanished IS NOT NULL"))
+        known = set(self.index.find_hashes("TRUE")) - vanished
+        unread = [hash for hash in listing.keys() - known if listing[hash] != "L"]
+        unread = [hash for hash in unread if self.read.get(hash) != self.session.identify(hash)]
+        self.loop.queues["added"].extend(map(self.session.file, unread))
+        for hash in known:
+            if "T" not in listing.get(hash, ""):  # it was moved away, as rtorrent never does
+                self.vanish(hash, time.time(), self.rtorrent.find_process().identity)
+        return listing, unread
+
+    def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Reconcile after the kernel dropped events: every torrent is read again."""
+        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
+        listing, unread = self.compare()
+        queues["saved"].extend(self.session.file(hash) for hash in listing.keys() - set(unread) if listing[hash] != "L")
+        self.loop.call_sooner("word", 0.1, "word", args.session)
+
+    # ---- rtorrent's word ---------------------------------------------------------------------------------------------
+
+    def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
+        torrents = self.index.find_torrents("vanished IS NOT NULL")
+        if not torrents or self.ready or self.removing:
+            return
+        listing, unread = self.compare()
+        undone = {item.name[:40] for _, name, item in self.loop.due.values() if name in NEWS} - self.troubles.keys()
+        if unread or undone or any(queues[name] for name in NEWS):
+            self.loop.call_later("word", 1.0 if undone else 0, "word", path)
+            return
+        for hash in self.index.find_hashes("NOT counted"):
+            self.index.update_links(hash)
+        con.commit()
+        facts = self.look(listing, [torrent for torrent in torrents if torrent.hash in self.expired])
+        self.doubts = self.find_doubts()
+        for torrent in torrents:
+            if not torrent.said and facts.evidence.has_said(torrent):
+                self.index.update_said(torrent.hash)
+                torrent = torrent._replace(said=True)
+            if torrent.hash in self.expired and len(self.ready) < PASS:  # then there is a new look
+                reason = guard(torrent, facts)
+                self.hold(torrent, reason)
+                if reason is None:
+                    self.ready.append(torrent.hash)
+        self.say_held()
+        self.look_again(facts)
+
+    def look(self, listing: Mapping[str, str], expired: Sequence[Torrent]) -> Facts:
+        """Return what the guards look at: one question to rtorrent where a removal needs its word."""
+        con, now = self.index.con, time.time()
+        torrents, vanished, _, _ = self.index.count()
+        times = [when for (when,) in con.execute("SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL")]
+        process = self.rtorrent.find_process()
+        here = [hash for hash, letters in listing.items() if letters != "L"]
+        facts = Facts(
+            evidence=Evidence(now, self.args.grace, process, None, False, (), Saves({}, {}, 0, 0), self.args.force),
+            present=lambda torrent: self.session.has_any(torrent.hash, torrent.vanished or 0),
+            nameless=False,
+            paths=bool(self.args.paths),
+            remove=self.args.remove,
+            loaded=torrents - vanished,
+            vanished=times,
+        )
+        if not (self.args.remove or any(is_wipe(torrent, facts) for torrent in expired)):
+            return facts
+        if expired:
+            self.ask([torrent.hash for torrent in expired], here)
+        saves = self.session.read_saves(here)
+        saves.begun.update(dict.fromkeys(self.troubles.keys() & saves.begun.keys(), NEVER))  # R must decode
+        self.find_unsaved(listing, saves)
+        evidence = facts.evidence._replace(
+            answer=self.answer, silent=self.rtorrent.silent, unsaved=list(self.unsaved), saves=saves
+        )
+        known = self.index.find_directories()
+        nameless = any(
+            not evidence.is_unloaded(hash)
+            for hash in here
+            if hash not in known
+            and ("T" not in listing[hash] or (hash in self.troubles and self.troubles[hash].nameless))
+        )
+        return facts._replace(evidence=evidence, nameless=nameless)
+
+    def ask(self, expired: Sequence[str], here: Sequence[str]) -> None:
+        """Ask rtorrent, unless its last answer still serves."""
+        answer = self.answer
+        if answer and time.monotonic() < answer.until and {*expired} <= {*answer.missing, *answer.loaded}:
+            return
+        self.answer = self.rtorrent.ask(expired, here)
+        self.pause = 1.0 if self.answer else min(MINUTE, 2 * self.pause)
+
+    def find_unsaved(self, listing: Mapping[str, str], saves: Saves) -> None:
+        """Find the torrents that rtorrent has elsewhere than their session files say, and ask it to save them.
+
+        It may have the save in its queue, so it is asked two seconds later, and each torrent once a minute at most.
+        """
+        answer, now = self.answer, time.monotonic()
+        home, loaded = (answer.home, answer.loaded) if answer else ("", {})
+        known = self.index.find_directories()
+        different = set()
+        for hash, directory in loaded.items():
+            _, since, _ = self.unsaved.get(hash, (0, time.time(), 0))
+            saved = known[hash][0] if hash in known and not known[hash][1] else self.read_directory(hash)
+            renewed = saves.begun.get(hash, NEVER) > since
+            if hash not in self.stubs and not (saved is not None and agrees(saved, directory, home, renewed)):
+                different.add(hash)
+        self.unsaved = {hash: self.unsaved.get(hash) or [now, time.time(), NEVER] for hash in different}
+        for hash, times in self.unsaved.items() if not self.args.no_action else ():
+            if now - times[0] >= QUIET and now - times[2] >= MINUTE:
+                if times[2] != NEVER:
+                    say(logging.WARNING, "unsaved", f"{hash}: rtorrent was asked to save it; is the session's disk full?")
+                times[2] = now
+                self.once_until = now + ANSWERED_LATER
+                self.rtorrent.save(hash, "T" not in listing.get(hash, "") or hash in self.troubles)
+
+    def read_directory(self, hash: str) -> Optional[bytes]:
+        """Return the directory that R says of a torrent whose T cannot be read; what it may use is kept."""
+        if hash in self.troubles and self.troubles[hash].doubt and os.path.lexists(self.session.file(hash)):
+            with suppress(OSError, Unreadable):
+                return parse_resume(read_session_file(self.session.file(hash, "R"))).directory
+        return None
+
+    def find_doubts(self) -> Doubts:
+        """Return the torrents whose files cannot all be known."""
+        names: dict[bytes, str] = {}
+        for hash, name, data in self.index.find_unplaced():
+            metainfo = parse_metainfo(data)
+            for _, paths in metainfo.files if metainfo else ():
+                for path in paths.values():
+                    names[os.path.basename(path.rstrip(b"/")).lower()] = f'{hash} "{name}"'
+        return Doubts(names, [trouble.doubt for trouble in self.troubles.values() if trouble.doubt])
+
+    def look_again(self, facts: Facts) -> None:
+        """Arrange when to look again at what waits; most of it is looked at again when rtorrent saves."""
+        waiting = {torrent.held for torrent in self.index.find_torrents("vanished IS NOT NULL AND held IS NOT NULL")}
+        evidence = facts.evidence
+        pauses = []
+        if "unsaved" in waiting or "loaded" in waiting:
+            pauses.append(QUIET)
+        if "unanswered" in waiting:
+            pauses.append(self.pause)
+        if waiting & {"nameless", "open"}:
+            pauses.append(MINUTE)
+        if "save" in waiting:
+            rest = evidence.saves.renamed + QUIET - evidence.now
+            if rest > 0:
+                pauses.append(rest + 0.05)
+                self.once_until = max(self.once_until, time.monotonic() + rest + 0.1)
+            elif evidence.process.runs and not os.path.lexists(self.session.path / "rtorrent.lock"):
+                pauses.append(QUIET)  # it is about to end, its lock is gone
+            elif evidence.saves.unfinished:
+                pauses.append(STALLED)
+        if pauses:
+            self.loop.call_sooner("word", min(pauses), "word", self.args.session)
+
+    def hold(self, torrent: Torrent, reason: Optional[str]) -> None:
+        """Keep a vanished torrent and its files, and say so, once; None: let it go."""
+        if reason != torrent.held:
+            self.index.update_held(torrent.hash, reason)
+            if reason:
+                self.held.setdefault(reason, []).append(self.index.label(torrent.hash, torrent.name))
+
+    def say_held(self) -> None:
+        """Say what is held or waits, one line a reason, with what helps."""
+        for reason, names in self.held.items():
+            hold = HOLDS[reason]
+            waits = f"would wait: {hold.sentence}" if self.args.no_action and hold.waits else hold.sentence
+            say(logging.WARNING, "waiting" if hold.waits else "held", f"{some(names)}: {waits}")
+            if hold.remedy:
+                say(logging.WARNING, "  remedy", hold.remedy)
+            if hold.forced:
+                what = "ALL that is held, if rtorrent has none of it"
+                say(logging.WARNING, "  go on", f"with {what}: stop rtwatch, then {forced_command(self.args)}")
+        self.held.clear()
+
+    # ---- Removing ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """Make one step of the removals; tell whether there is another."""
+        if self.removing is None:
+            if not self.ready:
+                return False
+            self.removing = self.remove(self.ready.popleft())
+        try:
+            next(self.removing)
+        except StopIteration:
+            self.end_removal()
+        except (sqlite3.OperationalError, OSError) as error:
+            self.index.con.rollback()
+            self.pause = min(MINUTE, 2 * self.pause)
+            say(logging.ERROR, "failed", f"{error}; tried again in {self.pause:g} s")
+            self.ready.clear()
+            self.removing = None
+            self.loop.call_later("word", self.pause, "word", self.args.session)
+        except (Exception, SystemExit) as error:
+            self.end_removal()
+            if self.loop.survive(error, "a removal"):
+                self.loop.call_sooner("word", MINUTE, "word", self.args.session)
+        return self.removing is not None or bool(self.ready)
+
+    def end_removal(self) -> None:
+        """Go on with the next torrent; after the last one, look whether others are due now."""
+        self.removing = None
+        self.index.con.commit()
+        if not self.ready:
+            self.say_held()
+            if self.expired:
+                unheld = self.index.find_hashes("vanished IS NOT NULL AND held IS NULL")
+                self.loop.call_sooner("word", 0 if self.expired & set(unheld) else MINUTE, "word", self.args.session)
+            else:
+                self.unlinked.clear()
+
+    def remove(self, hash: str) -> Iterator[None]:
+        """Finish an erased torrent in steps; the loop works what came in between before each of them."""
+        torrent, path = self.index.find_torrent(hash), self.session.file(hash)
+        if torrent is None or not self.may_remove(torrent):
+            return
+        if self.args.trash:
+            self.args.trash.stat()  # fails, and so comes again, while the trash is not mounted
+        if hash not in self.prepared and "pre_remove" in self.hooks:
+            if not self.call_hook("pre_remove", path, self.args):
+                self.hold(torrent, "hook")
+                return
+            self.prepared.add(hash)
+            self.confirmed = NEVER
+            yield
+            if not self.may_remove(torrent):
+                return
+        row = self.index.find_blobs(hash)
+        if row is None:  # pre_remove has deleted it
+            return
+        tracker, *blobs = row
+        if hash not in self.removals:
+            self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0], self.unlinked)
+        removal = self.removals[hash]
+        if self.args.remove:
+            yield from self.remove_files(removal)
+            if removal.todo:
+                return
+            removal.prune()
+        self.index.delete_torrent(hash)
+        self.index.con.commit()
+        del self.removals[hash]
+        self.expired.discard(hash)
+        self.prepared.discard(hash)
+        self.freed += 0 if self.args.trash else removal.freed
+        removal.report()
+        erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
+        self.call_hook("post_remove", path, self.args, erased)
+
+    def remove_files(self, removal: Removal) -> Iterator[None]:
+        """Carry out the plan file by file, as long as nothing speaks against it.
+
+        The inotify queue is looked at before every file. What it brings is worked first, and only when that changed
+        rows are the next files decided on anew.
+        """
+        con = self.index.con
+        while removal.todo:
+            planned, changes = removal.plan(self.doubts, self.look_at_open_files()), con.total_changes
+            for file, reason in planned:
+                if self.loop.is_wanted():
+                    yield
+                    if not self.may_remove(removal.torrent):
+                        return
+                    if con.total_changes != changes:
+                        break
+                if time.monotonic() - self.opened[0] > 1:
+                    if not self.may_remove(removal.torrent):
+                        return
+                    break
+                if file.open and not file.owners and not file.users:
+                    self.hold(removal.torrent, "open")
+                    return
+                removal.carry_out(file, reason)
+                changes = con.total_changes
+
+    def may_remove(self, torrent: Torrent) -> bool:
+        """Tell whether a torrent is still to be removed; rtorrent is asked for it at most once a second."""
+        now = self.index.find_torrent(torrent.hash)
+        if self.loop.stopping or now is None or now.vanished != torrent.vanished or torrent.hash not in self.expired:
+            return False
+        reason = "present" if self.session.has_any(torrent.hash, torrent.vanished or 0) else None
+        if reason is None and self.answer and self.args.remove and time.monotonic() - self.confirmed > 1:
+            self.confirmed = time.monotonic()
+            loaded = self.rtorrent.is_loaded(torrent.hash)
+            reason = {True: "loaded", None: "unanswered", False: None}[loaded]
+        if reason:
+            self.hold(now, reason)
+            self.answer = None
+            self.loop.call_sooner("word", QUIET, "word", self.args.session)
+        return reason is None
+
+    def look_at_open_files(self) -> OpenFiles:
+        """Return what rtorrents have open, looked at once a second."""
+        if time.monotonic() - self.opened[0] > 1:
+            self.opened = (time.monotonic(), read_open_files())
+        return self.opened[1]
+
+    # ---- Start and end -----------------------------------------------------------------------------------------------
+
+    def start(self, hooks: dict[str, Callable[..., object]]) -> None:
+        """Watch, then compare, so that nothing falls between; then let the hooks in; raise Error."""
+        args, loop = self.args, self.loop
+        if args.session in (Path.cwd(), *Path.cwd().parents):
+            os.chdir("/")  # a working directory would keep a removed session alive, and its end silent
+        loop.add_watch(args.session)
+        self.session.identity = os.stat(args.session)
+        self.bring_up_to_date()
+        if loop.stopping:
+            return
+        kind = file_system(args.session)
+        if kind in NETWORK:
+            say(logging.WARNING, "no events", f"the session is on {kind}: what other machines write stays unseen")
+        say(logging.INFO, "watching", *self.describe(hooks))
+        self.say_held()
+        self.hooks = hooks
+        if "complete" in hooks:
+            loop.qfuncs["complete"] = hooks["complete"]
+            loop.inot_funcs["complete", flags.CLOSE_WRITE] = self.note_completed
+            loop.inot_funcs["complete", flags.MOVED_TO] = self.note_completed
+        if not self.call_hook("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs):
+            raise Error(f"{args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
+        loop.add_watch(args.session)
+        self.tell_status()
+        notify("READY=1")
+
+    def bring_up_to_date(self) -> None:
+        """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
+        for torrent in self.index.find_torrents("vanished IS NOT NULL"):
+            self.rtorrent.remember(torrent.process or "")
+        listing = self.session.list()
+        hashes = sorted(hash for hash, letters in listing.items() if letters != "L")
+        for number, hash in enumerate(hashes, 1):
+            if self.loop.stopping:
+                return
+            self.read_again([hash])
+            show_progress(number, len(hashes))
+            if number % 1000 == 0:
+                self.index.con.commit()
+        known = self.index.find_hashes("vanished IS NULL")
+        missing = [hash for hash in known if "T" not in listing.get(hash, "")]
+        self.drop_missing([hash for hash in missing if hash not in listing], len(known) - len(missing))
+        for hash in missing:
+            if hash in listing:  # no erase leaves R or L
+                self.vanish(hash, time.time(), "")
+        waiting: list[str] = []
+        for torrent in self.index.find_torrents("vanished IS NOT NULL"):
+            hold = HOLDS.get(torrent.held or "")
+            if torrent.hash not in self.loop.due:
+                self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
+            if hold and not hold.waits and torrent.held != "hook" and not self.args.force:
+                self.held.setdefault(torrent.held or "", []).append(self.index.label(torrent.hash, torrent.name))
+            elif not self.args.catch_up:
+                self.index.update_held(torrent.hash, None)
+                waiting.append(torrent.name)
+        if waiting:
+            say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
+        self.on_unknown(self.index.con, self.args.session, self.args, self.loop.queues)
+        self.level = logging.INFO
+        self.index.con.commit()
+
+    def drop_missing(self, missing: Sequence[str], present: int) -> None:
+        """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted."""
+        if len(missing) > present and not self.args.force:
+            what = f"the session looks empty: {len(missing)} of {count(len(missing) + present, 'torrent')} missing"
+            say(logging.WARNING, "held", what, "rows and files stay")
+            for hash in missing:
+                self.vanish(hash, time.time(), "", said=self.args.catch_up, held="wipe")
+            return
+        process = self.rtorrent.find_process().identity
+        for hash in missing:
+            torrent = self.index.find_torrent(hash)
+            if self.args.catch_up:
+                self.vanish(hash, time.time(), process, said=True)
+            elif torrent:
+                files = count(len(self.index.find_files(hash)), "file")
+                self.index.delete_torrent(hash)
+                say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
+
+    def give_up(self) -> None:
+        """Record that the session directory is gone: nobody has erased what vanished with it."""
+        for hash in self.index.find_hashes("vanished IS NULL"):
+            if not os.path.lexists(self.session.file(hash)):
+                self.index.update_vanished(hash, time.time(), "", False)
+        for hash in self.index.find_hashes("vanished IS NOT NULL"):
+            self.index.update_held(hash, "away")
+        self.index.con.commit()
 
     def describe(self, hooks: Iterable[str]) -> list[str]:
-        """Return what the first line says: how much is known, whether rtorrent runs, what is removed, the hooks."""
-        args, lock = self.args, read_lock(self.args.session).state
-        sql = "SELECT (SELECT count(*) FROM torrent_data), (SELECT count(*) FROM session_file)"
-        torrents, files = query(self.con, sql).fetchone()
-        if not torrents and lock == "missing":
+        """Return what the first line says: how much is known, whether rtorrent answers, what is removed, the hooks."""
+        args, process = self.args, self.rtorrent.find_process()
+        torrents, _, _, files = self.index.count()
+        if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
             say(logging.WARNING, "empty", what, session_advice())
-        runs = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
+        state = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
+        how = state.get(process.lock.state, f"rtorrent.lock is {process.lock.state}")
+        if args.remove and self.rtorrent.is_reachable():
+            how = "rtorrent answers"
+        elif args.remove and process.runs:
+            how += ", no SCGI socket: removals wait for its next save"
+        if args.remove and process.pid and not os.access(f"/proc/{process.pid}/fd", os.R_OK):
+            say(logging.WARNING, "unseen", "rtorrent runs as another user: rtwatch cannot see which files it has open")
         mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
         where = [f"only below {' '.join(map(str, args.paths))}"] if args.paths and args.remove else []
-        known = [count(torrents, "torrent"), count(files, "file"), runs.get(lock, f"rtorrent.lock is {lock}")]
+        known = [count(torrents, "torrent"), count(files, "file"), how]
         home = f"{Path.home()}/"
         session = str(args.session).replace(home, "~/", 1) if is_below(args.session, Path.home()) else str(args.session)
         more = [f"trash {args.trash}"] if args.trash else []
         more += [f"hooks {' '.join(hooks) or 'none'}"] if args.hooks else []
         return [session, mode, *where, *known, *more]
 
-    def run(self, wake: int) -> None:
-        """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
-
-        `wake` is the file descriptor that a signal writes to.
-        """
-        poller = poll()
-        poller.register(self.inot, POLLIN)
-        poller.register(wake, POLLIN)
-        worked, quick = 0.0, 0
-        while not self.stopping and not (self.args.once and self.is_done()):
-            timeout = self.timeout()
-            ready = poller.poll(0)
-            if not ready:  # what is read next comes while it waits
-                ready = poller.poll(timeout)
-                self.drained = time.monotonic()
-            if any(fd == wake for fd, _ in ready):
-                os.read(wake, 4096)
-            quick = quick + 1 if time.monotonic() < worked + BUNCH else 0
-            if quick > 4 and timeout != 0:
-                time.sleep(BUNCH)
-            self.check_session()
-            self.take_events()
-            self.take_due()
-            self.work()
-            self.tell_status()
-            worked = time.monotonic()
-
     def tell_status(self) -> None:
         """Tell the service manager how things stand, after each change."""
-        if "NOTIFY_SOCKET" in os.environ and self.told != self.con.total_changes:
-            self.told = self.con.total_changes
-            sql = "SELECT count(*), count(vanished), count(held) FROM rtwatch_torrent"  # what is held is vanished
-            torrents, vanished, held = query(self.con, sql).fetchone()
-            known = f"{count(torrents, 'torrent')}, {vanished - held} vanished, {held} held"
-            notify(f"STATUS={known}, {human_size(self.freed)} freed")
+        if "NOTIFY_SOCKET" in os.environ and self.told != self.index.con.total_changes:
+            self.told = self.index.con.total_changes
+            torrents, vanished, held, _ = self.index.count()
+            reasons = [torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")]
+            waiting = sum(HOLDS[reason].waits for reason in reasons)
+            known = f"{count(torrents, 'torrent')}, {vanished - held} vanished"
+            notify(f"STATUS={known}, {waiting} waiting, {held - waiting} held, {human_size(self.freed)} freed")
 
     def is_done(self) -> bool:
         """Tell whether there is nothing left that --once waits for; what a hook puts back is no reason to stay."""
-        waiting = any(name in OWN_QUEUES and key != "unknown" for key, (_, name, _) in self.due.items())
-        return not (self.take_events() or waiting or any(self.queues.values()))
+        if not self.args.once or self.loop.stepping:
+            return False
+        self.loop.take_events()
+        own = (*NEWS, "erased")
+        soon = time.monotonic() + 0.01
+        waiting = any(name in own or (name == "word" and when < soon) for when, name, _ in self.loop.due.values())
+        return not (waiting or any(self.loop.queues.values()) or time.monotonic() < self.once_until)
 
 
-# ---- Orphans ---------------------------------------------------------------------------------------------------------
+def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
+    """Tell whether the directory that R says is the one that rtorrent answers.
+
+    rtorrent answers with "~" expanded and slashes at the end dropped. What its RPC cannot carry (not UTF-8, beyond
+    U+FFFF, control characters) comes back changed; then a save begun after the question, `renewed`, is what tells.
+    """
+    try:
+        directory = saved.decode()
+    except UnicodeDecodeError:
+        return renewed
+    if UNCARRIED.search(directory):
+        return renewed
+    if directory.startswith("~"):
+        directory = home + directory[1:]
+    return answered == (directory.rstrip("/") or directory[:1] or ".")
+
+
+# ---- Queries ---------------------------------------------------------------------------------------------------------
 
 PASSED_OVER = re.compile(r"\.nfs.*|lost\+found|\.Trash.*|\.snapshots?|\.zfs|@eaDir|\.fuse_hidden.*")
 DAY = 86400.0  # seconds
@@ -1945,24 +2754,19 @@ def walk_files(directory: Path, passed_over: Sequence[Path]) -> Iterator[tuple[P
                 yield path, info
 
 
-def list_orphans(con: Con, args: Args) -> None:
+def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
     """Print the files below PATH that no torrent lists and nobody touched for a day, and say their number and size.
 
     What a torrent may have whose place is not known is left out. Raise Error when no torrent has anything below PATH:
     then it is the wrong directory.
     """
     odd = 0
-    claims = read_claims(con, find_hashes(con, "root IS NULL"), args.session, 0)
     for directory in args.paths:
-        if not is_used_directory(con, directory, ""):
+        if not index.is_used_directory(directory, ""):
             raise Error(f"{directory}: no torrent has a file below it; name the directory of your downloads", 2)
         sizes = []
         for path, info in walk_files(directory, [args.session, *filter(None, [args.trash])]):
-            sql = "SELECT 1 FROM session_file WHERE file = ? UNION ALL SELECT 1 FROM rtwatch_link WHERE file = ?"
-            young = info.st_mtime > time.time() - DAY
-            if young or query(con, sql, path, path).fetchone():
-                continue
-            if any(is_claimed(path, info, claim) for claim in claims.get(fold(os.fsencode(path.name)), ())):
+            if info.st_mtime > time.time() - DAY or index.is_used_file(path) or doubts.find(path):
                 continue
             odd += "\n" in str(path)
             line = printable(str(path)) if "\n" in str(path) else str(path)
@@ -1998,23 +2802,21 @@ def writer_lock(session: Path) -> Iterator[None]:
         yield
 
 
-def catch_signals(watch: Watch) -> int:
-    """Let TERM, INT and HUP end the loop in order and a second one at once; return what becomes readable then.
+def catch_signals(loop: Loop, wake: int) -> None:
+    """Let TERM, INT and HUP end the loop in order and a second one at once; a signal writes to `wake`.
 
-    The write to the pipe wakes a poll without timeout, which Python would restart (PEP 475).
+    That wakes a poll without timeout, which Python would restart (PEP 475).
     """
 
     def on_signal(number: int, frame: object) -> None:
         """Note that the loop shall end."""
-        watch.stopping += 1
-        if watch.stopping > 1:
+        loop.stopping += 1
+        if loop.stopping > 1:
             raise SystemExit(0)
 
-    wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
-    return wake
 
 
 def watch_session(args: Args) -> int:
@@ -2022,18 +2824,21 @@ def watch_session(args: Args) -> int:
     hooks = load_hooks(args.hooks)
     lock = nullcontext() if args.no_action else writer_lock(args.session)
     with lock, closing(open_database(args)) as con, WatchedINotify() as inot:
-        watch = Watch(con, inot, args)
+        index, session = Index(con), Session(args.session)
+        wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        loop = Loop(con, inot, args, wake)
+        watch = Watch(index, loop, session, Rtorrent(session, args.scgi, wake), args)
         if args.orphans:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
             watch.bring_up_to_date()
-            if watch.is_blocked():
+            if any(trouble.nameless for trouble in watch.troubles.values()):
                 raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
-            list_orphans(con, args)
+            list_orphans(index, watch.find_doubts(), args)
             return 0
-        wake = catch_signals(watch)
+        catch_signals(loop, wake_writer)
         try:
             watch.start(hooks)
-            watch.run(wake)
+            loop.run(session.check, watch.is_done, watch.tell_status)
         except SessionGone:
             with suppress(sqlite3.Error):
                 watch.give_up()
@@ -2046,7 +2851,7 @@ def watch_session(args: Args) -> int:
             notify("STOPPING=1")
             with suppress(sqlite3.Error):
                 watch.call_hook("post_loop", inot, args)
-    return 0
+        return 3 if args.once and index.find_hashes("vanished IS NOT NULL LIMIT 1") else 0
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -2090,7 +2895,8 @@ def make_parser() -> Parser:
     add("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these directories")
     add = parser.add_argument_group("removing the files of erased torrents").add_argument
     add("-r", "--remove", action="store_true", help="remove the files of an erased torrent that no other torrent uses")
-    add("-n", "--no-action", action="store_true", help="say what would be done; change no file and no database")
+    no_action = "say what would be done; change no file and no database"
+    add("-n", "--no-action", "--dry-run", action="store_true", help=no_action)
     add("--trash", metavar="DIR", help="with -r: move files there instead of deleting them")
     add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="how long a vanished torrent may come back (60)")
     add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
@@ -2102,6 +2908,7 @@ def make_parser() -> Parser:
     add("--version", nargs=0, action=VersionAction, default=argparse.SUPPRESS, help=versions)
     add = parser.add_argument_group("hooks, database, output").add_argument
     add("--hooks", metavar="FILE", help="Python file with hook functions")
+    add("--scgi", metavar="ADDRESS", help="rtorrent's SCGI socket, a path or HOST:PORT (found by itself), or none")
     add("--db", metavar="FILE", help="database ($XDG_STATE_HOME/rtwatch/rtwatch.db)")
     add("-v", "--verbose", action="store_true", help="also say every file that is removed, and whole hashes")
     add("-q", "--quiet", action="store_true", help="say errors only")
@@ -2123,6 +2930,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     args = make_parser().parse_intermixed_args(argv)
     args.session, args.hooks, args.trash = map(absolute, (args.session, args.hooks, args.trash))
     args.paths = tuple(map(absolute, args.paths))
+    if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
+        args.scgi = str(absolute(args.scgi))
     args.db = absolute(args.db) or state_directory() / "rtwatch.db"
     if not args.session.is_dir():
         raise Error(f"{args.session}: no such session directory; {session_advice()}", 2)
