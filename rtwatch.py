@@ -13,7 +13,8 @@ and from there to sqlite, to the disk and to the user's hooks:
     rtorrent answers, or has saved its session    -> word     -> guards, then the removal in steps, then rows deleted
     HASH.complete written                         -> complete -> the user's hook
 
-`Watch.compare` reconciles the session directory with the database for overflow recovery and every removal pass. A file that a loaded torrent uses is never removed; when in doubt, rtwatch keeps the file and logs why.
+`Watch.compare` reconciles the session directory with the database for overflow recovery and every removal pass. A file
+that a loaded torrent uses is never removed; when in doubt, rtwatch keeps the file and logs why.
 
 The files of one torrent in the session directory: T is HASH.torrent, R is HASH.torrent.rtorrent (it names the torrent's
 directory), L is HASH.torrent.libtorrent_resume.
@@ -459,7 +460,7 @@ class Loaded(NamedTuple):
 
 
 class Lock(NamedTuple):
-    """rtorrent.lock: its state is "running", "stale" (no such process here), "elsewhere" (another host) or "missing"."""
+    """rtorrent.lock: its state is "running", "stale" (no such process), "elsewhere" (another host) or "missing"."""
 
     state: str
     pid: int  # as it stands there
@@ -1016,7 +1017,7 @@ class Rtorrent:
             now = time.monotonic()
             until = now + min(10.0, max(1.0, 10 * (now - begin)))
             self.silent = False
-            return Answer(process.identity, when, until, home, loaded, missing)
+            return Answer(self.find_process().identity, when, until, home, loaded, missing)
         return None
 
     def is_reachable(self) -> bool:
@@ -1049,7 +1050,7 @@ class Rtorrent:
         pid = process.lock.pid or process.pid
         try:
             path = str(self.call(address, process, deadline, "session.path", ""))
-            known = pid in (0, self.call(address, process, deadline, "system.pid", ""))
+            number = self.call(address, process, deadline, "system.pid", "")
             home = str(self.call(address, process, deadline, "system.env", "", "HOME"))
         except TimeoutError:
             self.silent = True
@@ -1061,16 +1062,19 @@ class Rtorrent:
         roots = [f"/proc/{process.pid}/{'root' if path.startswith('/') else 'cwd'}/{path}"] if process.pid else []
         infos = [look_at(place)[0] for place in (*roots, path)]
         own = os.stat(self.session.path)
-        if known and any(info and os.path.samestat(info, own) for info in infos):
-            self.address = address
-            return home
-        return None
+        if pid not in (0, number) or not any(info and os.path.samestat(info, own) for info in infos):
+            return None
+        self.address = address
+        if not process.identity:  # it keeps no lock
+            self.remember(f"{number} ")
+        return home
 
     def remember(self, identity: str) -> None:
         """Take the process that ran when a torrent vanished for rtorrent, if it still runs, be it without a lock."""
         pid = identity.partition(" ")[0]
-        if pid.isdecimal() and identify_process(int(pid)) == identity:
-            self.last = Process(identity, True, int(pid), Lock("missing", 0, "", NEVER))
+        found = identify_process(int(pid)) if pid.isdecimal() else None
+        if found and found.startswith(identity):
+            self.last = Process(found, True, int(pid), Lock("missing", 0, "", NEVER))
 
     def find_addresses(self, process: Process) -> Iterator[str]:
         """Give the SCGI addresses to try: the one that answered last, --scgi, else where the process listens."""
@@ -1230,18 +1234,19 @@ def find_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]
     All times are Unix times. rtorrent renames input_history once a round, 0.9.8 at its end and 0.16 at its
     beginning. It saves every torrent that it has loaded, so a torrent that is left alone is not loaded.
     """
-    saved = [begun for begun in saves.begun.values() if begun > since]
-    left = {hash for hash, begun in saves.begun.items() if begun <= since}
+    saved = {hash: begun for hash, begun in saves.begun.items() if begun > since}
+    left = saves.begun.keys() - saved
     if saves.history <= since or (left and not saved):
         return None
     if now - saves.renamed < QUIET and now - saves.history < STALLED:
         return None
-    # 0.9.8 with a full disk leaves .new files and renames nothing; 0.16 writes sixteen torrents at once
-    if any(when > since and (hash in left or now - when < STALLED) for hash, when in saves.unfinished.items()):
-        return None
+    # 0.16 writes sixteen torrents at once; 0.9.8 leaves nothing but a .new of a loaded torrent when the disk is full
+    for hash, when in saves.unfinished.items():
+        if when > since and (hash not in saved or now - when < STALLED):
+            return None
     # a torrent that was saved shortly before may belong to the same round, which then began too early
-    first = min(saved, default=now)
-    if max(saved, default=first) - first > LONGEST_ROUND:
+    first = min(saved.values(), default=now)
+    if max(saved.values(), default=first) - first > LONGEST_ROUND:
         return None
     if any(saves.begun[hash] > first - LONGEST_ROUND for hash in left):
         return None
@@ -1312,7 +1317,8 @@ class Evidence(NamedTuple):
             return "unsaved" if self.unsaved else None
         if not process.runs or (torrent.process and process.lock.state == "missing" and not lasting):
             return None  # nothing can have changed since it ended
-        if self.round_since((torrent.vanished or 0.0) + self.grace):
+        # what the process before it has saved is not its word
+        if self.round_since(max((torrent.vanished or 0.0) + self.grace, process.lock.written)):
             return None
         return "unanswered" if self.silent else "save"
 
@@ -1343,7 +1349,9 @@ HOLDS = {
         "in rtorrent, Ctrl-X: d.multicall2=main,d.save_full_session=",
     ),
     "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, lasting=True),
-    "host": Hold("rtorrent.lock names another host", "name the directories of your downloads after SESSION", False, True),
+    "host": Hold(
+        "rtorrent.lock names another host", "name the directories of your downloads after SESSION", forced=True
+    ),
     "open": Hold("rtorrent has files of it open that no torrent here lists; looked at again in a minute", waits=True),
     "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
     "updated": Hold("vanished before rtwatch was updated", forced=True, lasting=True),
@@ -2045,7 +2053,7 @@ class Watch:
         self.unknown: list[str] = []  # whose place is not known, as last said
         self.expired: set[str] = set()  # vanished, and the grace is over
         self.answer: Optional[Answer] = None
-        self.unsaved: dict[str, list[float]] = {}  # by hash: since when (monotonic), when (Unix), when last asked to save
+        self.unsaved: dict[str, list[float]] = {}  # by hash: first seen (monotonic, Unix), last asked to save
         self.once_until = 0.0  # monotonic time until which --once waits for a save
         self.pause = 1.0  # seconds until rtorrent is asked again
         self.held: dict[str, list[str]] = {}  # names by reason, not yet said
@@ -2055,7 +2063,9 @@ class Watch:
         self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
         self.doubts = Doubts({}, ())
         self.opened = (0.0, OpenFiles({}, False))  # when it was looked at
-        self.confirmed = 0.0  # when rtorrent was last asked for the torrent that is being removed
+        self.by_answer = False  # whether rtorrent's word was an answer
+        self.word_until = 0.0  # when rtorrent's word has to be given anew (monotonic)
+        self.confirmed = 0.0  # when rtorrent was last asked for the torrent that is being removed (monotonic)
         self.unlinked: set[tuple[int, int]] = set()  # device and inode of files with other names
         self.freed = 0  # bytes
         self.told = -1  # what total_changes was at the last STATUS=
@@ -2311,7 +2321,8 @@ class Watch:
             self.index.update_links(hash)
         con.commit()
         facts = self.look(listing, [torrent for torrent in torrents if torrent.hash in self.expired])
-        self.doubts = self.find_doubts()
+        self.by_answer = facts.evidence.answer is not None
+        self.doubts, self.confirmed = self.find_doubts(), NEVER
         for torrent in torrents:
             if not torrent.said and facts.evidence.has_said(torrent):
                 self.index.update_said(torrent.hash)
@@ -2323,6 +2334,7 @@ class Watch:
                     self.ready.append(torrent.hash)
         self.say_held()
         self.look_again(facts)
+        self.word_until = max(time.monotonic() + 1, self.answer.until if self.answer else time.monotonic() + 10)
 
     def look(self, listing: Mapping[str, str], expired: Sequence[Torrent]) -> Facts:
         """Return what the guards look at: one question to rtorrent where a removal needs its word."""
@@ -2386,7 +2398,7 @@ class Watch:
         for hash, times in self.unsaved.items() if not self.args.no_action else ():
             if now - times[0] >= QUIET and now - times[2] >= MINUTE:
                 if times[2] != NEVER:
-                    say(logging.WARNING, "unsaved", f"{hash}: rtorrent was asked to save it; is the session's disk full?")
+                    say(logging.WARNING, "unsaved", f"{hash}: rtorrent does not save it; is the session's disk full?")
                 times[2] = now
                 self.once_until = now + ANSWERED_LATER
                 self.rtorrent.save(hash, "T" not in listing.get(hash, "") or hash in self.troubles)
@@ -2417,7 +2429,7 @@ class Watch:
             pauses.append(QUIET)
         if "unanswered" in waiting:
             pauses.append(self.pause)
-        if waiting & {"nameless", "open"}:
+        if waiting & {"nameless", "open", "save"}:  # a rtorrent that is killed makes no event
             pauses.append(MINUTE)
         if "save" in waiting:
             rest = evidence.saves.renamed + QUIET - evidence.now
@@ -2557,8 +2569,12 @@ class Watch:
         now = self.index.find_torrent(torrent.hash)
         if self.loop.stopping or now is None or now.vanished != torrent.vanished or torrent.hash not in self.expired:
             return False
+        if time.monotonic() > self.word_until:
+            self.ready.clear()
+            self.loop.call_sooner("word", 0, "word", self.args.session)
+            return False
         reason = "present" if self.session.has_any(torrent.hash, torrent.vanished or 0) else None
-        if reason is None and self.answer and self.args.remove and time.monotonic() - self.confirmed > 1:
+        if reason is None and self.by_answer and time.monotonic() - self.confirmed > 1:
             self.confirmed = time.monotonic()
             loaded = self.rtorrent.is_loaded(torrent.hash)
             reason = {True: "loaded", None: "unanswered", False: None}[loaded]

@@ -1,0 +1,138 @@
+"""rtorrent's word: what answers and rounds of saves prove, as tables without a process or a file."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import pytest
+
+import rtwatch
+from rtwatch import NEVER, Answer, Evidence, Lock, Process, Saves, Torrent
+
+VANISHED, GRACE, NOW = 1000.0, 60.0, 2000.0
+AFTER = VANISHED + GRACE
+ROUND = 1500.0  # when a whole round began
+LOCK = Lock("running", 7, "lock 1 2 3", 500.0)
+RUNS = Process("7 70", True, 7, LOCK)
+KILLED = Process("7 70", False, 0, LOCK._replace(state="stale"))
+ENDED = Process("", False, 0, Lock("missing", 0, "", NEVER))
+NEXT = Process("8 80", True, 8, Lock("running", 8, "lock 1 4 5", 1600.0))
+HIDDEN = Process("lock 1 2 3", True, 0, LOCK._replace(state="stale"))
+LOCKLESS = Process("", True, 0, Lock("missing", 0, "", NEVER))
+
+
+def saves(history: float = ROUND, renamed: float = ROUND, unfinished: Any = (), **begun: float) -> Saves:
+    """Return when torrents were saved: `begun` by name, a round of A and B unless said."""
+    return Saves(begun or {"A": ROUND, "B": ROUND + 1}, dict(unfinished), history, renamed)
+
+
+OLD = saves(VANISHED - 300, VANISHED - 300, A=VANISHED - 300, B=VANISHED - 300)
+
+ROUNDS: dict[str, tuple[Saves, Optional[set[str]]]] = {
+    "all were saved": (saves(), set()),
+    "there is no torrent": (Saves({}, {}, ROUND, ROUND), set()),
+    "no round was made": (OLD, None),
+    "single saves are no round": (saves(VANISHED - 1, A=ROUND, B=ROUND), None),
+    "single saves over twenty minutes are no round": (saves(A=AFTER + 1, B=AFTER + 600), None),
+    "one torrent was left alone": (saves(A=ROUND, B=VANISHED - 900), {"B"}),
+    "one without R or L was left alone": (saves(A=ROUND, B=NEVER), {"B"}),
+    "none was saved": (saves(A=VANISHED - 900), None),
+    "a round that began in the grace": (saves(A=ROUND - 436, B=AFTER - 1), None),
+    "it is not quiet yet": (saves(NOW - 1, NOW - 1, A=NOW - 1.5, B=NOW - 1), None),
+    "single saves go on after it": (saves(NOW - 70, NOW - 0.1, A=NOW - 71, B=NOW - 0.2), set()),
+    "one is being written": (saves(unfinished={"A": NOW - 5}), None),
+    "one that was left alone is being written": (saves(unfinished={"B": NOW - 90}, A=ROUND, B=VANISHED - 900), None),
+    "of one there is nothing but an unfinished file": (saves(unfinished={"C": ROUND}), None),
+    "an unfinished file is older": (saves(unfinished={"C": VANISHED}), set()),
+    "one of a saved torrent stayed": (saves(unfinished={"A": ROUND}), set()),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_a_round_of_saves_is_whole_when(name: str) -> None:
+    found, left = ROUNDS[name]
+    assert rtwatch.find_left_alone(found, AFTER, NOW) == left
+
+
+def torrent(process: str = RUNS.identity, said: bool = False) -> Torrent:
+    """Return a vanished torrent."""
+    return Torrent("V", "name", None, 0.0, True, VANISHED, process, said, None)
+
+
+def answer(process: Process = RUNS, loaded: Any = (), missing: Any = ("V",)) -> Answer:
+    """Return an answer of rtorrent."""
+    return Answer(process.identity, NOW, NOW, "", dict.fromkeys(loaded, ""), frozenset(missing))
+
+
+VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
+    "it answers that it is not loaded": (torrent(), {"answer": answer()}, None),
+    "it answers that it is loaded": (torrent(said=True), {"answer": answer(loaded="V", missing=())}, "loaded"),
+    "it was not asked for this one": (torrent(said=True), {"answer": answer(missing=())}, "unanswered"),
+    "others are elsewhere than was saved": (torrent(), {"answer": answer(), "unsaved": ["B"]}, "unsaved"),
+    "another process answers": (torrent(), {"process": NEXT, "answer": answer(NEXT)}, "gone"),
+    "the one before had said it": (torrent(said=True), {"process": NEXT, "answer": answer(NEXT)}, None),
+    "another answers, forced": (torrent(), {"process": NEXT, "answer": answer(NEXT), "forced": True}, None),
+    "none ran then, one answers": (torrent(""), {"answer": answer()}, "gone"),
+    "it saved everything": (torrent(), {"saves": saves()}, None),
+    "it has not saved since": (torrent(), {}, "save"),
+    "it saved in the grace": (torrent(), {"saves": saves(AFTER - 1, A=AFTER - 1, B=AFTER - 1)}, "save"),
+    "its socket is silent": (torrent(), {"silent": True}, "unanswered"),
+    "its socket is silent, but it saved": (torrent(), {"silent": True, "saves": saves()}, None),
+    "it was killed": (torrent(), {"process": KILLED}, "gone"),
+    "it was killed after a round": (torrent(), {"process": KILLED, "saves": saves()}, "gone"),
+    "it was killed, forced": (torrent(), {"process": KILLED, "forced": True}, None),
+    "it was killed after it had said it": (torrent(said=True), {"process": KILLED}, None),
+    "it ended in order": (torrent(), {"process": ENDED, "saves": saves()}, None),
+    "it ended in order within the grace": (
+        torrent(),
+        {"process": ENDED, "saves": saves(AFTER - 1, A=AFTER - 1, B=AFTER - 1)},
+        None,
+    ),
+    "it ended before the erase": (torrent(), {"process": ENDED}, "gone"),
+    "it ended in order, the next one answers": (
+        torrent(),
+        {"process": NEXT, "answer": answer(NEXT), "saves": saves()},
+        None,
+    ),
+    "the next one saved": (torrent(), {"process": NEXT, "saves": saves(1700.0, 1700.0, A=1700.0, B=1700.0)}, "gone"),
+    "only the one before has saved": (torrent(said=True), {"process": NEXT, "saves": saves()}, "save"),
+    "the next one saved what the one before had said": (
+        torrent(said=True),
+        {"process": NEXT, "saves": saves(1700.0, 1700.0, A=1700.0, B=1700.0)},
+        None,
+    ),
+    "it cannot be seen, and saved": (torrent(HIDDEN.identity), {"process": HIDDEN, "saves": saves()}, None),
+    "it cannot be seen": (torrent(HIDDEN.identity), {"process": HIDDEN}, "save"),
+    "a process of this number was seen once": (torrent(), {"process": HIDDEN, "saves": saves()}, "gone"),
+    "without lock, saved": (torrent(""), {"process": LOCKLESS, "saves": saves()}, None),
+    "without lock": (torrent(""), {"process": LOCKLESS}, "save"),
+    "none ran then, nor does one now": (torrent(""), {"process": ENDED}, "save"),
+    "somebody vouches, none runs": (torrent("", said=True), {"process": ENDED}, None),
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_the_word_is_given_when(name: str) -> None:
+    vanished, facts, reason = VERDICTS[name]
+    nothing = Evidence(NOW, GRACE, RUNS, None, False, (), OLD, False)
+    assert nothing._replace(**facts).verdict(vanished) == reason
+
+
+@pytest.mark.parametrize(
+    ("saved", "answered", "renewed", "same"),
+    [
+        (b"/data/pack", "/data/pack", False, True),
+        (b"/data/pack//", "/data/pack", False, True),
+        (b"~/pack", "/home/me/pack", False, True),
+        (b"", ".", False, True),
+        (b".", ".", False, True),
+        (b"/", "/", False, True),
+        (b"/data/pack", "/data/other", True, False),
+        (b"/data/\xe4", "/data/?", False, False),
+        (b"/data/\xe4", "/data/?", True, True),
+        (b"/data/\x01", "/data/\ufffd", True, True),
+        ("/data/\U0001f600".encode(), "/data/?", True, True),
+    ],
+)
+def test_an_answer_is_compared_as_rtorrent_writes_it(saved: bytes, answered: str, renewed: bool, same: bool) -> None:
+    assert rtwatch.agrees(saved, answered, "/home/me", renewed) is same
