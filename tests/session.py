@@ -6,15 +6,20 @@ Measured with 0.9.8 and 0.16.20; L, R and T are HASH.torrent.libtorrent_resume, 
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
+import time
+import xmlrpc.client
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, Union
 
 import bencodepy
 from torrents import ANNOUNCE, PIECE_LENGTH, Torrent
@@ -23,8 +28,35 @@ VERSIONS = ("0.9.8", "0.16")
 SUFFIXES = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
 WRITERS = 16  # torrents that 0.16 saves at once
 
+UNKNOWN = {"0.9.8": "Could not find info-hash.", "0.16": "invalid parameters: info-hash not found"}
+
+# The process: it listens, hands each connection over, and holds the files open that it is told.
+PROCESS = """
+import select, socket, sys
+control, listener, files = socket.socket(fileno=int(sys.argv[1])), socket.socket(socket.AF_UNIX), []
+if sys.argv[2]:
+    listener.bind(sys.argv[2])
+    listener.listen(100)
+control.send(b".")
+while True:
+    for ready in select.select([control] + [listener] * bool(sys.argv[2]), [], [])[0]:
+        if ready is listener:
+            connection = listener.accept()[0]
+            socket.send_fds(control, [b"."], [connection.fileno()])
+            connection.close()
+        else:
+            data = control.recv(1 << 20)
+            if not data:
+                sys.exit()
+            files = [open(path, "rb") for path in data.decode().split(chr(0)) if path]
+"""
+
 Directory = Union[str, Path]
 Steps = Iterator[None]
+
+
+class Broken(Exception):
+    """Bytes that come back instead of an answer."""
 
 
 class Loaded(NamedTuple):
@@ -39,15 +71,25 @@ class Session:
     """The session directory `path`, and a process that bears rtorrent's name, for the lock; a context manager."""
 
     def __init__(
-        self, path: Path, version: str = VERSIONS[0], cwd: Path | None = None, home: Path | None = None
+        self,
+        path: Path,
+        version: str = VERSIONS[0],
+        cwd: Path | None = None,
+        home: Path | None = None,
+        scgi: bool = True,
     ) -> None:
-        """Make the directory; rtorrent is not running yet."""
+        """Make the directory; rtorrent is not running yet, and has no SCGI socket unless `scgi`."""
         self.path = path
         self.version = version
         self.cwd = cwd or path.parent
         self.home = home or path.parent
+        self.scgi = scgi
         self.loaded: dict[str, Loaded] = {}
+        self.asked: list[str] = []  # methods
+        self.reply: Callable[[str, Any], Any] = self.answer  # of a method and its parameters; a test may put another
         self.process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._sockets = tempfile.TemporaryDirectory(prefix="rtorrent-")  # short: a socket's path has 107 bytes
         path.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Session:
@@ -59,6 +101,12 @@ class Session:
     ) -> None:
         """End the process."""
         self.kill()
+        self._sockets.cleanup()
+
+    @property
+    def socket(self) -> Path:
+        """Path of the SCGI socket."""
+        return Path(self._sockets.name, "rpc")
 
     @property
     def lock(self) -> Path:
@@ -78,14 +126,20 @@ class Session:
     def start(self) -> None:
         """Start rtorrent: replace a stale lock, and load what the directory holds (which writes nothing)."""
         assert self.process is None, "rtorrent is running"
-        sleep = shutil.which("sleep")
-        assert sleep is not None
-        with tempfile.TemporaryDirectory() as directory:
+        self._control, control = socket.socketpair()
+        with tempfile.TemporaryDirectory() as directory, control:
             name = Path(directory, "rtorrent")  # the kernel takes a process's name from here
-            name.symlink_to(sleep)
+            name.symlink_to(sys.executable)
+            self.socket.unlink(missing_ok=True)
             self.process = subprocess.Popen(
-                ["sleep", "infinity"], executable=name, cwd=self.cwd, env={"HOME": str(self.home)}
+                ["rtorrent", "-ISc", PROCESS, str(control.fileno()), str(self.socket) if self.scgi else ""],
+                executable=name,
+                cwd=self.cwd,
+                env={"HOME": str(self.home)},
+                pass_fds=[control.fileno()],
             )
+            assert self._control.recv(1) == b"."  # it listens
+        threading.Thread(target=self._serve, args=[self._control], daemon=True).start()
         self.lock.unlink(missing_ok=True)
         self.write_lock(socket.gethostname(), self.process.pid)
         self.loaded = {file.stem: self._load(file.stem) for file in sorted(self.path.glob("*.torrent"))}
@@ -105,9 +159,84 @@ class Session:
     def kill(self) -> None:
         """End the process as kill -9 does: the lock stays, what was not saved is lost."""
         if self.process is not None:
+            assert self._control is not None
             os.kill(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+            self._control.shutdown(socket.SHUT_RDWR)
+
+    def open_files(self, *paths: Path) -> None:
+        """Hold exactly these files open, as rtorrent holds those of an open torrent."""
+        assert self._control is not None
+        self._control.send("\0".join(map(str, paths)).encode())
+        assert self.process is not None
+        descriptors = Path(f"/proc/{self.process.pid}/fd")
+        while not {*map(str, paths)} <= {os.readlink(fd) for fd in descriptors.iterdir()}:
+            time.sleep(0.001)
+
+    # what it answers over SCGI
+
+    def _serve(self, control: socket.socket) -> None:
+        """Answer the connections that the process hands over, as long as it lives; each of them is one request."""
+        while True:
+            message, fds, _, _ = socket.recv_fds(control, 1, 1)
+            if not message:
+                return
+            with suppress(OSError), socket.socket(fileno=fds[0]) as connection:
+                data = b""
+                while not (match := re.match(rb"\d+:CONTENT_LENGTH\0(\d+)\0.*?,", data, re.S)) or (
+                    len(data) < match.end() + int(match[1])
+                ):
+                    data += connection.recv(65536)
+                params, method = xmlrpc.client.loads(data[match.end() :])
+                assert method is not None
+                self.asked.append(method)
+                try:
+                    answer = self.reply(method, params)
+                    later = answer if callable(answer) else None
+                    raw = xmlrpc.client.dumps((0 if later else answer,), methodresponse=True).encode()
+                except xmlrpc.client.Fault as fault:
+                    later, raw = None, xmlrpc.client.dumps(fault).encode()
+                except Broken as broken:
+                    later, raw = None, broken.args[0]
+                connection.sendall(b"Status: 200 OK\r\nContent-Type: text/xml\r\n\r\n" + raw)
+                connection.shutdown(socket.SHUT_RDWR)
+                if later:
+                    later()
+
+    def answer(self, method: str, params: Any) -> Any:
+        """Return what rtorrent answers, a function where it works behind its answer; raise xmlrpc.client.Fault."""
+        if method == "session.path":
+            return f"{self.path}/"
+        if method == "system.pid":
+            return self.process and self.process.pid
+        if method == "system.env":
+            return str(self.home)
+        if method == "d.multicall2":
+            assert params[:2] == ("", "default"), "people filter the others"
+            fields = [field.rstrip("=") for field in params[2:]]
+            return [[self._field(hash, field) for field in fields] for hash in list(self.loaded)]
+        hash = params[0]
+        if hash not in self.loaded:
+            raise xmlrpc.client.Fault(-501, UNKNOWN[self.version])
+        if method not in ("d.save_resume", "d.save_full_session"):
+            return self._field(hash, method)
+        steps = self._save_full(hash) if method == "d.save_full_session" else self._save_resume(hash)
+        if self.version == "0.9.8":
+            _work([steps])
+            return 0
+        return lambda: _work([steps])
+
+    def _field(self, hash: str, method: str) -> Any:
+        """Return what is asked of one torrent."""
+        if method == "d.hash":
+            return hash
+        assert method == "d.directory", method
+        directory = os.fsdecode(os.fsencode(self.loaded[hash].rtorrent["directory"]))
+        if directory.startswith("~"):
+            directory = f"{self.home}{directory[1:]}"
+        directory = directory.rstrip("/") or directory[:1] or "."
+        return directory.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\ufffd", "?")
 
     # a torrent's life
 
