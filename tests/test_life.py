@@ -31,7 +31,8 @@ ONE, PACK = single("one"), multi("pack")
 EDITED = make(PACK.name, PACK.content, b"http://tracker.example:8080/announce")
 ADDED = ["pre_add", "post_add"]
 REMOVED = ["pre_remove", "post_remove"]
-SEEN = pytest.mark.parametrize("seen", [True, False], ids=["after it was seen", "at once"])
+UNSEEN, SEEN, DOWN = "before rtwatch saw the erase", "after it saw that", "while it does not run"
+WHEN = pytest.mark.parametrize("when", [UNSEEN, SEEN, DOWN])
 
 
 @pytest.fixture(params=VERSIONS)
@@ -58,15 +59,25 @@ def lines_of(program: Program, torrent: Torrent) -> list[str]:
     return [line for line in program.lines if torrent.name.decode() in line]
 
 
-def vanish_and(program: Program, session: Session, torrent: Torrent, seen: bool, then: Callable[[], None]) -> None:
-    """Erase a torrent and do something else, after rtwatch saw the erase or before."""
-    if seen:
-        wait_vanished(program, session, torrent)
-        then()
-    else:
+def vanish_and(
+    then: Callable[[], None], when: str, session: Session, launcher: Launcher, downloads: Path
+) -> tuple[Program, list[Path]]:
+    """Download and erase PACK, and do something else; return an rtwatch whose grace is short, and the paths of PACK."""
+    program = launcher.start(*(SHORT if when == UNSEEN else LONG), *launcher.hooks)
+    paths = download(program, session, downloads, PACK)
+    if when == UNSEEN:
         with paused(program):
-            session.erase(torrent)
+            session.erase(PACK)
             then()
+        return program, paths
+    wait_vanished(program, session, PACK)
+    if when == SEEN:
+        then()
+        settle(program, session, downloads)
+    program.stop()
+    if when == DOWN:
+        then()
+    return launcher.start(*SHORT, *launcher.hooks), paths
 
 
 # unknown
@@ -131,60 +142,39 @@ def test_only_the_names_of_torrents_count(session: Session, launcher: Launcher, 
     assert program.select("SELECT * FROM torrent_data") == []
 
 
-def test_a_torrent_erased_at_once_is_harmless(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*SHORT)
-    session.download(ONE, downloads)
-    session.erase(ONE)
-    erase_another(program, session, downloads)
-    program.wait_gone(ONE.hash)
-    assert program.stop() == 0
-
-
 # known, saved
 
 
-def test_a_torrent_saved_again_changes_nothing(session: Session, launcher: Launcher, downloads: Path) -> None:
+def test_a_save_changes_only_what_differs_and_calls_no_hook(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    link = downloads / "link"
+    (downloads / "first").mkdir()
+    link.symlink_to("first")
+    linked = multi("linked")
     program = launcher.start(*launcher.hooks)
-    session.add(PACK, downloads)
-    settle(program, session, downloads)
-    before, lines = rows_of(program, PACK), lines_of(program, PACK)
+    download(program, session, downloads, ONE, PACK)
+    download(program, session, link, linked)
+    torrents = [ONE, PACK, linked]
+    before = [(rows_of(program, torrent), lines_of(program, torrent)) for torrent in torrents]
     session.loaded[PACK.hash].rtorrent["state_counter"] = 7
     session.save(PACK)
     session.save_full(PACK)
     session.save_all()
     settle(program, session, downloads)
-    assert (rows_of(program, PACK), lines_of(program, PACK)) == (before, lines)
-    assert launcher.hooks_called(PACK.hash) == ADDED
-
-
-@pytest.mark.parametrize("torrent", [ONE, PACK], ids=["single", "multi"])
-def test_a_torrent_saved_elsewhere_is_followed_without_a_hook(
-    torrent: Torrent, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program = launcher.start(*launcher.hooks)
-    session.add(torrent, downloads)
-    settle(program, session, downloads)
-    data = rows_of(program, torrent)[0]
-    session.set_directory(torrent, downloads / "elsewhere")
-    session.save(torrent)
-    program.wait_files(torrent.hash, torrent.paths(torrent.root(downloads / "elsewhere")))
-    assert rows_of(program, torrent)[0] == data
-    settle(program, session, downloads)
-    assert launcher.hooks_called(torrent.hash) == ADDED
-
-
-def test_a_root_that_resolves_elsewhere_is_followed(session: Session, launcher: Launcher, downloads: Path) -> None:
-    link = downloads / "link"
-    for name in "ab":
-        PACK.write(downloads / name)
-    link.symlink_to("a")
-    program = launcher.start()
-    session.add(PACK, link)
-    program.wait_files(PACK.hash, PACK.paths(downloads / "a" / "pack"))
+    assert before == [(rows_of(program, torrent), lines_of(program, torrent)) for torrent in torrents]
     link.unlink()
-    link.symlink_to("b")
-    session.save(PACK)
-    program.wait_files(PACK.hash, PACK.paths(downloads / "b" / "pack"))
+    link.symlink_to("second")
+    session.save(linked)
+    program.wait_files(linked.hash, linked.paths(downloads / "second" / "linked"))
+    for torrent in ONE, PACK:
+        session.set_directory(torrent, downloads / "elsewhere")
+        session.save(torrent)
+        program.wait_files(torrent.hash, torrent.paths(torrent.root(downloads / "elsewhere")))
+    settle(program, session, downloads)
+    for torrent, (rows, _) in zip(torrents, before):
+        assert rows_of(program, torrent)[0] == rows[0]
+        assert launcher.hooks_called(torrent.hash) == ADDED
 
 
 def test_a_place_once_known_stays_known_when_rtorrent_has_ended(
@@ -250,16 +240,13 @@ def test_a_magnet_is_no_torrent_until_its_metadata_is_there(
     assert meta.exists()
 
 
-@SEEN
+@WHEN
 def test_the_stub_of_a_vanished_torrent_keeps_it_vanished(
-    seen: bool, session: Session, launcher: Launcher, downloads: Path
+    when: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    program = launcher.start(*SHORT, *launcher.hooks)
-    paths = download(program, session, downloads, PACK)
-    vanish_and(program, session, PACK, seen, lambda: session.magnet(PACK, downloads))
+    program, paths = vanish_and(lambda: session.magnet(PACK, downloads), when, session, launcher, downloads)
     erase_another(program, session, downloads)
     program.wait_files(PACK.hash, paths)
-    assert remaining(paths) == paths
     session.metadata(PACK, downloads)
     erase_another(program, session, downloads, "third")
     program.wait_files(PACK.hash, paths)
@@ -270,8 +257,9 @@ def test_the_stub_of_a_vanished_torrent_keeps_it_vanished(
 # vanished
 
 
-def test_a_vanished_torrent_keeps_its_rows_and_files_for_the_grace(
-    session: Session, launcher: Launcher, downloads: Path
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_which_the_next_start_finishes(
+    number: int, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     program = launcher.start(*LONG, *launcher.hooks)
     paths = download(program, session, downloads, PACK)
@@ -279,31 +267,37 @@ def test_a_vanished_torrent_keeps_its_rows_and_files_for_the_grace(
     settle(program, session, downloads)
     program.wait_files(PACK.hash, paths)
     assert len(lines_of(program, PACK)) == 2
+    program.send_signal(number)
+    program.wait()
     assert launcher.hooks_called(PACK.hash) == ADDED
-    assert program.stop() == 0
     assert remaining(paths) == paths
+    again = launcher.start(*SHORT, *launcher.hooks)
+    again.wait_gone(PACK.hash)
+    assert remaining(paths) == []
+    wait_called(again, launcher, "post_remove", PACK)
+    assert launcher.hooks_called(PACK.hash) == ADDED + REMOVED
 
 
-@SEEN
-def test_a_returned_torrent_is_read_anew(seen: bool, session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*(LONG if seen else SHORT), *launcher.hooks)
-    paths = download(program, session, downloads, PACK)
-    vanish_and(program, session, PACK, seen, lambda: session.add(EDITED, downloads / "elsewhere"))
-    settle(program, session, downloads)
-    if not seen:
-        erase_another(program, session, downloads)
+@WHEN
+def test_a_returned_torrent_is_read_anew(when: str, session: Session, launcher: Launcher, downloads: Path) -> None:
+    elsewhere = downloads / "elsewhere"
+    program, paths = vanish_and(lambda: session.add(EDITED, elsewhere), when, session, launcher, downloads)
+    erase_another(program, session, downloads)
+    program.wait_files(PACK.hash, PACK.paths(elsewhere / "pack"))
     assert rows_of(program, PACK)[0] == (PACK.hash, "pack", "tracker.example", *blobs_of(session, PACK))
-    program.wait_files(PACK.hash, PACK.paths(downloads / "elsewhere" / "pack"))
     assert remaining(paths) == paths
     assert launcher.hooks_called(PACK.hash) == ADDED
 
 
 def test_a_torrent_may_return_and_vanish_often(session: Session, launcher: Launcher, downloads: Path) -> None:
     program = launcher.start(*SHORT, *launcher.hooks)
+    session.download(ONE, downloads)
+    session.erase(ONE)
     paths = download(program, session, downloads, PACK)
     for _ in range(20):
         session.readd(PACK, downloads)
     erase_another(program, session, downloads)
+    program.wait_gone(ONE.hash)
     program.wait_files(PACK.hash, paths)
     assert remaining(paths) == paths
     session.finish(PACK)
@@ -345,39 +339,6 @@ def test_a_torrent_without_resume_data_is_removed_like_others(
 
 
 # rtwatch started again
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_grace_cut_short_is_finished_after_the_next_start(
-    number: int, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program = launcher.start(*LONG)
-    paths = download(program, session, downloads, PACK)
-    wait_vanished(program, session, PACK)
-    program.send_signal(number)
-    program.wait()
-    assert remaining(paths) == paths
-    again = launcher.start(*SHORT, *launcher.hooks)
-    again.wait_gone(PACK.hash)
-    assert remaining(paths) == []
-    wait_called(again, launcher, "post_remove", PACK)
-    assert launcher.hooks_called(PACK.hash) == REMOVED
-
-
-def test_a_torrent_that_returned_meanwhile_is_known_after_the_next_start(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program = launcher.start(*LONG)
-    paths = download(program, session, downloads, PACK)
-    wait_vanished(program, session, PACK)
-    program.stop()
-    session.add(EDITED, downloads / "elsewhere")
-    again = launcher.start(*SHORT, *launcher.hooks)
-    again.wait_files(PACK.hash, PACK.paths(downloads / "elsewhere" / "pack"))
-    erase_another(again, session, downloads)
-    assert rows_of(again, PACK)[0][2] == "tracker.example"
-    assert remaining(paths) == paths
-    assert launcher.hooks_called(PACK.hash) == []
 
 
 @pytest.mark.parametrize("catch_up", [False, True], ids=["", "--catch-up"])
@@ -443,21 +404,3 @@ def test_an_overflow_loses_no_torrent(session: Session, launcher: Launcher, down
     wait_called(program, launcher, "post_remove", goes)
     assert launcher.hooks_called(comes.hash) == ADDED
     assert launcher.hooks_called(moves.hash) == []
-
-
-# until issue 12: guesses
-
-
-def test_deletions_before_a_save_are_no_evidence(session: Session, launcher: Launcher, downloads: Path) -> None:
-    """T taken away, then an edit by ruTorrent, which deletes L and R only, then T again: nobody has erased it."""
-    program = launcher.start(*SHORT)
-    download(program, session, downloads, multi("bystander"))
-    paths = download(program, session, downloads, PACK)
-    session.file(PACK).unlink()
-    program.wait_line(r"held\s.*pack")
-    session.readd(PACK, downloads)
-    program.wait_line(r"returned\s.*pack")
-    for kind in "TRL":
-        session.file(PACK, kind).unlink()
-    program.wait_line(r"held\s.*pack: rtorrent was not seen to erase it")
-    assert remaining(paths) == paths

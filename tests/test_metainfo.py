@@ -10,8 +10,7 @@ import bencodepy
 import pytest
 from program import Launcher
 from session import Session
-from steps import settle
-from torrents import craft, single
+from torrents import Torrent, craft, single
 
 import rtwatch
 
@@ -78,8 +77,13 @@ MALFORMED: dict[str, bytes] = {  # the metainfo, as it is to rtorrent
         )
     },
 }
+RESUMES: dict[str, bytes] = {  # R beside a T that is good
+    **{"R is empty": b"", "R is garbage": b"garbage", "R has no directory": b"de"},
+    **{f"R has the directory {d!r}": bencodepy.encode({"directory": d}) for d in (1, [b"/x"], b"/x\0y")},
+}
 REFUSED = {**BROKEN, **MALFORMED}
-HASHES = {kind: f"{number:039X}" for number, kind in enumerate(REFUSED)}
+STUBS = [craft({"name": b"x.meta", "meta_download": 1, **more}) for more in ({}, {"length": 1})]
+HASHES = {kind: f"{number:039X}" for number, kind in enumerate([*REFUSED, *RESUMES])}
 
 
 class Seen(NamedTuple):
@@ -91,20 +95,24 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """Let rtwatch meet every refused torrent twice: one was there before it started, one comes while it runs."""
+    """Let rtwatch meet refused torrents: all were there before it started, those of T come again while it runs."""
     place = tmp_path_factory.mktemp("refused")
     with Session(place / "session") as session:
         session.start()
         launcher = Launcher(session.path, place / "state", place / "calls")
         session.add(single("before"), place)
         resume = session.file(single("before"), "R").read_bytes()
-        for kind, content in REFUSED.items():
-            session.file(HASHES[kind] + "0", "R").write_bytes(resume)
-            session.file(HASHES[kind] + "0").write_bytes(content)
+        files = {kind: {"R": resume, "T": content} for kind, content in REFUSED.items()}
+        resumes = {kind: {"R": content, "T": GOOD} for kind, content in RESUMES.items()}
+        for kind, contents in {**files, **resumes}.items():
+            for letter, content in contents.items():
+                session.file(HASHES[kind] + "0", letter).write_bytes(content)
+        session.add(STUBS[0], place)
         program = launcher.start()
-        for kind, content in REFUSED.items():
-            for letter, data in ("R", resume), ("T", content):
-                session.file("new", letter).write_bytes(data)
+        session.add(STUBS[1], place)
+        for kind, contents in files.items():
+            for letter, content in contents.items():
+                session.file("new", letter).write_bytes(content)
                 session.file("new", letter).rename(session.file(HASHES[kind] + "F", letter))
         session.add(single("after"), place)
         program.wait_known(single("after").hash)
@@ -114,10 +122,15 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         launcher.close()
 
 
-@pytest.mark.parametrize("when", ["0", "F"], ids=["at the start", "as it comes"])
+@pytest.mark.parametrize("kind", [*REFUSED, *RESUMES])
+def test_a_malformed_torrent_is_refused_in_one_line(kind: str, seen: Seen) -> None:
+    (line,) = [line for line in seen.lines if HASHES[kind] + "0" in line]
+    assert len(line) < 1000
+
+
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_malformed_torrent_is_refused_in_one_line(kind: str, when: str, seen: Seen) -> None:
-    (line,) = [line for line in seen.lines if HASHES[kind] + when in line]
+def test_a_malformed_torrent_that_comes_is_refused_in_one_line(kind: str, seen: Seen) -> None:
+    (line,) = [line for line in seen.lines if HASHES[kind] + "F" in line]
     assert len(line) < 1000
 
 
@@ -126,20 +139,10 @@ def test_malformed_torrents_disturb_no_other(seen: Seen) -> None:
     assert not any("Traceback" in line for line in seen.lines)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"garbage", b"de", *map(bencodepy.encode, ({"directory": 1}, {"directory": [b"/x"]}, {"directory": b"/\0"}))],
-)
-def test_a_torrent_needs_a_directory_in_r(
-    content: bytes, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    session.add(single("one"), downloads)
-    session.write(single("one"), "R", content)
-    program = launcher.start()
-    settle(program, session, downloads)
-    assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{single('one').hash}'") == []
-    session.save(single("one"))
-    program.wait_files(single("one").hash, single("one").paths(downloads))
+@pytest.mark.parametrize("stub", STUBS)
+def test_the_stub_of_a_magnet_is_neither_a_torrent_nor_a_problem(stub: Torrent, seen: Seen) -> None:
+    assert stub.hash not in seen.hashes
+    assert not any(stub.hash in line for line in seen.lines)
 
 
 # sound ones
@@ -190,18 +193,6 @@ def test_unusual_torrents_are_read(session: Session, launcher: Launcher, downloa
         program.wait_files(single(kind).hash, single("good").paths(downloads))
 
 
-@pytest.mark.parametrize("extra", [{}, {"length": 1}], ids=["0.9.8 and 0.16", "with a length"])
-def test_the_stub_of_a_magnet_is_no_torrent_and_no_problem(
-    extra: dict[str, Any], session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    stub = craft({"name": f"{single('one').hash}.meta".encode(), "meta_download": 1, **extra})
-    session.add(stub, downloads)
-    program = launcher.start()
-    settle(program, session, downloads)
-    assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{stub.hash}'") == []
-    assert not any(stub.hash in line for line in program.lines)
-
-
 # numbers and names for people
 
 
@@ -222,33 +213,9 @@ def test_printable_text_is_printed_as_it_is(text: str) -> None:
     assert rtwatch.printable(text) == text
 
 
-@pytest.mark.parametrize(
-    "char",
-    [*"\0\a\b\t\n\v\f\r\x1b\x7f", "\x85", "\x9b", "\u200b", "\u200e", "\u2028", "\u202e", "\u2066", "\ufeff", "\udcff"],
-    ids=ascii,
-)
+CURSOR = [*"\0\a\b\t\n\v\f\r\x1b\x7f\x85\x9b\u200b\u200e\u2028\u202e\u2066\ufeff\udcff"]
+
+
+@pytest.mark.parametrize("char", CURSOR, ids=ascii)
 def test_characters_that_move_the_cursor_or_turn_the_text_are_escaped(char: str) -> None:
-    shown = rtwatch.printable(f"a{char}b")
-    assert shown.isprintable()
-    assert char not in shown
-    assert (shown[0], shown[-1]) == ("a", "b")
-
-
-# until issue 12: guesses
-
-HASH = "A" * 40
-L, R, T = (f"{HASH}.torrent{suffix}" for suffix in (".libtorrent_resume", ".rtorrent", ""))
-
-
-@pytest.mark.parametrize(
-    ("names", "had_resume", "erased"),
-    [
-        *(([L, R, T], True, True), ([L, R, T], False, True), ([R, T], False, True), (["x", R, T], False, True)),
-        *((["x", R, T], True, False), (["x", L, T], True, False), (["x", "y", T], True, False)),
-        *(([R, L, T], True, False), ([R, T, L], True, False), ([T, L, R], True, False), ([L, R, "x"], True, False)),
-        *((["x", "y", T], False, False), ([f"{'B' * 40}.torrent.libtorrent_resume", R, T], True, False)),
-        *((["?", R, T], False, True), (["?", R, T], True, None), (["?", T], True, None), (["?"], True, None)),
-    ],
-)
-def test_rtorrent_unlinks_l_r_t_and_nothing_between(names: list[str], had_resume: bool, erased: Any) -> None:
-    assert rtwatch.was_erased(names, HASH, had_resume) is erased
+    assert rtwatch.printable(f"a{char}b") == f"a{ascii(char)[1:-1]}b"
