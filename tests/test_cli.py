@@ -73,9 +73,7 @@ def test_options_may_stand_anywhere(session: Session, downloads: Path, state: Pa
     assert (state / "rtwatch" / "rtwatch.db").exists()
 
 
-def test_quiet_says_nothing_and_verbose_names_every_file(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_quiet_says_nothing_and_verbose_every_file(session: Session, launcher: Launcher, downloads: Path) -> None:
     session.add(single("one"), downloads)
     quiet = launcher.once("-q")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")

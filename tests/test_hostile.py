@@ -335,9 +335,7 @@ def evil(tmp_path: Path) -> Iterator[tuple[Session, Launcher, Path]]:
 
 
 @pytest.mark.parametrize("journal", [False, True], ids=["", "journal"])
-def test_nothing_that_happens_to_a_torrent_forges_a_line(
-    journal: bool, evil: tuple[Session, Launcher, Path]
-) -> None:
+def test_nothing_that_happens_forges_a_line(journal: bool, evil: tuple[Session, Launcher, Path]) -> None:
     session, launcher, downloads = evil
     name = EVIL.encode()
     torrent = make(name, {(name,): b"x" * 100, (b"sub " + name, b"b"): b"y" * 50, (b"longer",): b"z"})

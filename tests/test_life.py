@@ -103,9 +103,7 @@ def test_a_new_torrent_gets_its_rows(
     assert [tuple(row) for row in found] == [(torrent.hash,)]
 
 
-def test_a_torrent_is_known_when_its_t_and_r_decode_and_never_mind_l(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_torrent_is_known_when_its_t_and_r_decode(session: Session, launcher: Launcher, downloads: Path) -> None:
     program = launcher.start(*launcher.hooks)
     lives: list[tuple[list[tuple[str, bytes | None]], str]] = [
         ([("T", None)], "R"),
@@ -145,9 +143,7 @@ def test_only_the_names_of_torrents_count(session: Session, launcher: Launcher, 
 # known, saved
 
 
-def test_a_save_changes_only_what_differs_and_calls_no_hook(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_save_changes_only_what_differs_without_hooks(session: Session, launcher: Launcher, downloads: Path) -> None:
     link = downloads / "link"
     (downloads / "first").mkdir()
     link.symlink_to("first")
@@ -177,9 +173,7 @@ def test_a_save_changes_only_what_differs_and_calls_no_hook(
         assert launcher.hooks_called(torrent.hash) == ADDED
 
 
-def test_a_place_once_known_stays_known_when_rtorrent_has_ended(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_place_once_known_outlives_rtorrent(session: Session, launcher: Launcher, downloads: Path) -> None:
     session.add(ONE, "relative")
     program = launcher.start()
     session.shutdown()
@@ -190,9 +184,7 @@ def test_a_place_once_known_stays_known_when_rtorrent_has_ended(
     launcher.start().wait_files(ONE.hash, ONE.paths(session.cwd / "relative"))
 
 
-def test_broken_session_files_change_nothing_until_they_are_good_again(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_broken_session_files_change_nothing(session: Session, launcher: Launcher, downloads: Path) -> None:
     program = launcher.start("-r", "--grace", "0", *launcher.hooks)
     contents = [("R", b""), ("R", b"garbage"), ("R", b"de"), ("R", b"d9:directoryi1ee"), ("T", b""), ("T", b"d4:info")]
     broken = [multi(f"pack{number}") for number in range(len(contents))]
@@ -219,9 +211,7 @@ def test_broken_session_files_change_nothing_until_they_are_good_again(
 # magnets
 
 
-def test_a_magnet_is_no_torrent_until_its_metadata_is_there(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_magnet_without_its_metadata_is_no_torrent(session: Session, launcher: Launcher, downloads: Path) -> None:
     erased = multi("erased")
     session.magnet(erased, downloads)
     meta = session.path / f"{erased.hash}.meta"
@@ -324,9 +314,7 @@ def test_a_torrent_written_in_place_returns(session: Session, launcher: Launcher
     assert launcher.hooks_called(PACK.hash) == ADDED
 
 
-def test_a_torrent_without_resume_data_is_removed_like_others(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_torrent_without_l_is_removed_like_others(session: Session, launcher: Launcher, downloads: Path) -> None:
     program = launcher.start(*SHORT)
     session.load(ONE, downloads)
     (path,) = ONE.write(downloads)

@@ -20,11 +20,6 @@ from torrents import multi, single
 THREE = [multi(name) for name in ("one", "two", "three")]
 
 
-def notified(program: Program) -> list[str]:
-    """Return what the service manager was told, one assignment each."""
-    return [line for text in program.notified for line in text.split("\n")]
-
-
 # waiting
 
 
@@ -76,9 +71,9 @@ def test_a_signal_ends_rtwatch_in_order(number: int, session: Session, launcher:
     assert launcher.hooks_called()[0] == "pre_loop"
     assert launcher.hooks_called()[-1] == "post_loop"
     assert "pre_remove" not in launcher.hooks_called()
-    assert notified(program).count("READY=1") == 1
-    assert "STOPPING=1" in notified(program)
-    assert any(line.startswith("STATUS=") for line in notified(program))
+    told = "\n".join(program.notified).split("\n")
+    assert told.count("READY=1") == told.count("STOPPING=1") == 1
+    assert any(line.startswith("STATUS=") for line in told)
     assert "Traceback" not in program.output
     assert path.exists()
 
@@ -111,12 +106,10 @@ def test_the_end_of_the_session_directory_ends_rtwatch_and_removes_nothing(
     assert remaining(paths) == paths
     assert len(program.select("SELECT 1 FROM torrent_data")) == 3
     assert launcher.hooks_called() == ["pre_loop", "post_loop"]
-    assert "STOPPING=1" in notified(program)
+    assert "STOPPING=1" in program.notified
 
 
-def test_a_mount_over_the_session_directory_ends_rtwatch_and_removes_nothing(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_mount_over_the_session_ends_rtwatch(session: Session, launcher: Launcher, downloads: Path) -> None:
     paths = seed(session, downloads, *THREE)
     program = launcher.start(*SHORT)
     program.send_signal(signal.SIGSTOP)

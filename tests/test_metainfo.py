@@ -167,9 +167,7 @@ TRACKERS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-def test_the_tracker_is_the_host_of_the_first_usable_announce(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_the_tracker_is_the_first_usable_announce_host(session: Session, launcher: Launcher, downloads: Path) -> None:
     for kind, (metainfo, _) in TRACKERS.items():
         session.add(craft({"name": kind.encode(), "length": 1}, **metainfo), downloads)
     program = launcher.start()
