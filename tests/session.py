@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import socket as socket_module
 import subprocess
 import sys
 import tempfile
@@ -139,7 +140,8 @@ class Session:
                 pass_fds=[control.fileno()],
             )
             assert self._control.recv(1) == b"."  # it listens
-        threading.Thread(target=self._serve, args=[self._control], daemon=True).start()
+        self._answering = threading.Thread(target=self._serve, args=[self._control], daemon=True)
+        self._answering.start()
         self.lock.unlink(missing_ok=True)
         self.write_lock(socket.gethostname(), self.process.pid)
         self.loaded = {file.stem: self._load(file.stem) for file in sorted(self.path.glob("*.torrent"))}
@@ -164,6 +166,8 @@ class Session:
             self.process.wait()
             self.process = None
             self._control.shutdown(socket.SHUT_RDWR)
+            self._answering.join()
+            self._control.close()
 
     def open_files(self, *paths: Path) -> None:
         """Hold exactly these files open, as rtorrent holds those of an open torrent."""
@@ -176,7 +180,7 @@ class Session:
 
     # what it answers over SCGI
 
-    def _serve(self, control: socket.socket) -> None:
+    def _serve(self, control: socket_module.socket) -> None:
         """Answer the connections that the process hands over, as long as it lives; each of them is one request."""
         while True:
             message, fds, _, _ = socket.recv_fds(control, 1, 1)
