@@ -517,14 +517,15 @@ class Session:
         infos = [look_at(self.file(hash, letter))[0] for letter in "TR"]
         return tuple(info and (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns) for info in infos)
 
-    def has_any(self, hash: str, since: float) -> bool:
-        """Tell whether a session file of a hash is there, or a .new of one that was written after a Unix time."""
-        for letter in EXTENSIONS:
-            path = self.file(hash, letter)
-            info, _ = look_at(f"{path}.new")
-            if os.path.lexists(path) or (info and info.st_mtime > since):
-                return True
-        return False
+    def find_latest(self, hash: str, since: float) -> Optional[float]:
+        """Return the latest ctime (Unix time) of the session files of a hash, and of their .new written after `since`.
+
+        None when nothing of that is there.
+        """
+        found = [look_at(self.file(hash, letter))[0] for letter in EXTENSIONS]
+        unfinished = (look_at(f"{self.file(hash, letter)}.new")[0] for letter in EXTENSIONS)
+        found += [info for info in unfinished if info and info.st_mtime > since]
+        return max((info.st_ctime for info in found if info), default=None)
 
     def read_lock(self) -> Lock:
         """Read rtorrent.lock (`HOST:+PID`)."""
@@ -1265,9 +1266,9 @@ class Evidence(NamedTuple):
     saves: Saves
     forced: bool
 
-    def round_since(self, when: float) -> bool:
-        """Tell whether a whole round of saves began after a Unix time."""
-        return find_left_alone(self.saves, when, self.now) is not None
+    def round_since(self, when: float, ended: bool = False) -> bool:
+        """Tell whether a whole round of saves began after a Unix time; that of an `ended` rtorrent is over."""
+        return find_left_alone(self.saves, when, float("inf") if ended else self.now) is not None
 
     def is_unloaded(self, hash: str) -> bool:
         """Tell whether rtorrent certainly does not have a torrent that has session files."""
@@ -1290,10 +1291,10 @@ class Evidence(NamedTuple):
             # a lock that stays after its process is gone is that of a kill; where there was no lock, any round counts
             if process.runs or not process.identity:
                 return self.round_since(vanished + self.grace)
-            return lock.state == "missing" and self.round_since(vanished)
+            return lock.state == "missing" and self.round_since(vanished, ended=True)
         # its last round, at its orderly end: nothing was saved since the lock of the next process was written
         ended = lock.state == "missing" or self.saves.renamed <= lock.written
-        return bool(torrent.process) and ended and self.round_since(vanished)
+        return bool(torrent.process) and ended and self.round_since(vanished, ended=True)
 
     def verdict(self, torrent: Torrent) -> Optional[str]:
         """Return the name of the reason why rtorrent's word on a vanished torrent is not given, None when it is.
@@ -1411,7 +1412,7 @@ def guard_host(torrent: Torrent, facts: Facts) -> Optional[str]:
     return "host" if elsewhere and not facts.evidence.forced else None
 
 
-GUARDS = (guard_present, guard_lasting, guard_word, guard_nameless, guard_wipe, guard_host)
+GUARDS = (guard_present, guard_lasting, guard_host, guard_word, guard_nameless, guard_wipe)
 
 
 def guard(torrent: Torrent, facts: Facts) -> Optional[str]:
@@ -2322,19 +2323,27 @@ class Watch:
         con.commit()
         facts = self.look(listing, [torrent for torrent in torrents if torrent.hash in self.expired])
         self.by_answer = facts.evidence.answer is not None
-        self.doubts, self.confirmed = self.find_doubts(), NEVER
+        self.doubts, self.confirmed, self.opened = self.find_doubts(), NEVER, (NEVER, self.opened[1])
         for torrent in torrents:
             if not torrent.said and facts.evidence.has_said(torrent):
                 self.index.update_said(torrent.hash)
                 torrent = torrent._replace(said=True)
             if torrent.hash in self.expired and len(self.ready) < PASS:  # then there is a new look
                 reason = guard(torrent, facts)
+                if reason == "present" and self.is_being_saved(torrent):
+                    self.loop.call_sooner("word", QUIET, "word", path)
+                    continue
                 self.hold(torrent, reason)
                 if reason is None:
                     self.ready.append(torrent.hash)
         self.say_held()
         self.look_again(facts)
         self.word_until = max(time.monotonic() + 1, self.answer.until if self.answer else time.monotonic() + 10)
+
+    def is_being_saved(self, torrent: Torrent) -> bool:
+        """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
+        latest = self.session.find_latest(torrent.hash, torrent.vanished or 0)
+        return latest is not None and time.time() - latest < QUIET
 
     def look(self, listing: Mapping[str, str], expired: Sequence[Torrent]) -> Facts:
         """Return what the guards look at: one question to rtorrent where a removal needs its word."""
@@ -2345,7 +2354,7 @@ class Watch:
         here = [hash for hash, letters in listing.items() if letters != "L"]
         facts = Facts(
             evidence=Evidence(now, self.args.grace, process, None, False, (), Saves({}, {}, 0, 0), self.args.force),
-            present=lambda torrent: self.session.has_any(torrent.hash, torrent.vanished or 0),
+            present=lambda torrent: self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None,
             nameless=False,
             paths=bool(self.args.paths),
             remove=self.args.remove,
@@ -2573,7 +2582,8 @@ class Watch:
             self.ready.clear()
             self.loop.call_sooner("word", 0, "word", self.args.session)
             return False
-        reason = "present" if self.session.has_any(torrent.hash, torrent.vanished or 0) else None
+        present = self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None
+        reason = "present" if present else None
         if reason is None and self.by_answer and time.monotonic() - self.confirmed > 1:
             self.confirmed = time.monotonic()
             loaded = self.rtorrent.is_loaded(torrent.hash)

@@ -135,7 +135,7 @@ def paused(program: Program) -> Iterator[None]:
     program.send_signal(signal.SIGCONT)
 
 
-def overflow(session: Session) -> None:
+def overflow(session: Client) -> None:
     """Raise more events than the kernel keeps for one who does not read."""
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     names = [session.path / f"{digit * 40}.torrent" for digit in "01"]
