@@ -15,11 +15,11 @@ import subprocess
 import time
 import xmlrpc.client
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional
 
 import bencodepy
 import pytest
-from session import SUFFIXES, VERSIONS, Directory
+from session import SUFFIXES, VERSIONS, Directory, hash_of
 from torrents import ANNOUNCE, Torrent
 
 PROGRAMS = (Path("/usr/bin/rtorrent"), Path(__file__).resolve().parents[1] / ".rtorrent/bin/rtorrent")
@@ -204,7 +204,7 @@ class Rtorrent:
 
     def is_loaded(self, torrent: Torrent | str) -> bool:
         """Return whether rtorrent has a torrent."""
-        return self._try("d.hash", hash_of(torrent)) == hash_of(torrent)
+        return bool(self._try("d.hash", hash_of(torrent)) == hash_of(torrent))
 
     def used(self, torrent: Torrent | str) -> list[Path]:
         """Return the paths of a torrent's files: d.directory joined with f.path, not resolved, byte for byte.
@@ -361,11 +361,6 @@ def wait_until(happened: Callable[[], Any], seconds: float) -> bool:
             return False
         time.sleep(PAUSE)
     return True
-
-
-def hash_of(torrent: Torrent | str) -> str:
-    """Return the hash of a torrent that is given as itself or by its hash."""
-    return torrent if isinstance(torrent, str) else torrent.hash
 
 
 def set_directory(directory: Directory | bytes, method: str = "d.directory.set") -> bytes:

@@ -5,59 +5,49 @@ Measured with 0.9.8 and 0.16.20; L, R and T are HASH.torrent.libtorrent_resume, 
 
 from __future__ import annotations
 
+import functools
 import os
-import re
 import signal
 import socket
-import socket as socket_module
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-import xmlrpc.client
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, TypeVar, Union, cast
 
 import bencodepy
+from scgi import Scgi
 from torrents import ANNOUNCE, PIECE_LENGTH, Torrent
 
 VERSIONS = ("0.9.8", "0.16")
 SUFFIXES = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
 WRITERS = 16  # torrents that 0.16 saves at once
 
-UNKNOWN = {"0.9.8": "Could not find info-hash.", "0.16": "invalid parameters: info-hash not found"}
-
-# The process: it listens, hands each connection over, and holds the files open that it is told.
+# The process of the fake rtorrent: it listens, for clients are told the process that did, and holds files open.
 PROCESS = """
-import select, socket, sys
-control, listener, files = socket.socket(fileno=int(sys.argv[1])), socket.socket(socket.AF_UNIX), []
-if sys.argv[2]:
-    listener.bind(sys.argv[2])
-    listener.listen(100)
-control.send(b".")
+import _socket, os, sys
+open("/proc/self/comm", "w").write(sys.argv[1])
+fds = [int(fd) for fd in sys.argv[2:]]
+sockets = [_socket.socket(fileno=fd) for fd in fds]
+for listener in sockets:
+    listener.listen(128)
+files = []
 while True:
-    for ready in select.select([control] + [listener] * bool(sys.argv[2]), [], [])[0]:
-        if ready is listener:
-            connection = listener.accept()[0]
-            socket.send_fds(control, [b"."], [connection.fileno()])
-            connection.close()
-        else:
-            data = control.recv(1 << 20)
-            if not data:
-                sys.exit()
-            files = [open(path, "rb") for path in data.decode().split(chr(0)) if path]
+    os.write(1, b"+")
+    line = sys.stdin.readline()
+    if not line:
+        break
+    for fd in files:
+        os.close(fd)
+    files = [os.open(bytes.fromhex(path), os.O_RDONLY) for path in line.split()]
 """
+NAMES = {"0.9.8": "rtorrent main", "0.16": "rtorrent-main"}
 
 Directory = Union[str, Path]
 Steps = Iterator[None]
-
-
-class Broken(Exception):
-    """Bytes that come back instead of an answer."""
 
 
 class Loaded(NamedTuple):
@@ -66,6 +56,20 @@ class Loaded(NamedTuple):
     metainfo: bytes
     rtorrent: dict[str, Any]
     resume: dict[str, Any]
+
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def undivided(verb: Verb) -> Verb:
+    """Let a method be done without an answer on the SCGI socket in between: rtorrent's main thread does both."""
+
+    @functools.wraps(verb)
+    def run(self: Session, *args: Any, **keys: Any) -> Any:
+        with self.busy:
+            return verb(self, *args, **keys)
+
+    return cast(Verb, run)
 
 
 class Session:
@@ -78,19 +82,18 @@ class Session:
         cwd: Path | None = None,
         home: Path | None = None,
         scgi: bool = True,
+        tcp: bool = False,
     ) -> None:
-        """Make the directory; rtorrent is not running yet, and has no SCGI socket unless `scgi`."""
+        """Make the directory; rtorrent is not running yet, and without `scgi` it will have no socket."""
         self.path = path
         self.version = version
         self.cwd = cwd or path.parent
         self.home = home or path.parent
-        self.scgi = scgi
         self.loaded: dict[str, Loaded] = {}
-        self.asked: list[str] = []  # methods
-        self.reply: Callable[[str, Any], Any] = self.answer  # of a method and its parameters; a test may put another
         self.process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._sockets = tempfile.TemporaryDirectory(prefix="rtorrent-")  # short: a socket's path has 107 bytes
+        self.busy = threading.RLock()
+        self.scgi = Scgi(self, tcp)
+        self._listens = scgi
         path.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Session:
@@ -102,21 +105,20 @@ class Session:
     ) -> None:
         """End the process."""
         self.kill()
-        self._sockets.cleanup()
-
-    @property
-    def socket(self) -> Path:
-        """Path of the SCGI socket."""
-        return Path(self._sockets.name, "rpc")
 
     @property
     def lock(self) -> Path:
         """Path of the lock file."""
         return self.path / "rtorrent.lock"
 
+    @property
+    def asked(self) -> list[str]:
+        """The methods that were called on the SCGI socket, in order."""
+        return [method for method, *_ in self.scgi.asked]
+
     def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
         """Return the path of a torrent's session file, `kind` being T, R or L."""
-        return self.path / ((torrent if isinstance(torrent, str) else torrent.hash) + SUFFIXES[kind])
+        return self.path / (hash_of(torrent) + SUFFIXES[kind])
 
     def files(self, torrent: Torrent | str) -> list[Path]:
         """Return the paths of a torrent's three session files, in the order of an erase."""
@@ -127,24 +129,40 @@ class Session:
     def start(self) -> None:
         """Start rtorrent: replace a stale lock, and load what the directory holds (which writes nothing)."""
         assert self.process is None, "rtorrent is running"
-        self._control, control = socket.socketpair()
-        with tempfile.TemporaryDirectory() as directory, control:
-            name = Path(directory, "rtorrent")  # the kernel takes a process's name from here
-            name.symlink_to(sys.executable)
-            self.socket.unlink(missing_ok=True)
-            self.process = subprocess.Popen(
-                ["rtorrent", "-ISc", PROCESS, str(control.fileno()), str(self.socket) if self.scgi else ""],
-                executable=name,
-                cwd=self.cwd,
-                env={"HOME": str(self.home)},
-                pass_fds=[control.fileno()],
-            )
-            assert self._control.recv(1) == b"."  # it listens
-        self._answering = threading.Thread(target=self._serve, args=[self._control], daemon=True)
-        self._answering.start()
+        self._sockets = tempfile.TemporaryDirectory(prefix="rtorrent-")  # short: a socket's path has 107 bytes
+        fds = [self.scgi.bind(self._sockets.name)] if self._listens else []
+        self.process = subprocess.Popen(
+            [os.path.realpath(sys.executable), "-I", "-S", "-c", PROCESS, NAMES[self.version], *map(str, fds)],
+            cwd=self.cwd,
+            env={"HOME": str(self.home)},
+            pass_fds=fds,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._wait_process()
         self.lock.unlink(missing_ok=True)
         self.write_lock(socket.gethostname(), self.process.pid)
         self.loaded = {file.stem: self._load(file.stem) for file in sorted(self.path.glob("*.torrent"))}
+        if self._listens:
+            self.scgi.start()
+
+    def _wait_process(self) -> None:
+        """Wait until the process has done what it was told."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        assert self.process.stdout.read(1) == b"+", "the process of the fake rtorrent ended"
+
+    def open_files(self, paths: Iterable[Path]) -> None:
+        """Let the process have these files open, and no others."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(os.fsencode(path).hex() for path in paths).encode() + b"\n")
+        self.process.stdin.flush()
+        self._wait_process()
+
+    def close_files(self) -> None:
+        """Let the process close the files that it has open."""
+        self.open_files(())
 
     def write_lock(self, host: str, pid: int) -> None:
         """Write the lock as the process `pid` on `host` does."""
@@ -152,6 +170,7 @@ class Session:
         os.write(fd, f"{host}:+{pid}\n".encode())
         os.close(fd)
 
+    @undivided
     def shutdown(self) -> None:
         """End rtorrent in order: everything is saved, the lock goes last, then the process."""
         self.save_all()
@@ -161,89 +180,15 @@ class Session:
     def kill(self) -> None:
         """End the process as kill -9 does: the lock stays, what was not saved is lost."""
         if self.process is not None:
-            assert self._control is not None
+            self.scgi.stop()
             os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.process.communicate()
             self.process = None
-            self._control.shutdown(socket.SHUT_RDWR)
-            self._answering.join()
-            self._control.close()
-
-    def open_files(self, *paths: Path) -> None:
-        """Hold exactly these files open, as rtorrent holds those of an open torrent."""
-        assert self._control is not None
-        self._control.send("\0".join(map(str, paths)).encode())
-        assert self.process is not None
-        descriptors = Path(f"/proc/{self.process.pid}/fd")
-        while not {*map(str, paths)} <= {os.readlink(fd) for fd in descriptors.iterdir()}:
-            time.sleep(0.001)
-
-    # what it answers over SCGI
-
-    def _serve(self, control: socket_module.socket) -> None:
-        """Answer the connections that the process hands over, as long as it lives; each of them is one request."""
-        while True:
-            message, fds, _, _ = socket.recv_fds(control, 1, 1)
-            if not message:
-                return
-            with suppress(OSError), socket.socket(fileno=fds[0]) as connection:
-                data = b""
-                while not (match := re.match(rb"\d+:CONTENT_LENGTH\0(\d+)\0.*?,", data, re.S)) or (
-                    len(data) < match.end() + int(match[1])
-                ):
-                    data += connection.recv(65536)
-                params, method = xmlrpc.client.loads(data[match.end() :])
-                assert method is not None
-                self.asked.append(method)
-                try:
-                    answer = self.reply(method, params)
-                    later = answer if callable(answer) else None
-                    raw = xmlrpc.client.dumps((0 if later else answer,), methodresponse=True).encode()
-                except xmlrpc.client.Fault as fault:
-                    later, raw = None, xmlrpc.client.dumps(fault).encode()
-                except Broken as broken:
-                    later, raw = None, broken.args[0]
-                connection.sendall(b"Status: 200 OK\r\nContent-Type: text/xml\r\n\r\n" + raw)
-                connection.shutdown(socket.SHUT_RDWR)
-                if later:
-                    later()
-
-    def answer(self, method: str, params: Any) -> Any:
-        """Return what rtorrent answers, a function where it works behind its answer; raise xmlrpc.client.Fault."""
-        if method == "session.path":
-            return f"{self.path}/"
-        if method == "system.pid":
-            return self.process and self.process.pid
-        if method == "system.env":
-            return str(self.home)
-        if method == "d.multicall2":
-            assert params[:2] == ("", "default"), "people filter the others"
-            fields = [field.rstrip("=") for field in params[2:]]
-            return [[self._field(hash, field) for field in fields] for hash in list(self.loaded)]
-        hash = params[0]
-        if hash not in self.loaded:
-            raise xmlrpc.client.Fault(-501, UNKNOWN[self.version])
-        if method not in ("d.save_resume", "d.save_full_session"):
-            return self._field(hash, method)
-        steps = self._save_full(hash) if method == "d.save_full_session" else self._save_resume(hash)
-        if self.version == "0.9.8":
-            _work([steps])
-            return 0
-        return lambda: _work([steps])
-
-    def _field(self, hash: str, method: str) -> Any:
-        """Return what is asked of one torrent."""
-        if method == "d.hash":
-            return hash
-        assert method == "d.directory", method
-        directory = os.fsdecode(os.fsencode(self.loaded[hash].rtorrent["directory"]))
-        if directory.startswith("~"):
-            directory = f"{self.home}{directory[1:]}"
-        directory = directory.rstrip("/") or directory[:1] or "."
-        return directory.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\ufffd", "?")
+            self._sockets.cleanup()
 
     # a torrent's life
 
+    @undivided
     def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None, **keys: Any) -> None:
         """Load a torrent with d.directory.set=`directory`, or d.directory_base.set=`base`; `keys` go into R."""
         self.load(torrent, directory, base, **keys)
@@ -256,6 +201,7 @@ class Session:
         if base is not None:
             self.set_directory_base(torrent, base)
 
+    @undivided
     def download(self, torrent: Torrent, directory: Path, base: Path | None = None) -> list[Path]:
         """Load a torrent and download all its data; return the paths of its files."""
         self.add(torrent, directory, base)
@@ -272,6 +218,7 @@ class Session:
         loaded.rtorrent.update({"complete": 1, "chunks_done": chunks, "timestamp.finished": 1700000000})
         loaded.resume["bitfield"] = chunks
 
+    @undivided
     def mark_complete(self, torrent: Torrent) -> Path:
         """Finish a torrent: the save and the touch of HASH.complete in the version's order; return that path."""
         mark = self.path / f"{torrent.hash}.complete"
@@ -290,24 +237,30 @@ class Session:
             text += (b"" if text == b"" or text.endswith(b"/") else b"/") + torrent.name
         self.loaded[torrent.hash].rtorrent["directory"] = text
 
-    def set_directory_base(self, torrent: Torrent, base: Directory) -> None:
+    def set_directory_base(self, torrent: Torrent | str, base: Directory) -> None:
         """Do d.directory_base.set, which is in memory only until the next save."""
-        self.loaded[torrent.hash].rtorrent["directory"] = os.fsencode(base)
+        self.loaded[hash_of(torrent)].rtorrent["directory"] = os.fsencode(base)
 
-    def save(self, torrent: Torrent) -> None:
-        """Do d.save_resume: L and R are written anew."""
-        _work([self._save_resume(torrent.hash)])
+    @undivided
+    def save(self, *torrents: Torrent | str) -> None:
+        """Do d.save_resume of each: L and R are written anew."""
+        for torrent in torrents:
+            _work([self._save_resume(hash_of(torrent))])
 
-    def save_full(self, torrent: Torrent) -> None:
-        """Do d.save_full_session: L, R and T are written anew."""
-        _work([self._save_full(torrent.hash)])
+    @undivided
+    def save_full(self, *torrents: Torrent | str) -> None:
+        """Do d.save_full_session of each: L, R and T are written anew."""
+        for torrent in torrents:
+            _work([self._save_full(hash_of(torrent))])
 
+    @undivided
     def write(self, torrent: Torrent, kind: str, content: bytes | None = None) -> None:
         """Write only one of T, R and L, as a save that is cut short; `content` instead of what is in memory."""
         file = self.file(torrent, kind)
         _work([self._write(file, self._content(torrent.hash, kind) if content is None else content)])
         _work([_move(file)])
 
+    @undivided
     def save_all(self) -> None:
         """Do session.save: torrent after torrent in 0.9.8, interleaved in 0.16."""
         history = self._save_history()
@@ -320,6 +273,7 @@ class Session:
             for first in range(0, len(hashes), WRITERS):
                 _work(map(self._save_resume, hashes[first : first + WRITERS]))
 
+    @undivided
     def save_on_full_disk(self, torrent: Torrent) -> None:
         """Do d.save_resume without space: 0.16 moves empty files into place, 0.9.8 leaves an empty L.new."""
         kinds = "LR"
@@ -328,24 +282,28 @@ class Session:
         for kind in kinds if self.version != "0.9.8" else "":
             _work([_move(self.file(torrent, kind))])
 
+    @undivided
     def erase(self, *torrents: Torrent | str) -> None:
         """Do d.erase of each: L, R and T are unlinked in this order."""
         for torrent in torrents:
             for file in self.files(torrent):
                 file.unlink(missing_ok=True)
-            self.loaded.pop(torrent if isinstance(torrent, str) else torrent.hash, None)
+            self.loaded.pop(hash_of(torrent), None)
 
+    @undivided
     def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
         """Erase and load again, as ruTorrent does to edit a torrent or to move its data."""
         self.erase(torrent)
         self.add(torrent, directory, base)
 
+    @undivided
     def readd_in_place(self, torrent: Torrent, directory: Directory) -> None:
         """Erase, write T without .new and load that, as ruTorrent does with a torrent of more than 1.5 MB."""
         self.erase(torrent)
         self.file(torrent).write_bytes(torrent.metainfo)
         self.add(torrent, directory)
 
+    @undivided
     def magnet(self, torrent: Torrent, directory: Path) -> None:
         """Load the magnet link of a torrent: a stub is saved under its hash."""
         info = {"name": torrent.hash + ".meta", "pieces": bytes.fromhex(torrent.hash), "meta_download": 1}
@@ -360,6 +318,7 @@ class Session:
         self._insert(torrent.hash, bencodepy.encode(stub), {"directory": place})
         self.save_full(torrent)
 
+    @undivided
     def metadata(self, torrent: Torrent, directory: Directory) -> None:
         """Let the metadata of a magnet arrive: the stub is erased, the torrent loaded."""
         self.erase(torrent)
@@ -462,6 +421,11 @@ FIRST_R: dict[str, Any] = {
     "total_uploaded": 0,
     "views": [],
 }
+
+
+def hash_of(torrent: Torrent | str) -> str:
+    """Return the hash of a torrent that is given as itself or by its hash."""
+    return torrent if isinstance(torrent, str) else torrent.hash
 
 
 def touch(path: Path) -> None:
