@@ -2336,7 +2336,6 @@ class Watch:
                 self.hold(torrent, reason)
                 if reason is None:
                     self.ready.append(torrent.hash)
-        self.say_held()
         self.look_again(facts)
         self.word_until = max(time.monotonic() + 1, self.answer.until if self.answer else time.monotonic() + 10)
 
@@ -2451,6 +2450,7 @@ class Watch:
                 pauses.append(STALLED)
         if pauses:
             self.loop.call_sooner("word", min(pauses), "word", self.args.session)
+        self.say_held()
 
     def hold(self, torrent: Torrent, reason: Optional[str]) -> None:
         """Keep a vanished torrent and its files, and say so, once; None: let it go."""
@@ -2460,7 +2460,10 @@ class Watch:
                 self.held.setdefault(reason, []).append(self.index.label(torrent.hash, torrent.name))
 
     def say_held(self) -> None:
-        """Say what is held or waits, one line a reason, with what helps."""
+        """Say what is held or waits, one line a reason, with what helps; together with what is due in a moment."""
+        soon = time.monotonic() + 1
+        if self.expired and any(name == "erased" and when < soon for when, name, _ in self.loop.due.values()):
+            return
         for reason, names in self.held.items():
             hold = HOLDS[reason]
             waits = f"would wait: {hold.sentence}" if self.args.no_action and hold.waits else hold.sentence
@@ -2502,7 +2505,6 @@ class Watch:
         self.removing = None
         self.index.con.commit()
         if not self.ready:
-            self.say_held()
             if self.expired:
                 unheld = self.index.find_hashes("vanished IS NOT NULL AND held IS NULL")
                 self.loop.call_sooner("word", 0 if self.expired & set(unheld) else MINUTE, "word", self.args.session)
@@ -2519,6 +2521,7 @@ class Watch:
         if hash not in self.prepared and "pre_remove" in self.hooks:
             if not self.call_hook("pre_remove", path, self.args):
                 self.hold(torrent, "hook")
+                self.say_held()
                 return
             self.prepared.add(hash)
             self.confirmed = NEVER
@@ -2569,6 +2572,7 @@ class Watch:
                     break
                 if file.open and not file.owners and not file.users:
                     self.hold(removal.torrent, "open")
+                    self.say_held()
                     return
                 removal.carry_out(file, reason)
                 changes = con.total_changes
@@ -2590,6 +2594,7 @@ class Watch:
             reason = {True: "loaded", None: "unanswered", False: None}[loaded]
         if reason:
             self.hold(now, reason)
+            self.say_held()
             self.answer = None
             self.loop.call_sooner("word", QUIET, "word", self.args.session)
         return reason is None
@@ -2730,9 +2735,9 @@ class Watch:
             return False
         self.loop.take_events()
         own = (*NEWS, "erased")
-        soon = time.monotonic() + 0.01
-        waiting = any(name in own or (name == "word" and when < soon) for when, name, _ in self.loop.due.values())
-        return not (waiting or any(self.loop.queues.values()) or time.monotonic() < self.once_until)
+        until = max(time.monotonic() + 0.01, self.once_until)
+        waiting = any(name in own or (name == "word" and when < until) for when, name, _ in self.loop.due.values())
+        return not (waiting or any(self.loop.queues.values()))
 
 
 def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
