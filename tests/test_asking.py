@@ -1,0 +1,397 @@
+"""rtorrent is asked before anything is removed: what is an answer, what is none, and what rtwatch asks for."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from program import Launcher
+from rtorrent import Rtorrent
+from session import VERSIONS, Session
+from steps import SHORT, Hooks, download, erase, pack, pattern, paused, remaining, seed, settle
+from torrents import make, multi, single, twin_of
+
+ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "d.hash"}
+SAVES = {"d.save_resume", "d.save_full_session"}
+TORRENT, TWIN = pack("pack"), twin_of(pack("pack"))
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    """Run every test here with both orders of system calls."""
+    return str(request.param)
+
+
+def silence(session: Session) -> None:
+    """Let rtorrent take questions and answer none."""
+    session.scgi.change = lambda reply: None
+
+
+def cut(session: Session) -> None:
+    """Let every answer end early."""
+    session.scgi.change = lambda reply: reply[: len(reply) // 2]
+
+
+def drop(session: Session) -> None:
+    """Let every connection be closed without an answer."""
+    session.scgi.change = lambda reply: b""
+
+
+def declare(session: Session) -> None:
+    """Let every answer begin with a document type."""
+    session.scgi.change = lambda reply: reply.replace(b"<methodResponse>", b"<!DOCTYPE a><methodResponse>")
+
+
+def other_session(session: Session) -> None:
+    """Let the socket be that of another session."""
+    session.scgi.answers["session.path"] = "/tmp/"
+
+
+def other_process(session: Session) -> None:
+    """Let the socket be that of another process."""
+    session.scgi.answers["system.pid"] = 1
+
+
+def other_type(session: Session) -> None:
+    """Let the list of torrents be none."""
+    session.scgi.answers["d.multicall2"] = 5
+
+
+def fault(session: Session) -> None:
+    """Let the question be refused."""
+    session.scgi.answers["d.multicall2"] = ValueError
+
+
+@pytest.mark.parametrize("spoil", [silence, cut, drop, declare, other_session, other_process, other_type])
+def test_what_is_no_good_answer_is_none_and_the_next_save_counts(
+    spoil: Callable[[Session], None], session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT, *launcher.hooks)
+    files = download(program, session, downloads, TORRENT)
+    spoil(session)
+    session.erase(TORRENT)
+    program.wait_line(f"waiting .*{pattern(TORRENT)}")
+    settle(program, session, downloads)  # what comes meanwhile is not kept waiting
+    assert remaining(files) == files
+    session.save_all()
+    program.wait_gone(TORRENT.hash)
+    assert not remaining(files)
+    assert SAVES.isdisjoint(session.asked)
+
+
+def test_a_question_without_an_answer_ends_with_the_first_signal(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT)
+    download(program, session, downloads, TORRENT)
+    session.scgi.asked.clear()
+    silence(session)
+    session.erase(TORRENT)
+    program.wait_for(lambda: session.asked, "nothing was asked")
+    assert program.stop() == 0
+
+
+def test_rtwatch_only_asks_for_what_it_says(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*SHORT)
+    session.add(single("refused"), downloads)
+    download(program, session, downloads, TORRENT, TWIN)
+    del session.loaded[single("refused").hash]
+    erase(program, session, TORRENT, TWIN)
+    assert {*session.asked} <= ASKED_FOR
+
+
+def test_where_it_is_told_not_to_nothing_is_asked(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*SHORT, "--scgi", "none")
+    files = download(program, session, downloads, TORRENT)
+    session.erase(TORRENT)
+    program.wait_line("waiting .*next save")
+    session.save_all()
+    program.wait_gone(TORRENT.hash)
+    assert not remaining(files)
+    assert not session.asked
+
+
+def test_many_erased_at_once_cost_few_questions(session: Session, launcher: Launcher, downloads: Path) -> None:
+    torrents = [single(f"number{number}", 10) for number in range(300)]
+    files = seed(session, downloads, *torrents)
+    program = launcher.start("-r", "--grace", "0.5")
+    erase(program, session, *torrents)
+    assert not remaining(files)
+    assert session.asked.count("d.multicall2") < 30
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+@pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
+def test_the_socket_may_be_a_path_or_a_port(tcp: bool, named: bool, tmp_path: Path, downloads: Path) -> None:
+    with Session(tmp_path / "session", tcp=tcp) as session:
+        session.start()
+        assert session.scgi.socket is not None
+        name = session.scgi.socket.getsockname()
+        option = ("--scgi", f"127.0.0.1:{name[1]}" if tcp else name) if named else ()
+        launcher = Launcher(session.path, tmp_path / "state", tmp_path / "calls")
+        program = launcher.start(*SHORT, *option)
+        program.wait_line("watching .*rtorrent answers")
+        download(program, session, downloads, TORRENT)
+        erase(program, session, TORRENT)
+        launcher.close()
+
+
+# what the answer says of others
+
+
+def test_a_name_with_control_characters_spoils_no_answer(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*SHORT)
+    odd = make(b"odd\x01\xff", b"odd")
+    files = download(program, session, downloads, TORRENT, odd)
+    session.scgi.answers["d.multicall2"] = lambda *_: [
+        [hash, session.scgi._column(hash, "d.directory") + ("\x01" if hash == odd.hash else "")]
+        for hash in session.loaded
+    ]
+    session.set_directory(odd, downloads / "x\x01")
+    erase(program, session, TORRENT)
+    assert len(remaining(files)) == 1
+    assert session.asked.count("d.save_resume") == 1
+
+
+@pytest.mark.parametrize("state", ["pointed elsewhere", "not saved yet", "T deleted", "all deleted", "T empty"])
+def test_what_rtorrent_has_elsewhere_than_saved_is_saved_before_anything_goes(
+    state: str, session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
+) -> None:
+    program = launcher.start(*SHORT)
+    files = download(program, session, downloads, TORRENT)
+    if state == "not saved yet":
+        session.load(TWIN, downloads)
+    else:
+        seed(session, tmp_path / "elsewhere", TWIN)
+        program.wait_known(TWIN.hash)
+        session.set_directory(TWIN, downloads)
+    if state == "T deleted":
+        session.file(TWIN).unlink()
+    elif state == "all deleted":
+        for file in session.files(TWIN):
+            file.unlink()
+    elif state == "T empty":
+        program.stop()
+        launcher.db.unlink()
+        session.file(TWIN).write_bytes(b"")
+        program = launcher.start(*SHORT)
+    session.erase(TORRENT)
+    program.wait_gone(TORRENT.hash)
+    assert remaining(files) == files
+    assert session.asked.count("d.save_resume" if state == "pointed elsewhere" else "d.save_full_session") == 1
+
+
+def test_a_full_disk_of_the_session_is_said(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*SHORT)
+    files = download(program, session, downloads, TORRENT)
+    session.load(TWIN, downloads)
+    session.save_on_full_disk(TWIN)
+    for method in SAVES:
+        session.scgi.answers[method] = 0
+    session.erase(TORRENT)
+    program.wait_line("waiting .*and was asked to save them")
+    program.wait_for(lambda: not SAVES.isdisjoint(session.asked), "no save was asked for")
+    session.save_full(TWIN)
+    program.wait_gone(TORRENT.hash)
+    assert remaining(files) == files
+
+
+def test_an_unfinished_save_of_a_torrent_that_is_loaded_holds_without_an_answer(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT, "--scgi", "none")
+    files = download(program, session, downloads, TORRENT)
+    session.erase(TORRENT)
+    program.wait_line("waiting .*next save")
+    session.load(TWIN, downloads)
+    session.save_all()
+    for kind in "TLR":
+        session.file(TWIN, kind).unlink(missing_ok=True)
+    session.file(TWIN, "L").with_name(session.file(TWIN, "L").name + ".new").touch()
+    settle(program, session, downloads)
+    session.save(TWIN)
+    session.save_full(TWIN)
+    session.save_all()
+    program.wait_gone(TORRENT.hash)
+    assert remaining(files) == files
+
+
+def test_a_dry_run_asks_for_no_save(session: Session, launcher: Launcher, downloads: Path, tmp_path: Path) -> None:
+    program = launcher.start(*SHORT, "-n")
+    download(program, session, downloads, TORRENT)
+    seed(session, tmp_path / "elsewhere", TWIN)
+    program.wait_known(TWIN.hash) if False else settle(program, session, downloads)
+    session.set_directory(TWIN, downloads)
+    session.erase(TORRENT)
+    program.wait_line("waiting .*would wait")
+    asked = session.asked.count("d.multicall2")
+    program.wait_for(lambda: session.asked.count("d.multicall2") > asked + 1, "it is not asked again")
+    assert SAVES.isdisjoint(session.asked)
+
+
+def test_hidden_torrents_are_asked_for_one_by_one(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*SHORT)
+    files = download(program, session, downloads, TORRENT)
+    seed(session, downloads / "elsewhere", TWIN)
+    settle(program, session, downloads)
+    session.scgi.filtered["default"] = {*session.loaded}
+    session.set_directory(TWIN, downloads)
+    session.erase(TORRENT)
+    program.wait_gone(TORRENT.hash)
+    assert remaining(files) == files
+
+
+# open files
+
+
+def test_what_a_running_rtorrent_has_open_is_kept(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*SHORT)
+    both = make(b"pack", {(b"first of pack",): b"pack" * 3000})
+    files = download(program, session, downloads, TORRENT, both)
+    linked = downloads / "linked"
+    os.link(files[0], linked)
+    session.open_files([files[1]])
+    session.erase(TORRENT)
+    program.wait_line("waiting .*open")
+    assert remaining(files) == files
+    session.open_files([linked])
+    session.add(TORRENT, downloads)
+    program.wait_line("returned")
+    erase(program, session, TORRENT)
+    assert remaining(files) == [files[0], files[2]]
+
+
+# processes
+
+
+def test_another_program_with_the_number_of_the_lock_proves_nothing(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT)
+    files = download(program, session, downloads, TORRENT)
+    program.stop()
+    session.kill()
+    session.lock.unlink()
+    session.write_lock(os.uname().nodename, os.getpid())
+    program = launcher.start(*SHORT)
+    session.erase(TORRENT)
+    program.wait_line("waiting .*next save")
+    assert remaining(files) == files
+
+
+def test_an_rtorrent_that_was_killed_is_dead_though_nobody_has_waited_for_it(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT, "--scgi", "none")
+    files = download(program, session, downloads, TORRENT)
+    with paused(program):
+        session.erase(TORRENT)
+        assert session.process is not None
+        pid = session.process.pid
+        os.kill(pid, 9)
+        program.wait_for(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text(), "it is no zombie")
+    program.wait_line("(held|waiting) ")
+    assert remaining(files) == files
+
+
+def test_a_socket_that_a_second_rtorrent_took_over_is_no_answer(
+    rtorrent: Rtorrent, real_launcher: Launcher, tmp_path: Path
+) -> None:
+    files = seed(rtorrent, tmp_path / "data", TORRENT)
+    program = real_launcher.start(*SHORT)
+    program.wait_line("rtorrent answers")
+    with Rtorrent(tmp_path / "second", version=rtorrent.version) as second:
+        rtorrent.socket.unlink()
+        os.link(second.socket, rtorrent.socket)
+        rtorrent.call, call = second.call, rtorrent.call  # type: ignore[method-assign]
+        for path in rtorrent.files(TORRENT):
+            path.unlink()
+        program.wait_line("waiting ")
+        assert remaining(files) == files
+        rtorrent.call = call  # type: ignore[method-assign]
+
+
+# removal in steps
+
+
+def test_a_removal_goes_on_beside_saves_and_lets_others_through(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    many = make(b"many", {(f"{number}".encode(),): b"x" for number in range(3000)})
+    busy, done = single("busy"), single("done")
+    program = launcher.start("-r", "--grace", "0", *launcher.hooks)
+    files = download(program, session, downloads, many, busy, done)
+    session.erase(many)
+    while (downloads / "many").exists():
+        session.save(busy)
+        session.mark_complete(done)
+    program.wait_gone(many.hash)
+    assert len(remaining(files)) == 2
+    assert "complete" in launcher.hooks_called()
+
+
+def test_a_torrent_that_comes_back_while_it_is_removed_keeps_the_rest(
+    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
+) -> None:
+    option = hooks.write_each(pre_remove="os.kill(os.getpid(), 19)")
+    program = launcher.start(*SHORT, *option)
+    files = download(program, session, downloads, TORRENT)
+    session.erase(TORRENT)
+    program.wait_for(lambda: "\nState:\tT" in Path(f"/proc/{program.pid}/status").read_text(), "it does not stop")
+    session.add(TORRENT, downloads)
+    program.send_signal(18)
+    program.wait_line("returned")
+    assert remaining(files) == files
+
+
+# an older database
+
+
+@pytest.fixture
+def old(launcher: Launcher, session: Session, downloads: Path) -> Iterator[list[Path]]:
+    """Make the database that version 1 of the schema would be, with one torrent that had vanished; give its files."""
+    files = seed(session, downloads, TORRENT, multi("other"))
+    launcher.start().stop()
+    with sqlite3.connect(launcher.db) as con:
+        con.executescript("""
+            ALTER TABLE rtwatch_torrent RENAME TO new;
+            DROP INDEX rtwatch_torrent_root;
+            DROP INDEX rtwatch_torrent_vanished;
+            DROP INDEX rtwatch_torrent_counted;
+            DROP INDEX torrent_data_name;
+            CREATE TABLE rtwatch_torrent(
+                hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
+                folded_name TEXT, largest TEXT, arrived REAL, counted INTEGER, vanished REAL, seen INTEGER, held TEXT);
+            CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
+            CREATE INDEX rtwatch_torrent_folded_name ON rtwatch_torrent(folded_name);
+            CREATE INDEX rtwatch_torrent_largest ON rtwatch_torrent(largest);
+            CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
+            CREATE INDEX rtwatch_torrent_unseen ON rtwatch_torrent(vanished) WHERE seen = 0;
+            CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
+            INSERT INTO rtwatch_torrent SELECT hash, directory, root, '', '', arrived, counted, NULL, NULL, NULL FROM new;
+            UPDATE rtwatch_torrent SET vanished = 1.7e9, seen = 1 WHERE hash LIKE '%';
+            DROP TABLE new;
+            PRAGMA user_version = 1;
+        """)
+    con.close()
+    session.erase(TORRENT)
+    yield files
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_an_older_database_is_brought_up_to_date(
+    dry: bool, old: list[Path], session: Session, launcher: Launcher
+) -> None:
+    before = launcher.db.read_bytes()
+    program = launcher.start(*SHORT, *(("-n",) if dry else ()))
+    program.wait_line(f"held .*{pattern(TORRENT)}: vanished before rtwatch was updated")
+    program.stop()
+    assert remaining(old) == old
+    assert (launcher.db.read_bytes() == before) is dry
+    if not dry:
+        result = launcher.run("--once", "--force", *SHORT)
+        assert len(remaining(old)) == 2, result.stderr
