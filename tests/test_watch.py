@@ -15,6 +15,7 @@ import pytest
 from inotify_simple import flags, masks
 from program import Launcher, Program, Rows, run
 from session import VERSIONS, Session
+from steps import overflow
 from torrents import Torrent, make, multi, single
 
 TORRENTS = pytest.mark.parametrize("torrent", [single("one"), multi("pack")], ids=["single", "multi"])
@@ -579,16 +580,6 @@ def test_the_database_is_only_an_index(session: Session, launcher: Launcher, dow
 
 
 # the queue of the kernel
-
-
-def overflow(session: Session) -> None:
-    """Raise more events than the kernel keeps for one who does not read."""
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    names = [session.path / f"{digit * 40}.torrent" for digit in "01"]
-    names[0].touch()
-    for number in range(limit + 100):
-        os.rename(names[number % 2], names[1 - number % 2])
-    names[(limit + 100) % 2].unlink()
 
 
 def test_an_overflow_loses_no_torrent(session: Session, launcher: Launcher, downloads: Path) -> None:
