@@ -31,80 +31,47 @@ def run_sql(db: Path, *statements: str) -> None:
             con.execute(statement)
 
 
-def put_a_file_in_its_way(db: Path) -> None:
-    """Put a file where the directory was."""
-    shutil.rmtree(db.parent)
-    db.parent.write_bytes(b"")
-
-
-def make_it_a_directory(db: Path) -> None:
-    """Put a directory where the database was."""
-    db.unlink()
-    db.mkdir()
-
-
-def make_it_garbage(db: Path) -> None:
-    """Make it a file that is no database."""
-    db.write_bytes(b"this is no database " * 1000)
-
-
-def cut_it_off(db: Path) -> None:
-    """Truncate it in the middle of a page."""
-    os.truncate(db, 5000)
-
-
-def damage_its_pages(db: Path) -> None:
-    """Overwrite all but the first page."""
-    with open(db, "r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(4096)
-        file.write(b"\xff" * (size - 4096))
-
-
-def make_it_newer(db: Path) -> None:
-    """Make it one of a later rtwatch."""
-    run_sql(db, "PRAGMA user_version = 1234567")
-
-
 def find_tables(db: Path) -> list[str]:
-    """Return the names of all tables."""
+    """Return the names of all tables of a database."""
     with closing(sqlite3.connect(db)) as con:
         return [name for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
 
 
-def drop_its_tables(db: Path) -> None:
-    """Drop all tables."""
-    run_sql(db, *(f"DROP TABLE {table}" for table in find_tables(db)))
+def make_it_a_directory(db: Path) -> None:
+    """Put a directory where a database was."""
+    db.unlink()
+    db.mkdir()
 
 
-def empty_its_tables(db: Path) -> None:
-    """Delete all rows, also the one that says which session it is of."""
-    run_sql(db, *(f"DELETE FROM {table}" for table in find_tables(db)))
+def put_it_in_a_file(db: Path) -> None:
+    """Put a file where the directory of a database was."""
+    shutil.rmtree(db.parent)
+    db.parent.touch()
 
 
-SPOILS = [
-    *(put_a_file_in_its_way, make_it_a_directory, make_it_garbage, cut_it_off, damage_its_pages),
-    *(make_it_newer, drop_its_tables, empty_its_tables),
-]
+SPOILS: dict[str, Callable[[Path], object]] = {
+    **{"a directory": make_it_a_directory, "in a file": put_it_in_a_file},
+    "garbage": lambda db: db.write_bytes(b"this is no database " * 1000),
+    "truncated": lambda db: os.truncate(db, 5000),
+    "damaged pages": lambda db: db.write_bytes(db.read_bytes()[:4096] + b"\xff" * (db.stat().st_size - 4096)),
+    "of a later rtwatch": lambda db: run_sql(db, "PRAGMA user_version = 1234567"),
+    "without tables": lambda db: run_sql(db, *(f"DROP TABLE {table}" for table in find_tables(db))),
+    "of no session": lambda db: run_sql(db, *(f"DELETE FROM {table}" for table in find_tables(db))),
+}
 
 
-@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("kind", SPOILS)
 @pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
 def test_an_unusable_database_is_refused_untouched_and_can_be_moved_away(
-    options: tuple[str, ...],
-    spoil: Callable[[Path], None],
-    session: Session,
-    launcher: Launcher,
-    downloads: Path,
-    tmp_path: Path,
+    options: tuple[str, ...], kind: str, session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
 ) -> None:
     session.download(PACK, downloads)
     place = tmp_path / "place"
     db = place / "my.db"
     assert launcher.once("--db", db).returncode == 0
-    spoil(db)
+    SPOILS[kind](db)
     before = {path: path.read_bytes() for path in tmp_path.rglob("place/*.db") if path.is_file()}
-    if not (options and spoil is put_a_file_in_its_way):  # a dry run needs no place for a database
+    if not (options and kind == "in a file"):  # a dry run needs no place for a database
         result = launcher.once("-q", *AT_ONCE, *options, "--db", db)
         assert result.returncode == 1
         assert str(db) in the_line(result.stderr)
@@ -130,12 +97,9 @@ def test_the_database_of_another_session_is_refused_with_the_option_that_helps(
     assert option
     assert launcher.db.read_bytes() == before
     assert run("--once", "--db", shlex.split(option[1])[0], other, state=launcher.state).returncode == 0
-
-
-def test_a_link_to_the_session_is_the_same_session(session: Session, launcher: Launcher, tmp_path: Path) -> None:
-    assert launcher.once().returncode == 0
-    (tmp_path / "link").symlink_to(session.path)
-    assert run("--once", tmp_path / "link", state=launcher.state).returncode == 0
+    link = tmp_path / "link"
+    link.symlink_to(session.path)
+    assert run("--once", link, state=launcher.state).returncode == 0
 
 
 def test_a_database_may_have_any_name(session: Session, launcher: Launcher, downloads: Path, tmp_path: Path) -> None:

@@ -19,11 +19,6 @@ HASH = "A" * 40
 PACK = multi("pack")
 
 
-def make_loop(file: Path) -> None:
-    """Make a symlink to itself."""
-    file.symlink_to(file.name)
-
-
 def make_socket(file: Path) -> None:
     """Make a socket; it is bound by a relative path, for a socket's path has 107 bytes."""
     before = Path.cwd()
@@ -41,13 +36,16 @@ def make_forbidden(file: Path) -> None:
     file.chmod(0)
 
 
-UNREADABLE = pytest.mark.parametrize("make_file", [make_loop, make_socket, make_forbidden, os.mkfifo, Path.mkdir])
+UNREADABLE: dict[str, Callable[[Path], object]] = {
+    **{"forbidden": make_forbidden, "link to itself": lambda file: os.symlink(file.name, file)},
+    **{"socket": make_socket, "pipe": os.mkfifo, "directory": Path.mkdir},
+}
 
 
-@UNREADABLE
+@pytest.mark.parametrize("what", UNREADABLE)
 @pytest.mark.parametrize("kind", ["T", "R"])
 def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have_until_it_is_gone(
-    kind: str, make_file: Callable[[Path], None], session: Session, launcher: Launcher, downloads: Path
+    kind: str, what: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     with unprivileged():
         program = launcher.start(*SHORT)
@@ -57,14 +55,14 @@ def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have_until_it_i
     else:
         session.file(HASH, "R").write_bytes(session.file(PACK, "R").read_bytes())
     broken = session.file(HASH, kind)
-    make_file(broken)
+    UNREADABLE[what](broken)
     session.erase(PACK)
     match = program.wait_line(rf"(held|kept)\b.*{HASH[:8]}")
     settle(program, session, downloads)
     assert remaining(paths) == paths
     assert "Traceback" not in program.output
     assert "tried again" not in program.output
-    (broken.rmdir if make_file is Path.mkdir else broken.unlink)()
+    (broken.rmdir if what == "directory" else broken.unlink)()
     session.erase(HASH)
     session.file(HASH).touch()  # so that there is an event
     session.erase(HASH)
@@ -75,12 +73,12 @@ def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have_until_it_i
     assert program.stop() == 0
 
 
-@UNREADABLE
+@pytest.mark.parametrize("what", UNREADABLE)
 def test_a_session_file_that_cannot_be_read_at_the_start_is_said_in_one_line(
-    make_file: Callable[[Path], None], session: Session, launcher: Launcher, downloads: Path
+    what: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     session.download(single("one"), downloads)
-    make_file(session.file(HASH))
+    UNREADABLE[what](session.file(HASH))
     session.file(HASH, "R").write_bytes(session.file(single("one"), "R").read_bytes())
     with unprivileged():
         result = launcher.once(*AT_ONCE)
@@ -96,7 +94,7 @@ def test_a_torrent_of_unknown_place_whose_r_cannot_be_read_disturbs_nothing(
     assert launcher.once().returncode == 0
     file = session.file(single("one"), "R")
     file.unlink()
-    make_loop(file)
+    file.symlink_to(file.name)
     result = launcher.once()
     assert result.returncode == 0
     assert "Traceback" not in result.stderr
@@ -113,25 +111,19 @@ def test_a_session_file_with_a_bad_block_is_read_again(session: Session, launche
 
 
 @pytest.mark.parametrize("mode", [0, 0o300])
-def test_a_session_directory_without_permission_ends_rtwatch(mode: int, session: Session, launcher: Launcher) -> None:
-    session.path.chmod(mode)
-    with unprivileged():
-        result = launcher.once()
-    session.path.chmod(0o755)
-    assert result.returncode in (1, 2)
-    assert str(session.path) in the_line(result.stderr)
-
-
-def test_a_session_directory_that_loses_its_permission_ends_rtwatch(
-    session: Session, launcher: Launcher, downloads: Path
+def test_a_session_directory_that_has_or_gets_no_permission_ends_rtwatch(
+    mode: int, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     with unprivileged():
         program = launcher.start(*SHORT)
-    paths = download(program, session, downloads, PACK)
-    session.path.chmod(0o300)
-    session.erase(PACK)
-    assert program.wait() == 1
+        paths = download(program, session, downloads, PACK)
+        session.path.chmod(mode)
+        session.erase(PACK)
+        assert program.wait() == 1
+        again = launcher.once()
     session.path.chmod(0o755)
-    assert str(session.path) in program.lines[-1]
+    assert again.returncode in (1, 2)
+    for line in program.lines[-1], the_line(again.stderr):
+        assert str(session.path) in line
     assert "Traceback" not in program.output
     assert remaining(paths) == paths
