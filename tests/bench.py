@@ -86,20 +86,20 @@ class Made(NamedTuple):
         return [self.root / os.fsdecode(path) for path in self.files]
 
 
-class Call(NamedTuple):
-    """A call of a hook, with the monotonic time and the processor time of rtwatch at its start."""
-
-    hook: str
-    hash: str
-    clock: float
-    cpu: float
-
-
 class Cost(NamedTuple):
     """What something took: seconds on the clock and of the processor."""
 
     wall: float
     cpu: float
+
+    def since(self, begin: Cost) -> Cost:
+        """Return what was spent after `begin`."""
+        return Cost(self.wall - begin.wall, self.cpu - begin.cpu)
+
+
+def now(pid: int = 0) -> Cost:
+    """Return the times by now of a process, of this one with 0; clock_getcpuclockid(3) has the number of its clock."""
+    return Cost(time.monotonic(), time.clock_gettime((~pid << 3) | 2))
 
 
 class Figure(NamedTuple):
@@ -233,10 +233,27 @@ class World:
         program.wait_ready()
         return program
 
-    def calls(self, hook: str) -> list[Call]:
-        """Return the calls of a hook so far, of all runs."""
+    def calls(self, hook: str) -> dict[str, Cost]:
+        """Return rtwatch's times at the calls of a hook so far, of all runs, by hash."""
         lines = map(str.split, self.record.read_text().splitlines()) if self.record.exists() else ()
-        return [Call(name, hash, float(clock), float(cpu)) for name, hash, clock, cpu in lines if name == hook]
+        return {hash: Cost(float(wall), float(cpu)) for name, hash, wall, cpu in lines if name == hook}
+
+    def wait_calls(self, program: Program, hook: str, hashes: Iterable[str]) -> dict[str, Cost]:
+        """Wait until a hook was called for all these torrents; return its calls."""
+        wanted = set(hashes)
+        while not self.calls(hook).keys() >= wanted:
+            if program.process.poll() is not None:
+                raise SystemExit(program.report("rtwatch ended"))
+            time.sleep(0.1)
+        return self.calls(hook)
+
+    def measure_start(self) -> tuple[Cost, float]:
+        """Start rtwatch, wait until it is ready, and end it; return what that took and the MiB it had at the most."""
+        begin = time.monotonic()
+        with self.start() as program:
+            cost, peak = now(program.pid), read_status(program.pid)["VmHWM"] / 1024
+            program.stop()
+        return cost._replace(wall=cost.wall - begin), peak
 
     def known(self) -> None:
         """See that all torrents are in the database."""
@@ -246,11 +263,6 @@ class World:
         """Make torrents of so many files each, on a disk of their own; nothing is written."""
         invented = (make_files(self.rng, self.rng.getrandbits(40), files) for _ in range(number))
         return [make_torrent(self.rng, *each, self.data / "other", "t.example.org") for each in invented]
-
-
-def cpu_time(pid: int) -> float:
-    """Return the processor time of a process in seconds, with the clock of clock_getcpuclockid(3)."""
-    return time.clock_gettime((~pid << 3) | 2)
 
 
 def read_status(pid: int) -> dict[str, int]:
@@ -281,14 +293,18 @@ def connect(db: Path) -> sqlite3.Connection:
     return con
 
 
+def list_hashes(session: Path) -> list[str]:
+    """List the torrents of a session directory."""
+    return sorted(entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent")
+
+
 def floor_first(session: Path, db: Path) -> Cost:
     """List the session, read all its files, decode T and R, insert the rows."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    begin = now()
     con = connect(db)
     con.executescript(rtwatch.SCHEMA)
     decode = bencodepy.BencodeDecoder().decode
-    hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
-    for number, hash in enumerate(sorted(hashes), 1):
+    for number, hash in enumerate(list_hashes(session), 1):
         path = f"{session}/{hash}.torrent"
         t_data, r_data, l_data = read(path), read(path + ".rtorrent"), read(path + ".libtorrent_resume")
         torrent, root = decode(t_data), decode(r_data)[b"directory"]
@@ -303,30 +319,30 @@ def floor_first(session: Path, db: Path) -> Cost:
         if number % 1000 == 0:
             con.commit()
     con.commit()
-    cost = Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    cost = now().since(begin)
     con.close()
     return cost
 
 
 def floor_resume(session: Path, list_it: bool, decode_it: bool) -> Cost:
     """List the session if wanted, open and read each R, and decode it if wanted."""
-    hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
-    wall, cpu = time.perf_counter(), time.process_time()
+    hashes = list_hashes(session)
+    begin = now()
     if list_it:
-        hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
+        hashes = list_hashes(session)
     decode = bencodepy.BencodeDecoder().decode
     for hash in hashes:
         data = read(f"{session}/{hash}.torrent.rtorrent")
         if decode_it:
             decode(data)
-    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    return now().since(begin)
 
 
 def floor_removal(db: Path, torrents: Sequence[tuple[str, Path, Sequence[Path]]]) -> Cost:
     """Unlink the files of torrents, remove their directories and delete their rows, a transaction for each."""
     names = [(hash, str(root), [str(path) for path in paths]) for hash, root, paths in torrents]
     con = connect(db)
-    wall, cpu = time.perf_counter(), time.process_time()
+    begin = now()
     for hash, root, paths in names:
         for path in paths:
             os.unlink(path)
@@ -334,7 +350,7 @@ def floor_removal(db: Path, torrents: Sequence[tuple[str, Path, Sequence[Path]]]
             os.rmdir(directory)
         con.execute("DELETE FROM torrent_data WHERE hash = ?", (hash,))
         con.commit()
-    cost = Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    cost = now().since(begin)
     con.close()
     return cost
 
@@ -393,18 +409,14 @@ class Bench:
     def first(self) -> list[Figure]:
         """Start without a database."""
         world = self.world
-        costs, floors, peaks = [], [], []
+        starts, floors = [], []
         for _ in range(self.repeat):
             shutil.rmtree(world.state, ignore_errors=True)
             world.state.mkdir()
             floors.append(elsewhere(floor_first, world.session, world.state / "floor.db"))
             shutil.rmtree(world.state)
-            begin = time.perf_counter()
-            with world.start() as program:
-                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid)))
-                peaks.append(read_status(program.pid)["VmHWM"] / 1024)
-                program.stop()
-        peak = max(peaks)
+            starts.append(world.measure_start())
+        costs, peak = [cost for cost, _ in starts], max(peak for _, peak in starts)
         return [
             *compare("first start", costs, floors, 1.5),
             Figure("first start, peak memory", peak, "MiB", None, "60 MiB", peak < 60),
@@ -418,14 +430,11 @@ class Bench:
         for _ in range(max(5, self.repeat)):
             floors.append(elsewhere(floor_resume, world.session, True, True))
             raw.append(elsewhere(floor_resume, world.session, True, False))
-            begin = time.perf_counter()
-            with world.start() as program:
-                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid)))
-                program.stop()
+            costs.append(world.measure_start()[0])
         wall, limit = median(costs).wall, 1.5 * max(1.0, world.number / 10000)
         return [
             *compare("restart", costs, floors, 3),
-            Figure("restart, R only read", median(costs).cpu, "s", median(raw).cpu, "", None),
+            Figure("restart, R only read", median(costs).cpu, "s", median(raw).cpu),
             Figure("restart", wall, "s", None, f"{limit:g} s", wall < limit),
         ]
 
@@ -449,23 +458,13 @@ class Bench:
                     time.sleep(pause)
                 if save is not None:
                     save.result()
-                called = self.wait_added(program, renamed)
-                took = statistics.median(1000 * (called[hash] - when) for hash, when in renamed.items())
+                called = world.wait_calls(program, "post_add", renamed)
+                took = statistics.median(1000 * (called[hash].wall - when) for hash, when in renamed.items())
                 figures.append(Figure(f"event to post_add, {name}", took, "ms", None, "5 ms", took < 5))
             program.stop()
         for torrent in made:
             erase_session(world.session, torrent.hash)
         return figures
-
-    def wait_added(self, program: Program, hashes: Iterable[str]) -> dict[str, float]:
-        """Wait until post_add was called for all these; return when, for all."""
-        while True:
-            if program.process.poll() is not None:
-                raise SystemExit(program.report("rtwatch ended"))
-            called = {call.hash: call.clock for call in self.world.calls("post_add")}
-            if called.keys() >= set(hashes):
-                return called
-            time.sleep(0.1)
 
     def save(self) -> list[Figure]:
         """Save all torrents at full speed; some get another directory, so that one sees what is lost; erase one."""
@@ -483,14 +482,14 @@ class Bench:
                 program.wait_known(spare.hash)
                 moved = {hash: os.fsencode(world.data / f"moved{turn}") for hash in moving}
                 time.sleep(0.5)
-                begin, used = time.perf_counter(), cpu_time(program.pid)
+                begin = now(program.pid)
                 save = pool.submit(save_session, world.session, world.hashes, 0, moved, spare.hash)
                 program.wait_line(f"vanished +{re.escape(spare.name.decode())}")
                 recorded = time.monotonic()
                 _, gone = save.result()
                 delays.append(1000 * (recorded - gone))
                 self.settle(program.pid)
-                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid) - used))
+                costs.append(now(program.pid).since(begin))
                 rows = set(program.select("SELECT hash, CAST(file AS BLOB) FROM session_file"))
                 lost += len({(hash, place + b"/" + world.singles[hash]) for hash, place in moved.items()} - rows)
             lost += sum("overflow" in line for line in program.lines)
@@ -505,8 +504,8 @@ class Bench:
     def settle(self, pid: int) -> None:
         """Wait until a process has had nothing to do for a fifth of a second."""
         used = -1.0
-        while used != cpu_time(pid):
-            used = cpu_time(pid)
+        while used != now(pid).cpu:
+            used = now(pid).cpu
             time.sleep(0.2)
 
     def removal(self) -> list[Figure]:
@@ -538,9 +537,9 @@ class Bench:
         with world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
             ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
             for batch in tens:
-                used = cpu_time(program.pid)
+                begin = now(program.pid)
                 cost = self.erase(world, program, batch)
-                costs.append(cost._replace(cpu=cpu_time(program.pid) - used))  # the deletions noted before as well
+                costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
             left = sum(made.root.exists() for made in (*wide, *(made for batch in tens for made in batch)))
             if left:
                 raise SystemExit(program.report(f"{left} torrents were not removed"))
@@ -549,15 +548,12 @@ class Bench:
 
     def erase(self, world: World, program: Program, batch: Sequence[Made]) -> Cost:
         """Erase torrents as rtorrent does; return the times from the first pre_remove to the last post_remove."""
-        done = len(world.calls("post_remove"))
         for made in batch:
             erase_session(world.session, made.hash)
-        while len(world.calls("post_remove")) < done + len(batch):
-            time.sleep(0.1)
-            if program.process.poll() is not None:
-                raise SystemExit(program.report("rtwatch ended"))
-        first, last = world.calls("pre_remove")[done], world.calls("post_remove")[-1]
-        return Cost(last.clock - first.clock, last.cpu - first.cpu)
+        hashes = {made.hash for made in batch}
+        ended = [when for hash, when in world.wait_calls(program, "post_remove", hashes).items() if hash in hashes]
+        begun = [when for hash, when in world.calls("pre_remove").items() if hash in hashes]
+        return max(ended).since(min(begun))
 
     def idle(self) -> list[Figure]:
         """Do nothing for a minute, with everything known."""
@@ -583,11 +579,10 @@ class Bench:
 
     def run(self, words: Sequence[str]) -> Cost:
         """Run a command to its end."""
-        begin, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        begin, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(words, env=environment(self.world.state), stdout=subprocess.DEVNULL, check=True)
         end = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime
-        return Cost(time.perf_counter() - begin, cpu)
+        return Cost(time.monotonic() - begin, end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime)
 
 
 NAMES = ("first", "restart", "event", "save", "removal", "idle", "version")
