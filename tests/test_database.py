@@ -142,9 +142,7 @@ def test_a_database_that_may_not_be_written_ends_rtwatch(session: Session, launc
 
 
 @pytest.mark.parametrize("present", [False, True], ids=["new", "present"])
-def test_a_full_disk_at_the_start_ends_rtwatch(
-    present: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_full_disk_ends_the_start(present: bool, session: Session, launcher: Launcher, downloads: Path) -> None:
     launcher.state.mkdir()
     with small_disk(launcher.state):
         session.download(multi("one"), downloads)
@@ -213,9 +211,7 @@ def test_events_that_the_database_cannot_take_are_worked_later(
         assert program.select("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_start_while_the_database_is_locked_loses_no_removal(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_locked_database_at_the_start_loses_no_removal(session: Session, launcher: Launcher, downloads: Path) -> None:
     paths = leave_vanished(launcher, session, downloads, PACK)
     with locked(launcher.db):
         program = launcher.start("--once", *AT_ONCE, *launcher.hooks, ready=False)

@@ -143,9 +143,7 @@ def test_a_trash_is_private(session: Session, launcher: Launcher, downloads: Pat
 
 
 @pytest.mark.parametrize("reason", ["No space left", "Permission denied"])
-def test_a_trash_that_takes_no_files_keeps_them(
-    reason: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_trash_that_fails_keeps_the_files(reason: str, session: Session, launcher: Launcher, downloads: Path) -> None:
     with small_disk(downloads):
         paths = leave_vanished(launcher, session, downloads, PACK)
         trash = downloads / "trash"
@@ -208,9 +206,7 @@ def test_a_path_that_cannot_be_resolved_is_said_in_one_line(
         ("ftruncate:error=ENOSPC:when=1", ".lock"),
     ],
 )
-def test_what_the_system_refuses_is_said_in_one_line(
-    fault: str, words: str, session: Session, launcher: Launcher
-) -> None:
+def test_refusals_of_the_system_are_one_line(fault: str, words: str, session: Session, launcher: Launcher) -> None:
     with strace(fault):
         result = launcher.once("-q")
     assert result.returncode == 1

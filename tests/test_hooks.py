@@ -141,13 +141,6 @@ def test_each_write_of_a_mark_completes_once_more(session: Session, launcher: La
     assert launcher.hooks_called().count("complete") == 3
 
 
-def test_once_calls_the_hooks_of_the_loop(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.add(ONE, downloads)
-    assert launcher.once(*launcher.hooks).returncode == 0
-    assert launcher.hooks_called() == ["pre_loop", "post_loop"]
-    assert launcher.calls()[0]["known"] == [ONE.hash]
-
-
 # hooks files that are refused
 
 REFUSED = {
@@ -438,7 +431,7 @@ def test_an_item_put_back_is_called_again_after_a_second_and_delays_nothing(
         session.add(ONE, downloads)
     calls = wait_called(program, launcher, "complete", count=4)
     assert calls[1]["time"] - calls[0]["time"] > 0.9
-    assert launcher.hooks_called()[-6:].index("post_add") < launcher.hooks_called()[-6:].index("complete", 2)
+    assert wait_called(program, launcher, "post_add", count=3)[2]["time"] < calls[1]["time"]
     goes = download(program, session, downloads, multi("goes"))
     erase(program, session, multi("goes"))
     assert remaining([*goes, *paths]) == paths
@@ -474,9 +467,7 @@ calls = []
     end(program)
 
 
-def test_a_long_queue_does_not_starve_others(
-    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
+def test_a_long_queue_starves_no_other(session: Session, launcher: Launcher, downloads: Path, hooks: Hooks) -> None:
     body = """
     queues["mine"] = collections.deque(range(500))
     queues.move_to_end("mine", last=False)

@@ -86,9 +86,7 @@ def test_a_session_file_that_cannot_be_read_at_the_start_is_said_in_one_line(
     assert len([line for line in result.stderr.splitlines() if HASH in line]) == 1
 
 
-def test_a_torrent_of_unknown_place_whose_r_cannot_be_read_disturbs_nothing(
-    session: Session, launcher: Launcher
-) -> None:
+def test_a_torrent_of_unknown_place_with_an_unreadable_r_disturbs_nothing(session: Session, launcher: Launcher) -> None:
     session.add(single("one"), "~/somewhere")
     session.kill()
     assert launcher.once().returncode == 0
