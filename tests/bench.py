@@ -11,8 +11,6 @@ some 150 KiB and 55 files a torrent.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
 import math
 import os
 import random
@@ -35,6 +33,7 @@ import bencodepy
 import program
 from program import Program, command, environment
 from session import FIRST_R
+from torrents import info_hash
 
 sys.path.insert(0, str(program.PROJECT))
 
@@ -68,30 +67,23 @@ def post_remove(con, file, args, removed):
 Returned = TypeVar("Returned")
 
 
-class Layout(NamedTuple):
-    """What a torrent holds: `files` are lengths by path below the root; a single-file torrent has one, its name."""
-
-    name: bytes
-    single: bool
-    files: dict[bytes, int]
-
-
 class Made(NamedTuple):
     """A torrent that was made, with the three session files that rtorrent would have."""
 
     hash: str
+    name: bytes
     root: Path
-    layout: Layout
+    files: dict[bytes, int]  # lengths by path below the root; a single-file torrent has one, its name
     contents: dict[str, bytes]  # by suffix, in the order in which 0.9.8 renames them
 
+    @property
+    def single(self) -> bool:
+        """Whether it is a single-file torrent."""
+        return [*self.files] == [self.name]
 
-class Call(NamedTuple):
-    """A call of a hook, with the monotonic time and the processor time of rtwatch at its start."""
-
-    hook: str
-    hash: str
-    clock: float
-    cpu: float
+    def paths(self) -> list[Path]:
+        """Return the paths of its files."""
+        return [self.root / os.fsdecode(path) for path in self.files]
 
 
 class Cost(NamedTuple):
@@ -100,6 +92,15 @@ class Cost(NamedTuple):
     wall: float
     cpu: float
 
+    def since(self, begin: Cost) -> Cost:
+        """Return what was spent after `begin`."""
+        return Cost(self.wall - begin.wall, self.cpu - begin.cpu)
+
+
+def now(pid: int = 0) -> Cost:
+    """Return the times by now of a process, of this one with 0; clock_getcpuclockid(3) has the number of its clock."""
+    return Cost(time.monotonic(), time.clock_gettime((~pid << 3) | 2))
+
 
 class Figure(NamedTuple):
     """One line of the table."""
@@ -107,47 +108,40 @@ class Figure(NamedTuple):
     name: str
     value: float
     unit: str
-    floor: float | None
-    target: str
-    met: bool | None
+    floor: float | None = None
+    target: str = ""
+    met: bool | None = None
 
 
 # ---- A synthetic session ---------------------------------------------------------------------------------------------
 
 
-def make_layout(rng: random.Random, number: int, files: int) -> Layout:
-    """Invent the names and lengths of a torrent's files."""
+def make_files(rng: random.Random, number: int, count: int) -> tuple[bytes, dict[bytes, int]]:
+    """Invent the name of a torrent and the names and lengths of its files."""
     year, group = rng.randint(1950, 2025), rng.choice(("GRP", "NTb", "FLUX", "decibeL"))
     name = f"Some.Longer.Title.{number}.{year}.1080p.WEB-DL.DDP5.1.H.264-{group}".encode()
-    if files == 1:
-        return Layout(name + b".mkv", True, {name + b".mkv": int(rng.lognormvariate(22, 1)) + 1})
-    paths = (b"CD%d/%03d - %x.flac" % (n // 40, n, rng.getrandbits(60)) for n in range(files))
-    return Layout(name, False, {path: int(rng.lognormvariate(18, 1)) + 1 for path in paths})
+    if count == 1:
+        return name + b".mkv", {name + b".mkv": int(rng.lognormvariate(22, 1)) + 1}
+    paths = (b"CD%d/%03d - %x.flac" % (n // 40, n, rng.getrandbits(60)) for n in range(count))
+    return name, {path: int(rng.lognormvariate(18, 1)) + 1 for path in paths}
 
 
-def string(value: bytes) -> bytes:
-    """Bencode a string."""
-    return b"%d:%s" % (len(value), value)
-
-
-def make_torrent(rng: random.Random, layout: Layout, directory: Path, tracker: bytes) -> Made:
+def make_torrent(rng: random.Random, name: bytes, files: dict[bytes, int], directory: Path, tracker: str) -> Made:
     """Make a torrent of 1,000 to 2,000 pieces, all downloaded into `directory`."""
-    name, single, files = layout
     total = sum(files.values())
     piece = 1 << max(14, math.ceil(math.log2(total / 2000)))
     chunks = -(-total // piece)
-    entries = (
-        b"d6:lengthi%de4:pathl%see" % (length, b"".join(map(string, path.split(b"/"))))
-        for path, length in files.items()
-    )
-    content = b"6:lengthi%de" % total if single else b"5:filesl%se" % b"".join(entries)
-    info = b"d%s4:name%s12:piece lengthi%de6:pieces%s7:privatei1e6:source%se" % (
-        *(content, string(name), piece, string(rng.randbytes(20 * chunks)), string(tracker)),
-    )
-    url = b"https://%s/%032x/announce" % (tracker, rng.getrandbits(128))
-    metainfo = b"d8:announce%s7:comment%s10:created by13:mktorrent 1.113:creation datei1700000000e4:info%se" % (
-        *(string(url), string(b"https://%s/torrents/%d" % (tracker, rng.getrandbits(20))), info),
-    )
+    info = {"name": name, "piece length": piece, "pieces": rng.randbytes(20 * chunks), "private": 1, "source": tracker}
+    single = [*files] == [name]
+    if single:
+        info["length"] = total
+    else:
+        info["files"] = [{"length": length, "path": path.split(b"/")} for path, length in files.items()]
+    url = f"https://{tracker}/{rng.getrandbits(128):032x}/announce"
+    metainfo = {
+        **{"announce": url, "comment": f"https://{tracker}/torrents/{rng.getrandbits(20)}", "info": info},
+        **{"created by": "mktorrent 1.1", "creation date": 1700000000},
+    }
     root = directory if single else directory / os.fsdecode(name)
     saved = {
         **FIRST_R,
@@ -156,50 +150,55 @@ def make_torrent(rng: random.Random, layout: Layout, directory: Path, tracker: b
         **{"total_uploaded": rng.getrandbits(40), "total_downloaded": total, "timestamp.finished": 1700000000},
         **{"tied_to_file": b"/home/user/watch/" + name + b".torrent", "loaded_file": b"", "key": rng.getrandbits(31)},
     }
-    progress = b"".join(
-        b"d9:completedi%de5:mtimei1700000000e8:priorityi1ee" % -(-length // piece) for length in files.values()
-    )
-    resume = b"d8:bitfieldi%de5:filesl%se5:peersle8:trackersd%sd7:enabledi1eee27:uncertain_pieces.timestampi0ee" % (
-        *(chunks, progress, string(url)),
-    )
-    contents = {".libtorrent_resume": resume, ".rtorrent": bencodepy.encode(saved), "": metainfo}
-    return Made(hashlib.sha1(info).hexdigest().upper(), root, layout, contents)
+    progress = [
+        {"completed": -(-length // piece), "mtime": 1700000000, "priority": 1} for length in files.values()
+    ]
+    resume = {
+        **{"bitfield": chunks, "files": progress, "peers": [], "trackers": {url: {"enabled": 1}}},
+        **{"uncertain_pieces.timestamp": 0},
+    }
+    contents = {".libtorrent_resume": resume, ".rtorrent": saved, "": metainfo}
+    encoded = {suffix: bencodepy.encode(content) for suffix, content in contents.items()}
+    return Made(info_hash(info), name, root, files, encoded)
 
 
 def make_session(rng: random.Random, number: int, data: Path) -> Iterator[Made]:
     """Make torrents: 70 % of one file, 25 % of 2-60, 5 % of 300-1,500; every twentieth is the one before it again,
     from another tracker."""
-    layout = directory = None
+    last = None
     for n in range(number):
-        if n % 20 == 19 and layout and directory:
-            yield make_torrent(rng, layout, directory, b"cross.example.net")
+        if n % 20 == 19 and last:
+            yield make_torrent(rng, *last, "cross.example.net")
             continue
         kind = rng.random()
-        files = 1 if kind < 0.7 else rng.randint(2, 60) if kind < 0.95 else rng.randint(300, 1500)
-        layout, directory = make_layout(rng, n, files), data / f"disk{n % 3}"
-        yield make_torrent(rng, layout, directory, b"tracker%d.example.org" % rng.randrange(9))
+        count = 1 if kind < 0.7 else rng.randint(2, 60) if kind < 0.95 else rng.randint(300, 1500)
+        last = *make_files(rng, n, count), data / f"disk{n % 3}"
+        yield make_torrent(rng, *last, f"tracker{rng.randrange(9)}.example.org")
 
 
 def write_data(made: Made) -> list[Path]:
     """Make the files of a torrent, empty ones; return their paths."""
-    paths = [made.root / os.fsdecode(path) for path in made.layout.files]
-    for parent in {path.parent for path in paths}:
-        parent.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        with contextlib.suppress(FileExistsError):
-            os.mknod(path)
-    return paths
+    for path in made.paths():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return made.paths()
 
 
 def write_session(session: Path, made: Made) -> float:
     """Write the session files as rtorrent 0.9.8 adds a torrent; return the monotonic time of the last rename."""
-    paths = [session / f"{made.hash}.torrent{suffix}" for suffix in made.contents]
+    paths = [f"{session}/{made.hash}.torrent{suffix}" for suffix in made.contents]
     for path, content in zip(paths, made.contents.values()):
         Path(f"{path}.new").write_bytes(content)
     for path in paths:
         renamed = time.monotonic()
         os.rename(f"{path}.new", path)
     return renamed
+
+
+def erase_session(session: Path, hash: str) -> None:
+    """Unlink the session files of a torrent as rtorrent erases it."""
+    for suffix in (".libtorrent_resume", ".rtorrent", ""):
+        os.unlink(f"{session}/{hash}.torrent{suffix}")
 
 
 class World:
@@ -214,15 +213,14 @@ class World:
         self.session.mkdir(parents=True)
         self.hooks.write_text(HOOKS)
         self.hashes: list[str] = []
-        self.singles: list[str] = []
+        self.singles: dict[str, bytes] = {}  # names of single-file torrents by hash
         self.files = 0
         for made in make_session(self.rng, number, self.data):
             write_session(self.session, made)
-            write_data(made)
+            self.files += len(write_data(made))
             self.hashes.append(made.hash)
-            self.files += len(made.layout.files)
-            if made.layout.single:
-                self.singles.append(made.hash)
+            if made.single:
+                self.singles[made.hash] = made.name
 
     @property
     def db(self) -> Path:
@@ -235,10 +233,27 @@ class World:
         program.wait_ready()
         return program
 
-    def calls(self, hook: str) -> list[Call]:
-        """Return the calls of a hook so far, of all runs."""
+    def calls(self, hook: str) -> dict[str, Cost]:
+        """Return rtwatch's times at the calls of a hook so far, of all runs, by hash."""
         lines = map(str.split, self.record.read_text().splitlines()) if self.record.exists() else ()
-        return [Call(name, hash, float(clock), float(cpu)) for name, hash, clock, cpu in lines if name == hook]
+        return {hash: Cost(float(wall), float(cpu)) for name, hash, wall, cpu in lines if name == hook}
+
+    def wait_calls(self, program: Program, hook: str, hashes: Iterable[str]) -> dict[str, Cost]:
+        """Wait until a hook was called for all these torrents; return its calls."""
+        wanted = set(hashes)
+        while not self.calls(hook).keys() >= wanted:
+            if program.process.poll() is not None:
+                raise SystemExit(program.report("rtwatch ended"))
+            time.sleep(0.1)
+        return self.calls(hook)
+
+    def measure_start(self) -> tuple[Cost, float]:
+        """Start rtwatch, wait until it is ready, and end it; return what that took and the MiB it had at the most."""
+        begin = time.monotonic()
+        with self.start() as program:
+            cost, peak = now(program.pid), read_status(program.pid)["VmHWM"] / 1024
+            program.stop()
+        return cost._replace(wall=cost.wall - begin), peak
 
     def known(self) -> None:
         """See that all torrents are in the database."""
@@ -246,13 +261,8 @@ class World:
 
     def make(self, number: int, files: int) -> list[Made]:
         """Make torrents of so many files each, on a disk of their own; nothing is written."""
-        layouts = (make_layout(self.rng, self.rng.getrandbits(40), files) for _ in range(number))
-        return [make_torrent(self.rng, layout, self.data / "other", b"t.example.org") for layout in layouts]
-
-
-def cpu_time(pid: int) -> float:
-    """Return the processor time of a process in seconds, with the clock of clock_getcpuclockid(3)."""
-    return time.clock_gettime((~pid << 3) | 2)
+        invented = (make_files(self.rng, self.rng.getrandbits(40), files) for _ in range(number))
+        return [make_torrent(self.rng, *each, self.data / "other", "t.example.org") for each in invented]
 
 
 def read_status(pid: int) -> dict[str, int]:
@@ -283,53 +293,56 @@ def connect(db: Path) -> sqlite3.Connection:
     return con
 
 
+def list_hashes(session: Path) -> list[str]:
+    """List the torrents of a session directory."""
+    return sorted(entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent")
+
+
 def floor_first(session: Path, db: Path) -> Cost:
     """List the session, read all its files, decode T and R, insert the rows."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    begin = now()
     con = connect(db)
     con.executescript(rtwatch.SCHEMA)
     decode = bencodepy.BencodeDecoder().decode
-    hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
-    for number, hash in enumerate(sorted(hashes), 1):
+    for number, hash in enumerate(list_hashes(session), 1):
         path = f"{session}/{hash}.torrent"
         t_data, r_data, l_data = read(path), read(path + ".rtorrent"), read(path + ".libtorrent_resume")
         torrent, root = decode(t_data), decode(r_data)[b"directory"]
         info = torrent[b"info"]
         files = info.get(b"files") or [{b"length": info[b"length"], b"path": [info[b"name"]]}]
         name, tracker = info[b"name"].decode(), torrent[b"announce"].decode().split("/")[2]
-        largest = max(files, key=lambda file: file[b"length"])[b"path"][-1].decode()
         con.execute("INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?)", (hash, name, tracker, t_data, l_data, r_data))
-        row = (hash, root, root, name, largest, 0.0, True)
-        con.execute("INSERT INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)", row)
+        sql = "INSERT INTO rtwatch_torrent(hash, directory, root, arrived, counted) VALUES (?, ?, ?, ?, ?)"
+        con.execute(sql, (hash, root, root, 0.0, True))
         rows = ((hash, root + b"/" + b"/".join(file[b"path"])) for file in files)
         con.executemany("INSERT INTO session_file VALUES (?, ?)", rows)
         if number % 1000 == 0:
             con.commit()
     con.commit()
-    cost = Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    cost = now().since(begin)
     con.close()
     return cost
 
 
 def floor_resume(session: Path, list_it: bool, decode_it: bool) -> Cost:
     """List the session if wanted, open and read each R, and decode it if wanted."""
-    hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
-    wall, cpu = time.perf_counter(), time.process_time()
+    hashes = list_hashes(session)
+    begin = now()
     if list_it:
-        hashes = [entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent"]
+        hashes = list_hashes(session)
     decode = bencodepy.BencodeDecoder().decode
     for hash in hashes:
         data = read(f"{session}/{hash}.torrent.rtorrent")
         if decode_it:
             decode(data)
-    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    return now().since(begin)
 
 
 def floor_removal(db: Path, torrents: Sequence[tuple[str, Path, Sequence[Path]]]) -> Cost:
     """Unlink the files of torrents, remove their directories and delete their rows, a transaction for each."""
     names = [(hash, str(root), [str(path) for path in paths]) for hash, root, paths in torrents]
     con = connect(db)
-    wall, cpu = time.perf_counter(), time.process_time()
+    begin = now()
     for hash, root, paths in names:
         for path in paths:
             os.unlink(path)
@@ -337,7 +350,7 @@ def floor_removal(db: Path, torrents: Sequence[tuple[str, Path, Sequence[Path]]]
             os.rmdir(directory)
         con.execute("DELETE FROM torrent_data WHERE hash = ?", (hash,))
         con.commit()
-    cost = Cost(time.perf_counter() - wall, time.process_time() - cpu)
+    cost = now().since(begin)
     con.close()
     return cost
 
@@ -363,14 +376,27 @@ def save_session(
         for suffix in (".libtorrent_resume", ".rtorrent"):
             os.rename(path + suffix + ".new", path + suffix)
         if erased and number == len(hashes) // 2:
-            for suffix in (".libtorrent_resume", ".rtorrent", ""):
-                os.unlink(f"{session}/{erased}.torrent{suffix}")
+            erase_session(session, erased)
             gone = time.monotonic()
         time.sleep(max(0.0, start + number * pause - time.monotonic()))
     return time.monotonic() - start, gone
 
 
 # ---- Figures ---------------------------------------------------------------------------------------------------------
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    """Return the medians of both times."""
+    return Cost(*map(statistics.median, zip(*costs)))
+
+
+def compare(name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float) -> list[Figure]:
+    """Return two lines: processor time and time on the clock, beside their floors; the target is for the first."""
+    cost, floor = median(costs), median(floors)
+    return [
+        Figure(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{limit:g} x floor", cost.cpu <= limit * floor.cpu),
+        Figure(f"{name}, clock", cost.wall, "s", floor.wall),
+    ]
 
 
 class Bench:
@@ -380,36 +406,19 @@ class Bench:
         """`small` makes a session of a tenth of the torrents."""
         self.world, self.small, self.repeat = world, small, repeat
 
-    def median(self, costs: Sequence[Cost]) -> Cost:
-        """Return the medians of both times."""
-        return Cost(*map(statistics.median, zip(*costs)))
-
-    def compare(self, name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float) -> list[Figure]:
-        """Return two lines: processor time and time on the clock, beside their floors; the target is for the first."""
-        cost, floor = self.median(costs), self.median(floors)
-        met = cost.cpu <= limit * floor.cpu
-        return [
-            Figure(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{limit:g} x floor", met),
-            Figure(f"{name}, clock", cost.wall, "s", floor.wall, "", None),
-        ]
-
     def first(self) -> list[Figure]:
         """Start without a database."""
         world = self.world
-        costs, floors, peaks = [], [], []
+        starts, floors = [], []
         for _ in range(self.repeat):
             shutil.rmtree(world.state, ignore_errors=True)
             world.state.mkdir()
             floors.append(elsewhere(floor_first, world.session, world.state / "floor.db"))
             shutil.rmtree(world.state)
-            begin = time.perf_counter()
-            with world.start() as program:
-                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid)))
-                peaks.append(read_status(program.pid)["VmHWM"] / 1024)
-                program.stop()
-        peak = max(peaks)
+            starts.append(world.measure_start())
+        costs, peak = [cost for cost, _ in starts], max(peak for _, peak in starts)
         return [
-            *self.compare("first start", costs, floors, 1.5),
+            *compare("first start", costs, floors, 1.5),
             Figure("first start, peak memory", peak, "MiB", None, "60 MiB", peak < 60),
         ]
 
@@ -421,21 +430,18 @@ class Bench:
         for _ in range(max(5, self.repeat)):
             floors.append(elsewhere(floor_resume, world.session, True, True))
             raw.append(elsewhere(floor_resume, world.session, True, False))
-            begin = time.perf_counter()
-            with world.start() as program:
-                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid)))
-                program.stop()
-        wall, limit = self.median(costs).wall, 1.5 * max(1.0, world.number / 10000)
+            costs.append(world.measure_start()[0])
+        wall, limit = median(costs).wall, 1.5 * max(1.0, world.number / 10000)
         return [
-            *self.compare("restart", costs, floors, 3),
-            Figure("restart, R only read", self.median(costs).cpu, "s", self.median(raw).cpu, "", None),
+            *compare("restart", costs, floors, 3),
+            Figure("restart, R only read", median(costs).cpu, "s", median(raw).cpu),
             Figure("restart", wall, "s", None, f"{limit:g} s", wall < limit),
         ]
 
     def event(self) -> list[Figure]:
         """Add torrents, with nothing else going on and while the whole session is being saved."""
         world = self.world
-        made = [made for made in make_session(world.rng, 4 * ADDS, world.data / "added") if made.layout][: 2 * ADDS]
+        made = [*make_session(world.rng, 2 * ADDS, world.data / "added")]
         for torrent in made:
             write_data(torrent)
         figures = []
@@ -452,35 +458,21 @@ class Bench:
                     time.sleep(pause)
                 if save is not None:
                     save.result()
-                called = self.wait_added(program, renamed)
-                took = statistics.median(1000 * (called[hash] - when) for hash, when in renamed.items())
+                called = world.wait_calls(program, "post_add", renamed)
+                took = statistics.median(1000 * (called[hash].wall - when) for hash, when in renamed.items())
                 figures.append(Figure(f"event to post_add, {name}", took, "ms", None, "5 ms", took < 5))
             program.stop()
         for torrent in made:
-            self.forget(torrent.hash)
+            erase_session(world.session, torrent.hash)
         return figures
-
-    def wait_added(self, program: Program, hashes: Iterable[str]) -> dict[str, float]:
-        """Wait until post_add was called for all these; return when, for all."""
-        while True:
-            if program.process.poll() is not None:
-                raise SystemExit(program.report("rtwatch ended"))
-            called = {call.hash: call.clock for call in self.world.calls("post_add")}
-            if called.keys() >= set(hashes):
-                return called
-            time.sleep(0.1)
-
-    def forget(self, hash: str) -> None:
-        """Take a torrent out of the session directory."""
-        for suffix in ("", ".rtorrent", ".libtorrent_resume"):
-            (self.world.session / f"{hash}.torrent{suffix}").unlink(missing_ok=True)
 
     def save(self) -> list[Figure]:
         """Save all torrents at full speed; some get another directory, so that one sees what is lost; erase one."""
         world = self.world
         world.known()
         costs, floors, delays, lost = [], [], [], 0
-        moving = sorted({*world.singles[:: max(1, len(world.singles) // 20)], world.singles[-1]})
+        singles = [*world.singles]
+        moving = sorted({*singles[:: max(1, len(singles) // 20)], singles[-1]})
         with world.start() as program, ProcessPoolExecutor(1, get_context("spawn")) as pool:
             pool.submit(time.monotonic).result()
             for turn in range(self.repeat):
@@ -490,21 +482,21 @@ class Bench:
                 program.wait_known(spare.hash)
                 moved = {hash: os.fsencode(world.data / f"moved{turn}") for hash in moving}
                 time.sleep(0.5)
-                begin, used = time.perf_counter(), cpu_time(program.pid)
+                begin = now(program.pid)
                 save = pool.submit(save_session, world.session, world.hashes, 0, moved, spare.hash)
-                program.wait_line(f"vanished +{re.escape(spare.layout.name.decode())}")
+                program.wait_line(f"vanished +{re.escape(spare.name.decode())}")
                 recorded = time.monotonic()
                 _, gone = save.result()
                 delays.append(1000 * (recorded - gone))
                 self.settle(program.pid)
-                costs.append(Cost(time.perf_counter() - begin, cpu_time(program.pid) - used))
-                rows = program.select("SELECT hash, CAST(directory AS BLOB) FROM rtwatch_torrent")
-                lost += len(set(moved.items()) - set(rows))
+                costs.append(now(program.pid).since(begin))
+                rows = set(program.select("SELECT hash, CAST(file AS BLOB) FROM session_file"))
+                lost += len({(hash, place + b"/" + world.singles[hash]) for hash, place in moved.items()} - rows)
             lost += sum("overflow" in line for line in program.lines)
             program.stop()
         delay = statistics.median(delays)
         return [
-            self.compare("periodic save", costs, floors, 3)[0],  # rtorrent's own speed is in the time on the clock
+            compare("periodic save", costs, floors, 3)[0],  # rtorrent's own speed is in the time on the clock
             Figure("periodic save, lost", lost, "", None, "0", lost == 0),
             Figure("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100),
         ]
@@ -512,8 +504,8 @@ class Bench:
     def settle(self, pid: int) -> None:
         """Wait until a process has had nothing to do for a fifth of a second."""
         used = -1.0
-        while used != cpu_time(pid):
-            used = cpu_time(pid)
+        while used != now(pid).cpu:
+            used = now(pid).cpu
             time.sleep(0.2)
 
     def removal(self) -> list[Figure]:
@@ -522,7 +514,7 @@ class Bench:
         small, *_ = self.remove(self.small(), 0)
         return [
             Figure("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small),
-            *self.compare(f"removal of {BATCH} x 10 files", costs, floors, 2),
+            *compare(f"removal of {BATCH} x 10 files", costs, floors, 2),
         ]
 
     def remove(self, world: World, batches: int) -> tuple[float, list[Cost], list[Cost]]:
@@ -545,9 +537,9 @@ class Bench:
         with world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
             ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
             for batch in tens:
-                used = cpu_time(program.pid)
+                begin = now(program.pid)
                 cost = self.erase(world, program, batch)
-                costs.append(cost._replace(cpu=cpu_time(program.pid) - used))  # the deletions noted before as well
+                costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
             left = sum(made.root.exists() for made in (*wide, *(made for batch in tens for made in batch)))
             if left:
                 raise SystemExit(program.report(f"{left} torrents were not removed"))
@@ -556,16 +548,12 @@ class Bench:
 
     def erase(self, world: World, program: Program, batch: Sequence[Made]) -> Cost:
         """Erase torrents as rtorrent does; return the times from the first pre_remove to the last post_remove."""
-        done = len(world.calls("post_remove"))
         for made in batch:
-            for suffix in (".libtorrent_resume", ".rtorrent", ""):
-                os.unlink(world.session / f"{made.hash}.torrent{suffix}")
-        while len(world.calls("post_remove")) < done + len(batch):
-            time.sleep(0.1)
-            if program.process.poll() is not None:
-                raise SystemExit(program.report("rtwatch ended"))
-        first, last = world.calls("pre_remove")[done], world.calls("post_remove")[-1]
-        return Cost(last.clock - first.clock, last.cpu - first.cpu)
+            erase_session(world.session, made.hash)
+        hashes = {made.hash for made in batch}
+        ended = [when for hash, when in world.wait_calls(program, "post_remove", hashes).items() if hash in hashes]
+        begun = [when for hash, when in world.calls("pre_remove").items() if hash in hashes]
+        return max(ended).since(min(begun))
 
     def idle(self) -> list[Figure]:
         """Do nothing for a minute, with everything known."""
@@ -587,15 +575,14 @@ class Bench:
         """Start for --version only."""
         floors = [self.run([sys.executable, "-c", "pass"]) for _ in range(15)]
         costs = [self.run(command("--version")) for _ in range(15)]
-        return [figure._replace(target="", met=None) for figure in self.compare("--version", costs, floors, 0)]
+        return [figure._replace(target="", met=None) for figure in compare("--version", costs, floors, 0)]
 
     def run(self, words: Sequence[str]) -> Cost:
         """Run a command to its end."""
-        begin, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        begin, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(words, env=environment(self.world.state), stdout=subprocess.DEVNULL, check=True)
         end = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime
-        return Cost(time.perf_counter() - begin, cpu)
+        return Cost(time.monotonic() - begin, end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime)
 
 
 NAMES = ("first", "restart", "event", "save", "removal", "idle", "version")

@@ -13,9 +13,6 @@ from pathlib import Path
 import program
 import pytest
 
-NEEDS_STRACE = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
-
 # Run a command without what lets root pass over permissions: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER
 # are dropped from the bounding set (prctl(2), 24).
 UNPRIVILEGED = """
@@ -35,21 +32,25 @@ def below(*prefix: str) -> Iterator[None]:
         yield
 
 
-def traced(*injections: str, trace: str | Path = os.devnull) -> list[str]:
+def traced(*injections: str, trace: str | Path = os.devnull, only: Path | None = None) -> list[str]:
     """Return the beginning of a command line that runs a program below strace with `injections`, each as
-    "unlinkat:error=EIO:when=2" or only the name of a call; the calls are written to `trace`.
+    "unlinkat:error=EIO:when=2" or only the name of a call; calls, those with the path `only` if given, are written to
+    `trace`. Skip the test where there is no strace.
 
     strace is no parent of the program (-D), so the process that was started is the program itself.
     """
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
     calls = ",".join(injection.partition(":")[0] for injection in injections)
     faults = [f"--inject={injection}" for injection in injections if ":" in injection]
-    return ["strace", "-D", "-qqq", "-o", str(trace), f"--trace={calls}", *faults]
+    paths = ["-P", str(only)] if only else []
+    return ["strace", "-D", "-qq", "-o", str(trace), *paths, f"--trace={calls}", *faults]
 
 
 @contextmanager
-def strace(*injections: str) -> Iterator[None]:
+def strace(*injections: str, trace: str | Path = os.devnull, only: Path | None = None) -> Iterator[None]:
     """Start every rtwatch below strace with `injections`."""
-    with below(*traced(*injections)):
+    with below(*traced(*injections, trace=trace, only=only)):
         yield
 
 
@@ -63,18 +64,20 @@ def unprivileged() -> Iterator[None]:
 @contextmanager
 def mounted(place: Path, *options: str) -> Iterator[None]:
     """Mount something on a directory or file, as mount(8) is told; skip the test where that is not allowed."""
-    mount("mount", *options, str(place))
+    result = subprocess.run(["mount", *options, str(place)], capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"may not mount here: {result.stderr.strip()}")
     try:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def mount(*command: str) -> None:
-    """Run a command that mounts; skip the test where that is not allowed."""
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        pytest.skip(f"may not mount here: {result.stderr.strip()}")
+@contextmanager
+def small_disk(place: Path) -> Iterator[None]:
+    """Mount an empty file system of 1 MiB on a directory; skip the test where that is not allowed."""
+    with mounted(place, "-t", "tmpfs", "-o", "size=1m", "rtwatch-test"):
+        yield
 
 
 def fill(place: Path) -> Path:

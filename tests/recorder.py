@@ -7,47 +7,14 @@ import os
 import sqlite3
 import time
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 
-def pre_loop(con: sqlite3.Connection, inot: Any, args: Namespace, queues: Any, qfuncs: Any, inot_funcs: Any) -> None:
-    """Write down that the loop begins."""
-    note("pre_loop", con, args)
-
-
-def pre_add(con: sqlite3.Connection, file: Path, args: Namespace) -> None:
-    """Write down that a torrent is new."""
-    note("pre_add", con, args, file)
-
-
-def post_add(con: sqlite3.Connection, file: Path, args: Namespace) -> None:
-    """Write down that a torrent has its rows."""
-    note("post_add", con, args, file)
-
-
-def pre_remove(con: sqlite3.Connection, file: Path, args: Namespace) -> None:
-    """Write down that a torrent is going."""
-    note("pre_remove", con, args, file)
-
-
-def post_remove(con: sqlite3.Connection, file: Path, args: Namespace, RmTuple: Any) -> None:
-    """Write down that a torrent's rows are gone, with what was removed."""
-    note("post_remove", con, args, file, removed={key: text(value) for key, value in RmTuple._asdict().items()})
-
-
-def complete(con: sqlite3.Connection, path: Path, args: Namespace, queues: Any) -> None:
-    """Write down that a torrent is complete."""
-    note("complete", con, args, path)
-
-
-def post_loop(con: sqlite3.Connection, inot: Any, args: Namespace) -> None:
-    """Write down that the loop has ended."""
-    note("post_loop", con, args)
-
-
-def note(hook: str, con: sqlite3.Connection, args: Namespace, file: Path | None = None, **more: Any) -> None:
+def note(hook: str, con: sqlite3.Connection, *given: Any) -> None:
     """Append one call, with what a hook can see at that moment."""
+    file = next((value for value in given if isinstance(value, Path)), None)
     call = {
         "hook": hook,
         "hash": file and file.stem,
@@ -55,14 +22,20 @@ def note(hook: str, con: sqlite3.Connection, args: Namespace, file: Path | None 
         "in_transaction": con.in_transaction,
         "known": [hash for (hash,) in con.execute("SELECT hash FROM torrent_data")],
         "listed": [hash for (hash,) in con.execute("SELECT DISTINCT hash FROM session_file")],
-        "no_action": args.no_action,
+        "no_action": next(value for value in given if isinstance(value, Namespace)).no_action,
         "time": time.monotonic(),
-        **more,
     }
+    if hook == "post_remove":
+        call["removed"] = {key: text(value) for key, value in given[-1]._asdict().items()}
     with open(os.environ["RTWATCH_RECORD"], "a", encoding="utf-8") as log:
         log.write(json.dumps(call) + "\n")
 
 
 def text(value: Any) -> Any:
     """Return a field of RmTuple as JSON can hold it."""
-    return [str(path) for path in value] if isinstance(value, list) else value and str(value)
+    return [path.as_posix() for path in value] if isinstance(value, list) else value and str(value)
+
+
+pre_loop, pre_add, post_add = (partial(note, hook) for hook in ("pre_loop", "pre_add", "post_add"))
+pre_remove, post_remove = (partial(note, hook) for hook in ("pre_remove", "post_remove"))
+complete, post_loop = (partial(note, hook) for hook in ("complete", "post_loop"))

@@ -117,6 +117,15 @@ def wait_vanished(program: Program, rtorrent: Client, *torrents: Torrent) -> Non
         program.wait_line(rf"vanished .*{pattern(torrent)}", since)
 
 
+def leave_vanished(launcher: Launcher, rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
+    """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""
+    program = launcher.start(*LONG)
+    paths = download(program, rtorrent, directory, *torrents)
+    wait_vanished(program, rtorrent, *torrents)
+    assert program.stop() == 0
+    return paths
+
+
 def wait_held(program: Program, torrent: Torrent, reason: str = "") -> None:
     """Wait until rtwatch has said what it does with a torrent, which must be to hold it, for a reason that matches.
 

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import PROJECT, Launcher, Program, environment
+from program import PROJECT, Launcher, environment
 from session import Session
-from torrents import Torrent, make, multi, single
+from steps import AT_ONCE, SHORT, download, erase, remaining, tree
+from torrents import make, multi, single
 
 EXAMPLE = ("--hooks", PROJECT / "hooks_example.py")
-SHORT = ("--grace", "0.2")
+ONE, PACK = single("one"), multi("pack")
 COUNTING = """
 from hooks_example import *
 from hooks_example import post_loop as end
@@ -33,16 +34,12 @@ class Command:
 
     def __init__(self, directory: Path) -> None:
         """Make the program; it works until it is told otherwise."""
-        self.directory, self.record, self.fails = directory, directory / "record", directory / "fails"
+        self.record, self.fails = directory / "record", directory / "fails"
         directory.mkdir()
         script = directory / "true"
         script.write_text(f'#!/bin/sh\necho "$#:$1" >>"{self.record}"\n[ ! -e "{self.fails}" ]\n')
         script.chmod(0o755)
-
-    @property
-    def env(self) -> dict[str, str]:
-        """What an environment needs so that this is the command."""
-        return {"PATH": os.pathsep.join([str(self.directory), os.environ["PATH"]])}
+        self.env = {"PATH": os.pathsep.join([str(directory), os.environ["PATH"]])}
 
     def calls(self) -> list[str]:
         """Return the number of arguments and the first one of every call."""
@@ -56,12 +53,6 @@ def command(tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def erased(launcher: Launcher) -> Path:
-    """Give the directory for what is erased."""
-    return launcher.state / "rtwatch-example" / "erased"
-
-
-@pytest.fixture
 def drop(launcher: Launcher) -> Path:
     """Give the drop directory, made."""
     path = launcher.state / "rtwatch-example" / "drop"
@@ -69,191 +60,122 @@ def drop(launcher: Launcher) -> Path:
     return path
 
 
-def download(program: Program, session: Session, directory: Path, torrent: Torrent) -> list[Path]:
-    """Download a torrent, wait until it has its rows, and return its files."""
-    files = session.download(torrent, directory)
-    program.wait_known(torrent.hash)
-    return files
-
-
-def tree(*places: Path) -> dict[str, tuple[int, bytes]]:
-    """Return time of change and content of everything below some directories, by path."""
-    paths = [path for place in places for path in [place, *place.rglob("*")]]
-    return {str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}
-
-
 def test_importing_it_does_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     env = environment(home / "state", {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"})
-    command = [sys.executable, "-W", "error", "-c", "import hooks_example"]
-    done = subprocess.run(command, env=env, cwd=home, capture_output=True, check=True)
-    assert (done.stdout, done.stderr, list(home.iterdir())) == (b"", b"", [])
+    words = [sys.executable, "-W", "error", "-c", "import hooks_example"]
+    done = subprocess.run(words, env=env, cwd=home, capture_output=True, check=True)
+    assert (done.stdout, done.stderr, [*home.iterdir()]) == (b"", b"", [])
 
 
-@pytest.mark.parametrize("torrent", [single("one"), multi("pack")], ids=["single", "multi"])
-def test_the_torrent_of_what_is_erased_is_kept(
-    torrent: Torrent, session: Session, launcher: Launcher, downloads: Path, erased: Path
-) -> None:
-    program = launcher.start("-r", *SHORT, *EXAMPLE)
-    files = download(program, session, downloads, torrent)
-    session.erase(torrent)
-    kept = erased / f"{torrent.name.decode()}-{torrent.hash[:8]}.torrent"
-    program.wait_for(lambda: kept.is_file() and kept.read_bytes() == torrent.metainfo, "the .torrent is not kept")
-    program.wait_line(f"saved +{re.escape(str(kept))}$")
-    assert not any(file.exists() for file in files)
+NAMES = {
+    **{"text": "one.bin", "slashes to the eye": "..\u2215..\u2215x", "dots": "...", "dash": "-rf", "dot": ".hidden"},
+    **{"newline": "new\nline", "escape": "a\\b\x1b[2J", "no text": "\udcff", "long text": "雪" * 85, "long": "x" * 255},
+    **{"blank": " "},
+}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["..\u2215..\u2215x", "...", "-rf", ".hidden", "new\nline", "a\\b\x1b[2J", "\udcff", "雪" * 85, "x" * 255, " "],
-    ids=["slashes to the eye", "dots", "dash", "dot", "newline", "escape", "no text", "long text", "long", "blank"],
-)
-def test_a_name_does_not_choose_where_the_torrent_is_kept(
-    name: str, session: Session, launcher: Launcher, downloads: Path, erased: Path
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_the_torrent_file_of_an_erased_torrent_is_kept_where_its_name_cannot_choose(
+    name: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     torrent = make(os.fsencode(name), b"data")
     program = launcher.start(*SHORT, *EXAMPLE)
-    session.add(torrent, downloads)
-    program.wait_known(torrent.hash)
-    session.erase(torrent)
+    download(program, session, downloads, torrent)
+    erase(program, session, torrent)
     program.wait_line(r"saved +\S")
-    program.wait_for(lambda: erased.is_dir() and list(erased.iterdir()), "the .torrent is not kept")
+    erased = launcher.state / "rtwatch-example" / "erased"
+    program.wait_for(lambda: erased.is_dir() and [*erased.iterdir()], "the .torrent is not kept")
     (kept,) = erased.iterdir()
     assert re.fullmatch(rf"[\w ()\[\]+][\w .()\[\]+-]*-{torrent.hash[:8]}\.torrent", kept.name)
+    assert name != "one.bin" or kept.name == f"one.bin-{torrent.hash[:8]}.torrent"
     program.wait_for(lambda: kept.read_bytes() == torrent.metainfo, "the .torrent is not kept")
 
 
-@pytest.mark.parametrize("torrent", [single("one"), multi("pack")], ids=["single", "multi"])
-def test_a_finished_torrent_runs_the_command(
-    torrent: Torrent, session: Session, launcher: Launcher, downloads: Path, command: Command
+@pytest.mark.parametrize("when", ["before the start", "before the torrent", "later"])
+def test_a_finished_torrent_runs_the_command_whenever_its_mark_is_written(
+    when: str, session: Session, launcher: Launcher, downloads: Path, command: Command
 ) -> None:
+    foreign = session.path / f"{'A' * 40}.complete"
+    foreign.touch()
+    os.utime(foreign, (0, 0))
+    torrents = [ONE, PACK]
+    marks = [session.path / f"{torrent.hash}.complete" for torrent in torrents]
+    if when == "before the start":
+        for torrent in torrents:
+            session.download(torrent, downloads)
+            session.mark_complete(torrent)
     program = launcher.start(*EXAMPLE, env=command.env)
-    download(program, session, downloads, torrent)
-    mark = session.mark_complete(torrent)
-    program.wait_for(lambda: not mark.exists(), "the mark is still there")
-    assert set(command.calls()) == {f"1:{downloads / torrent.name.decode()}"}
+    if when == "before the torrent":
+        for mark in marks:
+            mark.touch()
+    if when != "before the start":
+        download(program, session, downloads, *torrents)
+    if when == "later":
+        for torrent in torrents:
+            session.mark_complete(torrent)
+    program.wait_for(lambda: remaining(marks) == [], "a mark is still there")
+    assert {*command.calls()} == {f"1:{downloads / torrent.name.decode()}" for torrent in torrents}
     program.wait_line("ran +true ")
+    assert foreign.exists()
+    assert "A" * 40 not in program.output
 
 
-def test_a_command_that_fails_is_run_again(
-    session: Session, launcher: Launcher, downloads: Path, command: Command
+@pytest.mark.parametrize("end", ["works", "is erased"])
+def test_a_command_that_fails_is_run_again_until_it_works_or_its_torrent_is_erased(
+    end: str, session: Session, launcher: Launcher, downloads: Path, command: Command
 ) -> None:
     command.fails.touch()
-    program = launcher.start(*EXAMPLE, env=command.env)
-    torrent = single("one")
-    download(program, session, downloads, torrent)
-    mark = session.mark_complete(torrent)
+    program = launcher.start(*SHORT, *EXAMPLE, env=command.env)
+    download(program, session, downloads, ONE)
+    mark = session.mark_complete(ONE)
     program.wait_for(lambda: len(command.calls()) >= 2, "the command is not run again")
     assert mark.exists()
-    command.fails.unlink()
+    if end == "works":
+        command.fails.unlink()
+        program.wait_line("ran +true ")
+    else:
+        session.erase(ONE)
     program.wait_for(lambda: not mark.exists(), "the mark is still there")
-    program.wait_line("ran +true ")
     assert program.output.count("it is run again until it works") == 1
     assert "Traceback" not in program.output
 
 
-def test_marks_written_meanwhile_are_taken_up(
-    session: Session, launcher: Launcher, downloads: Path, command: Command
-) -> None:
-    torrents = [single("one"), single("two")]
-    for torrent in torrents:
-        session.download(torrent, downloads)
-    marks = [session.mark_complete(torrent) for torrent in torrents]
-    program = launcher.start(*EXAMPLE, env=command.env)
-    program.wait_for(lambda: not any(mark.exists() for mark in marks), "a mark is still there")
-    assert sorted(command.calls()) == sorted(f"1:{downloads / torrent.name.decode()}" for torrent in torrents)
-
-
-def test_a_mark_may_come_before_its_torrent(
-    session: Session, launcher: Launcher, downloads: Path, command: Command
-) -> None:
-    program = launcher.start(*EXAMPLE, env=command.env)
-    torrent = single("one")
-    mark = session.path / f"{torrent.hash}.complete"
-    mark.touch()
-    download(program, session, downloads, torrent)
-    program.wait_for(lambda: not mark.exists(), "the mark is still there")
-    assert command.calls()
-
-
-def test_an_old_mark_without_a_torrent_is_left_alone(
-    session: Session, launcher: Launcher, downloads: Path, command: Command
-) -> None:
-    mark = session.path / f"{'A' * 40}.complete"
-    mark.touch()
-    os.utime(mark, (0, 0))
-    program = launcher.start(*EXAMPLE, env=command.env)
-    download(program, session, downloads, single("one"))
-    done = session.mark_complete(single("one"))
-    program.wait_for(lambda: not done.exists(), "the mark is still there")
-    assert mark.exists()
-    assert "A" * 40 not in program.output
-
-
-def test_the_mark_of_an_erased_torrent_goes(
-    session: Session, launcher: Launcher, downloads: Path, command: Command
-) -> None:
-    command.fails.touch()
-    program = launcher.start(*SHORT, *EXAMPLE, env=command.env)
-    torrent = single("one")
-    download(program, session, downloads, torrent)
-    mark = session.mark_complete(torrent)
-    program.wait_for(command.calls, "the command is not run")
-    session.erase(torrent)
-    program.wait_for(lambda: not mark.exists(), "the mark is still there")
-
-
-def test_the_history_tells_when(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.add(single("old"), downloads)
-    program = launcher.start(*SHORT, *EXAMPLE)
-    torrent = single("one")
-    for number in (1, 2):
-        download(program, session, downloads, torrent)
-        session.erase(torrent)
-        program.wait_rows("SELECT * FROM example_history WHERE erased > added", lambda rows: len(rows) == number)  # noqa: B023
-    download(program, session, downloads, torrent)
-    sql = "SELECT hash, name, erased IS NULL FROM example_history ORDER BY rowid"
-    line = (torrent.hash, "one.bin")
-    program.wait_rows(sql, lambda rows: rows == [(*line, 0), (*line, 0), (*line, 1)])
+def test_the_history_says_when_torrents_came_and_went(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*AT_ONCE, *EXAMPLE)
+    for _ in range(2):
+        download(program, session, downloads, ONE)
+        erase(program, session, ONE)
+    download(program, session, downloads, ONE)
+    sql = f"SELECT name, erased > added FROM example_history WHERE hash = '{ONE.hash}' ORDER BY rowid"
+    program.wait_rows(sql, lambda rows: rows == [("one.bin", 1), ("one.bin", 1), ("one.bin", None)])
     assert program.stop() == 0
-    program = launcher.start(*EXAMPLE)
-    assert len(program.select(sql)) == 3
+    assert len(launcher.start(*EXAMPLE).select(sql)) == 3
 
 
-@pytest.mark.parametrize("how", ["written", "moved"])
-def test_a_dropped_torrent_is_looked_up(
-    how: str, session: Session, launcher: Launcher, downloads: Path, drop: Path, tmp_path: Path
+def test_dropped_files_are_looked_up_whatever_they_are(
+    session: Session, launcher: Launcher, downloads: Path, drop: Path
 ) -> None:
     program = launcher.start(*EXAMPLE)
-    download(program, session, downloads, multi("pack"))
+    download(program, session, downloads, PACK)
     dropped = make(b"other", {(b"a.bin",): b"1", (b"b.bin",): b"2", (b"c.bin",): b"3"})
-    source = drop / "some.torrent" if how == "written" else tmp_path / "elsewhere"
-    source.write_bytes(dropped.metainfo)
-    if how == "moved":
-        source.rename(drop / "some.torrent")
-    program.wait_line(r"found +some\.torrent, 2 of 3 file names are in the session already$")
-    download(program, session, downloads, single("after"))  # rtwatch's own function for this key is still called
-
-
-@pytest.mark.parametrize("content", [b"", b"d1:ai1e-6:e", b"d4:infodee"], ids=["empty", "endless", "no info"])
-def test_a_dropped_file_may_be_anything(
-    content: bytes, session: Session, launcher: Launcher, downloads: Path, drop: Path
-) -> None:
-    program = launcher.start(*EXAMPLE)
-    (drop / "some.torrent").write_bytes(content)
-    (drop / "other.torrent.new").write_bytes(content)
-    program.wait_line(r"found +some\.torrent cannot be read")
-    download(program, session, downloads, single("after"))
-    assert "other" not in program.output
-    assert "Traceback" not in program.output
-
-
-def test_the_drop_directory_may_go(session: Session, launcher: Launcher, downloads: Path, drop: Path) -> None:
-    program = launcher.start(*EXAMPLE)
+    (drop / "written.torrent").write_bytes(dropped.metainfo)
+    (downloads / "elsewhere").write_bytes(dropped.metainfo)
+    (downloads / "elsewhere").rename(drop / "moved.torrent")
+    for name in "written", "moved":
+        program.wait_line(rf"found +{name}\.torrent, 2 of 3 file names are in the session already$")
+    for name, content in ("empty", b""), ("endless", b"d1:ai1e-6:e"), ("none", b"d4:infodee"):
+        (drop / f"{name}.torrent").write_bytes(content)
+        (drop / "other.torrent.new").write_bytes(content)
+        program.wait_line(rf"found +{name}\.torrent cannot be read")
+    download(program, session, downloads, ONE)  # rtwatch's own function for this key is still called
+    for file in drop.iterdir():
+        file.unlink()
     drop.rmdir()
     download(program, session, downloads, single("after"))
     assert program.stop() == 0
+    assert "other" not in program.output
     assert "Traceback" not in program.output
 
 
@@ -272,22 +194,21 @@ def test_the_watch_ends_with_the_loop(dropping: bool, session: Session, launcher
 def test_with_no_action_it_changes_nothing(
     session: Session, launcher: Launcher, downloads: Path, command: Command, drop: Path
 ) -> None:
-    torrent, finished = multi("pack"), single("one")
-    for known in (torrent, finished):
+    for known in PACK, ONE:
         session.download(known, downloads)
     assert launcher.once(*EXAMPLE).returncode == 0
-    marks = [session.mark_complete(known) for known in (torrent, finished)]
+    marks = [session.mark_complete(known) for known in (PACK, ONE)]
     (drop / "some.torrent").write_bytes(single("two").metainfo)
     before = tree(downloads, launcher.state)
-    program = launcher.start("-n", "-r", *SHORT, *EXAMPLE, env=command.env)
+    program = launcher.start("-n", *SHORT, *EXAMPLE, env=command.env)
     session.add(single("three"), downloads)
     marks.append(session.mark_complete(single("three")))
     for name in ("pack", "one.bin", "three.bin"):
         program.wait_line(f"would run +true {re.escape(str(downloads / name))}$")
-    session.erase(torrent)
-    program.wait_line(rf"would save +\S+pack-{torrent.hash[:8]}\.torrent$")
+    session.erase(PACK)
+    program.wait_line(rf"would save +\S+pack-{PACK.hash[:8]}\.torrent$")
     assert program.stop() == 0
     assert tree(downloads, launcher.state) == before
     assert command.calls() == []
-    assert all(mark.exists() for mark in marks)
+    assert remaining(marks) == marks
     assert "Traceback" not in program.output
