@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Callable
 
 import pytest
+from faults import folding_directory, mounted
 from program import Launcher
 from session import VERSIONS, Session
 from steps import Hooks
+
+Mount = Callable[..., Path]
 
 
 @pytest.fixture
@@ -45,3 +50,30 @@ def launcher(tmp_path: Path, session: Session) -> Iterator[Launcher]:
 def hooks(tmp_path: Path) -> Hooks:
     """Give a hooks file to be written."""
     return Hooks(tmp_path / "hooks.py")
+
+
+@pytest.fixture
+def trash(tmp_path: Path) -> Path:
+    """Give a directory for --trash."""
+    path = tmp_path / "trash"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Give what mounts something on a place, as mount(8) is told, until the end of the test; it returns the place."""
+    with ExitStack() as stack:
+
+        def mount(place: Path, *options: str | Path) -> Path:
+            stack.enter_context(mounted(place, *map(str, options)))
+            return place
+
+        yield mount
+
+
+@pytest.fixture
+def folding(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory that takes "a" and "A" for one name."""
+    with folding_directory(tmp_path / "folding") as directory:
+        yield directory
