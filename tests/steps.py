@@ -167,10 +167,9 @@ def names(torrent: Torrent, word: str = "also in") -> str:
     return rf'{word} {torrent.hash[:8]}\S* "{pattern(torrent)}"'
 
 
-def below(place: Path, everything: bool = True) -> list[str]:
-    """Return the sorted relative paths of everything, or only of what is no directory, below a directory."""
-    paths = [path for path in place.rglob("*") if everything or path.is_symlink() or not path.is_dir()]
-    return sorted(str(path.relative_to(place)) for path in paths)
+def below(place: Path) -> list[str]:
+    """Return the sorted relative paths of everything below a directory."""
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
 
 
 def remaining(paths: Iterable[Path]) -> list[Path]:
