@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
-from typing import Callable
+from typing import NamedTuple
 
 import pytest
 from conftest import Mount
-from program import Launcher, Program
+from program import Launcher
 from session import Session
 from steps import SHORT, Hooks, add_complete, below, erase, link_files, names, remaining, seed, wait_held
 from torrents import Torrent, make, multi, single, twin_of
@@ -21,76 +23,46 @@ SECOND = make(b"pack", {(b"both.bin",): b"both" * 100, (b"second.bin",): b"secon
 PACK, TWIN = multi("pack"), twin_of(multi("pack"))
 RENAMED = make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})  # the data of PACK
 
-Share = Callable[[Session, Path, Mount], Torrent]
+
+class Way(NamedTuple):
+    """How another torrent gets to the files of PACK in real/pack: its root, and what is made before it is loaded."""
+
+    torrent: Torrent
+    base: str
+    shell: str = ""
+    bound: str | None = None  # mounted on bound
 
 
-def same_path(session: Session, downloads: Path, mount: Mount) -> Torrent:
-    add_complete(session, TWIN, downloads / "real")
-    return TWIN
-
-
-def another_string(session: Session, downloads: Path, mount: Mount) -> Torrent:
-    (downloads / "link").symlink_to(".")
-    (downloads / "x").mkdir()
-    add_complete(session, TWIN, downloads, f"{downloads}/x/..//link/real/pack/")
-    return TWIN
-
-
-def home_directory(session: Session, downloads: Path, mount: Mount) -> Torrent:
-    add_complete(session, TWIN, downloads, "~/downloads/real/pack")
-    return TWIN
-
-
-def symlinks(session: Session, downloads: Path, mount: Mount) -> Torrent:
-    link_files(PACK.paths(downloads / "real" / "pack"), TWIN.paths(downloads / "links" / "pack"))
-    add_complete(session, TWIN, downloads / "links")
-    return TWIN
-
-
-def symlinks_of_other_names(session: Session, downloads: Path, mount: Mount) -> Torrent:
-    hops = [downloads / "two" / "hop1", downloads / "two" / "hop2"]
-    link_files(PACK.paths(Path("../real/pack")), hops)
-    link_files([Path("hop1"), Path("hop2")], RENAMED.paths(downloads / "two"))
-    add_complete(session, RENAMED, downloads)
-    return RENAMED
-
-
-def bind_mount(session: Session, downloads: Path, mount: Mount) -> Torrent:
-    mount(downloads / "bound", "--bind", downloads / "real")
-    add_complete(session, TWIN, downloads / "bound")
-    return TWIN
-
-
-def bind_mount_of_another_name(session: Session, downloads: Path, mount: Mount) -> Torrent:
-    mount(downloads / "bound", "--bind", downloads / "real" / "pack")
-    twin = twin_of(PACK, b"another name")
-    add_complete(session, twin, downloads, downloads / "bound")
-    return twin
-
-
-SHARES = [
-    same_path,
-    another_string,
-    home_directory,
-    symlinks,
-    symlinks_of_other_names,
-    bind_mount,
-    bind_mount_of_another_name,
-]
+WAYS = {
+    "the same path": Way(TWIN, "real/pack"),
+    "another string": Way(TWIN, "x/..//link/real/pack/", "mkdir x; ln -s . link"),
+    "rtorrent's home": Way(TWIN, "~/downloads/real/pack"),
+    "symlinks": Way(TWIN, "links/pack", "mkdir links; cp -rs $PWD/real/pack links"),
+    "symlinks of other names": Way(
+        RENAMED,
+        "two",
+        "mkdir two; cd two; ln -s ../real/pack/a.bin hop; ln -s hop x.bin; ln -s ../real/pack/sub/b.bin y.bin",
+    ),
+    "a bind mount": Way(TWIN, "bound/pack", bound="real"),
+    "a bind mount of another name": Way(twin_of(PACK, b"another name"), "bound", bound="real/pack"),
+}
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["the owner first", "the other first"])
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("way_name", WAYS)
 def test_a_shared_file_goes_with_its_last_torrent(
-    share: Share, first: int, session: Session, launcher: Launcher, downloads: Path, mount: Mount
+    way_name: str, first: int, session: Session, launcher: Launcher, downloads: Path, mount: Mount
 ) -> None:
+    way = WAYS[way_name]
     paths = seed(session, downloads / "real", PACK)
-    other = share(session, downloads, mount)
-    erased, stays = [(PACK, other), (other, PACK)][first]
+    subprocess.run(["sh", "-ec", way.shell], cwd=downloads, check=True)
+    if way.bound:
+        mount(downloads / "bound", "--bind", downloads / way.bound)
+    add_complete(session, way.torrent, downloads, way.base if way.base[0] == "~" else f"{downloads}/{way.base}")
     program = launcher.start(*SHORT)
+    erased, stays = [(PACK, way.torrent), (way.torrent, PACK)][first]
     erase(program, session, erased)
-    if first == 0 or share not in (symlinks, symlinks_of_other_names):
-        program.wait_line("kept .*" + names(stays, "in"))
+    program.wait_line("removed .*2 of 2 files" if first and "symlinks" in way_name else "kept .*" + names(stays, "in"))
     assert remaining(paths) == paths
     erase(program, session, stays)
     assert [name for name in below(downloads) if name.endswith(".bin")] == []
@@ -222,18 +194,6 @@ def test_a_file_renamed_for_another_torrent_is_that_ones(session: Session, launc
 # files that are inherited from their owner through a symlink
 
 
-def inherit(launcher: Launcher, session: Session, downloads: Path) -> tuple[Program, Torrent, Path, Path]:
-    """Let a torrent inherit the file that its symlink leads to; return rtwatch, the torrent, the file and the link."""
-    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
-    [path], [link] = seed(session, downloads, torrent), twin.paths(downloads / "two")
-    link_files([path], [link])
-    add_complete(session, twin, downloads)
-    program = launcher.start(*SHORT)
-    erase(program, session, torrent)
-    program.wait_line("used by a symlink in")
-    return program, twin, path, link
-
-
 def test_a_target_goes_with_the_last_of_several_torrents_that_link_to_it(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
@@ -254,47 +214,41 @@ def test_a_target_goes_with_the_last_of_several_torrents_that_link_to_it(
     assert remaining(links + paths) == []
 
 
-def test_an_inherited_file_is_accounted_for_when_the_torrents_own_ones_are_gone(
-    session: Session, launcher: Launcher, downloads: Path
+@pytest.mark.parametrize("own", ["gone", "a directory", "not known"])
+@pytest.mark.parametrize("inherited", ["untouched", "changed", "gone"])
+def test_own_and_inherited_files_are_accounted_for_each_by_itself(
+    own: str, inherited: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    program, twin, path, link = inherit(launcher, session, downloads)
-    link.unlink()
-    path.write_bytes(b"mine")
-    os.utime(path, (4e9, 4e9))
-    erase(program, session, twin)
-    program.wait_line("none of its 1 files is at")
-    program.wait_line(r"kept +\S*one.bin: ")
-    assert path.read_bytes() == b"mine"
-
-
-def test_a_missing_inherited_file_does_not_count_as_one_of_the_torrents_own(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program, twin, path, link = inherit(launcher, session, downloads)
-    path.unlink()
-    link.unlink()
-    link.mkdir()
-    erase(program, session, twin)
-    program.wait_line("kept +a.bin: not a regular file")
-    assert "none of its" not in program.output
-    assert link.is_dir()
-
-
-@pytest.mark.parametrize("mine", [False, True], ids=["removed", "kept"])
-def test_an_inherited_file_is_accounted_for_when_the_torrents_own_place_is_not_known(
-    mine: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program, twin, path, _ = inherit(launcher, session, downloads)
-    session.lock.unlink()  # nobody can tell where "elsewhere" is
-    session.set_directory(twin, "elsewhere")
-    session.save(twin)
-    program.wait_files(twin.hash, [])
-    if mine:
+    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
+    [path], [link] = seed(session, downloads, torrent), twin.paths(downloads / "two")
+    link_files([path], [link])
+    add_complete(session, twin, downloads)
+    program = launcher.start(*SHORT)
+    erase(program, session, torrent)
+    program.wait_line("used by a symlink in")
+    if own == "not known":
+        session.lock.unlink()  # nobody can tell where "elsewhere" is
+        session.set_directory(twin, "elsewhere")
+        session.save(twin)
+        program.wait_files(twin.hash, [])
+    else:
+        link.unlink()
+    if own == "a directory":
+        link.mkdir()
+    if inherited == "gone":
+        path.unlink()
+    elif inherited == "changed":
         path.write_bytes(b"mine")
         os.utime(path, (4e9, 4e9))
+    since = len(program.lines)
     erase(program, session, twin)
-    program.wait_line(r"kept +\S*one.bin: " if mine else "removed +two, 1 of 1 file")
-    assert remaining([path]) == ([path] if mine else [])
+    program.wait_line("removed +two, 1 of" if inherited == "untouched" else "erased +two, ", since)
+    program.stop()
+    said = "\n".join(program.lines[since:])
+    assert re.search(r"kept +\S*one\.bin: ", said) if inherited == "changed" else "one.bin" not in said
+    assert ("kept       a.bin: not a regular file" in said) == (own == "a directory")
+    assert ("none of its 1 files is at" in said) == (own == "gone")
+    assert remaining([path]) == ([path] if inherited == "changed" else [])
 
 
 # torrents that are not known well
