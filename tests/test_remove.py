@@ -25,6 +25,7 @@ from steps import (
     seed,
     tree,
     wait_called,
+    wait_held,
     wait_vanished,
 )
 from torrents import Torrent, make, multi, single
@@ -297,6 +298,23 @@ def test_a_path_may_be_relative_and_is_never_removed(session: Session, launcher:
     program = launcher.start(*SHORT, paths=[Path("pack")], cwd=downloads)
     erase(program, session, multi("pack"))
     assert below(downloads) == ["pack"]
+
+
+def test_the_lock_of_another_host_needs_a_path(session: Session, launcher: Launcher, downloads: Path) -> None:
+    session.kill()
+    session.lock.unlink()
+    session.write_lock("elsewhere.example", 123)
+    paths = seed(session, downloads / "in", multi("one"), multi("two"))
+    others = seed(session, downloads, multi("three"))
+    program = launcher.start(*SHORT)
+    session.erase(multi("one"))
+    wait_held(program, multi("one"), "host")
+    assert remaining(paths) == paths
+    program.stop()
+    program = launcher.start(*SHORT, paths=[downloads / "in"])
+    erase(program, session, multi("two"), multi("three"))
+    assert remaining(paths[2:]) == []
+    assert remaining(others) == others
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["by its name", "through a link"])
