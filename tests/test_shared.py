@@ -98,20 +98,17 @@ def test_the_same_inode_under_a_name_in_another_case_is_anothers(
     assert remaining(paths) == paths
 
 
-def test_only_the_shared_part_of_a_torrent_is_kept(session: Session, launcher: Launcher, downloads: Path) -> None:
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
+def test_only_the_shared_part_of_a_torrent_is_kept_and_only_until_its_last_torrent_goes(
+    together: bool, session: Session, launcher: Launcher, downloads: Path
+) -> None:
     seed(session, downloads, FIRST, SECOND)
     program = launcher.start(*SHORT)
-    erase(program, session, FIRST)
-    program.wait_line("kept +both.bin: " + names(SECOND))
-    assert below(downloads) == ["pack", "pack/both.bin", "pack/second.bin"]
-    erase(program, session, SECOND)
-    assert below(downloads) == []
-
-
-def test_torrents_erased_together_leave_nothing(session: Session, launcher: Launcher, downloads: Path) -> None:
-    seed(session, downloads, FIRST, SECOND)
-    program = launcher.start(*SHORT)
-    erase(program, session, FIRST, SECOND)
+    if not together:
+        erase(program, session, FIRST)
+        program.wait_line("kept +both.bin: " + names(SECOND))
+        assert below(downloads) == ["pack", "pack/both.bin", "pack/second.bin"]
+    erase(program, session, *([FIRST, SECOND] if together else [SECOND]))
     assert below(downloads) == []
 
 
