@@ -23,7 +23,6 @@ from steps import (
     remaining,
     seed,
     settle,
-    wait_held,
     wait_vanished,
 )
 from torrents import Torrent, make, multi, single, twin_of
@@ -50,7 +49,7 @@ def test_a_torrent_loaded_again_loses_nothing_while_its_save_is_late(
         session.load(edited, downloads)
         for kind in early:
             session.write(edited, kind)
-    wait_held(program, PACK, "session files of it are there")
+    program.wait_line("(held|returned) +pack")
     assert remaining(paths) == paths
     for kind in late:
         session.write(edited, kind)
@@ -80,7 +79,7 @@ def test_a_replaced_torrent_leaves_its_files_to_the_new_one_that_is_still_being_
     for kind in early:
         session.write(TWIN, kind)
     session.erase(PACK)
-    wait_held(program, PACK, TWIN.hash)
+    program.wait_line(rf"(held|kept) .*{TWIN.hash[:8]}")
     for kind in late:
         session.write(TWIN, kind)
     program.wait_gone(PACK.hash)
