@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Callable
 
 import pytest
+from faults import folding_directory, mounted
 from program import Launcher
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS, Session
 from steps import Hooks, pack, remaining, seed
 
 BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
+
+Mount = Callable[..., Path]
 
 
 @pytest.fixture
@@ -91,3 +96,30 @@ def real_launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[La
     launcher = Launcher(client.path, tmp_path / "state", tmp_path / "calls")
     yield launcher
     launcher.close()
+
+
+@pytest.fixture
+def trash(tmp_path: Path) -> Path:
+    """Give a directory for --trash."""
+    path = tmp_path / "trash"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Give what mounts something on a place, as mount(8) is told, until the end of the test; it returns the place."""
+    with ExitStack() as stack:
+
+        def mount(place: Path, *options: str | Path) -> Path:
+            stack.enter_context(mounted(place, *map(str, options)))
+            return place
+
+        yield mount
+
+
+@pytest.fixture
+def folding(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory that takes "a" and "A" for one name."""
+    with folding_directory(tmp_path / "folding") as directory:
+        yield directory

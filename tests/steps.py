@@ -87,6 +87,28 @@ def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
     return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
 
 
+def add_complete(session: Session, torrent: Torrent, directory: Path, base: Path | str | None = None) -> None:
+    """Load a torrent whose data is there, by whatever name, and save it as complete."""
+    session.add(torrent, directory, base)
+    session.finish(torrent)
+    session.save(torrent)
+
+
+def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
+    """Make symlinks to files, as tools for cross-seeding do."""
+    for path, link in zip(paths, links):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+
+
+def move(session: Session, torrent: Torrent, old: Path, new: Path) -> list[Path]:
+    """Move a torrent's data and tell rtorrent, which does not save that yet; return the new paths."""
+    new.mkdir(exist_ok=True)
+    torrent.root(old).rename(torrent.root(new))
+    session.set_directory(torrent, new)
+    return torrent.paths(torrent.root(new))
+
+
 def settle(program: Program, rtorrent: Client, directory: Path) -> None:
     """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
     torrent = single(f"settled{len(list(program.session.glob('*.torrent')))}")
@@ -162,6 +184,11 @@ def pattern(torrent: Torrent) -> str:
 def names(torrent: Torrent, word: str = "also in") -> str:
     """Return the pattern of a reason that names another torrent."""
     return rf'{word} {torrent.hash[:8]}\S* "{pattern(torrent)}"'
+
+
+def below(place: Path) -> list[str]:
+    """Return the sorted relative paths of everything below a directory."""
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
 
 
 def remaining(paths: Iterable[Path]) -> list[Path]:
