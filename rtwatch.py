@@ -344,32 +344,36 @@ def find_host(url: bytes) -> Optional[str]:
         return None
 
 
-def resolve_root(directory: bytes, pid: int) -> Optional[bytes]:
-    """Return the real path of a `directory` string of R, or None while it cannot be known.
+def expand_directory(directory: bytes, pid: int) -> Optional[bytes]:
+    """Return the absolute path of a `directory` string of R, links as they stand, or None while it cannot be known.
 
     A leading "~" is the HOME of the rtorrent process `pid` (0 when none runs), a relative path starts at its working
     directory (measured with 0.9.8 and 0.16.20).
     """
-    if not directory.startswith(b"/"):
-        try:
-            if directory.startswith(b"~"):
-                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                directory = next(v[5:] for v in environment if v.startswith(b"HOME=/")) + directory[1:]
-            else:
-                if os.stat(f"/proc/{pid}/cwd").st_nlink == 0:  # it was removed
-                    return None
-                directory = os.readlink(f"/proc/{pid}/cwd".encode()) + b"/" + directory
-        except (OSError, StopIteration):
+    if directory.startswith(b"/"):
+        return directory
+    try:
+        if directory.startswith(b"~"):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            return next(v[5:] for v in environment if v.startswith(b"HOME=/")) + directory[1:]
+        if os.stat(f"/proc/{pid}/cwd").st_nlink == 0:  # it was removed
             return None
-    return os.path.realpath(directory)
+        return os.readlink(f"/proc/{pid}/cwd".encode()) + b"/" + directory
+    except (OSError, StopIteration):
+        return None
 
 
-def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: bytes) -> list[bytes]:
-    """Return the canonical path of every file: the real path of its parent, plus its name. Skip what is in `session`.
+def locate_files(metainfo: Metainfo, place: bytes, session: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Return the canonical path of every file, and the symlinks among the torrent's own directories.
 
-    Where encodings give different names, a multi-file torrent's directory tells which is likely, then what exists on
-    disk; of what neither tells, all are listed.
+    Canonical is the real path of the parent, plus the name. `place` is the absolute directory that R says; what lies in
+    `session` is skipped. Where encodings give different names, a multi-file torrent's directory tells which is likely,
+    then what exists on disk; of what neither tells, all are listed.
     """
+    root = os.path.realpath(place)
+    top = canonical(place.rstrip(b"/"))
+    bears_name = metainfo.multi and os.path.basename(top) in metainfo.names.values()
+    links = [top] if bears_name and os.path.islink(top) else []
 
     @cache
     def resolve(parent: bytes) -> bytes:
@@ -378,31 +382,39 @@ def locate_files(metainfo: Metainfo, directory: bytes, root: bytes, session: byt
         if parent:
             above, _, name = parent.rpartition(b"/")
             path = resolve(above) + name
-            path = os.path.realpath(path) if os.path.islink(path) else path
+            if os.path.islink(path):
+                links.append(path)
+                path = os.path.realpath(path)
         return path.rstrip(b"/") + b"/"
 
-    def place(path: bytes) -> list[bytes]:
+    def locate(path: bytes) -> list[bytes]:
         """Return the canonical path of one file; nothing when it is no file to the rtorrent that wrote here."""
         parent, _, name = path.rstrip(b"/").rpartition(b"/")
         file = resolve(parent) + name if name else root
         known = (name and not path.endswith(b"/")) or is_data(look_at(os.fsdecode(file))[0])
         return [file] if known and len(file) <= PATH_MAX else []
 
-    last = os.path.basename(directory.rstrip(b"/"))
+    last = os.path.basename(top)
     own = metainfo.names[b""]
     files: list[bytes] = []
     for _, paths in metainfo.files:
         if len(paths) == 1:
-            files += place(paths[b""])
+            files += locate(paths[b""])
             continue
-        every = [file for path in dict.fromkeys(paths.values()) for file in place(path)]
+        every = [file for path in dict.fromkeys(paths.values()) for file in locate(path)]
         if len(every) > 1:  # rtorrent chooses the encoding for each name by itself
             told = [path for key, path in paths.items() if metainfo.multi and metainfo.names.get(key, own) == last]
-            likely = [file for path in told for file in place(path)] or every
+            likely = [file for path in told for file in locate(path)] or every
             every = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
         files += every
     inside = session + b"/"
-    return [file for file in dict.fromkeys(files) if not file.startswith(inside)]
+    return [file for file in dict.fromkeys(files) if not file.startswith(inside)], links
+
+
+def canonical(path: bytes) -> bytes:
+    """Return the real path of the parent of an absolute path, plus its name."""
+    parent, name = os.path.split(path)
+    return os.path.join(os.path.realpath(parent), name)
 
 
 def is_below(path: Path, directory: Path) -> bool:
@@ -455,6 +467,7 @@ class Loaded(NamedTuple):
     resume: Resume
     root: Optional[bytes]
     files: list[bytes]
+    links: list[bytes]  # symlinks among its own directories
     arrived: float  # Unix time of T
     blobs: tuple[bytes, Optional[bytes], bytes]
 
@@ -558,9 +571,10 @@ class Session:
             l_data = read_session_file(self.file(hash, "L"))
         except (OSError, Unreadable):
             l_data = None
-        root = resolve_root(resume.directory, pid)
-        files = locate_files(metainfo, resume.directory, root, os.fsencode(self.path)) if root else []
-        return Loaded(hash, metainfo, resume, root, files, os.stat(t_path).st_mtime, (data, l_data, r_data))
+        place = expand_directory(resume.directory, pid)
+        root = os.path.realpath(place) if place else None
+        files, links = locate_files(metainfo, place, os.fsencode(self.path)) if place else ([], [])
+        return Loaded(hash, metainfo, resume, root, files, links, os.stat(t_path).st_mtime, (data, l_data, r_data))
 
     def read_saves(self, hashes: Iterable[str]) -> Saves:
         """Return when the torrents that have an R or T here were saved.
@@ -646,10 +660,18 @@ def find_links(files: Iterable[bytes]) -> set[bytes]:
     for hop in links:
         with suppress(OSError):  # readlink fails at the end of the chain
             for _ in range(40):  # the kernel's own limit
-                target = os.path.join(os.path.dirname(hop), os.readlink(hop))
-                hop = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+                hop = canonical(os.path.join(os.path.dirname(hop), os.readlink(hop)))
                 hops.add(hop)
     return hops
+
+
+def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optional[int]]:
+    """Return device, inode and ctime (ns) of a directory; the ctime is 0 while it may change without being seen to."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None, None, None
+    return info.st_dev, info.st_ino, info.st_ctime_ns if time.time() - info.st_ctime > 1 else 0
 
 
 def identify_process(pid: int) -> Optional[str]:
@@ -676,7 +698,8 @@ CREATE TABLE rtwatch_torrent(
     arrived REAL, counted INTEGER, vanished REAL, process TEXT, said INTEGER, held TEXT);
 CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
 CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
-CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
+CREATE TABLE rtwatch_directory(directory BLOB PRIMARY KEY, device INTEGER, inode INTEGER, ctime INTEGER);
+CREATE INDEX rtwatch_directory_inode ON rtwatch_directory(inode, device);
 CREATE INDEX torrent_data_name ON torrent_data(name);
 """
 SCHEMA = f"""
@@ -808,10 +831,35 @@ class Index:
         row = self.query(sql, hash).fetchone()
         return row and Place(*row)
 
-    def find_directories(self) -> dict[str, tuple[bytes, bool]]:
-        """Return the directory of every torrent, as R said it, and whether the torrent has vanished."""
-        rows = self.query("SELECT hash, directory, vanished IS NOT NULL FROM rtwatch_torrent")
-        return {hash: (directory, bool(vanished)) for hash, directory, vanished in rows}
+    def find_places(self) -> dict[str, Place]:
+        """Return the places of all torrents."""
+        rows = self.query("SELECT hash, directory, CAST(root AS BLOB), counted, vanished FROM rtwatch_torrent")
+        return {hash: Place(*row) for hash, *row in rows}
+
+    def find_directories(self) -> list[tuple[bytes, tuple[Any, ...]]]:
+        """Return the directories of all files, and what they were at the last look."""
+        rows = self.query("SELECT directory, device, inode, ctime FROM rtwatch_directory")
+        return [(directory, tuple(identity)) for directory, *identity in rows]
+
+    def find_aliases(self, directory: bytes) -> list[bytes]:
+        """Return the other paths under which torrents use the same directory, as through a bind mount."""
+        sql = """SELECT other.directory FROM rtwatch_directory AS own JOIN rtwatch_directory AS other
+                 USING (inode, device) WHERE own.directory = ? AND other.directory <> own.directory"""
+        return [row[0] for row in self.query(sql, directory)]
+
+    def find_hashes_in(self, directory: bytes, table: str = "session_file") -> set[str]:
+        """Return the torrents that have a file below a directory in `table`."""
+        sql = f"SELECT DISTINCT hash FROM {table} WHERE file > ? AND file < ?"
+        return {row[0] for row in self.query(sql, directory + b"/", directory + b"0")}  # "0" follows "/"
+
+    def find_hashes_of(self, file: bytes) -> set[str]:
+        """Return the torrents that list a file, or have a file below what is now a symlink."""
+        sql = "SELECT hash FROM session_file WHERE file = ? OR file > ? AND file < ?"
+        return {row[0] for row in self.query(sql, file, file + b"/", file + b"0")}
+
+    def find_linked(self, hash: str) -> list[Path]:
+        """Return what the symlinks of a torrent lead through, and the symlinks among its directories."""
+        return [row[0] for row in self.query("SELECT file FROM rtwatch_link WHERE hash = ?", hash)]
 
     def find_torrents(self, where: str, *values: Any) -> list[Torrent]:
         """Return the torrents for which an SQL condition on `rtwatch_torrent` holds."""
@@ -881,35 +929,36 @@ class Index:
 
     def insert_torrent(self, loaded: Loaded) -> None:
         """Write all rows of a torrent, over those of a vanished one; what other tables refer to stays."""
-        hash, metainfo, resume, root, files, arrived, blobs = loaded
+        hash, metainfo, resume, root, files, links, arrived, blobs = loaded
         sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
                  libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
         self.query(sql, hash, text(metainfo.names[b""]), metainfo.tracker, *blobs)
         sql = "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)"
         self.query(sql, hash, resume.directory, root, arrived, resume.counted)
-        self.insert_files(hash, files)
+        self.insert_files(hash, files, links)
 
-    def insert_files(self, hash: str, files: Sequence[bytes]) -> None:
-        """Replace the files of a torrent, and what their symlinks lead through."""
+    def insert_files(self, hash: str, files: Sequence[bytes], links: Iterable[bytes]) -> None:
+        """Replace the files of a torrent, and what their symlinks lead through; what it has inherited stays."""
         self.query("DELETE FROM session_file WHERE hash = ?", hash)
         self.con.executemany("INSERT INTO session_file VALUES (?, ?)", ((hash, file) for file in files))
-        self.insert_links(hash, files)
-
-    def insert_links(self, hash: str, files: Iterable[bytes]) -> None:
-        """Replace what the symlinks among the files of a torrent lead through; what it has inherited stays."""
         self.query("DELETE FROM rtwatch_link WHERE hash = ? AND NOT inherited", hash)
-        targets = ((hash, file) for file in find_links(files))
-        self.con.executemany("INSERT OR IGNORE INTO rtwatch_link VALUES (?, ?, FALSE)", targets)
+        used = {*links, *find_links(files)}
+        self.con.executemany("INSERT OR IGNORE INTO rtwatch_link VALUES (?, ?, FALSE)", ((hash, file) for file in used))
+        for directory in {os.path.dirname(file) for file in itertools.chain(files, used)}:
+            if not self.query("SELECT 1 FROM rtwatch_directory WHERE directory = ?", directory).fetchone():
+                self.update_directory(directory)
 
-    def update_links(self, hash: str) -> None:
-        """Look anew where the files of a torrent lead: some became symlinks after its rows were written."""
-        self.insert_links(hash, map(os.fsencode, self.find_files(hash)))
+    def update_directory(self, directory: bytes) -> None:
+        """Record what a directory is now."""
+        identity = identify_directory(directory)
+        self.query("INSERT OR REPLACE INTO rtwatch_directory VALUES (?, ?, ?, ?)", directory, *identity)
 
-    def update_place(self, hash: str, directory: bytes, root: Optional[bytes], files: Sequence[bytes]) -> None:
-        """Let the files of a torrent follow its new directory."""
-        self.query("UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?", directory, root, hash)
-        self.insert_files(hash, files)
+    def update_place(self, loaded: Loaded) -> None:
+        """Let the files of a torrent follow its new directory, or where it leads now."""
+        sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
+        self.query(sql, loaded.resume.directory, loaded.root, loaded.hash)
+        self.insert_files(loaded.hash, loaded.files, loaded.links)
 
     def update_counted(self, hash: str, counted: bool) -> None:
         """Record whether rtorrent has counted data of a torrent."""
@@ -928,9 +977,12 @@ class Index:
         """Record the name of the reason why a vanished torrent is held or waits, None for neither."""
         self.query("UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, hash)
 
-    def update_inherited(self, file: Path) -> None:
-        """Leave a file to the torrents that use it through symlinks: the last of them removes it."""
-        self.query("UPDATE rtwatch_link SET inherited = TRUE WHERE file = ?", file)
+    def update_inherited(self, file: Path, hash: str) -> None:
+        """Leave a file of a torrent to the others that list or use it: the last of them removes it."""
+        self.query("UPDATE rtwatch_link SET inherited = TRUE WHERE file = ? AND hash <> ?", file, hash)
+        sql = """INSERT OR REPLACE INTO rtwatch_link SELECT hash, file, TRUE FROM session_file
+                 WHERE file = ? AND hash <> ?"""
+        self.query(sql, file, hash)
 
     def delete_torrent(self, hash: str) -> None:
         """Delete a torrent with all of its rows."""
@@ -1451,6 +1503,7 @@ class ListedFile(NamedTuple):
     perhaps: Optional[str]  # may use it, but its files are not known
     users: Sequence[str]  # use it through a symlink
     open: bool  # in a running rtorrent
+    through: Optional[Path]  # symlink among the torrent's directories that leads to it
 
 
 class Limits(NamedTuple):
@@ -1539,6 +1592,11 @@ def rule_older(file: ListedFile, limits: Limits) -> Optional[str]:
     return "older than the torrent, which never counted data" if older else None
 
 
+def rule_through(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what the torrent only uses through a symlinked directory of its own: a library, or another's data."""
+    return f"reached through the symlink {file.through}" if file.through and not file.inherited else None
+
+
 def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what another torrent uses through a symlink. As the last rule it tells who inherits the file."""
     return f"used by a symlink in {file.users[0]}" if file.users else None
@@ -1546,7 +1604,7 @@ def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
 
 RULES = (
     *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_open, rule_device),
-    *(rule_perhaps, rule_longer, rule_modified, rule_older, rule_linked),
+    *(rule_perhaps, rule_longer, rule_modified, rule_older, rule_through, rule_linked),
 )
 
 
@@ -1555,7 +1613,7 @@ def plan_removal(files: Sequence[ListedFile], limits: Limits) -> list[tuple[List
     return [(file, next(filter(None, (rule(file, limits) for rule in RULES)), None)) for file in files]
 
 
-def plan_directories(files: Iterable[Path], name: str, limits: Limits) -> list[Path]:
+def plan_directories(files: Iterable[Path], name: Optional[str], limits: Limits) -> list[Path]:
     """Return the directories that may have become empty, deepest first; the root only if it bears `name`."""
     own = text(os.fsencode(limits.root.name)) == name
     found: set[Path] = set()
@@ -1650,9 +1708,15 @@ class Removal:
         planned, done = ("would trash", "trashed") if args.trash else ("would remove", "removed")
         self.verb = planned if args.no_action else done
         self.files = index.find_files(torrent.hash)
-        inherited = index.find_inherited(torrent.hash)
-        self.todo = deque([*((file, False) for file in self.files), *((file, True) for file in inherited)])
+        inherited = {*index.find_inherited(torrent.hash)}
+        directories = [path for path in index.find_linked(torrent.hash) if path.is_symlink() and path.is_dir()]
+        self.through = [(Path(os.path.realpath(path)), path) for path in directories]
+        others = sorted({*inherited, *directories} - {*self.files})
+        self.todo = deque((file, file in inherited) for file in self.files)
+        self.todo.extend((file, True) for file in others)
+        self.metainfo = parse_metainfo(t_data)
         self.lengths = self.find_lengths()
+        self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
         self.removed: list[Path] = []
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
@@ -1671,9 +1735,8 @@ class Removal:
     def find_lengths(self) -> dict[str, int]:
         """Return the lengths that the metainfo says, in bytes, by canonical path."""
         real_path = cache(os.path.realpath)
-        metainfo = parse_metainfo(self.t_data)
         lengths = {}
-        for length, paths in metainfo.files if metainfo else ():
+        for length, paths in self.metainfo.files if self.metainfo else ():
             for path in paths.values():
                 parent, name = os.path.split(os.path.join(self.torrent.root or "", os.fsdecode(path)).rstrip("/"))
                 lengths[os.path.join(real_path(parent), name)] = length
@@ -1683,19 +1746,27 @@ class Removal:
         """Decide on the next files that are still to do by what is true now."""
         real_path = cache(os.path.realpath)
         files = [self.todo[number] for number in range(min(BATCH, len(self.todo)))]
-        paths = [path for path, _ in files]
-        owners, users = (
-            self.index.find_users(table, self.torrent.hash, paths) for table in ("session_file", "rtwatch_link")
-        )
+        names = {path: self.find_names(path) for path, _ in files}
+        every = [name for path in names for name in names[path]]
+        tables = "session_file", "rtwatch_link"
+        owners, users = (self.index.find_users(table, self.torrent.hash, every) for table in tables)
         listed = []
         for path, inherited in files:
             info, problem = look_at(path)
-            owned, used = owners.get(path, ()), users.get(path, ())
+            owned, used = ([who for name in names[path] for who in found.get(name, ())] for found in (owners, users))
             perhaps = doubts.find(path) if info and not owned else None
             where = real_path(os.path.dirname(path)), self.lengths.get(str(path))
             is_in_use = info is not None and is_open(path, info, open_files)
-            listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, is_in_use))
+            through = next((link for target, link in self.through if is_below(path, target)), None)
+            listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, is_in_use, through))
         return plan_removal(listed, self.limits)
+
+    def find_names(self, path: Path) -> list[Path]:
+        """Return the paths under which torrents may list the directory entry `path`, itself first."""
+        parent, name = os.path.split(os.fsencode(path))
+        if parent not in self.aliases:
+            self.aliases[parent] = self.index.find_aliases(parent)
+        return [path, *(Path(os.fsdecode(os.path.join(alias, name))) for alias in self.aliases[parent])]
 
     def carry_out(self, file: ListedFile, reason: Optional[str]) -> None:
         """Remove the first file to do, or keep it; what fails is kept, with its reason. -n changes nothing here."""
@@ -1713,9 +1784,8 @@ class Removal:
                 reason = GONE
             except OSError as error:
                 reason = f"cannot be removed: {error.strerror or error}"
-        if reason == rule_linked(file, self.limits):
-            self.index.update_inherited(file.path)
-            self.index.con.commit()
+        if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
+            self.index.update_inherited(file.path, self.torrent.hash)
         self.kept.setdefault(reason or GONE, []).append(file.path)
 
     def trash_place(self, file: ListedFile) -> Path:
@@ -1729,7 +1799,8 @@ class Removal:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
         needed = [Path(os.path.expanduser("~")), self.args.session, *self.args.paths]
         gone = {*self.removed, *self.kept.get(GONE, ())}
-        for directory in plan_directories(gone, self.torrent.name, self.limits):
+        name = self.torrent.name if self.metainfo and self.metainfo.multi else None
+        for directory in plan_directories(gone, name, self.limits):
             if any(directory == path or is_below(path, directory) for path in needed):
                 continue
             if self.index.is_used_directory(directory, self.torrent.hash) or not is_left_empty(directory, gone):
@@ -2171,14 +2242,14 @@ class Watch:
     def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
         directory, pid = resume.directory, self.find_pid(resume.directory)
-        if resume.counted != known.counted:  # no more, after it was moved or while it is checked: links may come
+        if resume.counted != known.counted:
             self.index.update_counted(hash, resume.counted)
-            self.index.update_links(hash)
-        if directory == known.directory and resolve_root(directory, pid) in (None, known.root):
-            return  # None: it cannot be known now
+        place = expand_directory(directory, pid)
+        if directory == known.directory and (place is None or os.path.realpath(place) == known.root):
+            return  # or it cannot be known now
         loaded = self.session.read_loaded(hash, data, resume, pid)
         if loaded:  # and no magnet of the same hash, loaded a moment ago
-            self.index.update_place(hash, directory, loaded.root, loaded.files)
+            self.index.update_place(loaded)
             self.note_root(loaded.root)
             say(self.level, "moved", text(loaded.metainfo.names[b""]), f"to {os.fsdecode(loaded.root or directory)}")
 
@@ -2212,7 +2283,8 @@ class Watch:
             return Trouble(name, reason, None, False)
         if metainfo is None and resume is None:
             return Trouble(name, reason, None, True)
-        root = resolve_root(resume.directory, self.find_pid(resume.directory)) if resume else None
+        place = expand_directory(resume.directory, self.find_pid(resume.directory)) if resume else None
+        root = os.path.realpath(place) if place else None
         bears = text(metainfo.names[b""]) if metainfo else "?"
         whole = data is not None and (metainfo is not None or is_whole(data))
         return Trouble(name, reason, Doubt(f'{hash} "{bears}"', root, data.lower() if data and whole else None), False)
@@ -2318,8 +2390,7 @@ class Watch:
         if unread or undone or any(queues[name] for name in NEWS):
             self.loop.call_later("word", 1.0 if undone else 0, "word", path)
             return
-        for hash in self.index.find_hashes("NOT counted"):
-            self.index.update_links(hash)
+        self.look_at_directories()
         con.commit()
         facts = self.look(listing, [torrent for torrent in torrents if torrent.hash in self.expired])
         self.by_answer = facts.evidence.answer is not None
@@ -2338,6 +2409,50 @@ class Watch:
                     self.ready.append(torrent.hash)
         self.look_again(facts)
         self.word_until = max(time.monotonic() + 1, self.answer.until if self.answer else time.monotonic() + 10)
+
+    def look_at_directories(self) -> None:
+        """Resolve again what can lead elsewhere than at the last look.
+
+        A file or directory that is replaced by a symlink changes the ctime of its directory, and nothing else need to.
+        """
+        stale = set()
+        for directory, identity in self.index.find_directories():
+            if identify_directory(directory) != identity:
+                stale |= self.find_stale(directory)
+                self.index.update_directory(directory)
+        real_parent = cache(os.path.realpath)
+        for hash, place in self.index.find_places().items():
+            if place.root and place.directory.startswith(b"/"):
+                parent, name = os.path.split(place.directory.rstrip(b"/"))
+                root = os.path.join(real_parent(parent), name)
+                if (root != place.root or os.path.islink(root)) and os.path.realpath(root) != place.root:
+                    stale.add(hash)
+        for hash in stale:
+            self.relocate(hash)
+
+    def find_stale(self, directory: bytes) -> set[str]:
+        """Return the torrents that may use other files since something changed in a directory."""
+        if os.path.realpath(directory) != directory:
+            return self.index.find_hashes_in(directory)
+        found = self.index.find_hashes_in(directory, "rtwatch_link")
+        with suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    found |= self.index.find_hashes_of(entry.path)
+        return found
+
+    def relocate(self, hash: str) -> None:
+        """Look again where the files of a known torrent are; a place that cannot be known now stays."""
+        place, blobs = self.index.find_place(hash), self.index.find_blobs(hash)
+        metainfo = parse_metainfo(blobs[1]) if place and blobs else None
+        path = expand_directory(place.directory, self.find_pid(place.directory)) if place else None
+        if place and metainfo and path:
+            files, links = locate_files(metainfo, path, os.fsencode(self.args.session))
+            resume = Resume(place.directory, place.counted)
+            root = os.path.realpath(path)
+            self.index.update_place(Loaded(hash, metainfo, resume, root, files, links, 0, (b"", None, b"")))
+            if root != place.root:
+                say(self.level, "moved", text(metainfo.names[b""]), f"to {os.fsdecode(root)}")
 
     def is_being_saved(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
@@ -2370,7 +2485,7 @@ class Watch:
         evidence = facts.evidence._replace(
             answer=self.answer, silent=self.rtorrent.silent, unsaved=list(self.unsaved), saves=saves
         )
-        known = self.index.find_directories()
+        known = self.index.find_places()
         nameless = any(
             not evidence.is_unloaded(hash)
             for hash in here
@@ -2394,11 +2509,12 @@ class Watch:
         """
         answer, now = self.answer, time.monotonic()
         home, loaded = (answer.home, answer.loaded) if answer else ("", {})
-        known = self.index.find_directories()
+        known = self.index.find_places()
         different = set()
         for hash, directory in loaded.items():
             _, since, _ = self.unsaved.get(hash, (0, time.time(), 0))
-            saved = known[hash][0] if hash in known and not known[hash][1] else self.read_directory(hash)
+            place = known.get(hash)
+            saved = place.directory if place and place.vanished is None else self.read_directory(hash)
             renewed = saves.begun.get(hash, NEVER) > since
             if hash not in self.stubs and not (saved is not None and agrees(saved, directory, home, renewed)):
                 different.add(hash)

@@ -118,10 +118,10 @@ def test_any_torrent_is_refused_or_stays_below_its_root(place: Path, data: bytes
     except rtwatch.Unreadable:
         return
     for tail in ("", "/pack", "/pack/", "/missing", "/pack/../a", "/victim") if metainfo else ():
-        root = rtwatch.resolve_root(os.fsencode(place) + tail.encode(), 0)
+        root = rtwatch.expand_directory(os.fsencode(place) + tail.encode(), 0)
         assert metainfo is not None
         assert root is not None
-        files = rtwatch.locate_files(metainfo, root, root, b"/nowhere")
+        files = rtwatch.locate_files(metainfo, root, b"/nowhere")[0]
         assert len(set(files)) == len(files)
         for file in files:
             assert os.path.normpath(file) == file
@@ -136,7 +136,7 @@ def test_any_resume_file_is_refused_or_names_a_directory(data: bytes) -> None:
         resume = rtwatch.parse_resume(data)
     except rtwatch.Unreadable:
         return
-    root = rtwatch.resolve_root(resume.directory, 0)
+    root = rtwatch.expand_directory(resume.directory, 0)
     assert root is None or (os.path.normpath(root) == root and resume.directory.startswith(b"/"))
 
 
