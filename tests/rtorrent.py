@@ -25,6 +25,7 @@ from torrents import ANNOUNCE, Torrent
 PROGRAMS = (Path("/usr/bin/rtorrent"), Path(__file__).resolve().parents[1] / ".rtorrent/bin/rtorrent")
 DEADLINE = 30.0  # seconds after which what has not happened is a failure
 RETRY = 3.0  # seconds after which a save that has not come is asked for again
+FORGOTTEN = 0.2  # seconds after which a peer is told again
 PAUSE = 0.01  # seconds between two looks
 NUMBER = "test_save"
 COMPLETE_MARK = (
@@ -351,6 +352,14 @@ class Rtorrent:
     def add_peer(self, torrent: Torrent | str, other: Rtorrent) -> None:
         """Tell this rtorrent that another one has the torrent."""
         self.call("add_peer", hash_of(torrent), f"127.0.0.1:{other.call('network.listen.port')}")
+
+    def fetch(self, torrent: Torrent | str, other: Rtorrent, method: str = "d.complete", value: int = 1) -> None:
+        """Download from another rtorrent until a method answers `value`; a peer that is told too early is forgotten."""
+        for _ in range(int(DEADLINE / FORGOTTEN)):
+            if wait_until(lambda: self._try(method, hash_of(torrent)) == value, FORGOTTEN):
+                return
+            self.add_peer(torrent, other)
+        pytest.fail(f"{method} of {hash_of(torrent)} does not answer {value!r}")
 
 
 def wait_until(happened: Callable[[], Any], seconds: float) -> bool:
