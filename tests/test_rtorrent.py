@@ -91,6 +91,7 @@ def test_a_finished_download_calls_complete_and_goes_when_erased(
     shared: Rtorrent, seeder: Rtorrent, real_launcher: Launcher, downloads: Path
 ) -> None:
     torrent, empty = pack("downloaded"), pack("nothing came")
+    paths = [*places(torrent, downloads), *places(empty, downloads)]
     originals = seeder.download(torrent, seeder.downloads)
     program = real_launcher.start(*SHORT, *real_launcher.hooks)
     for each in torrent, empty:
@@ -99,11 +100,9 @@ def test_a_finished_download_calls_complete_and_goes_when_erased(
     [call] = wait_called(program, real_launcher, "complete", torrent)
     assert call["file"] == str(shared.path / f"{torrent.hash}.complete")
     assert torrent.hash in call["known"]
-    for each in torrent, empty:
-        created = places(each, downloads)
-        program.wait_for(lambda created=created: remaining(created) == created, "rtorrent creates no files")
-        settle(program, shared, downloads)
-        assert erase_and_tell(program, real_launcher, shared, each) == sorted(created)
+    program.wait_for(lambda: remaining(paths) == paths, "rtorrent creates no files")
+    settle(program, shared, downloads)
+    erase(program, shared, torrent, empty)
     assert [*downloads.iterdir()] == []
     assert remaining(originals) == originals
 
@@ -116,13 +115,14 @@ def test_a_saved_directory_is_followed_without_a_hook(
     shared.add(torrent, downloads)
     program = real_launcher.start(*SHORT, *real_launcher.hooks)
     before = select(program, "*", torrent)
-    for set_to, root, save in (
-        (shared.set_directory, torrent.root(downloads / "new"), shared.save),
-        (shared.set_directory_base, downloads / "base", shared.save_full),
-        (shared.set_directory, torrent.root(downloads / "other"), lambda _: shared.save_all()),
-    ):
-        set_to(torrent, root if set_to == shared.set_directory_base or root.name != "moved" else root.parent)
-        save(torrent)
+    moves = [
+        ("d.directory.set", downloads / "new", torrent.root(downloads / "new"), "d.save_resume"),
+        ("d.directory_base.set", downloads / "base", downloads / "base", "d.save_full_session"),
+        ("d.directory.set", downloads / "other", torrent.root(downloads / "other"), "session.save"),
+    ]
+    for method, directory, root, save in moves:
+        shared.call(method, torrent.hash, f"{directory}/")
+        shared.call(save, *([] if save == "session.save" else [torrent.hash]))
         assert shared.used(torrent) == torrent.paths(root)
         program.wait_files(torrent.hash, torrent.paths(root))
     assert select(program, "*", torrent) == before
@@ -174,7 +174,7 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(
 ) -> None:
     torrents = [pack(f"again {number}") for number in range(6)]
     same, elsewhere, written, written_elsewhere, at_once, later = torrents
-    edited = {t: make(t.name, t.content, b"http://localhost:1/announce") for t in (at_once, later)}
+    edited_at_once, edited_later = (make(t.name, t.content, b"http://localhost:1/announce") for t in (at_once, later))
     new = downloads / "new"
     new.mkdir()
     paths = {torrent.hash: shared.download(torrent, downloads) for torrent in torrents}
@@ -182,15 +182,15 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(
     program = real_launcher.start(*RETURN, *real_launcher.hooks)
     shared.erase(later)
     program.wait_line("vanished +again 5")
-    shared.load(edited[later], directory=downloads)
+    shared.load(edited_later, directory=downloads)
     shared.readd(same, downloads)
     shared.readd(elsewhere, new)
     erase_and_write(shared, written, downloads)
     erase_and_write(shared, written_elsewhere, new)
-    shared.readd(edited[at_once], downloads)
+    shared.readd(edited_at_once, downloads)
     for torrent in elsewhere, written_elsewhere:
         paths[torrent.hash] = places(torrent, new)
-    for torrent in edited.values():
+    for torrent in edited_at_once, edited_later:
         tracker = f"SELECT tracker, torrent FROM torrent_data WHERE hash = '{torrent.hash}'"
         program.wait_rows(tracker, [("localhost", shared.file(torrent).read_bytes())].__eq__)
     erase_another(program, shared, downloads)
@@ -274,7 +274,7 @@ def test_a_file_goes_with_the_last_torrent_that_uses_it(
     shared.erase(other)
     wait_called(program, real_launcher, "post_remove", other)
     assert remaining(paths) == []
-    assert [path for path in downloads.rglob("*") if path != downloads / "links"] == []
+    assert [path for path in downloads.rglob("*") if not path.is_dir()] == []
 
 
 @pytest.mark.parametrize("load_first", [True, False])
@@ -478,9 +478,8 @@ def test_a_torrent_erased_while_rtorrent_ends_is_removed(
     torrent, other = pack("erased last"), pack("other")
     paths, others = rtorrent.download(torrent, downloads), rtorrent.download(other, downloads)
     program = real_launcher.start(*SHORT)
-    rtorrent.multicall(("d.erase", torrent.hash), ("system.shutdown.normal",))
+    rtorrent.shutdown(("d.erase", torrent.hash))
     program.wait_gone(torrent.hash)
-    rtorrent.wait_ended()
     assert (remaining(paths), remaining(others)) == ([], others)
 
 
