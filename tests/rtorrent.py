@@ -273,9 +273,16 @@ class Rtorrent:
         self.save(torrent)
 
     def wait_checked(self, *torrents: Torrent | str) -> None:
-        """Wait until no hash check runs or is queued for some torrents: 0.9.8 hangs at times in d.erase then."""
-        for torrent in torrents:
-            self.wait(0, "d.hashing", hash_of(torrent))
+        """Wait until no hash check runs or is queued for some torrents: 0.9.8 hangs at times in d.erase then.
+
+        A check that has failed leaves d.hashing as it was, and the torrent closed.
+        """
+        for hash in map(hash_of, torrents):
+            self._wait(functools.partial(self._is_checked, hash), f"the hash check of {hash} does not end")
+
+    def _is_checked(self, hash: str) -> bool:
+        """Return whether no hash check runs or is queued for a torrent."""
+        return bool(self._try("d.hashing", hash) == 0 or self._try("d.is_open", hash) == 0)
 
     def set_directory(self, torrent: Torrent | str, directory: Directory | bytes) -> None:
         """Do d.directory.set, which is in memory only until the next save."""

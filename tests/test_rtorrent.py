@@ -95,7 +95,8 @@ def test_a_finished_download_calls_complete_and_goes_when_erased(
     originals = seeder.download(torrent, seeder.downloads)
     program = real_launcher.start(*SHORT, *real_launcher.hooks)
     for each in torrent, empty:
-        shared.load(each, directory=downloads)
+        shared.add(each, downloads)
+        shared.call("d.start", each.hash)
     shared.fetch(torrent, seeder)
     [call] = wait_called(program, real_launcher, "complete", torrent)
     assert call["file"] == str(shared.path / f"{torrent.hash}.complete")

@@ -60,7 +60,7 @@ SHAPES = {
     "case": Shape(make(b"case", {(b"A", b"b"): DATA, (b"a", b"B"): DATA})),
     "newline single": Shape(make(b"new\nline\r\n", DATA)),
     "newline multi": Shape(make(b"\nnew", {(b"\n", b"line\n"): DATA, (b"\r",): DATA})),
-    "tilde single": Shape(make(b"~", DATA)),
+    "tilde single": Shape(make(b"~", DATA), b"DL/real"),
     "tilde multi": Shape(make(b"~root", {(b"~", b"~root"): DATA, (b"~",) * 3: DATA})),
     "blanks single": Shape(make(b"  blanks  ", DATA)),
     "blanks multi": Shape(make(b" blanks ", {(b" ", b" a "): DATA, (b"\t",): DATA})),
@@ -187,7 +187,7 @@ def load_shape(rtorrent: Rtorrent, shape: Shape) -> None:
     if directory.startswith(b"DL"):
         directory = os.fsencode(rtorrent.downloads) + directory[2:]
     command = set_directory(directory, "d.directory_base.set" if shape.base else "d.directory.set")
-    rtorrent.load(shape.torrent, command, start=shape.start)
+    rtorrent.load(shape.torrent, command, start=False)
 
 
 def examine(tmp: Path, version: str, encoding: bool) -> Findings:
@@ -204,6 +204,8 @@ def examine(tmp: Path, version: str, encoding: bool) -> Findings:
         program = launcher.start(*SHORT)
         for shape in shapes.values():
             load_shape(rtorrent, shape)
+        # only now: 0.16 may write T after the files that it makes for a torrent that is loaded and started at once
+        rtorrent.multicall(*(("d.start", shape.torrent.hash) for shape in shapes.values() if shape.start))
         for torrent in last, pack("bystander"):
             rtorrent.add(torrent, rtorrent.downloads)
             program.wait_known(torrent.hash)
@@ -269,9 +271,7 @@ def test_the_index_lists_the_names_that_rtorrent_prefers(name: str, encoded: Fin
 
 
 def test_erasing_torrents_of_every_shape_leaves_what_was_there_before(plain: Findings) -> None:
-    """And no more than a file outside its torrent's root, and perhaps one that is older than the last torrent that
-    lists it: rtorrent may make it a moment before or after it saves that torrent."""
-    left, perhaps = (b"outside/deep", b"outside/deep/in"), (b"shared", b"shared/both")
-    expected, possible = ({os.path.join(plain.downloads, name) for name in names} for names in (left, perhaps))
+    """And a file outside its torrent's root."""
+    left = {os.path.join(plain.downloads, name) for name in (b"outside/deep", b"outside/deep/in")}
     assert plain.before - plain.after == set()
-    assert plain.after - plain.before - possible == expected
+    assert plain.after - plain.before == left
