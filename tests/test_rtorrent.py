@@ -45,20 +45,26 @@ def hooks_of(launcher: Launcher) -> list[str]:
     return [call["hook"] for call in launcher.calls() if call["hash"]]
 
 
+@pytest.fixture
+def launcher(real_launcher: Launcher) -> Launcher:
+    """Give what starts rtwatch for the real rtorrent."""
+    return real_launcher
+
+
 # a torrent's life
 
 
 @KINDS
 def test_a_torrent_is_listed_when_loaded_and_its_files_go_when_it_is_erased(
-    kind: Callable[[str], Torrent], shared: Rtorrent, real_launcher: Launcher, downloads: Path
+    kind: Callable[[str], Torrent], shared: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrent = kind("from load to erase")
     paths = torrent.write(downloads)
     before = tree(downloads)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
+    program = launcher.start(*SHORT, *launcher.hooks)
     shared.load(torrent, directory=downloads)
-    wait_called(program, real_launcher, "post_add", torrent)
-    calls = [(call["hook"], torrent.hash in call["known"], call["file"]) for call in real_launcher.calls(torrent.hash)]
+    wait_called(program, launcher, "post_add", torrent)
+    calls = [(call["hook"], torrent.hash in call["known"], call["file"]) for call in launcher.calls(torrent.hash)]
     assert calls == [("pre_add", False, str(shared.file(torrent))), ("post_add", True, str(shared.file(torrent)))]
     [(hash, name, tracker, tor, ltor, rtor)] = select(program, "*", torrent)
     assert (hash, name, tracker) == (torrent.hash, torrent.name.decode(), "127.0.0.1")
@@ -69,36 +75,32 @@ def test_a_torrent_is_listed_when_loaded_and_its_files_go_when_it_is_erased(
     shared.wait_complete(torrent)
     settle(program, shared, downloads)
     assert tree(downloads) == before
-    assert erase_and_tell(program, real_launcher, shared, torrent) == sorted(paths)
-    calls_of_hooks = real_launcher.calls(torrent.hash)[2:]
-    assert [(call["hook"], torrent.hash in call["known"]) for call in calls_of_hooks] == [
+    assert erase_and_tell(program, launcher, shared, torrent) == sorted(paths)
+    last = launcher.calls(torrent.hash)[2:]
+    assert [(call["hook"], torrent.hash in call["known"]) for call in last] == [
         ("pre_remove", True),
         ("post_remove", False),
     ]
-    told = calls_of_hooks[-1]["removed"]
-    assert {key: told[key] for key in ("name", "tracker", "hash")} == {
-        "name": torrent.name.decode(),
-        "tracker": "127.0.0.1",
-        "hash": torrent.hash,
-    }
-    assert [told["tor"], told["ltor"], told["rtor"]] == [str(tor), str(ltor), str(rtor)]
+    told = last[-1]["removed"]
+    assert [told[key] for key in ("name", "tracker", "hash")] == [name, tracker, hash]
+    assert [told[key] for key in ("tor", "ltor", "rtor")] == [str(tor), str(ltor), str(rtor)]
     assert sorted(told["torfiles"]) == sorted(map(str, paths))
     assert [*downloads.iterdir()] == []
     assert select(program, "*", torrent, table="session_file") == set()
 
 
 def test_a_finished_download_calls_complete_and_goes_when_erased(
-    shared: Rtorrent, seeder: Rtorrent, real_launcher: Launcher, downloads: Path
+    shared: Rtorrent, seeder: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrent, empty = pack("downloaded"), pack("nothing came")
     paths = [*places(torrent, downloads), *places(empty, downloads)]
     originals = seeder.download(torrent, seeder.downloads)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
+    program = launcher.start(*SHORT, *launcher.hooks)
     for each in torrent, empty:
         shared.add(each, downloads)
         shared.call("d.start", each.hash)
     shared.fetch(torrent, seeder)
-    [call] = wait_called(program, real_launcher, "complete", torrent)
+    [call] = wait_called(program, launcher, "complete", torrent)
     assert call["file"] == str(shared.path / f"{torrent.hash}.complete")
     assert torrent.hash in call["known"]
     program.wait_for(lambda: remaining(paths) == paths, "rtorrent creates no files")
@@ -110,11 +112,11 @@ def test_a_finished_download_calls_complete_and_goes_when_erased(
 
 @KINDS
 def test_a_saved_directory_is_followed_without_a_hook(
-    kind: Callable[[str], Torrent], shared: Rtorrent, real_launcher: Launcher, downloads: Path
+    kind: Callable[[str], Torrent], shared: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrent = kind("moved")
     shared.add(torrent, downloads)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
+    program = launcher.start(*SHORT, *launcher.hooks)
     before = select(program, "*", torrent)
     moves = [
         ("d.directory.set", downloads / "new", torrent.root(downloads / "new"), "d.save_resume"),
@@ -128,36 +130,24 @@ def test_a_saved_directory_is_followed_without_a_hook(
         program.wait_files(torrent.hash, torrent.paths(root))
     assert select(program, "*", torrent) == before
     settle(program, shared, downloads)
-    assert real_launcher.hooks_called(torrent.hash) == []
-
-
-@pytest.mark.parametrize(("options", "known"), [((), False), (("-n", "-r"), True)], ids=["without -r", "with -n"])
-def test_files_are_only_removed_with_remove_and_without_no_action(
-    options: tuple[str, ...], known: bool, shared: Rtorrent, real_launcher: Launcher, downloads: Path
-) -> None:
-    torrent = pack("erased")
-    paths = shared.download(torrent, downloads)
-    program = real_launcher.start(*options, "--grace", "0.2", *real_launcher.hooks)
-    assert erase_and_tell(program, real_launcher, shared, torrent) == (sorted(paths) if known else [])
-    assert remaining(paths) == paths
-    assert real_launcher.db.exists() != known
+    assert launcher.hooks_called(torrent.hash) == []
 
 
 def test_torrents_erased_together_in_the_middle_of_saves_all_go(
-    shared: Rtorrent, real_launcher: Launcher, downloads: Path
+    shared: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrents = [single(f"one of many {number}") for number in range(40)]
     seed(shared, downloads, *torrents)
     others = [single(f"one of others {number}") for number in range(40)]
     for torrent in others:
         shared.add(torrent, downloads)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
+    program = launcher.start(*SHORT, *launcher.hooks)
     erasing = [("d.erase", torrent.hash) for torrent in torrents]
     shared.multicall(("session.save",), *erasing[:20], ("session.save",), *erasing[20:])
     for torrent in torrents:
-        wait_called(program, real_launcher, "post_remove", torrent)
+        wait_called(program, launcher, "post_remove", torrent)
     assert [*downloads.iterdir()] == []
-    assert sorted(hooks_of(real_launcher)) == ["post_remove"] * 40 + ["pre_remove"] * 40
+    assert sorted(hooks_of(launcher)) == ["post_remove"] * 40 + ["pre_remove"] * 40
 
 
 # torrents that come back
@@ -171,7 +161,7 @@ def erase_and_write(rtorrent: Rtorrent, torrent: Torrent, directory: Path) -> No
 
 
 def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(
-    shared: Rtorrent, real_launcher: Launcher, downloads: Path
+    shared: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrents = [pack(f"again {number}") for number in range(6)]
     same, elsewhere, written, written_elsewhere, at_once, later = torrents
@@ -180,7 +170,7 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(
     new.mkdir()
     paths = {torrent.hash: shared.download(torrent, downloads) for torrent in torrents}
     everything = [path for some in paths.values() for path in some]
-    program = real_launcher.start(*RETURN, *real_launcher.hooks)
+    program = launcher.start(*RETURN, *launcher.hooks)
     shared.erase(later)
     program.wait_line("vanished +again 5")
     shared.load(edited_later, directory=downloads)
@@ -198,24 +188,24 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(
     for torrent in torrents:
         assert shared.used(torrent) == paths[torrent.hash]
         program.wait_files(torrent.hash, paths[torrent.hash])
-        assert real_launcher.hooks_called(torrent.hash) == []
+        assert launcher.hooks_called(torrent.hash) == []
     assert remaining(everything) == everything
 
 
 def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
-    shared: Rtorrent, seeder: Rtorrent, real_launcher: Launcher, downloads: Path
+    shared: Rtorrent, seeder: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrent, again = pack("by magnet"), pack("by magnet again")
     for each in torrent, again:
         seeder.download(each, seeder.downloads)
     kept = shared.download(again, downloads)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
+    program = launcher.start(*SHORT, *launcher.hooks)
     shared.multicall(("d.erase", again.hash), ("load.start", "", magnet_link(again), set_directory(downloads)))
     shared.wait(1, "d.is_meta", again.hash)
     shared.magnet(torrent, downloads)
     erase_another(program, shared, downloads)
     assert select(program, "*", torrent) == set()
-    assert hooks_of(real_launcher) == real_launcher.hooks_called(single("another").hash)
+    assert hooks_of(launcher) == launcher.hooks_called(single("another").hash)
     assert remaining(kept) == kept
     for each in torrent, again:
         shared.fetch(each, seeder, "d.is_meta", 0)
@@ -223,11 +213,11 @@ def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
         shared.wait_complete(each)
         program.wait_files(each.hash, places(each, downloads))
         assert shared.used(each) == places(each, downloads)
-    wait_called(program, real_launcher, "complete", torrent)
+    wait_called(program, launcher, "complete", torrent)
     erase_another(program, shared, downloads, "one more")
-    assert real_launcher.hooks_called(torrent.hash) == ["pre_add", "post_add", "complete"]
-    assert (real_launcher.hooks_called(again.hash), remaining(kept)) == ([], kept)
-    assert erase_and_tell(program, real_launcher, shared, torrent) == sorted(places(torrent, downloads))
+    assert launcher.hooks_called(torrent.hash) == ["pre_add", "post_add", "complete"]
+    assert (launcher.hooks_called(again.hash), remaining(kept)) == ([], kept)
+    assert erase_and_tell(program, launcher, shared, torrent) == sorted(places(torrent, downloads))
 
 
 # files of more than one torrent
@@ -262,29 +252,29 @@ def share_links(rtorrent: Rtorrent, torrent: Torrent, downloads: Path) -> tuple[
 def test_a_file_goes_with_the_last_torrent_that_uses_it(
     share: Callable[[Rtorrent, Torrent, Path], tuple[Torrent, list[Path]]],
     shared: Rtorrent,
-    real_launcher: Launcher,
+    launcher: Launcher,
     downloads: Path,
 ) -> None:
     torrent = pack("shared")
     paths = shared.download(torrent, downloads)
     other, both = share(shared, torrent, downloads)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
-    assert erase_and_tell(program, real_launcher, shared, torrent) == sorted({*paths} - {*both})
+    program = launcher.start(*SHORT, *launcher.hooks)
+    assert erase_and_tell(program, launcher, shared, torrent) == sorted({*paths} - {*both})
     assert remaining(both) == both
     assert all(path.exists() for path in shared.used(other))
     shared.erase(other)
-    wait_called(program, real_launcher, "post_remove", other)
+    wait_called(program, launcher, "post_remove", other)
     assert remaining(paths) == []
     assert [path for path in downloads.rglob("*") if not path.is_dir()] == []
 
 
 @pytest.mark.parametrize("load_first", [True, False])
 def test_a_replaced_torrent_leaves_its_files_to_the_new_one(
-    load_first: bool, shared: Rtorrent, real_launcher: Launcher, downloads: Path
+    load_first: bool, shared: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     old, new = pack("replaced"), twin_of(pack("replaced"))
     paths = shared.download(old, downloads)
-    program = real_launcher.start(*RETURN)
+    program = launcher.start(*RETURN)
     calls = [("load.raw_start", "", new.metainfo, set_directory(downloads)), ("d.erase", old.hash)]
     shared.multicall(*(calls if load_first else reversed(calls)))
     program.wait_gone(old.hash)
@@ -296,7 +286,7 @@ def test_a_replaced_torrent_leaves_its_files_to_the_new_one(
 @pytest.mark.parametrize("started", [True, False], ids=["started elsewhere before", "never started before"])
 @pytest.mark.parametrize("name", [None, b"another name"], ids=["same name", "another name"])
 def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(
-    name: bytes | None, started: bool, shared: Rtorrent, real_launcher: Launcher, downloads: Path
+    name: bytes | None, started: bool, shared: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrent, elsewhere = pack("pointed at"), downloads / "elsewhere"
     twin = twin_of(torrent, name)
@@ -304,7 +294,7 @@ def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(
     paths = shared.download(torrent, downloads)
     shared.load(twin, start=started, directory=elsewhere)
     empty = places(twin, elsewhere)
-    program = real_launcher.start(*SHORT)
+    program = launcher.start(*SHORT)
     if started:
         program.wait_for(lambda: remaining(empty) == empty, "rtorrent creates no files")
         assert [path.stat().st_size for path in empty] == [0, 0]
@@ -323,16 +313,16 @@ def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(
     assert remaining(paths) == []
 
 
-def test_data_that_was_moved_and_not_saved_is_kept(shared: Rtorrent, real_launcher: Launcher, downloads: Path) -> None:
+def test_data_that_was_moved_and_not_saved_is_kept(shared: Rtorrent, launcher: Launcher, downloads: Path) -> None:
     torrent, new = pack("moved, not saved"), downloads / "new"
     shared.download(torrent, downloads)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
+    program = launcher.start(*SHORT, *launcher.hooks)
     shared.call("d.close", torrent.hash)
     new.mkdir()
     torrent.root(downloads).rename(torrent.root(new))
     shared.set_directory(torrent, new)
     assert shared.used(torrent) == places(torrent, new)
-    assert erase_and_tell(program, real_launcher, shared, torrent) == []
+    assert erase_and_tell(program, launcher, shared, torrent) == []
     assert remaining(places(torrent, new)) == places(torrent, new)
 
 
@@ -365,7 +355,7 @@ def test_data_that_rtorrent_moves_on_completion_goes_with_its_torrent(
 # a person's own files
 
 
-def test_a_persons_own_files_are_kept(shared: Rtorrent, real_launcher: Launcher, downloads: Path) -> None:
+def test_a_persons_own_files_are_kept(shared: Rtorrent, launcher: Launcher, downloads: Path) -> None:
     """They lay there before the torrent, and rtorrent never found its data in them."""
     sizes = {f"{word} of {size}": (size, word) for size in (1000, 3000, 5000) for word in ("started", "checked")}
     torrents = {name: single(name, 3000) for name in sizes}
@@ -376,7 +366,7 @@ def test_a_persons_own_files_are_kept(shared: Rtorrent, real_launcher: Launcher,
     for path in [*files.values(), *data.write(downloads)]:
         os.utime(path, (OLD, OLD))
     before = {path: path.read_bytes() for path in [*files.values(), *places(data, downloads)]}
-    program = real_launcher.start(*SHORT)
+    program = launcher.start(*SHORT)
     for name, (_, word) in sizes.items():
         shared.load(torrents[name], start=word == "started", directory=downloads)
         if word == "checked":
@@ -390,12 +380,12 @@ def test_a_persons_own_files_are_kept(shared: Rtorrent, real_launcher: Launcher,
 
 
 def test_what_is_moved_back_from_the_trash_is_seeded_again(
-    shared: Rtorrent, real_launcher: Launcher, downloads: Path, tmp_path: Path
+    shared: Rtorrent, launcher: Launcher, downloads: Path, tmp_path: Path
 ) -> None:
     torrent, trash = multi("trashed"), tmp_path / "trash"
     trash.mkdir()
     paths = shared.download(torrent, downloads)
-    program = real_launcher.start(*SHORT, "--trash", trash)
+    program = launcher.start(*SHORT, "--trash", trash)
     erase(program, shared, torrent)
     assert remaining(paths) == []
     file = downloads / "trashed.torrent"
@@ -412,73 +402,73 @@ def test_what_is_moved_back_from_the_trash_is_seeded_again(
 
 @pytest.mark.parametrize("catch_up", [True, False])
 def test_what_happened_while_rtwatch_was_not_running(
-    catch_up: bool, shared: Rtorrent, real_launcher: Launcher, downloads: Path
+    catch_up: bool, shared: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     """Loaded and moved torrents are listed, erased ones are dropped or, with --catch-up, removed."""
     loaded, moved, erased = (pack(f"{word} meanwhile") for word in ("loaded", "moved", "erased"))
     paths = seed(shared, downloads, erased)
     shared.add(moved, downloads)
-    assert real_launcher.start(*SHORT, *real_launcher.hooks).stop() == 0
+    assert launcher.start(*SHORT, *launcher.hooks).stop() == 0
     shared.add(loaded, downloads)
     shared.set_directory(moved, downloads / "new")
     shared.save(moved)
     shared.erase(erased)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks, *(["--catch-up"] if catch_up else []))
+    program = launcher.start(*SHORT, *launcher.hooks, *(["--catch-up"] if catch_up else []))
     program.wait_files(loaded.hash, places(loaded, downloads))
     program.wait_files(moved.hash, places(moved, downloads / "new"))
     program.wait_gone(erased.hash)
     erase_another(program, shared, downloads)
     assert remaining(paths) == ([] if catch_up else paths)
-    assert ("post_remove" in real_launcher.hooks_called(erased.hash)) == catch_up
-    assert real_launcher.hooks_called(loaded.hash) == real_launcher.hooks_called(moved.hash) == []
+    assert ("post_remove" in launcher.hooks_called(erased.hash)) == catch_up
+    assert launcher.hooks_called(loaded.hash) == launcher.hooks_called(moved.hash) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_grace_that_outlives_rtwatch_is_finished_by_the_next(
-    number: signal.Signals, shared: Rtorrent, real_launcher: Launcher, downloads: Path
+    number: signal.Signals, shared: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     back, gone = pack("back meanwhile"), pack("gone meanwhile")
     kept, paths = shared.download(back, downloads), shared.download(gone, downloads)
-    program = real_launcher.start(*LONG, *real_launcher.hooks)
+    program = launcher.start(*LONG, *launcher.hooks)
     shared.erase(back, gone)
     program.wait_line("vanished +gone")
     settle(program, shared, downloads)
     program.send_signal(number)
     program.wait()
-    assert (real_launcher.hooks_called(gone.hash), remaining(paths)) == ([], paths)
+    assert (launcher.hooks_called(gone.hash), remaining(paths)) == ([], paths)
     shared.load(back, directory=downloads)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
-    wait_called(program, real_launcher, "post_remove", gone)
-    assert removed(real_launcher, gone) == sorted(paths)
+    program = launcher.start(*SHORT, *launcher.hooks)
+    wait_called(program, launcher, "post_remove", gone)
+    assert removed(launcher, gone) == sorted(paths)
     program.wait_files(back.hash, kept)
-    assert real_launcher.hooks_called(gone.hash) == ["pre_remove", "post_remove"]
-    assert (real_launcher.hooks_called(back.hash), remaining(kept)) == ([], kept)
+    assert launcher.hooks_called(gone.hash) == ["pre_remove", "post_remove"]
+    assert (launcher.hooks_called(back.hash), remaining(kept)) == ([], kept)
 
 
 @pytest.mark.parametrize("end", [Rtorrent.shutdown, Rtorrent.kill])
 def test_the_end_and_the_return_of_rtorrent_cost_nothing(
-    end: Callable[[Rtorrent], None], rtorrent: Rtorrent, real_launcher: Launcher, downloads: Path
+    end: Callable[[Rtorrent], None], rtorrent: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrents = [single("one"), pack("two"), pack("three")]
     first, *others = (rtorrent.download(torrent, downloads) for torrent in torrents)
-    program = real_launcher.start(*SHORT, *real_launcher.hooks)
+    program = launcher.start(*SHORT, *launcher.hooks)
     before = [select(program, "*", *torrents[1:], table=table) for table in ("torrent_data", "session_file")]
     end(rtorrent)
     rtorrent.start()
-    assert erase_and_tell(program, real_launcher, rtorrent, torrents[0]) == first
+    assert erase_and_tell(program, launcher, rtorrent, torrents[0]) == first
     end(rtorrent)
     assert program.stop() == 0
     assert [select(program, "*", *torrents, table=table) for table in ("torrent_data", "session_file")] == before
     assert [remaining(some) for some in (first, *others)] == [[], *others]
-    assert hooks_of(real_launcher) == ["pre_remove", "post_remove"]
+    assert hooks_of(launcher) == ["pre_remove", "post_remove"]
 
 
 def test_a_torrent_erased_while_rtorrent_ends_is_removed(
-    rtorrent: Rtorrent, real_launcher: Launcher, downloads: Path
+    rtorrent: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     torrent, other = pack("erased last"), pack("other")
     paths, others = rtorrent.download(torrent, downloads), rtorrent.download(other, downloads)
-    program = real_launcher.start(*SHORT)
+    program = launcher.start(*SHORT)
     rtorrent.shutdown(("d.erase", torrent.hash))
     program.wait_gone(torrent.hash)
     assert (remaining(paths), remaining(others)) == ([], others)
@@ -497,49 +487,34 @@ def test_an_rtorrent_without_a_lock_is_believed(tmp_path: Path, downloads: Path,
         assert (remaining(paths), remaining(others)) == ([], others)
 
 
-def delete_t(session: Path) -> None:
-    """Delete all T."""
-    for file in session.glob("*.torrent"):
-        file.unlink()
-
-
-def delete_all(session: Path) -> None:
-    """Delete everything in the session directory."""
-    for file in session.iterdir():
-        file.unlink()
-
-
-def delete_directory(session: Path) -> None:
-    """Delete the session directory, and make it again."""
-    shutil.rmtree(session)
-    session.mkdir()
-
-
-@pytest.mark.parametrize("delete", [delete_t, delete_all, delete_directory])
 @pytest.mark.parametrize("runs", [True, False], ids=["running", "killed"])
+@pytest.mark.parametrize("what", ["*.torrent", "*", "directory"])
 def test_session_files_that_somebody_deletes_cost_no_data(
-    runs: bool, delete: Callable[[Path], None], rtorrent: Rtorrent, real_launcher: Launcher, downloads: Path
+    runs: bool, what: str, rtorrent: Rtorrent, launcher: Launcher, downloads: Path
 ) -> None:
     """Not even --force removes what rtorrent has loaded."""
     torrents = [pack("one"), single("two"), single("three")]
     paths = seed(rtorrent, downloads, *torrents)
-    program = real_launcher.start(*SHORT)
+    program = launcher.start(*SHORT)
     if not runs:
         rtorrent.kill()
-    delete(rtorrent.path)
-    if delete is delete_directory:
+    for file in rtorrent.path.glob(what):
+        file.unlink()
+    if what == "directory":
+        shutil.rmtree(rtorrent.path)
+        rtorrent.path.mkdir()
         assert program.wait() == 1
-        program = real_launcher.start(*SHORT)
+        program = launcher.start(*SHORT)
     if runs:
         rtorrent.call("session.save")
     program.wait_line("held |returned ")
     program.stop()
     for options in ((), ("--catch-up",), ("--force",)) if runs else ((), ("--catch-up",)):
-        real_launcher.once(*SHORT, *options)
+        launcher.once(*SHORT, *options)
         assert remaining(paths) == paths
     if runs:
         rtorrent.save_full(*torrents)
-        program = real_launcher.start(*SHORT)
+        program = launcher.start(*SHORT)
         program.wait_files(torrents[0].hash, paths[:2])
         erase(program, rtorrent, torrents[0])
         assert remaining(paths) == paths[2:]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import closing
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import BOTH
 from program import Launcher, Program
 from rtorrent import Rtorrent, set_directory
-from steps import SHORT, pack
+from steps import SHORT, erase, pack, settle
 from torrents import Torrent, make, single
 
 
@@ -27,9 +28,8 @@ class Shape(NamedTuple):
     base: bool = False
     start: bool = True
     before: tuple[bytes, ...] = ()
-    encoding: bool = False  # rtorrent is told `encoding.add = utf-8`, which 0.16 does not know
+    encoding: bool = False  # rtorrent is told `encoding.add = utf-8`
     old: bool = False  # 0.16 refuses it, or ends
-    sparse: bool = False  # 0.16 does not create its padding files
 
 
 DATA = b"data" * 5000
@@ -71,9 +71,7 @@ SHAPES = {
     "absolute-looking": Shape(odd(b"slash", {"path": [b"", b"etc", b"passwd"]}, {"path": [b"slashed"]})),
     "empty elements": Shape(odd(b"gaps", {"path": [b"a", b"", b"", b"gap"]}, {"path": [b"", b"gapped"]})),
     "padding": Shape(make(b"padding", PAD)),
-    "padding with attr": Shape(
-        odd(b"attr p", {"path": [b"padded"]}, {"path": [b".pad", b"1"], "attr": b"p"}), sparse=True
-    ),
+    "padding with attr": Shape(odd(b"attr p", {"path": [b"padded"]}, {"path": [b".pad", b"1"], "attr": b"p"})),
     "attr x and l": Shape(
         odd(b"attr x", {"path": [b"run"], "attr": b"x"}, {"path": [b"sym"], "attr": b"l", "symlink path": [b"run"]})
     ),
@@ -145,89 +143,39 @@ DIRECTORIES = (
 LINKS = {b"link": b"far/target", b"linked/sub": b"../outside", b"link file/file": b"../outside/target"}  # in downloads
 
 
-class Facts(NamedTuple):
-    """What was found for one shape: the files by rtorrent's word and in two indexes, and which are not on disk."""
-
-    used: set[bytes]
-    listed: set[bytes]
-    listed_later: set[bytes]
-    missing: set[bytes]
+def everything(top: bytes) -> set[bytes]:
+    """Return all that is below the directories where rtorrent is told to keep data."""
+    walks = (entry for name in (b"downloads", b"cwd", b"home", b"homeroot") for entry in os.walk(top + b"/" + name))
+    return {os.path.join(path, name) for path, directories, files in walks for name in directories + files}
 
 
-class Findings(NamedTuple):
-    """What was found for all shapes, and what was on disk before they were loaded and after they were erased."""
-
-    version: str
-    facts: dict[str, Facts]
-    downloads: bytes
-    before: set[bytes]
-    after: set[bytes]
-
-
-def prepare(top: bytes, shapes: list[Shape]) -> set[bytes]:
+def prepare(top: bytes, shapes: dict[str, Shape]) -> set[bytes]:
     """Make the directories, symlinks and files that the shapes need; return all that is there."""
     for directory in DIRECTORIES:
         os.makedirs(os.path.join(top, directory))
     for link, target in LINKS.items():
         os.symlink(target, os.path.join(top, b"downloads", link))
-    for file in (b"outside/target", *(file for shape in shapes for file in shape.before)):
+    for file in (b"outside/target", *(file for shape in shapes.values() for file in shape.before)):
         Path(os.fsdecode(os.path.join(top, b"downloads", file))).write_bytes(b"a person's own")
     return everything(top)
 
 
-def everything(top: bytes) -> set[bytes]:
-    """Return all that is below the places where rtorrent is told to keep data."""
-    walks = (entry for name in (b"downloads", b"cwd", b"home", b"homeroot") for entry in os.walk(top + b"/" + name))
-    return {os.path.join(path, name) for path, directories, files in walks for name in directories + files}
+def load(rtorrent: Rtorrent, shapes: dict[str, Shape]) -> None:
+    """Load the torrents, each told its directory by the first command, as a front-end does; then start them.
+
+    0.16 may write T after the files that it makes for a torrent that is loaded and started at once.
+    """
+    for shape in shapes.values():
+        directory = re.sub(b"^DL", lambda _: os.fsencode(rtorrent.downloads), shape.directory)
+        command = set_directory(directory, "d.directory_base.set" if shape.base else "d.directory.set")
+        rtorrent.load(shape.torrent, command, start=False)
+    rtorrent.multicall(*(("d.start", shape.torrent.hash) for shape in shapes.values() if shape.start))
 
 
-def load_shape(rtorrent: Rtorrent, shape: Shape) -> None:
-    """Load a torrent, told the shape's directory by the first command, as a front-end does."""
-    directory = shape.directory
-    if directory.startswith(b"DL"):
-        directory = os.fsencode(rtorrent.downloads) + directory[2:]
-    command = set_directory(directory, "d.directory_base.set" if shape.base else "d.directory.set")
-    rtorrent.load(shape.torrent, command, start=False)
-
-
-def examine(tmp: Path, version: str, encoding: bool) -> Findings:
-    """Load all shapes beside a running rtwatch, index them a second time from nothing, and erase them."""
-    shapes = {name: shape for name, shape in SHAPES.items() if is_for(shape, version) and shape.encoding == encoding}
-    last, lines = pack("last"), ["encoding.add = utf-8"] if encoding else []
-    with (
-        Rtorrent(tmp / "rtorrent", *lines, version=version) as rtorrent,
-        closing(Launcher(rtorrent.path, tmp / "state", tmp / "calls")) as launcher,
-        closing(Launcher(rtorrent.path, tmp / "new state", tmp / "calls")) as new,
-    ):
-        top = os.fsencode(rtorrent.downloads.parent)
-        before = prepare(top, [*shapes.values()])
-        program = launcher.start(*SHORT)
-        for shape in shapes.values():
-            load_shape(rtorrent, shape)
-        # only now: 0.16 may write T after the files that it makes for a torrent that is loaded and started at once
-        rtorrent.multicall(*(("d.start", shape.torrent.hash) for shape in shapes.values() if shape.start))
-        for torrent in last, pack("bystander"):
-            rtorrent.add(torrent, rtorrent.downloads)
-            program.wait_known(torrent.hash)
-        later = new.start()
-        facts = {name: find(rtorrent, program, later, shape.torrent) for name, shape in shapes.items()}
-        assert later.stop() == 0
-        rtorrent.erase(*(shape.torrent for shape in shapes.values()), last)
-        for torrent in (*(shape.torrent for shape in shapes.values()), last):
-            program.wait_gone(torrent.hash)
-        return Findings(version, facts, os.path.join(top, b"downloads"), before, everything(top))
-
-
-def is_for(shape: Shape, version: str) -> bool:
-    """Return whether a version can load a shape."""
-    return version == "0.9.8" or not (shape.old or shape.encoding)
-
-
-def find(rtorrent: Rtorrent, program: Program, later: Program, torrent: Torrent) -> Facts:
-    """Return what rtorrent, the index, one made later and the disk say of a torrent."""
+def used(rtorrent: Rtorrent, torrent: Torrent) -> set[bytes]:
+    """Return the files that rtorrent uses for a torrent, each the realpath of its directory, plus its name."""
     parts = (os.path.split(os.fsencode(path)) for path in rtorrent.used(torrent))
-    used = {os.path.join(os.path.realpath(parent), name) for parent, name in parts}
-    return Facts(used, listed(program, torrent), listed(later, torrent), {f for f in used if not os.path.lexists(f)})
+    return {os.path.join(os.path.realpath(parent), name) for parent, name in parts}
 
 
 def listed(program: Program, torrent: Torrent) -> set[bytes]:
@@ -236,42 +184,35 @@ def listed(program: Program, torrent: Torrent) -> set[bytes]:
     return {file for (file,) in program.select(sql)}
 
 
-@pytest.fixture(scope="module", params=BOTH)
-def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    """Give what an rtorrent makes of the shapes that need no special setting."""
-    return examine(tmp_path_factory.mktemp("plain"), request.param, encoding=False)
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory) -> Findings:
-    """Give what an rtorrent that prefers names in UTF-8 makes of the shapes that are about this."""
-    return examine(tmp_path_factory.mktemp("encoded"), "0.9.8", encoding=True)
-
-
-def check(name: str, findings: Findings) -> None:
-    """Check that the index lists what rtorrent uses, beside it and anew, and that a started torrent has its files."""
-    facts, shape = findings.facts[name], SHAPES[name]
-    assert facts.used
-    assert facts.listed == facts.used
-    assert facts.listed_later == facts.used
-    if shape.start and not (shape.sparse and findings.version != "0.9.8"):
-        assert facts.missing == set()
-
-
-@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if not shape.encoding])
-def test_the_index_lists_what_rtorrent_uses(name: str, plain: Findings) -> None:
-    if is_for(SHAPES[name], plain.version):
-        check(name, plain)
-
-
-@pytest.mark.xdist_group("rtorrent-0.9.8")
-@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.encoding])
-def test_the_index_lists_the_names_that_rtorrent_prefers(name: str, encoded: Findings) -> None:
-    check(name, encoded)
-
-
-def test_erasing_torrents_of_every_shape_leaves_what_was_there_before(plain: Findings) -> None:
-    """And a file outside its torrent's root."""
-    left = {os.path.join(plain.downloads, name) for name in (b"outside/deep", b"outside/deep/in")}
-    assert plain.before - plain.after == set()
-    assert plain.after - plain.before == left
+@pytest.mark.parametrize(("version", "encoding"), [("0.9.8", False), ("0.9.8", True), ("0.16", False)])
+def test_the_index_lists_what_rtorrent_uses_and_an_erase_takes_no_more(
+    version: str, encoding: bool, tmp_path: Path
+) -> None:
+    """An index made beside rtorrent, and one made from nothing."""
+    shapes = {name: shape for name, shape in SHAPES.items() if shape.encoding == encoding}
+    shapes = {name: shape for name, shape in shapes.items() if version == "0.9.8" or not shape.old}
+    torrents = {name: shape.torrent for name, shape in shapes.items()}
+    lines = ["encoding.add = utf-8"] if encoding else []
+    with (
+        Rtorrent(tmp_path / "rtorrent", *lines, version=version) as rtorrent,
+        closing(Launcher(rtorrent.path, tmp_path / "state", tmp_path / "calls")) as launcher,
+        closing(Launcher(rtorrent.path, tmp_path / "new state", tmp_path / "calls")) as new,
+    ):
+        top = os.fsencode(rtorrent.downloads.parent)
+        before = prepare(top, shapes)
+        program = launcher.start(*SHORT)
+        load(rtorrent, shapes)
+        settle(program, rtorrent, rtorrent.downloads)
+        files = {name: used(rtorrent, torrent) for name, torrent in torrents.items()}
+        assert all(files.values())
+        for index in program, new.start():
+            assert {name: listed(index, torrent) for name, torrent in torrents.items()} == files
+        started = {name: files[name] for name, shape in shapes.items() if shape.start}
+        missing = {name: [*filterfalse(os.path.lexists, started[name])] for name in started}
+        assert {name for name in missing if missing[name]} == ({"padding with attr"} if version == "0.16" else set())
+        erase(program, rtorrent, *torrents.values())
+        after = everything(top)
+        assert before - after == set()
+        # what is behind a link out of the root, and roots that bear another name than `name`
+        left = {b"used", b"some used"} if encoding else {b"outside/deep", b"outside/deep/in"}
+        assert after - before == {os.path.join(top, b"downloads", name) for name in left}
