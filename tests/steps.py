@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,7 +112,7 @@ def move(session: Session, torrent: Torrent, old: Path, new: Path) -> list[Path]
 
 def settle(program: Program, rtorrent: Client, directory: Path) -> None:
     """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
-    torrent = single(f"settled{len(list(program.session.glob('*.torrent')))}")
+    torrent = single(f"settled {time.monotonic_ns()}")
     rtorrent.add(torrent, directory)
     program.wait_known(torrent.hash)
 
