@@ -41,6 +41,7 @@ import struct
 import sys
 import time
 import traceback
+import unicodedata
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
@@ -847,6 +848,12 @@ class Index:
                  USING (inode, device) WHERE own.directory = ? AND other.directory <> own.directory"""
         return [row[0] for row in self.query(sql, directory)]
 
+    def find_children(self, *directories: bytes) -> list[Path]:
+        """Return the listed files that lie directly in some directories."""
+        sql = "SELECT DISTINCT file FROM session_file WHERE file > ? AND file < ?"
+        files = [row[0] for path in directories for row in self.query(sql, path + b"/", path + b"0")]
+        return [file for file in files if os.fsencode(file.parent) in directories]
+
     def find_hashes_in(self, directory: bytes, table: str = "session_file") -> set[str]:
         """Return the torrents that have a file below a directory in `table`."""
         sql = f"SELECT DISTINCT hash FROM {table} WHERE file > ? AND file < ?"
@@ -980,8 +987,8 @@ class Index:
     def update_inherited(self, file: Path, hash: str) -> None:
         """Leave a file of a torrent to the others that list or use it: the last of them removes it."""
         self.query("UPDATE rtwatch_link SET inherited = TRUE WHERE file = ? AND hash <> ?", file, hash)
-        sql = """INSERT OR REPLACE INTO rtwatch_link SELECT hash, file, TRUE FROM session_file
-                 WHERE file = ? AND hash <> ?"""
+        sql = """INSERT OR REPLACE INTO rtwatch_link SELECT hash, file, TRUE FROM session_file JOIN torrent_data
+                 USING (hash) WHERE file = ? AND hash <> ?"""
         self.query(sql, file, hash)
 
     def delete_torrent(self, hash: str) -> None:
@@ -1698,6 +1705,21 @@ def make_trash(trash: Path, torrent: Torrent, metainfo: bytes) -> Path:
     return directory
 
 
+def fold(name: str) -> str:
+    """Return a file name for comparison as case-folding and normalising file systems do."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_folding(path: Path, info: os.stat_result) -> bool:
+    """Tell whether a file is also there under its name in the other case or in another normal form."""
+    others = {path.name.swapcase(), unicodedata.normalize("NFC", path.name), unicodedata.normalize("NFD", path.name)}
+    for other in others - {path.name}:
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(path.parent / other), info):
+                return True
+    return False
+
+
 class Removal:
     """The removal of the files of one erased torrent, as far as it went; `freed` counts bytes on disk."""
 
@@ -1717,6 +1739,7 @@ class Removal:
         self.metainfo = parse_metainfo(t_data)
         self.lengths = self.find_lengths()
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
+        self.folded: dict[bytes, dict[str, list[Path]]] = {}  # files by folded name by directory
         self.removed: list[Path] = []
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
@@ -1746,14 +1769,15 @@ class Removal:
         """Decide on the next files that are still to do by what is true now."""
         real_path = cache(os.path.realpath)
         files = [self.todo[number] for number in range(min(BATCH, len(self.todo)))]
-        names = {path: self.find_names(path) for path, _ in files}
+        found = {path: look_at(path) for path, _ in files}
+        names = {path: self.find_names(path, info) for path, (info, _) in found.items()}
         every = [name for path in names for name in names[path]]
         tables = "session_file", "rtwatch_link"
-        owners, users = (self.index.find_users(table, self.torrent.hash, every) for table in tables)
+        others = [self.index.find_users(table, self.torrent.hash, every) for table in tables]
         listed = []
         for path, inherited in files:
-            info, problem = look_at(path)
-            owned, used = ([who for name in names[path] for who in found.get(name, ())] for found in (owners, users))
+            info, problem = found[path]
+            owned, used = ([who for name in names[path] for who in users.get(name, ())] for users in others)
             perhaps = doubts.find(path) if info and not owned else None
             where = real_path(os.path.dirname(path)), self.lengths.get(str(path))
             is_in_use = info is not None and is_open(path, info, open_files)
@@ -1761,12 +1785,19 @@ class Removal:
             listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, is_in_use, through))
         return plan_removal(listed, self.limits)
 
-    def find_names(self, path: Path) -> list[Path]:
+    def find_names(self, path: Path, info: Optional[os.stat_result]) -> list[Path]:
         """Return the paths under which torrents may list the directory entry `path`, itself first."""
         parent, name = os.path.split(os.fsencode(path))
         if parent not in self.aliases:
             self.aliases[parent] = self.index.find_aliases(parent)
-        return [path, *(Path(os.fsdecode(os.path.join(alias, name))) for alias in self.aliases[parent])]
+        names = [path, *(Path(os.fsdecode(os.path.join(alias, name))) for alias in self.aliases[parent])]
+        if info and is_folding(path, info):
+            if parent not in self.folded:
+                self.folded[parent] = {}
+                for file in self.index.find_children(parent, *self.aliases[parent]):
+                    self.folded[parent].setdefault(fold(file.name), []).append(file)
+            names += [file for file in self.folded[parent].get(fold(path.name), ()) if file not in names]
+        return names
 
     def carry_out(self, file: ListedFile, reason: Optional[str]) -> None:
         """Remove the first file to do, or keep it; what fails is kept, with its reason. -n changes nothing here."""
