@@ -1108,15 +1108,15 @@ class Rtorrent:
     def verify(self, address: str, process: Process, deadline: float) -> Optional[str]:
         """Return rtorrent's HOME if an address answers for our session and for the process of the lock, else None."""
         pid = process.lock.pid or process.pid
+        if address.startswith("127.0.0.1:") and address != self.address:
+            deadline = min(deadline, time.monotonic() + 1)
         try:
             path = str(self.call(address, process, deadline, "session.path", ""))
             number = self.call(address, process, deadline, "system.pid", "")
             home = str(self.call(address, process, deadline, "system.env", "", "HOME"))
-        except TimeoutError:
-            self.silent = True
-            return None
-        except (OSError, ValueError, NotLoaded):
-            if address.partition(":")[0] == "127.0.0.1":
+        except (OSError, ValueError, NotLoaded) as error:
+            self.silent |= isinstance(error, TimeoutError) and address == self.address
+            if address.startswith("127.0.0.1:") and address != self.address:  # perhaps the BitTorrent port
                 self.refused.add((process.identity, address))
             return None
         roots = [f"/proc/{process.pid}/{'root' if path.startswith('/') else 'cwd'}/{path}"] if process.pid else []
@@ -1146,10 +1146,16 @@ class Rtorrent:
         if self.scgi:
             yield from [self.scgi] if self.scgi != last else []
             return
-        if process.runs and process.pid:
-            for address in find_listeners(process.pid):
-                if address != last and (process.identity, address) not in self.refused:
-                    yield address
+        if process.pid:
+            found = find_listeners(process.pid)
+        elif process.lock.state == "missing":  # one of those that run may answer for this session
+            every = itertools.chain.from_iterable(find_listeners(int(pid)) for pid in find_rtorrents())
+            found = [address for address in every if address.startswith("/")]
+        else:
+            return
+        for address in found:
+            if address != last and (process.identity, address) not in self.refused:
+                yield address
 
     def call(self, address: str, process: Process, deadline: float, method: str, *params: object) -> Any:
         """Call a method over SCGI; raise NotLoaded for an unknown info-hash, OSError or ValueError for no answer."""
@@ -1244,23 +1250,23 @@ class OpenFiles(NamedTuple):
 
 
 def find_rtorrents() -> Iterator[str]:
-    """Give the /proc directories of all processes called rtorrent."""
+    """Give the numbers of all processes called rtorrent."""
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError):
             if Path(f"/proc/{pid}/comm").read_bytes().startswith(b"rtorrent"):
-                yield f"/proc/{pid}"
+                yield pid
 
 
 def read_open_files() -> OpenFiles:
     """Look at the regular files that every process called rtorrent has open (proc(5), fd)."""
     paths, hidden = {}, False
-    for process in find_rtorrents():
+    for pid in find_rtorrents():
         try:
-            for fd in os.listdir(f"{process}/fd"):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
                 with suppress(FileNotFoundError):
-                    info = os.stat(f"{process}/fd/{fd}")
+                    info = os.stat(f"/proc/{pid}/fd/{fd}")
                     if stat.S_ISREG(info.st_mode):
-                        paths[info.st_dev, info.st_ino] = os.readlink(f"{process}/fd/{fd}")
+                        paths[info.st_dev, info.st_ino] = os.readlink(f"/proc/{pid}/fd/{fd}")
         except PermissionError:
             hidden = True
         except OSError:  # it has ended meanwhile
@@ -1560,8 +1566,8 @@ def rule_type(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 def rule_open(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what a running rtorrent has open; never waived."""
-    return "rtorrent has it open" if file.open else None
+    """Keep what a running rtorrent has open; never waived. What others use through a symlink, the last rule keeps."""
+    return "rtorrent has it open" if file.open and not file.users else None
 
 
 def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -1951,6 +1957,7 @@ class Loop:
         self.qfuncs: dict[str, QueueFunction] = {}
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
         self.stopping = 0  # counts the reasons to stop
+        self.drained = time.time()  # Unix time at which no event was unread; what is read next happened after it
         self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue and item by any key
         self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
         self.step: Callable[[], bool] = lambda: False  # makes one step of long work, tells whether there is another
@@ -1985,8 +1992,10 @@ class Loop:
 
     def take_events(self) -> None:
         """Dispatch what the inotify queue holds, without waiting."""
+        begin = time.time()
         for event in self.inot.read(timeout=0):
             self.dispatch(event.wd, event.mask, event.name)
+        self.drained = begin
 
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
@@ -2150,6 +2159,7 @@ class Watch:
         loop.inot_funcs["input_history", flags.MOVED_TO] = loop.inot_funcs["lock", flags.DELETE] = self.note_round
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
         self.deletions: dict[str, tuple[float, str]] = {}  # Unix time and process, by hash
+        self.ended = ""  # the rtorrent whose lock was removed last
         self.read: dict[str, tuple[object, ...]] = {}  # what T and R were when they gave no rows, by hash
         self.stubs: set[str] = set()
         self.troubles: dict[str, Trouble] = {}
@@ -2205,14 +2215,22 @@ class Watch:
                 self.loop.call_sooner("word", QUIET if self.answer is None else 0.1, "word", self.args.session)
 
     def note_deleted(self, path: Path) -> None:
-        """Queue a deleted T, with the time and the rtorrent that runs."""
+        """Queue a deleted T, with the time and the rtorrent that ran.
+
+        That is the last one, though it has ended meanwhile, when its lock was removed after T.
+        """
         if self.session.is_owner_of(path):
-            self.deletions[path.stem] = (time.time(), self.rtorrent.find_process().identity)
+            when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
+            if not process and last != self.ended:
+                when, process = self.loop.drained, last
+            self.deletions[path.stem] = (when, process)
             self.loop.queues["unlinked"].append(path)
 
     def note_round(self, path: Path) -> None:
         """Look for a whole round of saves soon: input_history was renamed, or the lock removed."""
         if path.parent == self.args.session and path.name in ("rtorrent.input_history", "rtorrent.lock"):
+            if path.name == "rtorrent.lock":
+                self.ended = self.rtorrent.last.identity
             self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
 
     def note_completed(self, path: Path) -> None:
