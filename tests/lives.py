@@ -1,0 +1,1017 @@
+"""Random lives of a session, and the two promises that rtwatch makes whatever happens in them.
+
+1. No file that a loaded torrent uses is ever lost or changed, links followed, nor a person's own file.
+2. What only erased torrents used is gone in the end, or a line of the log gives a reason, which is true.
+
+A life is a list of steps, each a name and a number that all its choices come from, so that it can be printed, replayed
+and shrunk. A driver plays rtorrent: `Fake` writes session files as rtorrent does, `Real` is one behind its SCGI socket.
+What is loaded and where it lies is the driver's own word, never what session files or rtwatch say.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import socket
+import sqlite3
+import stat
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import bencodepy
+from program import Program, run
+from session import Session
+from steps import tree
+from torrents import Torrent, make, twin_of
+
+GRACE = 0.1  # seconds
+PATIENCE = 10.0  # seconds in which everything due must be done in the end
+
+X, Y, Z = b"x" * 3000, b"y" * 1200, b"z" * 500
+PACK = {(b"x.bin",): X, (b"sub", b"y.bin"): Y}
+TORRENTS = [
+    make(b"x.bin", X),
+    twin_of(make(b"x.bin", X)),
+    make(b"renamed.bin", X),
+    make(b"y.bin", Y),
+    make(b"pack", PACK),
+    twin_of(make(b"pack", PACK)),
+    make(b"pack", {**PACK, (b"z.bin",): Z}),
+    make(b"repack", PACK),
+    make(b"Pack", {(b"X.bin",): X, (b"sub", b"y.bin"): Y}),
+    make(b"pack", {(b"x.bin",): Z, (b"sub", b"y.bin"): Y}),
+    *(make(b"single%d.bin" % number, b"%d" % number * 100) for number in range(4)),
+]
+BY_HASH = {torrent.hash: torrent for torrent in TORRENTS}
+NAMED = r'([0-9A-F]{8,40}) "(.*)"'
+
+Identity = tuple[int, ...]
+
+
+class Broken(AssertionError):
+    """A promise was broken."""
+
+
+class Life(NamedTuple):
+    """What happens in a life; printed as "DRIVER OPTION ...: STEP/NUMBER ..."."""
+
+    driver: str
+    options: tuple[str, ...]
+    steps: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        """Return the text from which `parse_life` makes it again."""
+        return f"{' '.join([self.driver, *self.options])}: {' '.join(f'{name}/{number}' for name, number in self.steps)}"
+
+
+def parse_life(text: str) -> Life:
+    """Return the life that was printed as `text`."""
+    head, _, steps = text.partition(": ")
+    driver, *options = head.split()
+    pairs = (step.split("/") for step in steps.split())
+    return Life(driver, tuple(options), tuple((name, int(number)) for name, number in pairs))
+
+
+# ---- The disk --------------------------------------------------------------------------------------------------------
+
+
+def canonical(path: Path) -> Path:
+    """Return the real path of the parent, plus the name."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def hops(path: Path) -> list[Path]:
+    """Return every canonical path by which `path` leads to its file."""
+    found = [canonical(path)]
+    while found[-1].is_symlink() and len(found) < 40:
+        found.append(canonical(found[-1].parent / os.readlink(found[-1])))
+    return found
+
+
+def files_below(directory: Path) -> list[Path]:
+    """Return all that is below a directory but directories."""
+    return sorted(path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+# ---- Drivers ---------------------------------------------------------------------------------------------------------
+
+
+def decode(data: bytes) -> Optional[dict[bytes, Any]]:
+    """Decode a bencoded dictionary, None when it is none."""
+    try:
+        value = bencodepy.decode(data)
+    except Exception:  # bencodepy's own errors and what they let through
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class Fake(Session):
+    """The fake writer; `word` is its memory, or, while it does not run, what its next start would load."""
+
+    writes_data = False
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it runs."""
+        return self.process is not None
+
+    def start(self) -> None:
+        """Start as the real one does, which refuses a T that does not decode."""
+        super().start()
+        for hash in [hash for hash, loaded in self.loaded.items() if decode(loaded.metainfo) is None]:
+            del self.loaded[hash]
+
+    def _load(self, hash: str) -> Any:
+        """Read a torrent; a broken R is like a missing one."""
+        file = self.file(hash, "R")
+        saved = decode(file.read_bytes()) if file.exists() else None
+        self._insert(hash, self.file(hash).read_bytes(), {"directory": os.fsencode(self.home)})
+        loaded = self.loaded.pop(hash)
+        loaded.rtorrent.update({key.decode(): value for key, value in (saved or {}).items()})
+        return loaded
+
+    def word(self) -> dict[str, Path]:
+        """Return the root of each loaded torrent; a stub of a magnet has none."""
+        loaded = self.loaded if self.running else {file.stem: self._load(file.stem) for file in self.torrents()}
+        found = {}
+        for hash, torrent in loaded.items():
+            metainfo = decode(torrent.metainfo)
+            if metainfo and b"meta_download" not in metainfo[b"info"]:
+                directory = os.fsdecode(torrent.rtorrent["directory"])
+                home = str(self.home) + directory[1:] if directory[:1] == "~" else directory
+                found[hash] = self.cwd / home
+        return found
+
+    def torrents(self) -> list[Path]:
+        """Return all T."""
+        return sorted(self.path.glob("*.torrent"))
+
+    def opened(self) -> list[Path]:
+        """Return the links of its open files."""
+        return []
+
+    def cut_save(self, torrent: Torrent, steps: int) -> None:
+        """Begin a full save and be killed after some steps of it."""
+        for _ in zip(range(steps), self._save_full(torrent.hash)):
+            pass
+        self.kill()
+
+    def cut_erase(self, torrent: Torrent, steps: int) -> None:
+        """Begin an erase and be killed after some steps of it."""
+        for file in self.files(torrent)[:steps]:
+            file.unlink(missing_ok=True)
+        self.kill()
+
+    def load_on_full_disk(self, torrent: Torrent, directory: Path) -> None:
+        """Load a torrent without space: 0.9.8 leaves an empty L.new, 0.16 moves empty files into place."""
+        self.load(torrent, directory)
+        if self.version == "0.9.8":
+            self.file(torrent, "L").with_name(self.file(torrent, "L").name + ".new").touch()
+        else:
+            for kind in "TLR":
+                self.write(torrent, kind, b"")
+
+
+Driver = Fake
+
+
+# ---- The world -------------------------------------------------------------------------------------------------------
+
+
+class World:
+    """One life: a driver, rtwatch, the disk, and what the promises are about."""
+
+    def __init__(self, life: Life) -> None:
+        """Make the directories and start both programs."""
+        shm = Path("/dev/shm")
+        self.base = Path(tempfile.mkdtemp(prefix="life-", dir=shm if os.access(shm, os.W_OK) else None)).resolve()
+        self.other = Path(tempfile.mkdtemp(prefix="life-")).resolve()
+        self.life = life
+        self.dl = self.base / "dl"
+        self.places = [self.dl / "d0", self.dl / "d1", self.dl / "home" / "d2", self.dl / "rel"]
+        for place in self.places:
+            place.mkdir(parents=True)
+        (self.dl / "link").symlink_to("d1")
+        self.paths = {"path": [self.places[0]], "paths": [self.dl]}.get(" ".join({"path", "paths"} & {*life.options}), [])
+        self.trash = {"trash": self.base / "trash", "elsewhere": self.other / "trash"}.get(
+            " ".join({"trash", "elsewhere"} & {*life.options})
+        )
+        if self.trash:
+            self.trash.mkdir()
+        self.counts: Counter[str] = Counter()
+        self.programs: list[Program] = []
+        self.own: set[Path] = set()  # a person's files
+        self.unloaded: dict[str, list[Path]] = {}  # files of torrents that rtorrent lost without an erase
+        self.left: dict[Path, set[str]] = defaultdict(set)  # files of erased torrents
+        self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, by canonical path
+        self.reached: dict[Path, set[str]] = defaultdict(set)  # whoever had it through a link
+        self.handled: set[Path] = set()  # by a person
+        self.hard: set[tuple[int, int]] = set()  # files that had two names
+        self.uncounted: set[str] = set()  # erased before R said that there was data
+        self.unsaid: set[str] = set()  # a killed rtwatch may not have said what it did with them
+        self.trouble: set[str] = {option for option in life.options if option == "container"}
+        self.hands = False
+        self.driver = make_driver(life.driver, self)
+        self.start_rtorrent()
+        self.start()
+
+    def close(self) -> None:
+        """End everything."""
+        for program in self.programs:
+            program.kill()
+        self.driver.kill()
+        for path in (self.base, self.other):
+            shutil.rmtree(path)
+
+    # what the driver says
+
+    def used(self) -> dict[str, list[Path]]:
+        """Return the files of each loaded torrent."""
+        return {hash: BY_HASH[hash].paths(root) for hash, root in self.driver.word().items()}
+
+    def loaded(self) -> list[Torrent]:
+        """Return the loaded torrents, without stubs."""
+        return [BY_HASH[hash] for hash in sorted(self.driver.word())]
+
+    def wanted(self) -> set[Path]:
+        """Return the paths that must lead to what they lead to: all that is in use, and all that is a person's own."""
+        paths = [*self.own]
+        used = self.used()
+        for left in self.left.values():
+            left.difference_update(used)  # it came back: what it does not use any more was left behind on purpose
+        for hash, files in [*used.items(), *self.unloaded.items()]:
+            paths += files
+            for file in files:
+                way = hops(file)
+                self.listed[way[0]].add(hash)
+                for path in way[1:]:
+                    self.reached[path].add(hash)
+        return set(paths)
+
+    def look(self) -> dict[Path, Identity]:
+        """Return what lies at the wanted paths."""
+        return {path: identity for path in self.wanted() if (identity := self.identity(path))}
+
+    def identity(self, path: Path) -> Optional[Identity]:
+        """Return what tells a file from another one or a changed one, None if there is none."""
+        try:
+            info = path.stat()
+        except OSError:
+            return None
+        changing = () if self.driver.writes_data else (info.st_size, info.st_mtime_ns)
+        return (stat.S_IFMT(info.st_mode), info.st_dev, info.st_ino, *changing)
+
+    def check(self, before: dict[Path, Identity]) -> None:
+        """Hold the first promise."""
+        lost = {path: (old, now) for path, old in before.items() if (now := self.identity(path)) != old}
+        if lost:
+            raise Broken("lost or changed: " + ", ".join(f"{path} {old} {now}" for path, (old, now) in lost.items()))
+        deleted = [path for path in map(os.readlink, self.driver.opened()) if path.endswith(" (deleted)")]
+        if deleted and not self.handled:
+            raise Broken(f"removed while rtorrent has it open: {deleted}")
+
+    # rtwatch
+
+    @property
+    def program(self) -> Optional[Program]:
+        """The running rtwatch."""
+        return self.programs[-1] if self.programs and self.programs[-1].process.poll() is None else None
+
+    @property
+    def options(self) -> list[Any]:
+        """The options of rtwatch."""
+        return ["-r", "-v", "--grace", GRACE, *(["--trash", self.trash] if self.trash else [])]
+
+    def start(self, *more: str) -> None:
+        """Start rtwatch."""
+        self.unloaded.clear()
+        program = Program(self.driver.path, *self.options, *more, state=self.base / "state", paths=self.paths)
+        self.programs.append(program)
+        program.wait_ready()
+
+    def stop(self) -> None:
+        """End rtwatch in order."""
+        if self.program and self.program.stop() != 0:
+            raise Broken("rtwatch did not end in order")
+
+    def kill(self) -> None:
+        """End rtwatch by SIGKILL."""
+        self.unsaid |= self.pending()
+        self.programs[-1].kill()
+
+    def rows(self, sql: str) -> set[Any]:
+        """Return the first column of what is selected from the documented tables."""
+        try:
+            return {row[0] for row in self.programs[-1].select(sql)}
+        except sqlite3.OperationalError:
+            return set()
+
+    def indexed(self, hash: str) -> set[Path]:
+        """Return the files that rtwatch lists for a torrent."""
+        rows = self.rows(f"SELECT CAST(file AS BLOB) FROM session_file WHERE hash = '{hash}'")
+        return {Path(os.fsdecode(row)) for row in rows}
+
+    def pending(self) -> set[str]:
+        """Return the torrents that rtwatch knows and that have no session files any more."""
+        return {hash for hash in self.rows("SELECT hash FROM torrent_data") if not self.driver.file(hash).exists()}
+
+    def wait_known(self, torrent: Torrent) -> None:
+        """Give rtwatch, when it runs, the time to read a torrent."""
+        wanted = {canonical(path) for path in self.used().get(torrent.hash, ())}
+        if self.program:
+            self.wait(lambda: self.indexed(torrent.hash) == wanted, 1)
+
+    def wait(self, predicate: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something is true, not for ever; return whether it is."""
+        deadline = time.monotonic() + seconds
+        while not predicate():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+    # rtorrent
+
+    def start_rtorrent(self) -> None:
+        """Start rtorrent, if it does not run; what it does not load any more is nobody's, but was not erased."""
+        if not self.driver.running:
+            self.driver.start()
+            if "container" in self.life.options:
+                self.driver.lock.unlink()
+                self.driver.write_lock("another.host", 1)
+
+    def end_rtorrent(self, orderly: bool) -> None:
+        """End rtorrent."""
+        known = self.rows("SELECT hash FROM torrent_data")
+        before = {hash: files for hash, files in self.used().items() if hash in known}
+        if orderly and self.driver.lock.exists():
+            self.driver.shutdown()
+        else:
+            self.driver.kill()
+        after = self.used()
+        self.unloaded.update((hash, files) for hash, files in before.items() if hash not in after)
+        self.trouble.add("rtorrent ended")
+
+    def note_erase(self, torrent: Torrent) -> None:
+        """Remember what an erased torrent leaves: what it really had, as far as rtwatch could know that."""
+        indexed = self.indexed(torrent.hash)
+        file = self.driver.file(torrent, "R")
+        resume = (decode(file.read_bytes()) if file.exists() else None) or {}
+        if not (resume.get(b"complete") or resume.get(b"chunks_done")):
+            self.uncounted.add(torrent.hash)
+        for path in self.used().get(torrent.hash, ()):
+            if canonical(path) in indexed and os.path.lexists(path):
+                self.left[canonical(path)].add(torrent.hash)
+        if not self.program:
+            self.trouble.add("erased unseen")
+
+    def erase(self, *torrents: Torrent) -> None:
+        """Erase torrents."""
+        for torrent in torrents:
+            self.note_erase(torrent)
+            self.driver.erase(torrent)
+
+    # the person
+
+    def by_hand(self, *paths: Path) -> None:
+        """Note that a person changes files, by all their names."""
+        self.hands = True
+        for path in paths:
+            below = files_below(path) if path.is_dir() and not path.is_symlink() else []
+            self.handled.update(way for file in [path, *below] for way in hops(file))
+
+    def is_handled(self, path: Path) -> bool:
+        """Tell whether a person had a file in his hands, or a directory above it."""
+        return not self.handled.isdisjoint([path, *path.parents])
+
+    # the end
+
+    def finish(self) -> None:
+        """Let everything end well, and hold the second promise."""
+        self.start_rtorrent()
+        for torrent in self.loaded():
+            self.driver.save_full(torrent)
+        if not self.program:
+            self.start()
+        before = self.look()
+        time.sleep(2 * GRACE)
+        self.driver.save_all()
+        self.wait(lambda: not self.unexplained() and not self.pending() - self.held(), PATIENCE)
+        self.check(before)
+        problems = self.unexplained()
+        if problems:
+            raise Broken("left without a true reason: " + ", ".join(map(str, problems)))
+        self.counts["files removed"] += sum(verb in ("  removed", "  trashed") for verb, _ in self.lines())
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Give verb and text of each line of the log."""
+        for program in self.programs:
+            for line in program.output.splitlines():
+                match = re.fullmatch(r"\d\d-\d\d \d\d:\d\d:\d\d (.{12}) (.*)", line)
+                if match:
+                    yield match[1].rstrip(), match[2]
+                elif "Traceback" in line:
+                    raise Broken("an error in rtwatch")
+
+    def held(self) -> set[str]:
+        """Return the torrents that a line says are held, with a true reason."""
+        found = set()
+        for verb, text in self.lines():
+            if verb == "held":
+                names, troubles = find_reason(HELD, text)
+                if not troubles or troubles & self.trouble:
+                    found |= {hash for hash, t in BY_HASH.items() if t.name.decode() in names or " more" in names}
+                    found |= {*BY_HASH} if not names else set()
+        return found
+
+    def unexplained(self) -> list[Path]:
+        """Return the files that only erased torrents used and that lie there without a true reason."""
+        used = {way for files in self.used().values() for file in files for way in hops(file)}
+        used.update(self.own)
+        used.update(canonical(file) for files in self.unloaded.values() for file in files)
+        rest = {path for path in self.left if os.path.lexists(path) and path not in used and self.left[path]}
+        if not rest:
+            return []
+        forgotten = self.held() | self.unsaid
+        names = {text.split(", ")[0] for verb, text in self.lines() if verb == "dropped" or "is not known" in text}
+        forgotten |= {hash for hash, torrent in BY_HASH.items() if torrent.name.decode() in names}
+        name, explained = "", set()
+        for verb, text in self.lines():
+            if verb in ("removed", "trashed", "erased"):
+                name = text.split(", ")[0]
+            elif verb == "  kept":
+                file, kind, match = find_kept(text)
+                for path in rest:
+                    mine = {hash for hash in self.left[path] if BY_HASH[hash].name.decode() == name}
+                    if mine and (f"/{path}".endswith(f"/{file}") or not file) and KEPT[kind](self, path, mine, match):
+                        explained.add(path)
+        return sorted(path for path in rest - explained if not self.left[path] & forgotten)
+
+
+# ---- Reasons, and when they are true ---------------------------------------------------------------------------------
+
+
+def find_kept(text: str) -> tuple[str, str, re.Match[str]]:
+    """Return the file that a line is about, "" for all, the kind of its reason, and the match."""
+    for kind in KEPT:
+        match = re.fullmatch(rf"(?:(.+?): )?{kind}", text)
+        if match:
+            return match[1] or "", kind, match
+    raise Broken(f"unknown reason: {text}")
+
+
+def find_reason(kinds: dict[str, set[str]], text: str) -> tuple[str, set[str]]:
+    """Return the names in a line of held torrents and what must have happened for it to be true."""
+    for kind, troubles in kinds.items():
+        match = re.fullmatch(rf"(?:(.+?): )?{kind}", text)
+        if match:
+            return match[1] or "", troubles
+    raise Broken(f"unknown reason: {text}")
+
+
+def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether the named torrent had the file, and has not left it behind as well."""
+    named = {hash for hash in world.listed[path] | world.reached[path] if hash.startswith(match[2])}
+    return any(BY_HASH[hash].name.decode() == match[3] for hash in named - world.left[path] | named & world.held())
+
+
+def is_perhaps(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether the named torrent has a file of this name."""
+    named = [torrent for hash, torrent in BY_HASH.items() if hash.startswith(match[2])]
+    names = {file.name.casefold() for torrent in named for file in torrent.paths(Path())}
+    return path.name.casefold() in names
+
+
+def was_handled(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether a person had it in his hands, or it has, or had, another name."""
+    info = path.lstat()
+    return world.is_handled(path) or (info.st_dev, info.st_ino) in world.hard
+
+
+Truth = Callable[[World, Path, set[str], "re.Match[str]"], bool]
+
+KEPT: dict[str, Truth] = {
+    rf"also in {NAMED}": is_listed,
+    rf"used by a symlink in {NAMED}": is_listed,
+    rf"perhaps in {NAMED}": is_perhaps,
+    r"outside PATH": lambda world, path, *_: not any(allowed in path.parents for allowed in world.paths),
+    r"in the session directory": lambda world, path, *_: world.driver.path in path.parents,
+    r"its directory is a symlink now": was_handled,
+    r"already gone": was_handled,
+    r"none of its \d+ files? is at .*: moved, or its disk is not mounted": was_handled,
+    r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
+    r"on another file system than the trash": lambda world, *_: world.trash and world.other in world.trash.parents,
+    r"longer than the torrent says": was_handled,
+    r"modified after the torrent vanished": was_handled,
+    r"older than the torrent, which never counted data": lambda world, path, mine, _: bool(mine & world.uncounted),
+    r"cannot be removed: .*": was_handled,
+}
+HELD: dict[str, set[str]] = {
+    r"session files of it are there": {"session files", "full disk", "magnet"},
+    r"rtorrent may have loaded what cannot be read here: .*": {"session files", "full disk", "rtorrent ended"},
+    r"rtorrent was not seen to erase it, or others .*": {"session files", "erased unseen", "rtorrent ended"},
+    r"so many at once look like a wiped session, not like erased torrents": {"session files", "erased unseen"},
+    r"nobody knows who deleted its session files, and rtorrent.lock is .*": {"erased unseen"},
+    r"rtorrent.lock names another host; name a PATH": {"container"},
+    r"the session looks empty: .*": {"session files", "erased unseen"},
+}
+
+
+# ---- Steps -----------------------------------------------------------------------------------------------------------
+
+Random = random.Random
+Step = Callable[[World, Random], None]
+STEPS: dict[str, tuple[int, Step]] = {}
+
+
+def step(weight: int, *variants: str) -> Callable[[Any], Any]:
+    """Enter a step, or one for each variant, which it is given as its last argument."""
+
+    def enter(function: Any) -> Any:
+        """Enter the function."""
+        for variant in variants:
+            STEPS[f"{function.__name__}_{variant}"] = (
+                weight,
+                lambda world, rng, variant=variant: function(world, rng, variant),
+            )
+        if not variants:
+            STEPS[function.__name__] = (weight, function)
+        return function
+
+    return enter
+
+
+def directory(world: World, rng: Random) -> str:
+    """Choose a directory string as people write it."""
+    d0, d1 = f"{world.dl}/d0", f"{world.dl}/d1"
+    return rng.choice([d0, d0, d0, d1, d1, f"{d0}/../d1", f"{world.dl}/link", "~/d2", "rel"])
+
+
+def pick_loaded(world: World, rng: Random) -> Optional[Torrent]:
+    """Choose a loaded torrent, if there is one; rtorrent runs then."""
+    if not world.driver.running and rng.random() < 0.5:
+        world.start_rtorrent()
+    loaded = world.loaded() if world.driver.running else []
+    return rng.choice(loaded) if loaded else None
+
+
+def pick_new(world: World, rng: Random) -> Optional[Torrent]:
+    """Choose a torrent that is not loaded; rtorrent runs then."""
+    if not world.driver.running and rng.random() < 0.5:
+        world.start_rtorrent()
+    new = [torrent for torrent in TORRENTS if not world.driver.file(torrent).exists()]
+    new = [torrent for torrent in new if torrent.hash not in world.driver.loaded]
+    return rng.choice(new) if world.driver.running and new else None
+
+
+def contents(torrent: Torrent) -> list[bytes]:
+    """Return the contents of a torrent's files."""
+    return [torrent.content] if isinstance(torrent.content, bytes) else [*torrent.content.values()]
+
+
+def holds(file: Path, data: bytes) -> bool:
+    """Tell whether a file is there and holds just this."""
+    try:
+        return file.is_file() and file.stat().st_size == len(data) and file.read_bytes() == data
+    except FileNotFoundError:  # removed this very moment
+        return False
+
+
+def place_data(world: World, rng: Random, torrent: Torrent, root: Path, how: str) -> None:
+    """Bring the files of a torrent where nothing lies yet: written, or as links to files of the same content."""
+    known = [path for path in files_below(world.dl) if path.is_file() and path not in world.own]
+    roots = [path for path in {file.parent for file in known} if path.parent != world.dl and path != root]
+    if how == "dirlink" and roots and not isinstance(torrent.content, bytes) and not os.path.lexists(root):
+        root.symlink_to(rng.choice(sorted(roots)))
+    for path, data in zip(torrent.paths(root), contents(torrent)):
+        twins = [file for file in known if holds(file, data)]
+        if os.path.lexists(path):
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if how == "links" and twins:
+                path.symlink_to(rng.choice(twins))
+            elif how == "hard" and twins:
+                os.link(rng.choice(twins), path, follow_symlinks=True)
+                world.hard.add((path.stat().st_dev, path.stat().st_ino))
+            else:
+                path.write_bytes(data)
+        except OSError:  # a link or file stands in the way, or a twin has just been removed
+            continue
+
+
+def complete(world: World, torrent: Torrent) -> None:
+    """Let a torrent be complete, if its data is there, and save it."""
+    if all(map(holds, world.used()[torrent.hash], contents(torrent))):
+        world.driver.finish(torrent)
+        world.driver.save(torrent)
+
+
+@step(12, "download", "download2", "seed", "links", "links2", "hard", "dirlink", "unfinished")
+def add(world: World, rng: Random, how: str) -> None:
+    """Load a torrent."""
+    torrent = pick_new(world, rng)
+    if torrent is None:
+        return
+    how, where = how.rstrip("2"), directory(world, rng)
+    root = torrent.root(world.driver.cwd / where.replace("~", str(world.driver.home)))
+    if how not in ("download", "unfinished"):
+        place_data(world, rng, torrent, root, how)
+    world.driver.add(torrent, where)
+    if how == "download":
+        place_data(world, rng, torrent, root, how)
+    if how != "unfinished":
+        complete(world, torrent)
+    if rng.random() < 0.8:
+        world.wait_known(torrent)
+
+
+@step(3)
+def add_beside_own_file(world: World, rng: Random) -> None:
+    """Load a torrent that names a person's file, and never has any data."""
+    torrent = pick_new(world, rng)
+    if torrent is None:
+        return
+    root = torrent.root(world.places[0])
+    path = rng.choice(torrent.paths(root))
+    if os.path.lexists(root) or os.path.lexists(path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"mine")
+    os.utime(path, (time.time() - 5000, time.time() - 5000))
+    world.own.add(path)
+    world.driver.add(torrent, world.places[0])
+    world.wait_known(torrent)
+
+
+@step(30)
+def erase(world: World, rng: Random) -> None:
+    """Erase a torrent, or some."""
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        torrent = pick_loaded(world, rng)
+        if torrent:
+            world.erase(torrent)
+
+
+@step(3)
+def erase_all(world: World, rng: Random) -> None:
+    """Erase all torrents."""
+    if world.driver.running:
+        world.erase(*world.loaded())
+
+
+@step(3)
+def add_and_erase(world: World, rng: Random) -> None:
+    """Load and erase a torrent before rtwatch has looked at it."""
+    torrent = pick_new(world, rng)
+    if torrent:
+        world.driver.add(torrent, world.places[1])
+        world.driver.erase(torrent)
+
+
+@step(6, "here", "elsewhere", "in_place")
+def edit(world: World, rng: Random, how: str) -> None:
+    """Erase a torrent and load it again at once, as front-ends do."""
+    torrent = pick_loaded(world, rng)
+    if torrent is None:
+        return
+    root = world.driver.word()[torrent.hash]
+    if how == "here":
+        world.driver.readd(torrent, root, root if not isinstance(torrent.content, bytes) else None)
+    elif how == "elsewhere":
+        world.driver.readd(torrent, directory(world, rng))
+    else:
+        world.driver.readd_in_place(torrent, root if isinstance(torrent.content, bytes) else root.parent)
+    if rng.random() < 0.5:
+        complete(world, torrent)
+
+
+@step(6, "moved", "copied", "bare", "moved_unsaved", "copied_unsaved", "bare_unsaved")
+def repoint(world: World, rng: Random, how: str) -> None:
+    """Give a torrent another directory, with its data moved, copied (the old copies stay) or not there."""
+    torrent = pick_loaded(world, rng)
+    if torrent is None:
+        return
+    before = world.used()[torrent.hash]
+    world.driver.set_directory(torrent, directory(world, rng))
+    after = world.used()[torrent.hash]
+    for old, new in zip(before, after):
+        if "bare" in how or not old.is_file() or os.path.lexists(new):
+            continue
+        new.parent.mkdir(parents=True, exist_ok=True)
+        if "moved" in how:
+            world.by_hand(old, new)
+            old.rename(new)
+        else:
+            shutil.copy2(old, new)
+    if "unsaved" not in how:
+        world.driver.save(torrent)
+        world.wait_known(torrent)
+
+
+@step(6, "saved", "unsaved")
+def point_at_another(world: World, rng: Random, how: str) -> None:
+    """Point a torrent at the data of another one, and erase that one."""
+    torrent, other = pick_loaded(world, rng), pick_loaded(world, rng)
+    if torrent is None or other is None or torrent == other:
+        return
+    root = world.driver.word()[other.hash]
+    if isinstance(torrent.content, bytes) != isinstance(other.content, bytes):
+        return
+    world.driver.set_directory_base(torrent, root)
+    if how == "saved":
+        complete(world, torrent)
+        world.driver.save(torrent)
+    world.erase(other)
+
+
+@step(4, "one", "full", "all")
+def save(world: World, rng: Random, how: str) -> None:
+    """Let rtorrent save."""
+    torrent = pick_loaded(world, rng)
+    if torrent and how == "all":
+        world.driver.save_all()
+    elif torrent:
+        (world.driver.save_full if how == "full" else world.driver.save)(torrent)
+
+
+@step(3)
+def magnet(world: World, rng: Random) -> None:
+    """Load a magnet link; its metadata may come, or it may be erased."""
+    torrent = pick_new(world, rng)
+    if torrent:
+        world.trouble.add("magnet")
+        world.driver.magnet(torrent, world.places[0])
+        if rng.random() < 0.5:
+            world.driver.metadata(torrent, directory(world, rng))
+        elif rng.random() < 0.5:
+            world.driver.erase(torrent)
+
+
+# a person's hands on the downloads
+
+
+def pick_file(world: World, rng: Random) -> Optional[Path]:
+    """Choose a regular file below the downloads, that of an erased torrent rather than another."""
+    files = [path for path in files_below(world.dl) if path.is_file() and not path.is_symlink()]
+    files = [path for path in files if path not in world.own]
+    left = [path for path in files if path in world.left]
+    return rng.choice(left if left and rng.random() < 0.5 else files) if files else None
+
+
+@step(2, "append", "delete", "rename", "directory", "pipe", "own")
+def handle(world: World, rng: Random, how: str) -> None:
+    """Change a file, or put something else in its place."""
+    path = pick_file(world, rng)
+    if path is None:
+        return
+    world.by_hand(path)
+    ways = {way for files in world.used().values() for file in files for way in hops(file)}
+    unused = {path} - ways  # what a loaded torrent uses is its own
+    try:
+        if how == "append":
+            with path.open("r+b") as file:
+                file.seek(0, 2)
+                file.write(b"more" * 1000)
+            world.own |= unused
+            return
+        path.rename(path.with_name(f"{path.name}.{rng.randrange(1000)}"))
+    except FileNotFoundError:  # removed this very moment
+        return
+    if how == "directory":
+        path.mkdir()
+    elif how == "pipe":
+        os.mkfifo(path)
+    elif how == "own":
+        path.write_bytes(b"mine")
+        world.own |= unused
+
+
+@step(3)
+def put_notes(world: World, rng: Random) -> None:
+    """Put a person's file beside those of a torrent."""
+    path = pick_file(world, rng)
+    if path:
+        notes = path.with_name("notes.txt")
+        world.by_hand(notes)
+        notes.write_bytes(b"mine")
+        world.own.add(notes)
+
+
+@step(4, "file", "directory")
+def link(world: World, rng: Random, how: str) -> None:
+    """Turn a loaded torrent's file into a symlink to an equal one (rdfind), or its directory into one (moved)."""
+    torrent = pick_loaded(world, rng)
+    if torrent is None:
+        return
+    path = rng.choice(world.used()[torrent.hash])
+    if how == "file" and path.is_file() and not path.is_symlink():
+        data, own = path.read_bytes(), os.path.realpath(path)
+        twins = [file for file in files_below(world.dl) if holds(file, data) and file not in world.own]
+        twins = [file for file in twins if os.path.realpath(file) != own]
+        if twins:
+            world.by_hand(path)
+            path.unlink()
+            path.symlink_to(rng.choice(twins))
+    elif how == "directory" and path.parent.is_dir() and path.parent.parent not in (world.dl, world.base):
+        place = Path(os.path.realpath(path.parent))
+        if not any(home == place or place in home.parents for home in world.places):
+            moved = world.dl / f"moved{rng.randrange(10000)}"
+            world.by_hand(place)
+            place.rename(moved)
+            place.symlink_to(moved)
+            world.by_hand(moved)
+
+
+# a person's hands on the session
+
+
+@step(2, "T", "R", "LR", "TLR", "LRT")
+def delete_session_files(world: World, rng: Random, kinds: str) -> None:
+    """Delete session files by hand, of one torrent or of several."""
+    hashes = sorted({file.stem for file in world.driver.path.glob("*.torrent")})
+    for hash in rng.sample(hashes, min(len(hashes), rng.choice([1, 1, 2, 100]))):
+        world.trouble.add("session files")
+        for kind in kinds:
+            world.driver.file(hash, kind).unlink(missing_ok=True)
+
+
+@step(4)
+def write_resume_in_place(world: World, rng: Random) -> None:
+    """Rewrite a torrent's R with another directory, as a script or a restored backup does."""
+    files = sorted(world.driver.path.glob("*.torrent.rtorrent"))
+    if files:
+        file = rng.choice(files)
+        resume = decode(file.read_bytes())
+        if resume and file.name[:40] in BY_HASH:
+            root = BY_HASH[file.name[:40]].root(rng.choice(world.places))
+            file.write_bytes(bencodepy.encode({**resume, b"directory": os.fsencode(root)}))
+            world.trouble.add("session files")
+
+
+@step(3, "save", "load")
+def full_disk(world: World, rng: Random, how: str) -> None:
+    """Save or load a torrent while the session's disk is full."""
+    torrent = pick_loaded(world, rng) if how == "save" else pick_new(world, rng)
+    if torrent is None:
+        return
+    world.trouble.add("full disk")
+    if how == "save":
+        world.driver.save_on_full_disk(torrent)
+    else:
+        where = directory(world, rng)
+        world.driver.load_on_full_disk(torrent, Path(where))
+        place_data(world, rng, torrent, world.driver.word()[torrent.hash], "download")
+
+
+# both programs' lives
+
+
+@step(3)
+def restart_rtwatch(world: World, rng: Random) -> None:
+    """End rtwatch and start it again, or only start it."""
+    world.stop()
+    world.start(*rng.choice([(), (), ("--catch-up",)]))
+
+
+@step(3)
+def stop_rtwatch(world: World, rng: Random) -> None:
+    """End rtwatch."""
+    world.stop()
+
+
+@step(3)
+def kill_rtwatch(world: World, rng: Random) -> None:
+    """Kill rtwatch, perhaps just after an erase or when a grace is over, and start it again."""
+    if world.program is None:
+        return
+    torrent = pick_loaded(world, rng) if rng.random() < 0.7 else None
+    if torrent:
+        world.erase(torrent)
+        world.unsaid.add(torrent.hash)
+    time.sleep(rng.choice([0, 0, GRACE, GRACE + 0.01, GRACE + 0.02]))
+    world.trouble.add("erased unseen")
+    world.kill()
+    world.start()
+
+
+@step(4, "orderly", "killed")
+def end_rtorrent(world: World, rng: Random, how: str) -> None:
+    """End rtorrent; a later step starts it."""
+    if world.driver.running:
+        world.end_rtorrent(how == "orderly")
+        if rng.random() < 0.5:
+            world.start_rtorrent()
+
+
+@step(3, "save", "erase")
+def cut(world: World, rng: Random, how: str) -> None:
+    """Kill rtorrent in the middle of a save or an erase."""
+    torrent = pick_loaded(world, rng)
+    if torrent and isinstance(world.driver, Fake):
+        world.trouble |= {"rtorrent ended", "session files"}
+        if how == "save":
+            world.driver.cut_save(torrent, rng.randrange(10))
+        else:
+            world.driver.cut_erase(torrent, rng.randrange(1, 4))
+        if rng.random() < 0.5:
+            world.start_rtorrent()
+
+
+@step(6)
+def wait_for_grace(world: World, rng: Random) -> None:
+    """Let all graces end."""
+    time.sleep(2 * GRACE)
+
+
+@step(2)
+def dry_run(world: World, rng: Random) -> None:
+    """Run rtwatch -n, beside the service or alone; it changes nothing."""
+    quiet = not world.pending()
+    places = (world.dl, world.driver.path, *([world.trash] if world.trash else []))
+    before = tree(*places)
+    done = run("-n", "--once", *world.options, world.driver.path, *world.paths, state=world.base / "state")
+    if done.returncode not in (0, 3) or "Traceback" in done.stderr:
+        raise Broken(f"-n failed: {done.returncode} {done.stderr}")
+    if quiet and tree(*places) != before:
+        raise Broken("-n changed something")
+
+
+KNOWN_LOSSES: dict[str, str] = {}
+
+
+# ---- Living ----------------------------------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """What came of a life."""
+
+    problem: str
+    counts: Counter[str]
+
+
+def make_driver(name: str, world: World) -> Driver:
+    """Return the driver of that name, as "fake-0.9.8" or "real-0.16"."""
+    _, version = name.split("-")
+    return Fake(world.base / "session", version, cwd=world.dl, home=world.dl / "home")
+
+
+def make_life(driver: str, seed: int, length: int) -> Life:
+    """Return a random life."""
+    rng = Random(f"{driver} {seed}")
+    options = [*rng.choice([[], [], ["trash"], ["elsewhere"]]), *rng.choice([[], [], ["path"], ["paths"]])]
+    options += rng.choice([[], [], [], [], [], [], ["container"]])
+    names = [name for name in STEPS if name not in KNOWN_LOSSES]
+    chosen = rng.choices(names, [STEPS[name][0] for name in names], k=length)
+    return Life(driver, tuple(options), tuple((name, rng.randrange(10000)) for name in chosen))
+
+
+def shrink(life: Life, seconds: float) -> Life:
+    """Return a life with fewer steps and options that breaks a promise as well; each is tried twice."""
+    deadline = time.monotonic() + seconds
+    size = len(life.steps)
+    while size and time.monotonic() < deadline:
+        for first in range(len(life.steps) - size, -1, -size):
+            less = life._replace(steps=life.steps[:first] + life.steps[first + size :])
+            if time.monotonic() < deadline and (live(less).problem or live(less).problem):
+                life = less
+        size = min(size // 2, len(life.steps))
+    for option in life.options:
+        less = life._replace(options=tuple(other for other in life.options if other != option))
+        life = less if live(less).problem else life
+    return life
+
+
+def live(life: Life) -> Outcome:
+    """Live a life; return what went wrong, "" if nothing did."""
+    world = World(life)
+    done = []
+    try:
+        for name, number in life.steps:
+            done.append(name)
+            rng = Random(number)
+            world.hands = False
+            before = world.look()
+            STEPS[name][1](world, rng)
+            wanted = world.wanted()
+            if not world.hands:
+                world.check({path: identity for path, identity in before.items() if path in wanted})
+            before = world.look()
+            world.counts[name] += 1
+            time.sleep(rng.choice([0, 0, 0.02, 0.05]))
+            world.check(before)
+        done.append("the end")
+        world.finish()
+        world.counts["lives"] += 1
+    except (Broken, AssertionError, OSError) as error:
+        log = "\n".join(line for program in world.programs for line in program.lines)
+        return Outcome(f"{life}\nat {done[-1]}, in {world.base}: {type(error).__name__} {error}\n{log}", world.counts)
+    finally:
+        world.close()
+    return Outcome("", world.counts)
