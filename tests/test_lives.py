@@ -3,39 +3,79 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Union
 
+import program
 import pytest
-from lives import KNOWN_LOSSES, STEPS, live, make_life, parse_life, shrink
+from lives import KNOWN_LOSSES, PROGRAMS, STEPS, Outcome, live, make_life, parse_life, shrink
+
+import rtwatch
 
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
 SEED = int(os.environ.get("RTWATCH_SEED") or 0)
 LIFE = os.environ.get("RTWATCH_LIFE")
-SHARES = 4  # a share is one test, so that they run beside each other
-WORKERS = 8  # lives at once in a share: they mostly wait
-LENGTH = 40 if NIGHTLY else 30  # steps
+LIVES = {"fake": 4000 if NIGHTLY else 60, "real": 300 if NIGHTLY else 16}  # of each version
+LENGTH = 30  # steps
+WORKERS = 8  # lives at once: they mostly wait
+SHARES = 4  # tests for one driver, which run beside each other
+
+# Run rtwatch without one rule or guard.
+WITHOUT = """
+import sys, rtwatch
+name = sys.argv.pop(1)
+for table in ("RULES", "GUARDS"):
+    setattr(rtwatch, table, tuple(entry for entry in getattr(rtwatch, table, ()) if entry.__name__ != name))
+if name == "guard":
+    rtwatch.guard = lambda *_: None
+sys.exit(rtwatch.main())
+"""
+RULES = [entry.__name__ for entry in (*rtwatch.RULES, *getattr(rtwatch, "GUARDS", [rtwatch.guard]))]
+BITES: dict[str, Union[int, str]] = {}  # lives in which its absence is seen, or its test
 
 
-def live_many(driver: str, seeds: range) -> Counter[str]:
-    """Live the lives of these seeds; return what happened in them; fail with the first that breaks a promise."""
+def live_many(driver: str, seeds: range) -> tuple[Counter[str], int, Outcome]:
+    """Live until a promise is broken; return what happened, and the seed and outcome of the last life."""
     counts: Counter[str] = Counter()
+    seed, outcome = 0, Outcome("", counts)
     with ThreadPoolExecutor(WORKERS) as pool:
-        for seed, outcome in zip(seeds, pool.map(live, (make_life(driver, seed, LENGTH) for seed in seeds))):
+        for seed, outcome in zip(  # noqa: B007seeds, pool.map(live, (make_life(driver, seed, LENGTH) for seed in seeds))):
             counts += outcome.counts
             if outcome.problem:
                 pool.shutdown(cancel_futures=True)
-                shorter = shrink(make_life(driver, seed, LENGTH), 600 if NIGHTLY else 60)
-                pytest.fail(f"life {seed}: {outcome.problem}\nshorter: RTWATCH_LIFE='{shorter}'")
-    return counts
+                break
+    return counts, seed, outcome
 
 
 @pytest.mark.parametrize("share", range(SHARES))
-@pytest.mark.parametrize("driver", ["fake-0.9.8", "fake-0.16"])
+@pytest.mark.parametrize("driver", [f"{kind}-{version}" for kind in LIVES for version in PROGRAMS])
 def test_what_rtorrent_uses_stays_and_what_nothing_uses_goes(driver: str, share: int) -> None:
-    number = (4000 if NIGHTLY else 60) // SHARES
-    counts = live_many(driver, range(SEED + share * number, SEED + (share + 1) * number))
+    kind, version = driver.split("-")
+    if kind == "real" and not PROGRAMS[version].exists():
+        pytest.skip(f"{PROGRAMS[version]} is missing")
+    number = LIVES[kind] // SHARES
+    counts, seed, outcome = live_many(driver, range(SEED + share * number, SEED + (share + 1) * number))
+    if outcome.problem:
+        shorter = shrink(make_life(driver, seed, LENGTH), 600 if NIGHTLY else 60)
+        pytest.fail(f"life {seed}: {outcome.problem}\nshorter: RTWATCH_LIFE='{shorter}'")
     assert counts["files removed"] > number / 2, counts
+    assert counts["rtorrent failed"] <= number / 4, counts
+
+
+@pytest.mark.skipif(not NIGHTLY, reason="for the nightly run")
+@pytest.mark.parametrize("name", RULES)
+def test_a_missing_rule_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stands = BITES[name]
+    if isinstance(stands, str):
+        file, _, test = stands.partition("::")
+        assert f"def {test}(" in Path(__file__).with_name(file).read_text()
+        return
+    command = program.command
+    monkeypatch.setattr(program, "command", lambda *args: [sys.executable, "-c", WITHOUT, name, *command(*args)[5:]])
+    assert live_many("fake-0.9.8", range(SEED, SEED + stands))[2].problem
 
 
 @pytest.mark.skipif(LIFE is None, reason="RTWATCH_LIFE names no life")
@@ -44,5 +84,5 @@ def test_one_life() -> None:
     assert not problem, problem
 
 
-def test_each_known_loss_is_a_step() -> None:
+def test_each_known_loss_is_a_step_or_an_option() -> None:
     assert KNOWN_LOSSES.keys() <= STEPS.keys() | {"slow"}
