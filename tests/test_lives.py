@@ -11,7 +11,7 @@ from typing import Union
 
 import program
 import pytest
-from lives import KNOWN_LOSSES, PROGRAMS, STEPS, Outcome, live, make_life, parse_life, shrink
+from lives import KNOWN_LOSSES, PROGRAMS, STEPS, Life, Outcome, live, make_life, parse_life, shrink
 
 import rtwatch
 
@@ -37,17 +37,17 @@ RULES = [entry.__name__ for entry in (*rtwatch.RULES, *getattr(rtwatch, "GUARDS"
 BITES: dict[str, Union[int, str]] = {}  # lives in which its absence is seen, or its test
 
 
-def live_many(driver: str, seeds: range) -> tuple[Counter[str], int, Outcome]:
-    """Live until a promise is broken; return what happened, and the seed and outcome of the last life."""
+def live_many(driver: str, seeds: range) -> tuple[Counter[str], Life, Outcome]:
+    """Live until a promise is broken; return what happened, and the last life with its outcome."""
     counts: Counter[str] = Counter()
-    seed, outcome = 0, Outcome("", counts)
+    lives = [make_life(driver, seed, LENGTH) for seed in seeds]
     with ThreadPoolExecutor(WORKERS) as pool:
-        for seed, outcome in zip(  # noqa: B007seeds, pool.map(live, (make_life(driver, seed, LENGTH) for seed in seeds))):
+        for life, outcome in zip(lives, pool.map(live, lives)):
             counts += outcome.counts
             if outcome.problem:
                 pool.shutdown(cancel_futures=True)
                 break
-    return counts, seed, outcome
+    return counts, life, outcome
 
 
 @pytest.mark.parametrize("share", range(SHARES))
@@ -57,10 +57,10 @@ def test_what_rtorrent_uses_stays_and_what_nothing_uses_goes(driver: str, share:
     if kind == "real" and not PROGRAMS[version].exists():
         pytest.skip(f"{PROGRAMS[version]} is missing")
     number = LIVES[kind] // SHARES
-    counts, seed, outcome = live_many(driver, range(SEED + share * number, SEED + (share + 1) * number))
+    counts, life, outcome = live_many(driver, range(SEED + share * number, SEED + (share + 1) * number))
     if outcome.problem:
-        shorter = shrink(make_life(driver, seed, LENGTH), 600 if NIGHTLY else 60)
-        pytest.fail(f"life {seed}: {outcome.problem}\nshorter: RTWATCH_LIFE='{shorter}'")
+        shorter = shrink(life, 600 if NIGHTLY else 60)
+        pytest.fail(f"{outcome.problem}\nshorter: RTWATCH_LIFE='{shorter}'")
     assert counts["files removed"] > number / 2, counts
     assert counts["rtorrent failed"] <= number / 4, counts
 
