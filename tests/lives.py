@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, TypeVar, Union
 from xml.parsers.expat import ExpatError
 from xmlrpc.client import Fault
 
@@ -64,6 +64,7 @@ BY_HASH = {torrent.hash: torrent for torrent in TORRENTS}
 NAMED = r'([0-9A-F]{8,40}) "(.*)"'
 
 Identity = tuple[int, ...]
+Kind = TypeVar("Kind")
 
 
 class Broken(AssertionError):
@@ -469,8 +470,9 @@ class World:
         return [BY_HASH[hash] for hash in sorted(self.driver.word())]
 
     def wanted(self) -> set[Path]:
-        """Return the paths that must lead to what they lead to: all that is in use, and all that is a person's own."""
-        paths = [*self.own]
+        """Return the paths that must lead to what they lead to: what is in use, a person's own, or outside PATH."""
+        outside = (path for path in self.left if not any(allowed in path.parents for allowed in self.paths))
+        paths = [*self.own, *(outside if self.paths else ())]
         used = self.used()
         for left in self.left.values():
             left.difference_update(used)  # it came back: what it does not use any more was left behind on purpose
@@ -658,11 +660,11 @@ class World:
         found = set()
         for verb, text in self.lines():
             if verb == "held":
-                names, troubles = find_reason(HELD, text)
-                if not troubles or troubles & self.trouble:
-                    found |= {hash for hash, t in BY_HASH.items() if t.name.decode() in names or " more" in names}
-                    found |= {*BY_HASH} if not names else set()
-        return found
+                names, troubles, _ = find_reason(HELD, text)
+                if troubles & self.trouble:
+                    every = not names or " more" in names
+                    found |= {hash for hash, torrent in BY_HASH.items() if every or torrent.name.decode() in names}
+        return found & self.rows("SELECT hash FROM torrent_data")
 
     def unexplained(self) -> list[Path]:
         """Return the files that only erased torrents used and that lie there without a true reason."""
@@ -681,10 +683,10 @@ class World:
             if verb in ("removed", "trashed", "erased"):
                 name = text.split(", ")[0]
             elif verb == "  kept":
-                file, kind, match = find_kept(text)
+                file, is_true, match = find_reason(KEPT, text)
                 for path in rest:
                     mine = {hash for hash in self.left[path] if BY_HASH[hash].name.decode() == name}
-                    if mine and (f"/{path}".endswith(f"/{file}") or not file) and KEPT[kind](self, path, mine, match):
+                    if mine and (f"/{path}".endswith(f"/{file}") or not file) and is_true(self, path, mine, match):
                         explained.add(path)
         return sorted(path for path in rest - explained if not self.left[path] & forgotten)
 
@@ -692,21 +694,12 @@ class World:
 # ---- Reasons, and when they are true ---------------------------------------------------------------------------------
 
 
-def find_kept(text: str) -> tuple[str, str, re.Match[str]]:
-    """Return the file that a line is about, "" for all, the kind of its reason, and the match."""
-    for kind in KEPT:
+def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[str]]:
+    """Return what a line is about, "" for all, what is known of its reason, and the match."""
+    for kind, known in kinds.items():
         match = re.fullmatch(rf"(?:(.+?): )?{kind}", text)
         if match:
-            return match[1] or "", kind, match
-    raise Broken(f"unknown reason: {text}")
-
-
-def find_reason(kinds: dict[str, set[str]], text: str) -> tuple[str, set[str]]:
-    """Return the names in a line of held torrents and what must have happened for it to be true."""
-    for kind, troubles in kinds.items():
-        match = re.fullmatch(rf"(?:(.+?): )?{kind}", text)
-        if match:
-            return match[1] or "", troubles
+            return match[1] or "", known, match
     raise Broken(f"unknown reason: {text}")
 
 
