@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from program import Launcher
+from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS, Session
-from steps import Hooks
+from steps import Hooks, pack, remaining, seed
+
+BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
 
 
 @pytest.fixture
@@ -45,3 +48,46 @@ def launcher(tmp_path: Path, session: Session) -> Iterator[Launcher]:
 def hooks(tmp_path: Path) -> Hooks:
     """Give a hooks file to be written."""
     return Hooks(tmp_path / "hooks.py")
+
+
+# the real rtorrent
+
+
+@pytest.fixture(params=VERSIONS)
+def rtorrent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rtorrent]:
+    """Give a running rtorrent for one test, which may end it."""
+    with Rtorrent(tmp_path / "rtorrent", version=request.param) as rtorrent:
+        yield rtorrent
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
+    """Give an rtorrent for the tests of a module, with three torrents whose data no test may touch."""
+    with Rtorrent(tmp_path_factory.mktemp("rtorrent"), COMPLETE_MARK, version=request.param) as rtorrent:
+        paths = seed(rtorrent, rtorrent.downloads, *(pack(f"bystander {number}") for number in range(3)))
+        yield rtorrent
+        assert remaining(paths) == paths
+
+
+@pytest.fixture
+def shared(running: Rtorrent) -> Iterator[Rtorrent]:
+    """Give the rtorrent of the module, for a test that does not end it; what the test loads is erased after it."""
+    before = running.loaded_hashes()
+    yield running
+    running.erase(*(hash for hash in running.loaded_hashes() if hash not in before))
+
+
+@pytest.fixture(scope="module")
+def seeder(running: Rtorrent, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
+    """Give a second rtorrent, from which the module's can download."""
+    with Rtorrent(tmp_path_factory.mktemp("seeder"), version=running.version) as seeder:
+        yield seeder
+
+
+@pytest.fixture
+def real_launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
+    """Give what starts rtwatch for the real rtorrent that the test has asked for."""
+    client: Rtorrent = request.getfixturevalue("shared" if "shared" in request.fixturenames else "rtorrent")
+    launcher = Launcher(client.path, tmp_path / "state", tmp_path / "calls")
+    yield launcher
+    launcher.close()

@@ -1,58 +1,83 @@
-"""The real rtorrent 0.9.8 for tests: headless, on loopback only, everything it writes below one directory."""
+"""The real rtorrent of both versions for tests: headless, on loopback only, everything it writes below one directory.
+
+It has the verbs of session.Session, and each returns when what it promises is on disk: 0.9.8 saves before it answers,
+0.16 behind its answer. A save is known by the number that the torrent was given before it, as a key of `custom` in R.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
+import re
 import socket
 import subprocess
 import time
 import xmlrpc.client
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
+import bencodepy
 import pytest
-from torrents import Torrent
+from session import SUFFIXES, VERSIONS, Directory
+from torrents import ANNOUNCE, Torrent
 
-PROGRAM = Path("/usr/bin/rtorrent")
+PROGRAMS = (Path("/usr/bin/rtorrent"), Path(__file__).resolve().parents[1] / ".rtorrent/bin/rtorrent")
 DEADLINE = 30.0  # seconds after which what has not happened is a failure
+RETRY = 3.0  # seconds after which a save that has not come is asked for again
+PAUSE = 0.01  # seconds between two looks
+NUMBER = "test_save"
 COMPLETE_MARK = (
     "method.set_key = event.download.finished,rtwatch,"
     "((execute.nothrow,touch,((cat,((session.path)),((d.hash)),.complete))))"
 )
 CONFIGURATION = """\
-session.path.set = "{0.session}"
+session.path.set = "{0.path}"
 directory.default.set = "{0.downloads}"
 network.scgi.open_local = "{0.socket}"
 system.daemon.set = true
 network.bind_address.set = 127.0.0.1
-network.port_range.set = 49500-60000
-network.port_random.set = yes
 dht.mode.set = disable
 protocol.pex.set = no
 trackers.use_udp.set = no
 """
+PORTS = "49500-60000"
 TELL = """\
 #!/bin/sh
 printf '%s\\0' "$@" >> "$0.out"
 """
 
 
-def require_rtorrent() -> None:
-    """Skip the test when there is no rtorrent here; fail it when this is the CI, where one is promised."""
-    if not PROGRAM.exists():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{PROGRAM} is missing")
+@functools.cache
+def programs() -> dict[str, Path]:
+    """Return the programs that are here by their version in VERSIONS."""
+    found = {}
+    for path in filter(Path.exists, PROGRAMS):
+        usage = subprocess.run([path, "-h"], capture_output=True, text=True, check=False).stdout
+        match = re.search(r"version (\d+\.\d+)", usage)
+        found.update({version: path for version in VERSIONS if match and version.startswith(match[1])})
+    return found
+
+
+def find_program(version: str) -> Path:
+    """Return the program of a version; skip the test when there is none, but fail it in CI, where both are promised."""
+    if version not in programs():
+        problem = f"no rtorrent {version} here: tests/run installs 0.9.8, tests/get_rtorrent fetches 0.16"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+    return programs()[version]
 
 
 class Rtorrent:
     """One rtorrent process after another on the same session; ends only the process that it started itself."""
 
-    def __init__(self, directory: Path, *lines: str) -> None:
+    def __init__(self, directory: Path, *lines: str, version: str = VERSIONS[0]) -> None:
         """Make the directories and an rtorrent.rc with further `lines`; start nothing yet."""
-        require_rtorrent()
-        self.session, self.downloads, self.home, self.cwd = (
+        self.program = find_program(version)
+        self.version = version
+        self.path, self.downloads, self.home, self.cwd = (
             directory / name for name in ("session", "downloads", "home", "cwd")
         )
-        for path in (self.session, self.downloads, self.home, self.cwd):
+        for path in (self.path, self.downloads, self.home, self.cwd):
             path.mkdir(parents=True)
         self.socket, self.log, self.configuration = (directory / name for name in ("rpc", "log", "rtorrent.rc"))
         self.configuration.write_text(CONFIGURATION.format(self) + "".join(f"{line}\n" for line in lines))
@@ -60,6 +85,7 @@ class Rtorrent:
         self.tell.write_text(TELL)
         self.tell.chmod(0o755)
         self.process: Optional[subprocess.Popen[bytes]] = None
+        self._numbers = itertools.count(1)
 
     def __enter__(self) -> Rtorrent:
         """Start rtorrent."""
@@ -70,37 +96,65 @@ class Rtorrent:
         """End the process, if it still runs."""
         self.kill()
 
+    @property
+    def lock(self) -> Path:
+        """Path of the lock file."""
+        return self.path / "rtorrent.lock"
+
+    def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
+        """Return the path of a torrent's session file, `kind` being T, R or L."""
+        return self.path / (hash_of(torrent) + SUFFIXES[kind])
+
+    def files(self, torrent: Torrent | str) -> list[Path]:
+        """Return the paths of a torrent's three session files, in the order of an erase."""
+        return [self.file(torrent, kind) for kind in "LRT"]
+
+    # the process
+
     def start(self) -> None:
-        """Start rtorrent and wait until it answers; fails with what it printed when it ends instead."""
+        """Start rtorrent and wait until it answers and has loaded its session; fails when it ends instead."""
         assert self.process is None, "it runs already"
         self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(PROGRAM), "-n", "-o", f"import={self.configuration}"],
+                [self.program, "-n", "-p", PORTS, "-o", f"import={self.configuration}"],
                 cwd=self.cwd,
                 env={"HOME": str(self.home), "PATH": os.defpath},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + DEADLINE
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                pytest.fail(f"rtorrent did not start: {self.log.read_text(errors='replace')}")
-            time.sleep(0.01)
+        saved = {file.stem for file in self.path.glob("*.torrent")}
+        self._wait(self._answers, "rtorrent does not start")
+        # 0.16 answers before it has loaded the session; a broken T is loaded never
+        wait_until(lambda: saved <= {*self.loaded_hashes()}, RETRY)
 
     def _answers(self) -> bool:
-        """Return whether the socket is there and rtorrent answers on it."""
+        """Return whether rtorrent answers on its socket."""
         try:
             return bool(self.call("system.pid"))
         except (FileNotFoundError, ConnectionRefusedError):
             return False
 
+    def _wait(self, happened: Callable[[], Any], problem: str) -> None:
+        """Wait until something has happened; fail with what rtorrent printed when it does not, or rtorrent ends."""
+        ended = False
+        deadline = time.monotonic() + DEADLINE
+        while not happened():
+            if ended or time.monotonic() > deadline:
+                self.kill()
+                pytest.fail(f"{problem}: {self.log.read_text(errors='replace')}")
+            ended = self.process is not None and self.process.poll() is not None
+            time.sleep(PAUSE)
+
     def shutdown(self) -> None:
         """Have rtorrent save its session and end; returns when the process is gone."""
-        assert self.process is not None, "it does not run"
         self.call("system.shutdown.normal")
+        self.wait_ended()
+
+    def wait_ended(self) -> None:
+        """Wait until the process has ended by itself."""
+        assert self.process is not None, "it does not run"
         self.process.wait(DEADLINE)
         self.process = None
 
@@ -108,13 +162,14 @@ class Rtorrent:
         """End the process as `kill -9` does, if it still runs; returns when it is gone."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(DEADLINE)
-            self.process = None
+            self.wait_ended()
+
+    # its answers
 
     def call(self, method: str, *params: Any) -> Any:
         """Call an XML-RPC method and return its answer; raises xmlrpc.client.Fault.
 
-        Bytes reach rtorrent exactly (as base64); in its answers bytes that are not UTF-8 have become `?`.
+        Bytes reach rtorrent exactly (as base64); in its answers bytes that are not UTF-8 have become others.
         """
         body = xmlrpc.client.dumps(tuple(params), method, encoding="utf-8").encode()
         headers = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
@@ -133,10 +188,7 @@ class Rtorrent:
 
     def wait(self, value: Any, method: str, *params: Any) -> None:
         """Wait until a method answers `value`; a fault is no answer yet, as for a torrent that is not loaded."""
-        deadline = time.monotonic() + DEADLINE
-        while (answer := self._try(method, *params)) != value:
-            assert time.monotonic() < deadline, f"{method} {params} is still {answer!r}, not {value!r}"
-            time.sleep(0.01)
+        self._wait(lambda: self._try(method, *params) == value, f"{method} {params} does not answer {value!r}")
 
     def _try(self, method: str, *params: Any) -> Any:
         """Return what a method answers, or its fault."""
@@ -145,64 +197,190 @@ class Rtorrent:
         except xmlrpc.client.Fault as fault:
             return fault
 
-    def load(
-        self,
-        torrent: Torrent,
-        *commands: Union[str, bytes],
-        start: bool = True,
-        directory: Union[Path, bytes, None] = None,
-    ) -> None:
-        """Load a torrent, told to use `directory` (d.directory.set, of any bytes); it is in the session on return."""
-        if directory is not None:
-            commands = (set_directory(directory), *commands)
-        method = "load.raw_start" if start else "load.raw"
-        self.call(method, "", torrent.metainfo, *commands)
-        self.wait_loaded(torrent.hash)
+    def loaded_hashes(self) -> list[str]:
+        """Return the hashes of all loaded torrents."""
+        hashes: list[str] = self.call("download_list", "")
+        return hashes
 
-    def wait_loaded(self, hash: str) -> None:
-        """Wait until rtorrent knows a torrent: it answers `load.*` before that, and saves the session files then."""
-        self.wait(hash, "d.hash", hash)
+    def is_loaded(self, torrent: Torrent | str) -> bool:
+        """Return whether rtorrent has a torrent."""
+        return self._try("d.hash", hash_of(torrent)) == hash_of(torrent)
 
-    def erase(self, *hashes: str) -> None:
-        """Erase torrents, all in one request."""
-        self.multicall(*(("d.erase", hash) for hash in hashes))
+    def used(self, torrent: Torrent | str) -> list[Path]:
+        """Return the paths of a torrent's files: d.directory joined with f.path, not resolved, byte for byte.
 
-    def save(self, hash: str) -> None:
-        """Have rtorrent save what it knows of one torrent, its `directory` for one (d.save_resume)."""
-        self.call("d.save_resume", hash)
-
-    def files(self, hash: str) -> list[bytes]:
-        """Return the absolute paths of a torrent's files: d.directory joined with f.path, not resolved, byte for byte.
-
-        XML-RPC would show bytes that are not UTF-8 as `?`, so rtorrent hands the strings to a script (and by
+        XML-RPC would show bytes that are not UTF-8 as others, so rtorrent hands the strings to a script (and by
         `execute.raw`, as `execute` would expand a leading `~`).
         """
         assert self.process is not None, "it does not run"
+        hash = hash_of(torrent)
         told = self.tell.with_suffix(".out")
         told.unlink(missing_ok=True)
         self.call("branch", hash, "d.hash=", f'execute.raw="{self.tell}",$d.directory=')
         self.call("f.multicall", hash, "", f'execute.raw="{self.tell}",$f.path=')
         directory, *paths = told.read_bytes().split(b"\0")[:-1]
         cwd = os.readlink(b"/proc/%d/cwd" % self.process.pid)
-        return [os.path.join(cwd, directory) + b"/" + path for path in paths]
+        return [Path(os.fsdecode(os.path.join(cwd, directory) + b"/" + path)) for path in paths]
 
-    def add_peer(self, hash: str, other: Rtorrent) -> None:
+    # a torrent's life
+
+    def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
+        """Load a torrent without starting it; it is in the session on return."""
+        self.load(torrent, *set_place(directory, base), start=False)
+
+    def load(
+        self, torrent: Torrent, *commands: str | bytes, start: bool = True, directory: Directory | bytes | None = None
+    ) -> None:
+        """Load a torrent, told to use `directory` (d.directory.set, of any bytes); it is in the session on return."""
+        if directory is not None:
+            commands = (set_directory(directory), *commands)
+        self.load_source("load.raw_start" if start else "load.raw", torrent, torrent.metainfo, *commands)
+
+    def load_source(self, method: str, torrent: Torrent | str, source: str | bytes, *commands: str | bytes) -> None:
+        """Load a torrent by one of rtorrent's methods, from a path, a link or its metainfo, as `load` does."""
+        number = next(self._numbers)
+        self.call(method, "", source, *commands, f"d.custom.set={NUMBER},{number}")
+        self._wait_saved(torrent, number, full=True)
+
+    def reload(self, torrent: Torrent, *commands: str | bytes, erased: Torrent | str | None = None) -> None:
+        """Erase a torrent (or another) and load it, both in one request."""
+        number = next(self._numbers)
+        load = ("load.raw_start", "", torrent.metainfo, *commands, f"d.custom.set={NUMBER},{number}")
+        self.wait_checked(erased or torrent)
+        self.multicall(("d.erase", hash_of(erased or torrent)), load)
+        self._wait_saved(torrent, number, full=True)
+
+    def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
+        """Erase and load again, as web interfaces do to edit a torrent or to move its data."""
+        self.reload(torrent, *set_place(directory, base))
+
+    def magnet(self, torrent: Torrent, directory: Directory) -> None:
+        """Load the magnet link of a torrent: a stub is saved under its hash."""
+        self.load_source("load.start", torrent, magnet_link(torrent), set_directory(directory))
+
+    def download(self, torrent: Torrent, directory: Path, base: Path | None = None) -> list[Path]:
+        """Have rtorrent seed a torrent whose data is there, and say so in R; return the paths of its files."""
+        paths = torrent.write_root(torrent.root(directory) if base is None else base)
+        self.load(torrent, *set_place(directory, base))
+        self.wait_complete(torrent)
+        return paths
+
+    def wait_complete(self, torrent: Torrent | str) -> None:
+        """Wait until rtorrent has all data of a torrent, and have it say so in R."""
+        self.wait(1, "d.complete", hash_of(torrent))
+        self.wait_checked(torrent)
+        self.save(torrent)
+
+    def wait_checked(self, *torrents: Torrent | str) -> None:
+        """Wait until no hash check runs or is queued for some torrents: 0.9.8 hangs at times in d.erase then."""
+        for torrent in torrents:
+            self.wait(0, "d.hashing", hash_of(torrent))
+
+    def set_directory(self, torrent: Torrent | str, directory: Directory | bytes) -> None:
+        """Do d.directory.set, which is in memory only until the next save."""
+        self._set("d.directory.set", torrent, directory)
+
+    def set_directory_base(self, torrent: Torrent | str, base: Directory | bytes) -> None:
+        """Do d.directory_base.set, which is in memory only until the next save."""
+        self._set("d.directory_base.set", torrent, base)
+
+    def _set(self, method: str, torrent: Torrent | str, directory: Directory | bytes) -> None:
+        """Set a directory; where the files have been moved already, rtorrent closes the torrent and refuses once."""
+        self.wait_checked(torrent)
+        if isinstance(self._try(method, hash_of(torrent), os.fsencode(directory)), xmlrpc.client.Fault):
+            self.call(method, hash_of(torrent), os.fsencode(directory))
+
+    def erase(self, *torrents: Torrent | str) -> None:
+        """Erase torrents, all in one request; their session files are gone on return."""
+        self.wait_checked(*torrents)
+        self.multicall(*(("d.erase", hash_of(torrent)) for torrent in torrents))
+        left = [file for torrent in torrents for file in self.files(torrent)]
+        self._wait(lambda: not any(map(os.path.lexists, left)), f"session files stay: {left}")
+
+    # saves
+
+    def save(self, *torrents: Torrent | str) -> None:
+        """Do d.save_resume: L and R are written anew on return."""
+        self._save("d.save_resume", *torrents)
+
+    def save_full(self, *torrents: Torrent | str) -> None:
+        """Do d.save_full_session: L, R and T are written anew on return."""
+        self._save("d.save_full_session", *torrents)
+
+    def save_all(self) -> None:
+        """Do session.save: L and R of all torrents are written anew on return."""
+        number, hashes = next(self._numbers), self.loaded_hashes()
+        calls = [("d.custom.set", hash, NUMBER, str(number)) for hash in hashes]
+        self.multicall(*calls, ("session.save",))
+        for hash in hashes:
+            self._wait_saved(hash, number)
+
+    def _save(self, method: str, *torrents: Torrent | str) -> None:
+        """Have some torrents saved by a method."""
+        for torrent in torrents:
+            number = next(self._numbers)
+            self.multicall(("d.custom.set", hash_of(torrent), NUMBER, str(number)), (method, hash_of(torrent)))
+            self._wait_saved(torrent, number, full=method == "d.save_full_session")
+
+    def _wait_saved(self, torrent: Torrent | str, number: int, full: bool = False) -> None:
+        """Wait until R has come from a save with the number (or a later one), with `full` also that there is a T.
+
+        0.16 loses T for good when another save follows a load at once, and breaks R when two overlap: T.new stays, or R
+        does not decode. A full save mends both.
+        """
+        hash = hash_of(torrent)
+        for _ in range(5):
+            if wait_until(lambda: self._number(hash) >= number and (not full or self.file(hash).exists()), RETRY):
+                return
+            if self.process is None or self.process.poll() is not None:
+                break
+            if self.is_loaded(hash):
+                self.call("d.save_full_session", hash)
+        pytest.fail(f"{hash} is not saved: {self.log.read_text(errors='replace')}")
+
+    def _number(self, hash: str) -> int:
+        """Return the number of the save that R has come from; 0 when there is none, or R is broken."""
+        try:
+            saved = bencodepy.decode(self.file(hash, "R").read_bytes())
+            return int(saved[b"custom"][NUMBER.encode()])
+        except (OSError, KeyError, ValueError, bencodepy.BencodeDecodeError):
+            return 0
+
+    # other rtorrents
+
+    def add_peer(self, torrent: Torrent | str, other: Rtorrent) -> None:
         """Tell this rtorrent that another one has the torrent."""
-        self.call("add_peer", hash, f"127.0.0.1:{other.call('network.listen.port')}")
+        self.call("add_peer", hash_of(torrent), f"127.0.0.1:{other.call('network.listen.port')}")
 
 
-def set_directory(directory: Union[Path, bytes], method: str = "d.directory.set") -> bytes:
+def wait_until(happened: Callable[[], Any], seconds: float) -> bool:
+    """Wait at most so long until something has happened; return whether it has."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PAUSE)
+    return True
+
+
+def hash_of(torrent: Torrent | str) -> str:
+    """Return the hash of a torrent that is given as itself or by its hash."""
+    return torrent if isinstance(torrent, str) else torrent.hash
+
+
+def set_directory(directory: Directory | bytes, method: str = "d.directory.set") -> bytes:
     """Return the command that sets a directory of any bytes, as an argument of `load.*`."""
     return b'%b="%b"' % (method.encode(), os.fsencode(directory).replace(b"\\", b"\\\\").replace(b'"', b'\\"'))
 
 
-def seed(rtorrent: Rtorrent, torrent: Torrent, directory: Path | None = None) -> list[Path]:
-    """Have rtorrent seed a torrent whose data is there, and count it in its session; return the paths."""
-    paths = torrent.write(directory or rtorrent.downloads)
-    rtorrent.load(torrent, directory=directory)
-    rtorrent.wait(1, "d.complete", torrent.hash)
-    rtorrent.save(torrent.hash)
-    return paths
+def set_place(directory: Directory, base: Directory | None) -> tuple[bytes]:
+    """Return the command that tells a torrent its directory as session.Session.add does."""
+    return (set_directory(directory) if base is None else set_directory(base, "d.directory_base.set"),)
+
+
+def magnet_link(torrent: Torrent) -> str:
+    """Return the magnet link of a torrent."""
+    return f"magnet:?xt=urn:btih:{torrent.hash}&tr={ANNOUNCE.decode()}"
 
 
 def places(torrent: Torrent, directory: Path) -> list[Path]:
