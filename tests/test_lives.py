@@ -11,7 +11,9 @@ from typing import Optional, Union
 
 import program
 import pytest
-from lives import KNOWN_LOSSES, PROGRAMS, STEPS, Life, live, make_life, parse_life, shrink
+from lives import KNOWN_LOSSES, STEPS, Life, live, make_life, parse_life, shrink
+from rtorrent import find_program
+from session import VERSIONS
 
 import rtwatch
 
@@ -51,11 +53,11 @@ def live_many(driver: str, seeds: range) -> tuple[Counter[str], Optional[Life], 
 
 
 @pytest.mark.parametrize("share", range(SHARES))
-@pytest.mark.parametrize("driver", [f"{kind}-{version}" for kind in LIVES for version in PROGRAMS])
+@pytest.mark.parametrize("driver", [f"{kind}-{version}" for kind in LIVES for version in VERSIONS])
 def test_what_rtorrent_uses_stays_and_what_nothing_uses_goes(driver: str, share: int) -> None:
     kind, version = driver.split("-")
-    if kind == "real" and not PROGRAMS[version].exists():
-        pytest.skip(f"{PROGRAMS[version]} is missing")
+    if kind == "real":
+        find_program(version)
     number = LIVES[kind] // SHARES
     counts, life, problem = live_many(driver, range(SEED + share * number, SEED + (share + 1) * number))
     if life:
