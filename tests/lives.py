@@ -57,6 +57,8 @@ TORRENTS = [
     *(make(b"single%d.bin" % number, b"%d" % number * 100) for number in range(4)),
 ]
 BY_HASH = {torrent.hash: torrent for torrent in TORRENTS}
+NAMES = {hash: torrent.name.decode() for hash, torrent in BY_HASH.items()}
+ENDS = ("removed", "trashed", "erased")  # a torrent's last line begins with one of them
 NAMED = r'([0-9A-F]{8,40}) "(.*)"'
 
 Identity = tuple[int, ...]
@@ -343,6 +345,7 @@ class World:
         self.reached: dict[Path, set[str]] = defaultdict(set)  # whoever had it through a link
         self.handled: set[Path] = set()  # by a person
         self.hard: set[int] = set()  # files that had two names
+        self.finished: set[str] = set()  # were complete: what lies in their place is theirs
         self.uncounted: set[str] = set()  # erased before R said that there was data
         self.unsaid: set[str] = set()  # a killed rtwatch may not have said what it did with them
         self.trouble: set[str] = {option for option in life.options if option == "container"}
@@ -373,7 +376,7 @@ class World:
     def wanted(self) -> set[Path]:
         """Return the paths that must lead to what they lead to: what is in use, a person's own, or outside PATH."""
         outside = (path for path in self.left if not any(allowed in path.parents for allowed in self.paths))
-        paths = [*self.own, *(outside if self.paths else ())]
+        paths = [*outside] if self.paths else []
         used = self.used()
         for left in self.left.values():
             left.difference_update(used)  # it came back: what it does not use any more was left behind on purpose
@@ -381,10 +384,11 @@ class World:
             paths += files
             for file in files:
                 way = hops(file)
+                self.own.difference_update(way if hash in self.finished else ())
                 self.listed[way[0]].add(hash)
                 for path in way[1:]:
                     self.reached[path].add(hash)
-        return set(paths)
+        return {*paths, *self.own}
 
     def look(self) -> dict[Path, Identity]:
         """Return what lies at the wanted paths."""
@@ -435,9 +439,10 @@ class World:
             raise Broken("rtwatch did not end in order")
 
     def kill(self) -> None:
-        """End rtwatch by SIGKILL."""
-        self.unsaid |= self.pending()
+        """End rtwatch by SIGKILL; what it was about to say is lost."""
         self.programs[-1].kill()
+        said = [text.split(", ")[0] for verb, text in self.lines() if verb in ENDS][:-1]
+        self.unsaid |= {hash for hashes in self.left.values() for hash in hashes if NAMES[hash] not in said}
 
     def rows(self, sql: str) -> set[Any]:
         """Return the first column of what is selected from the documented tables."""
@@ -488,7 +493,8 @@ class World:
         indexed = self.indexed(torrent.hash)
         file = self.driver.file(torrent, "R")
         resume = (decode(file.read_bytes()) if file.exists() else None) or {}
-        if not (resume.get(b"complete") or resume.get(b"chunks_done")):
+        young = file.exists() and file.stat().st_mtime > time.time() - 1  # rtwatch may not have read it
+        if young or not (resume.get(b"complete") or resume.get(b"chunks_done")):
             self.uncounted.add(torrent.hash)
         for path in self.used().get(torrent.hash, ()):
             file = canonical(path)
@@ -564,7 +570,7 @@ class World:
                 names, troubles, _ = find_reason(HELD, text)
                 if troubles & self.trouble:
                     every = not names or " more" in names
-                    found |= {hash for hash, torrent in BY_HASH.items() if every or torrent.name.decode() in names}
+                    found |= {hash for hash, name in NAMES.items() if every or name in names}
         return found & self.rows("SELECT hash FROM torrent_data")
 
     def unexplained(self) -> list[Path]:
@@ -578,15 +584,15 @@ class World:
             return []
         forgotten = self.held() | self.unsaid
         names = {text.split(", ")[0] for verb, text in self.lines() if verb == "dropped" or "is not known" in text}
-        forgotten |= {hash for hash, torrent in BY_HASH.items() if torrent.name.decode() in names}
+        forgotten |= {hash for hash, name in NAMES.items() if name in names}
         name, explained = "", set()
         for verb, text in self.lines():
-            if verb in ("removed", "trashed", "erased"):
+            if verb in ENDS:
                 name = text.split(", ")[0]
             elif verb == "  kept":
                 file, is_true, match = find_reason(KEPT, text)
                 for path in rest:
-                    mine = {hash for hash in self.left[path] if BY_HASH[hash].name.decode() == name}
+                    mine = {hash for hash in self.left[path] if NAMES[hash] == name}
                     if mine and (f"/{path}".endswith(f"/{file}") or not file) and is_true(self, path, mine, match):
                         explained.add(path)
         return sorted(path for path in rest - explained if not self.left[path] & forgotten)
@@ -607,7 +613,7 @@ def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[
 def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether the named torrent had the file, and has not left it behind as well."""
     named = {hash for hash in world.listed[path] | world.reached[path] if hash.startswith(match[2])}
-    return any(BY_HASH[hash].name.decode() == match[3] for hash in named - world.left[path] | named & world.held())
+    return any(NAMES[hash] == match[3] for hash in named - world.left[path] | named & world.held())
 
 
 def is_perhaps(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
@@ -742,6 +748,7 @@ class Steps(World):
         """Let a torrent be complete and seed, if its data is there, and save it."""
         if all(map(holds, self.used().get(torrent.hash, [Path()]), contents(torrent))):
             self.driver.finish(torrent)
+            self.finished.add(torrent.hash)
             if saved:
                 self.driver.save(torrent)
 
@@ -762,12 +769,11 @@ class Steps(World):
         if self.rng.random() < 0.8:
             self.wait_known(torrent)
 
-    @step(2, "none", "piece", "later", on="new")
+    @step(6, "none", "piece", "later", on="new")
     def add_beside_own_file(self, torrent: Torrent, how: str) -> None:
         """Load a torrent that names a person's file, and never has any data, or only a piece of another file."""
-        root = torrent.root(self.places[0])
-        path = self.rng.choice(torrent.paths(root))
-        if os.path.lexists(root) or os.path.lexists(path):
+        path = self.rng.choice(torrent.paths(torrent.root(self.places[0])))
+        if os.path.lexists(path) or not path.parent.parent.is_dir():
             return
         if how == "later":
             self.driver.add(torrent, self.places[0])
@@ -874,16 +880,25 @@ class Steps(World):
                 with path.open("r+b") as file:
                     file.seek(0, 2)
                     file.write(b"more" * 1000)
-                self.own |= {path} - ways  # what a loaded torrent uses is its own
+                self.own.add(path)
                 return
             path.rename(path.with_name(f"{path.name}.{self.rng.randrange(1000)}"))
             if how == "directory":
                 path.mkdir()
             elif how == "pipe":
                 os.mkfifo(path)
+                self.own.add(path)
             elif how == "own":
                 self.write_own(path)
-                self.own -= ways
+                self.own -= ways  # what a loaded torrent uses is its own
+
+    @step(4, "append", "pipe", "own", on="loaded")
+    def erase_and_handle(self, torrent: Torrent, how: str) -> None:
+        """Erase a torrent and change one of its files at once."""
+        self.erase_torrents(torrent)
+        files = [path for path, hashes in self.left.items() if torrent.hash in hashes and path.is_file()]
+        if files:
+            self.handle(self.rng.choice(files), how)
 
     @step(3, on="file")
     def put_notes(self, path: Path) -> None:
@@ -1020,6 +1035,10 @@ KNOWN_LOSSES = {  # steps and options that are left out of a life, and what each
     **dict.fromkeys(
         ("repoint_bare_unsaved", "repoint_copied_unsaved", "repoint_moved_unsaved"),
         "pointed at files of a torrent in its grace: they went, for R still named the old place",
+    ),
+    **dict.fromkeys(
+        ("handle_own", "erase_and_handle_own"),
+        "a person's file in place of an erased torrent's went: older than the time at which the erase was read",
     ),
     "add_beside_own_file_piece": "with one piece all that the torrent names is its own: a person's file went",
     "add_beside_own_file_later": "what is newer than a torrent without data is its own: a person's file went",
