@@ -32,7 +32,7 @@ import bencodepy
 import pytest
 from program import Program, run
 from rtorrent import Rtorrent, set_directory, wait_until
-from session import Session
+from session import Session, decode
 from steps import tree
 from torrents import Torrent, make, twin_of
 
@@ -127,15 +127,6 @@ def holds(file: Path, data: bytes) -> bool:
 # ---- Drivers ---------------------------------------------------------------------------------------------------------
 
 
-def decode(data: bytes) -> Optional[dict[bytes, Any]]:
-    """Decode a bencoded dictionary, None when it is none."""
-    try:
-        value = bencodepy.decode(data)
-    except Exception:  # bencodepy's own errors and what they let through
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def resolve(driver: Driver, directory: bytes) -> Path:
     """Return the path that rtorrent makes of a `directory` string."""
     text = os.fsdecode(directory)
@@ -146,57 +137,35 @@ def read_word(driver: Driver) -> dict[str, Path]:
     """Return the root of each torrent that the next start would load."""
     found = {}
     for file in driver.path.glob("*.torrent"):
-        metainfo = decode(file.read_bytes())
+        metainfo = decode(file)
         if metainfo and b"meta_download" not in metainfo[b"info"]:
-            saved = driver.file(file.stem, "R")
-            resume = (decode(saved.read_bytes()) if saved.exists() else None) or {}
-            found[file.stem] = resolve(driver, resume.get(b"directory", os.fsencode(driver.home)))
+            directory = decode(driver.file(file.stem, "R")).get(b"directory", os.fsencode(driver.home))
+            found[file.stem] = resolve(driver, directory)
+    return found
+
+
+def open_files(driver: Driver) -> list[str]:
+    """Return the open files of rtorrent as the kernel names them."""
+    found = []
+    for link in Path(f"/proc/{driver.process.pid}/fd").iterdir() if driver.process else ():
+        with suppress(FileNotFoundError):  # closed this very moment
+            found.append(os.readlink(link))
     return found
 
 
 class Fake(Session):
     """The fake writer; `word` is its memory, or, while it does not run, what its next start would load."""
 
-    writes_data = False
-
-    @property
-    def running(self) -> bool:
-        """Tell whether it runs."""
-        return self.process is not None
-
-    def start(self) -> None:
-        """Start as the real one does, which refuses a T that does not decode."""
-        super().start()
-        for hash in [hash for hash, loaded in self.loaded.items() if decode(loaded.metainfo) is None]:
-            del self.loaded[hash]
-
-    def _load(self, hash: str) -> Any:
-        """Read a torrent; a broken R is like a missing one."""
-        file = self.file(hash, "R")
-        saved = decode(file.read_bytes()) if file.exists() else None
-        self._insert(hash, self.file(hash).read_bytes(), {"directory": os.fsencode(self.home)})
-        loaded = self.loaded.pop(hash)
-        loaded.rtorrent.update({key.decode(): value for key, value in (saved or {}).items()})
-        return loaded
-
     def word(self) -> dict[str, Path]:
         """Return the root of each loaded torrent; a stub of a magnet has none."""
-        if not self.running:
+        if self.process is None:
             return read_word(self)
-        found = {}
-        for hash, torrent in self.loaded.items():
-            metainfo = decode(torrent.metainfo)
-            if metainfo and b"meta_download" not in metainfo[b"info"]:
-                found[hash] = resolve(self, torrent.rtorrent["directory"])
-        return found
+        loaded = [hash for hash, torrent in self.loaded.items() if b"meta_download" not in torrent.metainfo]
+        return {hash: resolve(self, self.loaded[hash].rtorrent["directory"]) for hash in loaded}
 
-    def uses(self) -> dict[str, list[Path]]:
-        """Return the files of each loaded torrent."""
-        return {hash: BY_HASH[hash].paths(root) for hash, root in self.word().items()}
-
-    def opened(self) -> list[str]:
-        """Return its open files as the kernel names them."""
-        return []
+    def uses(self, hash: str, root: Path) -> list[Path]:
+        """Return the files of a loaded torrent."""
+        return BY_HASH[hash].paths(root)
 
     def cut_save(self, torrent: Torrent, steps: int) -> None:
         """Begin a full save and be killed after some steps of it."""
@@ -234,8 +203,6 @@ def slow_disk() -> Path:
 class Real(Rtorrent):
     """A real rtorrent; `word` is what it answers."""
 
-    writes_data = True
-
     def __init__(self, directory: Path, version: str, cwd: Path, home: Path, options: Collection[str]) -> None:
         """Write its configuration; it is not running yet."""
         more = ["network.max_open_files.set = 4"] if "few" in options else []
@@ -246,11 +213,6 @@ class Real(Rtorrent):
             slow.write_text(f'#!/bin/sh\nLD_PRELOAD={slow_disk()} exec {self.program} "$@"\n')
             slow.chmod(0o755)
             self.program = slow
-
-    @property
-    def running(self) -> bool:
-        """Tell whether it runs."""
-        return self.process is not None
 
     def start(self) -> None:
         """Start it."""
@@ -272,29 +234,20 @@ class Real(Rtorrent):
     @property
     def loaded(self) -> set[str]:
         """The hashes of all that is loaded, stubs too."""
-        return {*self.loaded_hashes()} if self.running else set()
+        return {*self.loaded_hashes()} if self.process else set()
 
     def word(self) -> dict[str, Path]:
         """Return the root of each loaded torrent, without stubs."""
-        if not self.running:
+        if self.process is None:
             return read_word(self)
         answer = self.call("d.multicall2", "", "default", "d.hash=", "d.directory=", "d.is_meta=")
         return {hash: self.cwd / directory for hash, directory, stub in answer if not stub}
 
-    def uses(self) -> dict[str, list[Path]]:
-        """Return the files of each loaded torrent."""
-        if not self.running:
-            return {hash: BY_HASH[hash].paths(root) for hash, root in self.word().items()}
-        word = self.word().items()
-        return {hash: [root / path for (path,) in self.call("f.multicall", hash, "", "f.path=")] for hash, root in word}
-
-    def opened(self) -> list[str]:
-        """Return its open files as the kernel names them."""
-        found = []
-        for link in Path(f"/proc/{self.process.pid}/fd").iterdir() if self.process else ():
-            with suppress(FileNotFoundError):  # closed this very moment
-                found.append(os.readlink(link))
-        return found
+    def uses(self, hash: str, root: Path) -> list[Path]:
+        """Return the files of a loaded torrent."""
+        if self.process is None:
+            return BY_HASH[hash].paths(root)
+        return [root / path for (path,) in self.call("f.multicall", hash, "", "f.path=")]
 
     def readd_in_place(self, torrent: Torrent, directory: Path) -> None:
         """Erase, write T in place and load that."""
@@ -367,7 +320,7 @@ class World:
 
     def used(self) -> dict[str, list[Path]]:
         """Return the files of each loaded torrent."""
-        return self.driver.uses()
+        return {hash: self.driver.uses(hash, root) for hash, root in self.driver.word().items()}
 
     def loaded(self) -> list[Torrent]:
         """Return the loaded torrents, without stubs."""
@@ -400,7 +353,7 @@ class World:
             info = path.stat()
         except OSError:
             return None
-        changing = () if self.driver.writes_data else (info.st_size, info.st_mtime_ns)
+        changing = (info.st_size, info.st_mtime_ns) if isinstance(self.driver, Fake) else ()  # a real one may write
         return (stat.S_IFMT(info.st_mode), info.st_dev, info.st_ino, *changing)
 
     def check(self, before: dict[Path, Identity]) -> None:
@@ -408,7 +361,7 @@ class World:
         lost = {path: (old, now) for path, old in before.items() if (now := self.identity(path)) != old}
         if lost:
             raise Broken("lost or changed: " + ", ".join(f"{path} {old} {now}" for path, (old, now) in lost.items()))
-        deleted = [path for path in self.driver.opened() if path.endswith(" (deleted)")]
+        deleted = [path for path in open_files(self.driver) if path.endswith(" (deleted)")]
         if deleted and not self.handled:
             raise Broken(f"removed while rtorrent has it open: {deleted}")
 
@@ -470,7 +423,7 @@ class World:
 
     def start_rtorrent(self) -> None:
         """Start rtorrent, if it does not run; what it does not load any more is nobody's, but was not erased."""
-        if not self.driver.running:
+        if not self.driver.process:
             self.driver.start()
             if "container" in self.life.options and isinstance(self.driver, Fake):
                 self.driver.lock.unlink()
@@ -492,7 +445,7 @@ class World:
         """Remember what an erased torrent leaves: what it really had, as far as rtwatch could know that."""
         indexed = self.indexed(torrent.hash)
         file = self.driver.file(torrent, "R")
-        resume = (decode(file.read_bytes()) if file.exists() else None) or {}
+        resume = decode(file)
         young = file.exists() and file.stat().st_mtime > time.time() - 1  # rtwatch may not have read it
         if young or not (resume.get(b"complete") or resume.get(b"chunks_done")):
             self.uncounted.add(torrent.hash)
@@ -704,18 +657,18 @@ class Steps(World):
 
     def pick_loaded(self) -> Optional[Torrent]:
         """Choose a loaded torrent; rtorrent runs then."""
-        if not self.driver.running and self.rng.random() < 0.5:
+        if not self.driver.process and self.rng.random() < 0.5:
             self.start_rtorrent()
-        loaded = self.loaded() if self.driver.running else []
+        loaded = self.loaded() if self.driver.process else []
         return self.rng.choice(loaded) if loaded else None
 
     def pick_new(self) -> Optional[Torrent]:
         """Choose a torrent that is not loaded; rtorrent runs then."""
-        if not self.driver.running and self.rng.random() < 0.5:
+        if not self.driver.process and self.rng.random() < 0.5:
             self.start_rtorrent()
         loaded = {*self.driver.loaded, *(file.stem for file in self.driver.path.glob("*.torrent"))}
         new = [torrent for torrent in TORRENTS if torrent.hash not in loaded]
-        return self.rng.choice(new) if self.driver.running and new else None
+        return self.rng.choice(new) if self.driver.process and new else None
 
     def pick_file(self) -> Optional[Path]:
         """Choose a regular file of a torrent, that of an erased one rather than another."""
@@ -789,14 +742,11 @@ class Steps(World):
 
     @step(30, on="loaded")
     def erase(self, torrent: Torrent) -> None:
-        """Erase a torrent, or some."""
+        """Erase a torrent, or some, or all."""
         others = [other for other in self.loaded() if other != torrent]
-        self.erase_torrents(torrent, *self.rng.sample(others, min(len(others), self.rng.choice([0, 0, 1, 2]))))
-
-    @step(3, on="loaded")
-    def erase_all(self, _: Torrent) -> None:
-        """Erase all torrents."""
-        self.erase_torrents(*self.loaded())
+        self.erase_torrents(
+            torrent, *self.rng.sample(others, min(len(others), self.rng.choice([0] * 9 + [1] * 5 + [2, 2, 100])))
+        )
 
     @step(3, on="new")
     def add_and_erase(self, torrent: Torrent) -> None:
@@ -870,9 +820,12 @@ class Steps(World):
 
     # a person's hands on the downloads
 
-    @step(2, "append", "delete", "rename", "directory", "pipe", "own", on="file")
+    @step(2, "notes", "append", "delete", "rename", "directory", "pipe", "own", on="file")
     def handle(self, path: Path, how: str) -> None:
-        """Change a file, or put something else in its place."""
+        """Change a file, or put something else in its place, or something beside it."""
+        if how == "notes":
+            self.write_own(path.with_name("notes.txt"))
+            return
         self.by_hand(path)
         ways = {way for files in self.used().values() for file in files for way in hops(file)}
         with suppress(FileNotFoundError):  # removed this very moment
@@ -900,16 +853,11 @@ class Steps(World):
         if files:
             self.handle(self.rng.choice(files), how)
 
-    @step(3, on="file")
-    def put_notes(self, path: Path) -> None:
-        """Put a person's file beside those of a torrent."""
-        self.write_own(path.with_name("notes.txt"))
-
     @step(4, on="loaded")
     def link_file(self, torrent: Torrent) -> None:
         """Turn a loaded torrent's file into a symlink to an equal one, as rdfind does; perhaps erase that one's."""
         path = self.rng.choice(self.used()[torrent.hash])
-        if not path.is_file() or path.is_symlink():
+        if not path.is_file() or path.is_symlink() or path in self.own:
             return
         data, real = path.read_bytes(), os.path.realpath(path)
         twins = [file for file in files_below(self.dl) if holds(file, data) and os.path.realpath(file) != real]
@@ -948,7 +896,7 @@ class Steps(World):
         """Rewrite a torrent's R with another directory, as a script or a restored backup does."""
         files = sorted(self.driver.path.glob("*.torrent.rtorrent"))
         for file in self.rng.sample(files, min(len(files), 1)):
-            resume = decode(file.read_bytes())
+            resume = decode(file)
             if resume:
                 root = BY_HASH[file.name[:40]].root(self.rng.choice(self.places))
                 file.write_bytes(bencodepy.encode({**resume, b"directory": os.fsencode(root)}))
@@ -996,7 +944,7 @@ class Steps(World):
     @step(4, "shut_down", "killed")
     def rtorrent(self, how: str) -> None:
         """End rtorrent, and perhaps start it."""
-        if self.driver.running:
+        if self.driver.process:
             self.end_rtorrent(how == "shut_down")
         if self.rng.random() < 0.5:
             self.start_rtorrent()
