@@ -135,6 +135,16 @@ def paused(program: Program) -> Iterator[None]:
     program.send_signal(signal.SIGCONT)
 
 
+def overflow(session: Session) -> None:
+    """Raise more events than the kernel keeps for one who does not read."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    names = [session.path / f"{digit * 40}.torrent" for digit in "01"]
+    names[0].touch()
+    for number in range(limit + 100):
+        os.rename(names[number % 2], names[1 - number % 2])
+    names[(limit + 100) % 2].unlink()
+
+
 def pattern(torrent: Torrent) -> str:
     """Return the pattern of a torrent's name."""
     return re.escape(os.fsdecode(torrent.name))

@@ -17,9 +17,8 @@ import pytest
 from faults import NEEDS_ROOT, NEEDS_STRACE, below, fill, mounted, strace, the_line, unprivileged
 from program import Launcher, Program, run
 from session import Session
-from steps import Hooks
+from steps import Hooks, overflow
 from test_hooks import wait_called
-from test_watch import overflow
 from torrents import Torrent, make, multi, single, twin_of
 
 import rtwatch

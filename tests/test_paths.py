@@ -1,0 +1,223 @@
+"""Where the files of a torrent are: its directory as R has it, its names as T has them, and what is on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import Launcher, Program
+from session import Session
+from steps import settle
+from torrents import Torrent, craft, multi, single
+
+Info = dict[str, Any]
+
+
+def pack(*paths: list[bytes], **more: Any) -> Info:
+    """Return the info dictionary of a multi-file torrent."""
+    return {"name": b"pack", "files": [{"length": 1, "path": path} for path in paths], **more}
+
+
+def entry(**paths: Any) -> Info:
+    """Return an entry of `files` whose paths are given by their encodings, `plain` being none."""
+    return {"length": 1, **{"path" if key == "plain" else f"path.{key}": path for key, path in paths.items()}}
+
+
+def named(**names: Any) -> Info:
+    """Return the info dictionary of a single-file torrent x that has further names in other encodings."""
+    return {"name": b"x", "length": 1, **{f"name.{encoding}": name for encoding, name in names.items()}}
+
+
+ONE = named()
+PACK = pack([b"a"], [b"s", b"b"])
+UTORRENT: Info = {
+    **{"name": b"x", "name.utf-8": b"u"},
+    "files": [{"length": 1, "path": [b"a"], "path.utf-8": [b"v"]}, {"length": 1, "path": [b"b"]}],
+}
+BOTH = {"name": b"x", "name.UTF-8": b"y", "files": [{"length": 1, "path": [b"a"], "path.utf-8": [b"u"]}]}
+MIXED = {"name": b"x", "name.utf-8": b"y", "files": [{"length": 1, "path": [b"a"], "path.cp1251": [b"u"]}]}
+LAST = pack([b"file", b""], [b"directory", b""], [b"link", b""], [b"missing", b""], [b""], [b"a"])
+PAD = {"length": 1, "path": [b".pad", b"1"]}
+
+# What R has behind the directory of the case, `info` of T, the files that are expected there, and what is there:
+# a file, a directory "NAME/" or a symlink "NAME -> TARGET".
+CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
+    # the root
+    "single: in the directory": ("", ONE, ["x"], []),
+    "multi: below the directory that bears its name": ("/pack", PACK, ["pack/a", "pack/s/b"], []),
+    "multi: below a directory of another name": ("/else", PACK, ["else/a", "else/s/b"], []),
+    "multi: one file": ("/else", pack([b"a"]), ["else/a"], []),
+    "length beats files": ("", {**pack([b"a"]), "length": 1}, ["pack"], ["a"]),
+    **{
+        f"written as {tail} {kind}": (tail, info, files, ["root/s/", "link -> root"])
+        for tail in ("/root/", "//root//", "/root/.", "/root//./", "/root/s/..", "/root/../root", "/link", "/link//")
+        for kind, info, files in (("single", ONE, ["root/x"]), ("multi", PACK, ["root/a", "root/s/b"]))
+    },
+    "two dots behind a link": ("/link/../x", pack([b"a"]), ["far/x/a"], ["far/deep/", "link -> far/deep"]),
+    # links
+    "a link on the way is resolved": ("/r", pack([b"s", b"a"]), ["far/a"], ["far/", "r/s -> ../far"]),
+    "a link in its place is not": ("", pack([b"f"], [b"lost"]), ["f", "lost"], ["to", "f -> to", "lost -> nothing"]),
+    "reached in two ways": ("", pack([b"s", b"a"], [b"link", b"a"]), ["s/a"], ["s/", "link -> s"]),
+    # names
+    "no text": ("/\udcff", pack([b"\xfe"], [b"\xfd", b"a\nb"]), ["\udcff/\udcfd/a\nb", "\udcff/\udcfe"], ["\udcff/"]),
+    "unusual": ("", pack([b"...", b" ", b"~", b"a\\b", b"\n"]), [".../ /~/a\\b/\n"], []),
+    "empty elements": ("", pack([b"", b"etc", b"passwd"], [b"a", b"", b"", b"b"]), ["a/b", "etc/passwd"], []),
+    "an empty last element where a file is": ("", LAST, ["a", "file"], ["file", "directory/", "link -> file"]),
+    "an empty name of a file": ("", {"name": b"", "length": 1}, [], []),
+    "an empty name of a pack": ("", pack([b"a"], name=b""), ["a"], []),
+    "padding": ("", pack(files=[entry(plain=[b"a"]), {**PAD, "attr": b"p"}]), [".pad/1", "a"], []),
+    "symlink": ("", pack(files=[{**PAD, "attr": b"l", "symlink path": [b"..", b"a"]}]), [".pad/1"], []),
+    # the session directory
+    "in the session": ("/../session/", ONE, [], []),
+    "in the session through a link": ("", pack([b"link", b"a"], [b"c"]), ["c"], ["link -> ../session"]),
+    "beside the session": ("/../session2", pack([b"a"]), ["../session2/a"], []),
+    # names in other encodings
+    "the same name": ("", named(utf8=b"x"), ["x"], []),
+    **{
+        f"an unusable name {name!r}": ("", {**ONE, "name.utf-8": name}, ["x"], [])
+        for name in (b"../evil", b"/evil", b"a/b", b"..", b".", b"\0", 1, [b"u"])
+    },
+    **{
+        f"an unusable path {path!r}": ("", pack(files=[{**entry(plain=[b"a"]), "path.utf-8": path}]), ["a"], [])
+        for path in ([b".."], [b"..", b"a"], [b"a/b"], [], [b"a", b"\0"], b"a", [1])
+    },
+    "only path.utf-8": ("", pack(files=[entry(utf8=[b"u"])]), ["u"], []),
+    "path.utf-8, path is no list": ("", pack(files=[entry(plain=b"a", utf8=[b"u"])]), ["u"], []),
+    "another path, nothing there": ("", pack(files=[entry(plain=[b"a"], utf8=[b"s", b"u"])]), ["a", "s/u"], []),
+    **{
+        f"names of a file, there: {there}": ("/u", named(utf8=b"u"), [f"u/{name}" for name in files], things)
+        for there, files, things in (
+            *(("none", ["u", "x"], ["u/"]), ("x", ["x"], ["u/x"])),
+            *(("u", ["u"], ["u/u"]), ("both", ["u", "x"], ["u/x", "u/u"])),
+        )
+    },
+    **{
+        f"the root {tail} tells": (tail, UTORRENT, files, ["x/a", "x/v", "u/a", "u/v"])
+        for last, files in (("x", ["x/a", "x/b"]), ("u", ["u/b", "u/v"]))
+        for tail in (f"/{last}", f"/{last}/", f"/{last}//")
+    },
+    **{
+        f"the root does not tell, there: {there}": ("", UTORRENT, files, there)
+        for there, files in (
+            *((["a"], ["a", "b"]), (["v"], ["b", "v"]), (["a", "v"], ["a", "b", "v"])),
+            *(([], ["a", "b", "v"]), (["v -> nothing"], ["b", "v"])),
+        )
+    },
+    "the case of an encoding": ("/y", BOTH, ["y/u"], []),
+    "name and path in different encodings": ("/y", MIXED, ["y/a", "y/u"], []),
+    "name and path in different encodings, there": ("/y", MIXED, ["y/u"], ["y/u"]),
+    "three encodings": ("", pack(files=[entry(plain=[b"a"], utf8=[b"v"], cp1251=[b"d"])]), ["a", "d", "v"], []),
+}
+
+
+def make_things(place: Path, things: list[str]) -> None:
+    """Make files, directories and symlinks."""
+    for thing in things:
+        name, arrow, target = thing.partition(" -> ")
+        path = place / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if arrow:
+            path.symlink_to(target)
+        elif not name.endswith("/"):
+            path.write_bytes(b"x")
+
+
+def find_files(program: Program, torrent: Torrent, place: Path) -> list[str]:
+    """Return the listed files of a torrent as paths from `place`."""
+    rows = program.select(f"SELECT CAST(file AS BLOB) FROM session_file WHERE hash = '{torrent.hash}' ORDER BY file")
+    return [os.path.relpath(os.fsdecode(file), place) for (file,) in rows]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
+    """Give the files that rtwatch lists for every case."""
+    base = tmp_path_factory.mktemp("paths")
+    with Session(base / "session") as session:
+        session.start()
+        torrents = {kind: craft({**case[1], "case": kind}) for kind, case in CASES.items()}
+        for number, (kind, (tail, _, _, things)) in enumerate(CASES.items()):
+            make_things(base / str(number), things)
+            session.add(torrents[kind], base, f"{base}/{number}{tail}")
+        launcher = Launcher(session.path, base / "state", base / "calls")
+        program = launcher.start()
+        files = {}
+        for number, (kind, torrent) in enumerate(torrents.items()):
+            program.wait_known(torrent.hash)
+            files[kind] = find_files(program, torrent, base / str(number))
+        yield files
+        launcher.close()
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_the_files_are_those_that_rtorrent_uses(kind: str, found: dict[str, list[str]]) -> None:
+    assert found[kind] == sorted(CASES[kind][2])
+
+
+@pytest.fixture
+def roaming(tmp_path: Path) -> Iterator[Session]:
+    """Give the session of an rtorrent with a home and a working directory of its own."""
+    make_things(tmp_path, ["home/", "real/", "cwd/link -> ../real"])
+    with Session(tmp_path / "session", cwd=tmp_path / "cwd", home=tmp_path / "home") as session:
+        session.start()
+        yield session
+
+
+def test_a_directory_means_what_it_means_to_rtorrent(roaming: Session, tmp_path: Path) -> None:
+    directories = {
+        **{"~": "home", "~/": "home", "~/x": "home/x", "~//x/../y/": "home/y", "~root/x": "homeroot/x"},
+        **{"": "cwd", ".": "cwd", "./": "cwd", "rel/sub": "cwd/rel/sub", "../x": "x", "./link/x": "real/x"},
+        **{"pack": "cwd/pack", " ~": "cwd/ ~", "\udcff": "cwd/\udcff"},
+    }
+    torrents = {name: (single(f"one{n}"), multi(f"pack{n}")) for n, name in enumerate(directories)}
+    for directory in directories:
+        for torrent in torrents[directory]:
+            roaming.add(torrent, tmp_path, directory)
+    program = Program(roaming.path, state=tmp_path / "state", cwd=tmp_path)
+    with program:
+        program.wait_ready()
+        for directory, place in directories.items():
+            for torrent in torrents[directory]:
+                program.wait_files(torrent.hash, torrent.paths(tmp_path / place))
+
+
+def end_rtorrent(session: Session) -> None:
+    """Let no rtorrent run; its lock stays."""
+    session.kill()
+
+
+def lose_home(session: Session) -> None:
+    """Start rtorrent with a home that is no absolute path."""
+    session.kill()
+    session.home = Path("relative")
+    session.start()
+
+
+def remove_cwd(session: Session) -> None:
+    """Remove the working directory of rtorrent; one of the name that the kernel then shows is there."""
+    (session.cwd / "link").unlink()
+    session.cwd.rmdir()
+    session.cwd.with_name("cwd (deleted)").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "unknown"),
+    [(end_rtorrent, ["~", "~/x", "", ".", "rel"]), (lose_home, ["~", "~/x"]), (remove_cwd, ["", ".", "rel"])],
+)
+def test_files_stay_unknown_while_their_directory_is(
+    change: Callable[[Session], None], unknown: list[str], roaming: Session, tmp_path: Path
+) -> None:
+    change(roaming)
+    torrents = [single(f"one{number}") for number in range(len(unknown))]
+    for torrent, directory in zip(torrents, unknown):
+        roaming.add(torrent, directory)
+    roaming.add(single("absolute"), tmp_path)
+    with Program(roaming.path, "-r", "--grace", "0", state=tmp_path / "state") as program:
+        program.wait_ready()
+        program.wait_files(single("absolute").hash, single("absolute").paths(tmp_path))
+        settle(program, roaming, tmp_path)
+        for torrent in torrents:
+            program.wait_known(torrent.hash)
+            assert find_files(program, torrent, tmp_path) == []
