@@ -849,7 +849,8 @@ class Steps(World):
     def erase_and_handle(self, torrent: Torrent, how: str) -> None:
         """Erase a torrent and change one of its files at once."""
         self.erase_torrents(torrent)
-        files = [path for path, hashes in self.left.items() if torrent.hash in hashes and path.is_file()]
+        files = [path for path, hashes in self.left.items() if torrent.hash in hashes]
+        files = [path for path in files if path.is_file() and not path.is_symlink()]
         if files:
             self.handle(self.rng.choice(files), how)
 
