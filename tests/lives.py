@@ -604,7 +604,8 @@ KEPT: dict[str, Truth] = {
     r"longer than the torrent says": is_longer,
     r"modified after the torrent vanished": was_handled,
     r"older than the torrent, which never counted data": lambda world, path, mine, _: bool(mine & world.uncounted),
-    r"cannot be removed: .*": was_handled,
+    r"cannot be removed: it was changed meanwhile": was_handled,
+    r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch
 }
 HELD: dict[str, set[str]] = {
     r"session files of it are there": {"session files", "full disk", "magnet"},
@@ -847,8 +848,12 @@ class Steps(World):
 
     @step(4, "append", "pipe", "own", on="loaded")
     def erase_and_handle(self, torrent: Torrent, how: str) -> None:
-        """Erase a torrent and change one of its files at once."""
+        """Erase a torrent and change one of its files as soon as rtwatch has seen that."""
+        if self.program is None:
+            return
+        program, since = self.program, len(self.program.lines)
         self.erase_torrents(torrent)
+        wait_until(lambda: any("vanished" in line for line in program.lines[since:]), 1)
         files = [path for path, hashes in self.left.items() if torrent.hash in hashes]
         files = [path for path in files if path.is_file() and not path.is_symlink()]
         if files:
@@ -985,10 +990,7 @@ KNOWN_LOSSES = {  # steps and options that are left out of a life, and what each
         ("repoint_bare_unsaved", "repoint_copied_unsaved", "repoint_moved_unsaved"),
         "pointed at files of a torrent in its grace: they went, for R still named the old place",
     ),
-    **dict.fromkeys(
-        ("handle_own", "erase_and_handle_own"),
-        "a person's file in place of an erased torrent's went: older than the time at which the erase was read",
-    ),
+    "handle_own": "put in place of an erased torrent's file before the erase was read, or without rtwatch: it went",
     "add_beside_own_file_piece": "with one piece all that the torrent names is its own: a person's file went",
     "add_beside_own_file_later": "what is newer than a torrent without data is its own: a person's file went",
 }
