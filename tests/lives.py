@@ -990,6 +990,7 @@ KNOWN_LOSSES = {  # steps and options that are left out of a life, and what each
         ("repoint_bare_unsaved", "repoint_copied_unsaved", "repoint_moved_unsaved"),
         "pointed at files of a torrent in its grace: they went, for R still named the old place",
     ),
+    "link_file": "the link is not looked for again: the erase of the torrent that it leads to took the data",
     "handle_own": "put in place of an erased torrent's file before the erase was read, or without rtwatch: it went",
     "add_beside_own_file_piece": "with one piece all that the torrent names is its own: a person's file went",
     "add_beside_own_file_later": "what is newer than a torrent without data is its own: a person's file went",
