@@ -160,7 +160,7 @@ class Fake(Session):
         """Return the root of each loaded torrent; a stub of a magnet has none."""
         if self.process is None:
             return read_word(self)
-        loaded = [hash for hash, torrent in self.loaded.items() if b"meta_download" not in torrent.metainfo]
+        loaded = [hash for hash, torrent in self.loaded.items() if b"13:meta_download" not in torrent.metainfo]
         return {hash: resolve(self, self.loaded[hash].rtorrent["directory"]) for hash in loaded}
 
     def uses(self, hash: str, root: Path) -> list[Path]:
@@ -328,7 +328,7 @@ class World:
 
     def wanted(self) -> set[Path]:
         """Return the paths that must lead to what they lead to: what is in use, a person's own, or outside PATH."""
-        outside = (path for path in self.left if not any(allowed in path.parents for allowed in self.paths))
+        outside = (path for path in self.left if not path.is_symlink() and not {*path.parents} & {*self.paths})
         paths = [*outside] if self.paths else []
         used = self.used()
         for left in self.left.values():
@@ -593,7 +593,7 @@ KEPT: dict[str, Truth] = {
     rf"also in {NAMED}": is_listed,
     rf"used by a symlink in {NAMED}": is_listed,
     rf"perhaps in {NAMED}": is_perhaps,
-    r"outside PATH": lambda world, path, *_: not any(allowed in path.parents for allowed in world.paths),
+    r"outside PATH": lambda world, path, *_: not {*path.parents} & {*world.paths},
     r"in the session directory": lambda world, path, *_: world.driver.path in path.parents,
     r"its directory is a symlink now": was_handled,
     r"already gone": was_handled,
@@ -749,11 +749,12 @@ class Steps(World):
             torrent, *self.rng.sample(others, min(len(others), self.rng.choice([0] * 9 + [1] * 5 + [2, 2, 100])))
         )
 
-    @step(3, on="new")
-    def add_and_erase(self, torrent: Torrent) -> None:
-        """Load and erase a torrent before rtwatch has looked at it."""
-        self.driver.add(torrent, self.places[1])
-        self.driver.erase(torrent)
+    @step(3, "first", "again", on="new")
+    def add_and_erase(self, torrent: Torrent, how: str) -> None:
+        """Load and erase a torrent before rtwatch has looked at it, the first time or while it is vanished."""
+        if (torrent.hash in self.pending()) == (how == "again"):
+            self.driver.add(torrent, self.places[1])
+            self.driver.erase(torrent)
 
     @step(6, "here", "elsewhere", "in_place", on="loaded")
     def edit(self, torrent: Torrent, how: str) -> None:
@@ -991,6 +992,7 @@ KNOWN_LOSSES = {  # steps and options that are left out of a life, and what each
         "pointed at files of a torrent in its grace: they went, for R still named the old place",
     ),
     "link_file": "the link is not looked for again: the erase of the torrent that it leads to took the data",
+    "add_and_erase_again": "vanished anew: what a person had put there since then was taken for the torrent's and went",
     "handle_own": "put in place of an erased torrent's file before the erase was read, or without rtwatch: it went",
     "add_beside_own_file_piece": "with one piece all that the torrent names is its own: a person's file went",
     "add_beside_own_file_later": "what is newer than a torrent without data is its own: a person's file went",
