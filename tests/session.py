@@ -5,23 +5,46 @@ Measured with 0.9.8 and 0.16.20; L, R and T are HASH.torrent.libtorrent_resume, 
 
 from __future__ import annotations
 
+import functools
 import os
-import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, TypeVar, Union, cast
 
 import bencodepy
+from scgi import Scgi
 from torrents import ANNOUNCE, PIECE_LENGTH, Torrent
 
 VERSIONS = ("0.9.8", "0.16")
 SUFFIXES = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
 WRITERS = 16  # torrents that 0.16 saves at once
+
+# The process of the fake rtorrent: it listens, for clients are told the process that did, and holds files open.
+PROCESS = """
+import _socket, os, sys
+open("/proc/self/comm", "w").write(sys.argv[1])
+fds = [int(fd) for fd in sys.argv[2:]]
+sockets = [_socket.socket(fileno=fd) for fd in fds]
+for listener in sockets:
+    listener.listen(128)
+files = []
+while True:
+    os.write(1, b"+")
+    line = sys.stdin.readline()
+    if not line:
+        break
+    for fd in files:
+        os.close(fd)
+    files = [os.open(bytes.fromhex(path), os.O_RDONLY) for path in line.split()]
+"""
+NAMES = {"0.9.8": "rtorrent main", "0.16": "rtorrent-main"}
 
 Directory = Union[str, Path]
 Steps = Iterator[None]
@@ -35,19 +58,42 @@ class Loaded(NamedTuple):
     resume: dict[str, Any]
 
 
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def undivided(verb: Verb) -> Verb:
+    """Let a method be done without an answer on the SCGI socket in between: rtorrent's main thread does both."""
+
+    @functools.wraps(verb)
+    def run(self: Session, *args: Any, **keys: Any) -> Any:
+        with self.busy:
+            return verb(self, *args, **keys)
+
+    return cast(Verb, run)
+
+
 class Session:
     """The session directory `path`, and a process that bears rtorrent's name, for the lock; a context manager."""
 
     def __init__(
-        self, path: Path, version: str = VERSIONS[0], cwd: Path | None = None, home: Path | None = None
+        self,
+        path: Path,
+        version: str = VERSIONS[0],
+        cwd: Path | None = None,
+        home: Path | None = None,
+        scgi: bool = True,
+        tcp: bool = False,
     ) -> None:
-        """Make the directory; rtorrent is not running yet."""
+        """Make the directory; rtorrent is not running yet, and without `scgi` it will have no socket."""
         self.path = path
         self.version = version
         self.cwd = cwd or path.parent
         self.home = home or path.parent
         self.loaded: dict[str, Loaded] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self.busy = threading.RLock()
+        self.scgi = Scgi(self, tcp)
+        self._listens = scgi
         path.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Session:
@@ -65,9 +111,14 @@ class Session:
         """Path of the lock file."""
         return self.path / "rtorrent.lock"
 
+    @property
+    def asked(self) -> list[str]:
+        """The methods that were called on the SCGI socket, in order."""
+        return [method for method, *_ in self.scgi.asked]
+
     def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
         """Return the path of a torrent's session file, `kind` being T, R or L."""
-        return self.path / ((torrent if isinstance(torrent, str) else torrent.hash) + SUFFIXES[kind])
+        return self.path / (hash_of(torrent) + SUFFIXES[kind])
 
     def files(self, torrent: Torrent | str) -> list[Path]:
         """Return the paths of a torrent's three session files, in the order of an erase."""
@@ -78,18 +129,41 @@ class Session:
     def start(self) -> None:
         """Start rtorrent: replace a stale lock, and load what the directory holds (which writes nothing)."""
         assert self.process is None, "rtorrent is running"
-        sleep = shutil.which("sleep")
-        assert sleep is not None
-        with tempfile.TemporaryDirectory() as directory:
-            name = Path(directory, "rtorrent")  # the kernel takes a process's name from here
-            name.symlink_to(sleep)
-            self.process = subprocess.Popen(
-                ["sleep", "infinity"], executable=name, cwd=self.cwd, env={"HOME": str(self.home)}
-            )
+        self._sockets = tempfile.TemporaryDirectory(prefix="rtorrent-")  # short: a socket's path has 107 bytes
+        fds = [self.scgi.bind(self._sockets.name)] if self._listens else []
+        self.process = subprocess.Popen(
+            [os.path.realpath(sys.executable), "-I", "-S", "-c", PROCESS, NAMES[self.version], *map(str, fds)],
+            cwd=self.cwd,
+            env={"HOME": str(self.home)},
+            pass_fds=fds,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._wait_process()
         self.lock.unlink(missing_ok=True)
         self.write_lock(socket.gethostname(), self.process.pid)
         hashes = [file.stem for file in sorted(self.path.glob("*.torrent")) if decode(file)]
         self.loaded = {hash: self._load(hash) for hash in hashes}
+        if self._listens:
+            self.scgi.start()
+
+    def _wait_process(self) -> None:
+        """Wait until the process has done what it was told."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        assert self.process.stdout.read(1) == b"+", "the process of the fake rtorrent ended"
+
+    def open_files(self, paths: Iterable[Path]) -> None:
+        """Let the process have these files open, and no others."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(os.fsencode(path).hex() for path in paths).encode() + b"\n")
+        self.process.stdin.flush()
+        self._wait_process()
+
+    def close_files(self) -> None:
+        """Let the process close the files that it has open."""
+        self.open_files(())
 
     def write_lock(self, host: str, pid: int) -> None:
         """Write the lock as the process `pid` on `host` does."""
@@ -97,6 +171,7 @@ class Session:
         os.write(fd, f"{host}:+{pid}\n".encode())
         os.close(fd)
 
+    @undivided
     def shutdown(self) -> None:
         """End rtorrent in order: everything is saved, the lock goes last, then the process."""
         self.save_all()
@@ -106,12 +181,15 @@ class Session:
     def kill(self) -> None:
         """End the process as kill -9 does: the lock stays, what was not saved is lost."""
         if self.process is not None:
+            self.scgi.stop()
             os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.process.communicate()
             self.process = None
+            self._sockets.cleanup()
 
     # a torrent's life
 
+    @undivided
     def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None, **keys: Any) -> None:
         """Load a torrent with d.directory.set=`directory`, or d.directory_base.set=`base`; `keys` go into R."""
         self.load(torrent, directory, base, **keys)
@@ -124,6 +202,7 @@ class Session:
         if base is not None:
             self.set_directory_base(torrent, base)
 
+    @undivided
     def download(self, torrent: Torrent, directory: Path, base: Path | None = None) -> list[Path]:
         """Load a torrent and download all its data; return the paths of its files."""
         self.add(torrent, directory, base)
@@ -140,6 +219,7 @@ class Session:
         loaded.rtorrent.update({"complete": 1, "chunks_done": chunks, "timestamp.finished": 1700000000})
         loaded.resume["bitfield"] = chunks
 
+    @undivided
     def mark_complete(self, torrent: Torrent) -> Path:
         """Finish a torrent: the save and the touch of HASH.complete in the version's order; return that path."""
         mark = self.path / f"{torrent.hash}.complete"
@@ -158,24 +238,30 @@ class Session:
             text += (b"" if text == b"" or text.endswith(b"/") else b"/") + torrent.name
         self.loaded[torrent.hash].rtorrent["directory"] = text
 
-    def set_directory_base(self, torrent: Torrent, base: Directory) -> None:
+    def set_directory_base(self, torrent: Torrent | str, base: Directory) -> None:
         """Do d.directory_base.set, which is in memory only until the next save."""
-        self.loaded[torrent.hash].rtorrent["directory"] = os.fsencode(base)
+        self.loaded[hash_of(torrent)].rtorrent["directory"] = os.fsencode(base)
 
-    def save(self, torrent: Torrent) -> None:
-        """Do d.save_resume: L and R are written anew."""
-        _work([self._save_resume(torrent.hash)])
+    @undivided
+    def save(self, *torrents: Torrent | str) -> None:
+        """Do d.save_resume of each: L and R are written anew."""
+        for torrent in torrents:
+            _work([self._save_resume(hash_of(torrent))])
 
-    def save_full(self, torrent: Torrent) -> None:
-        """Do d.save_full_session: L, R and T are written anew."""
-        _work([self._save_full(torrent.hash)])
+    @undivided
+    def save_full(self, *torrents: Torrent | str) -> None:
+        """Do d.save_full_session of each: L, R and T are written anew."""
+        for torrent in torrents:
+            _work([self._save_full(hash_of(torrent))])
 
+    @undivided
     def write(self, torrent: Torrent, kind: str, content: bytes | None = None) -> None:
         """Write only one of T, R and L, as a save that is cut short; `content` instead of what is in memory."""
         file = self.file(torrent, kind)
         _work([self._write(file, self._content(torrent.hash, kind) if content is None else content)])
         _work([_move(file)])
 
+    @undivided
     def save_all(self) -> None:
         """Do session.save: torrent after torrent in 0.9.8, interleaved in 0.16."""
         history = self._save_history()
@@ -188,6 +274,7 @@ class Session:
             for first in range(0, len(hashes), WRITERS):
                 _work(map(self._save_resume, hashes[first : first + WRITERS]))
 
+    @undivided
     def save_on_full_disk(self, torrent: Torrent) -> None:
         """Do d.save_resume without space: 0.16 moves empty files into place, 0.9.8 leaves an empty L.new."""
         kinds = "LR"
@@ -196,24 +283,28 @@ class Session:
         for kind in kinds if self.version != "0.9.8" else "":
             _work([_move(self.file(torrent, kind))])
 
+    @undivided
     def erase(self, *torrents: Torrent | str) -> None:
         """Do d.erase of each: L, R and T are unlinked in this order."""
         for torrent in torrents:
             for file in self.files(torrent):
                 file.unlink(missing_ok=True)
-            self.loaded.pop(torrent if isinstance(torrent, str) else torrent.hash, None)
+            self.loaded.pop(hash_of(torrent), None)
 
+    @undivided
     def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
         """Erase and load again, as ruTorrent does to edit a torrent or to move its data."""
         self.erase(torrent)
         self.add(torrent, directory, base)
 
+    @undivided
     def readd_in_place(self, torrent: Torrent, directory: Directory) -> None:
         """Erase, write T without .new and load that, as ruTorrent does with a torrent of more than 1.5 MB."""
         self.erase(torrent)
         self.file(torrent).write_bytes(torrent.metainfo)
         self.add(torrent, directory)
 
+    @undivided
     def magnet(self, torrent: Torrent, directory: Path) -> None:
         """Load the magnet link of a torrent: a stub is saved under its hash."""
         info = {"name": torrent.hash + ".meta", "pieces": bytes.fromhex(torrent.hash), "meta_download": 1}
@@ -228,6 +319,7 @@ class Session:
         self._insert(torrent.hash, bencodepy.encode(stub), {"directory": place})
         self.save_full(torrent)
 
+    @undivided
     def metadata(self, torrent: Torrent, directory: Directory) -> None:
         """Let the metadata of a magnet arrive: the stub is erased, the torrent loaded."""
         self.erase(torrent)
@@ -337,6 +429,11 @@ def decode(file: Path) -> dict[bytes, Any]:
     except (OSError, ValueError, bencodepy.BencodeDecodeError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def hash_of(torrent: Torrent | str) -> str:
+    """Return the hash of a torrent that is given as itself or by its hash."""
+    return torrent if isinstance(torrent, str) else torrent.hash
 
 
 def touch(path: Path) -> None:

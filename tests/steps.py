@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,7 +90,7 @@ def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
 
 def settle(program: Program, rtorrent: Client, directory: Path) -> None:
     """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
-    torrent = single(f"settled{len(list(program.session.glob('*.torrent')))}")
+    torrent = single(f"settled {time.monotonic_ns()}")
     rtorrent.add(torrent, directory)
     program.wait_known(torrent.hash)
 

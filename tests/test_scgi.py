@@ -1,0 +1,120 @@
+"""The SCGI socket of the fake rtorrent answers as the real ones do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import xmlrpc.client
+from pathlib import Path
+from typing import Any, Union
+
+import bencodepy
+import pytest
+from rtorrent import DEADLINE, Rtorrent, wait_until
+from session import VERSIONS, Session
+from torrents import multi, single
+
+Client = Union[Session, Rtorrent]
+COLUMNS = ("d.hash=", "d.directory=", "d.complete=", "d.state_changed=", "d.state_counter=")
+
+
+def listening(pid: int) -> str:
+    """Return the path of the unix socket on which a process listens, from what the kernel says of it."""
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()]
+    (path,) = [line[7] for line in lines if line[3] == "00010000" and f"socket:[{line[6]}]" in links]
+    return path
+
+
+def ask(client: Client, method: str, *params: Any) -> Any:
+    """Ask on the socket of the client's process; return the answer, or what a fault says."""
+    assert client.process is not None
+    body = xmlrpc.client.dumps(params, method).encode()
+    headers = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(listening(client.process.pid))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        assert struct.unpack("3i", credentials)[0] == client.process.pid
+        connection.sendall(b"%d:%b,%b" % (len(headers), headers, body))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    try:
+        return xmlrpc.client.loads(answer.partition(b"\r\n\r\n")[2])[0][0]
+    except xmlrpc.client.Fault as fault:
+        return fault.faultCode, fault.faultString
+
+
+@pytest.fixture(params=["fake-0.9.8", "fake-0.16", "real-0.9.8", "real-0.16"])
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Give a running rtorrent, the fake or the real one."""
+    kind, version = request.param.split("-")
+    if kind == "real":
+        with Rtorrent(tmp_path / "rtorrent", version=version) as rtorrent:
+            yield rtorrent
+    else:
+        with Session(tmp_path / "session", version) as session:
+            session.start()
+            yield session
+
+
+def test_it_says_what_is_loaded_and_where(client: Client, tmp_path: Path) -> None:
+    assert client.process is not None
+    assert ask(client, "session.path", "") == f"{client.path}/"
+    assert ask(client, "system.pid", "") == client.process.pid
+    assert ask(client, "system.cwd", "") == str(client.cwd)
+    assert ask(client, "system.env", "", "HOME") == str(client.home)
+    assert Path(f"/proc/{client.process.pid}/comm").read_text().startswith("rtorrent")
+    first, second, absent = single("first"), multi("second"), single("absent")
+    client.download(first, tmp_path / "data")
+    client.add(second, "~/data")
+    saved = [bencodepy.decode(client.file(torrent, "R").read_bytes()) for torrent in (first, second)]
+    states = [[r[b"state_changed"], r[b"state_counter"]] for r in saved]
+    expected = [
+        [first.hash, str(tmp_path / "data"), 1, *states[0]],
+        [second.hash, f"{client.home}/data/second", 0, *states[1]],
+    ]
+    for view in ("default", "main", ""):
+        assert sorted(ask(client, "d.multicall2", "", view, *COLUMNS)) == sorted(expected)
+    assert ask(client, "d.directory", first.hash) == str(tmp_path / "data")
+    assert ask(client, "d.hash", second.hash) == second.hash
+    unknown = {"0.9.8": (-501, "Could not find info-hash."), "0.16": (-503, "invalid parameters: info-hash not found")}
+    assert ask(client, "d.directory", absent.hash) == unknown[client.version]
+    assert ask(client, "d.save_resume", absent.hash) == unknown[client.version]
+    client.erase(first)
+    assert ask(client, "d.directory", first.hash) == unknown[client.version]
+
+
+def test_a_save_that_is_asked_for_brings_session_files_back(client: Client, tmp_path: Path) -> None:
+    torrent = single("saved")
+    client.add(torrent, tmp_path)
+    client.set_directory(torrent, tmp_path / "new")
+    for file in client.files(torrent):
+        file.unlink()
+    assert ask(client, "d.save_full_session", torrent.hash) == int(client.version == "0.9.8")
+    if client.version != "0.9.8":
+        assert wait_until(lambda: client.file(torrent, "R").exists(), DEADLINE)
+    assert all(file.exists() for file in client.files(torrent))
+    assert bencodepy.decode(client.file(torrent, "R").read_bytes())[b"directory"] == os.fsencode(tmp_path / "new")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_fake_one_can_be_made_wrong(tmp_path: Path, version: str) -> None:
+    torrent, hidden = single("open"), single("hidden")
+    with Session(tmp_path / "session", version) as session:
+        session.start()
+        assert session.process is not None
+        paths = session.download(torrent, tmp_path / "data")
+        session.add(hidden, tmp_path / "data")
+        session.open_files(paths)
+        fds = Path(f"/proc/{session.process.pid}/fd")
+        assert paths[0] in [fd.resolve() for fd in fds.iterdir()]
+        session.close_files()
+        assert paths[0] not in [fd.resolve() for fd in fds.iterdir()]
+        session.scgi.filtered["main"] = {hidden.hash}
+        assert ask(session, "d.multicall2", "", "main", "d.hash=") == [[torrent.hash]]
+        session.scgi.answers["session.path"] = "/another/"
+        assert ask(session, "session.path", "") == "/another/"
+        session.scgi.change = lambda reply: reply[:-30]
+        with pytest.raises(Exception, match=r"no element|unclosed|syntax"):
+            ask(session, "system.pid", "")
+        assert session.asked == ["d.multicall2", "session.path", "system.pid"]
