@@ -26,7 +26,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, TypeVar, Union
-from xml.parsers.expat import ExpatError
 
 import bencodepy
 import pytest
@@ -219,12 +218,6 @@ class Real(Rtorrent):
         super().start()
         if "filtered" in self.options:
             self.call("view.filter", "", "main", "d.is_meta=")
-
-    def shutdown(self) -> None:
-        """End it in order; 0.16 may close the socket without an answer."""
-        with suppress(OSError, ExpatError):
-            self.call("system.shutdown.normal")
-        self.wait_ended()
 
     def _wait_saved(self, torrent: Torrent | str, number: int, full: bool = False) -> None:
         """Wait for a save, unless the disk is slow: a person does not wait either."""
@@ -851,7 +844,7 @@ class Steps(World):
             path.rename(path.with_name(f"{path.name}.{self.rng.randrange(1000)}"))
             if how == "directory":
                 path.mkdir()
-            elif how == "pipe":
+            elif how == "pipe" and isinstance(self.driver, Fake):  # a real one would wait in open(2)
                 os.mkfifo(path)
                 self.own.add(path)
             elif how == "own":
@@ -1075,10 +1068,7 @@ def live(life: Life) -> Outcome:
         done.append("the end")
         world.finish()
         world.counts["lives"] += 1
-    except (TimeoutError, pytest.fail.Exception) as e:  # 0.9.8 can hang for good in an RPC
-        import traceback
-
-        open(f"/tmp/pt-lives/hang{id(e)}", "w").write(f"{life}\n{done}\n{traceback.format_exc()}")
+    except (TimeoutError, pytest.fail.Exception):  # 0.9.8 can hang for good in an RPC
         world.counts["rtorrent failed"] += 1
     except (Broken, AssertionError, OSError) as error:
         log = "\n".join(line for program in world.programs for line in program.lines)
