@@ -880,11 +880,11 @@ class Steps(World):
             if self.rng.random() < 0.5:
                 self.erase_torrents(*(BY_HASH[hash] for hash, files in self.used().items() if twin in files))
 
-    @step(4, on="loaded")
-    def link_directory(self, torrent: Torrent) -> None:
-        """Move a directory of a loaded torrent's files away and leave a symlink."""
-        place = Path(os.path.realpath(self.rng.choice(self.used()[torrent.hash]).parent))
-        if place.is_dir() and not any(home == place or place in home.parents for home in self.places):
+    @step(4, on="file")
+    def link_directory(self, path: Path) -> None:
+        """Move a directory of files away and leave a symlink."""
+        place = path.parent
+        if not any(home == place or place in home.parents for home in self.places):
             moved = self.dl / f"moved{self.rng.randrange(10000)}"
             self.by_hand(place)
             place.rename(moved)
