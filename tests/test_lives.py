@@ -39,15 +39,15 @@ RULES = [entry.__name__ for entry in (*rtwatch.RULES, *getattr(rtwatch, "GUARDS"
 BITES: dict[str, Union[int, str]] = {  # the lives in which its absence is seen, or words of the test that stands for it
     "rule_shared": 50,
     "rule_outside": 50,
-    "rule_moved": 300,
+    "rule_moved": "test_a_directory_that_became_a_symlink_is_not_followed",
     "rule_gone": "a file is missing",
     "rule_type": 300,
     "rule_device": 20,
-    "rule_perhaps": 200,
+    "rule_perhaps": 300,
     "rule_longer": 50,
     "rule_modified": 300,
     "rule_older": 100,
-    "rule_linked": 200,
+    "rule_linked": 300,
     "guard": 100,
 }
 
