@@ -142,7 +142,8 @@ class Session:
         self._wait_process()
         self.lock.unlink(missing_ok=True)
         self.write_lock(socket.gethostname(), self.process.pid)
-        self.loaded = {file.stem: self._load(file.stem) for file in sorted(self.path.glob("*.torrent"))}
+        hashes = [file.stem for file in sorted(self.path.glob("*.torrent")) if decode(file)]
+        self.loaded = {hash: self._load(hash) for hash in hashes}
         if self._listens:
             self.scgi.start()
 
@@ -336,12 +337,10 @@ class Session:
         self.loaded[hash] = Loaded(metainfo, {**FIRST_R, **keys}, resume)
 
     def _load(self, hash: str) -> Loaded:
-        """Read a torrent as rtorrent does at its start; what is missing in R is as in a first one."""
+        """Read a torrent as rtorrent does at its start; what is missing in R is as in a first one; R may be broken."""
         self._insert(hash, self.file(hash).read_bytes(), {"directory": os.fsencode(self.home)})
         loaded = self.loaded.pop(hash)
-        if self.file(hash, "R").exists():
-            saved = bencodepy.decode(self.file(hash, "R").read_bytes())
-            loaded.rtorrent.update({key.decode(): value for key, value in saved.items()})
+        loaded.rtorrent.update({key.decode(): value for key, value in decode(self.file(hash, "R")).items()})
         return loaded
 
     # what is written, as steps, for 0.16 takes many torrents' steps in turn
@@ -421,6 +420,15 @@ FIRST_R: dict[str, Any] = {
     "total_uploaded": 0,
     "views": [],
 }
+
+
+def decode(file: Path) -> dict[bytes, Any]:
+    """Return what a session file holds, nothing when it is missing or broken."""
+    try:
+        value = bencodepy.decode(file.read_bytes())
+    except (OSError, ValueError, bencodepy.BencodeDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def hash_of(torrent: Torrent | str) -> str:

@@ -1,0 +1,1079 @@
+"""Random lives of a session, and the two promises that rtwatch makes whatever happens in them.
+
+1. No file that a loaded torrent uses is ever lost or changed, links followed, nor a person's own file.
+2. What only erased torrents used is gone in the end, or a line of the log gives a reason, which is true.
+
+A life is a list of steps, each a name and a number that all its choices come from, so that it can be printed, replayed
+and shrunk. A driver plays rtorrent: `Fake` writes session files as rtorrent does, `Real` is one behind its SCGI socket.
+What is loaded and where it lies is the driver's own word, never what session files or rtwatch say.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import re
+import shutil
+import sqlite3
+import stat
+import subprocess
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, TypeVar, Union
+
+import bencodepy
+import pytest
+from program import Program, run
+from rtorrent import Rtorrent, set_directory, wait_until
+from session import Session, decode
+from steps import tree
+from torrents import Torrent, make, twin_of
+
+from rtwatch import make_parser
+
+GRACE = 0.1  # seconds
+PATIENCE = 10.0  # seconds in which everything due must be done in the end
+
+X, Y, Z = b"x" * 3000, b"y" * 1200, b"z" * 500
+PACK = {(b"x.bin",): X, (b"sub", b"y.bin"): Y}
+TORRENTS = [
+    make(b"x.bin", X),
+    twin_of(make(b"x.bin", X)),
+    make(b"renamed.bin", X),
+    make(b"y.bin", Y),
+    make(b"pack", PACK),
+    twin_of(make(b"pack", PACK)),
+    make(b"pack", {**PACK, (b"z.bin",): Z}),
+    make(b"repack", PACK),
+    make(b"Pack", {(b"X.bin",): X, (b"sub", b"y.bin"): Y}),
+    make(b"pack", {(b"x.bin",): Z, (b"sub", b"y.bin"): Y}),
+    *(make(b"single%d.bin" % number, b"%d" % number * 100) for number in range(4)),
+]
+BY_HASH = {torrent.hash: torrent for torrent in TORRENTS}
+NAMES = {hash: torrent.name.decode() for hash, torrent in BY_HASH.items()}
+ENDS = ("removed", "trashed", "erased")  # a torrent's last line begins with one of them
+NAMED = r'([0-9A-F]{8,40}) "(.*)"'
+
+Identity = tuple[int, ...]
+Kind = TypeVar("Kind")
+
+
+class Broken(AssertionError):
+    """A promise was broken."""
+
+
+class Life(NamedTuple):
+    """What happens in a life; printed as "DRIVER OPTION ...: STEP/NUMBER ..."."""
+
+    driver: str
+    options: tuple[str, ...]
+    steps: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        """Return the text from which `parse_life` makes it again."""
+        steps = " ".join(f"{name}/{number}" for name, number in self.steps)
+        return f"{' '.join([self.driver, *self.options])}: {steps}"
+
+
+def parse_life(text: str) -> Life:
+    """Return the life that was printed as `text`."""
+    head, _, steps = text.partition(": ")
+    driver, *options = head.split()
+    pairs = (step.split("/") for step in steps.split())
+    return Life(driver, tuple(options), tuple((name, int(number)) for name, number in pairs))
+
+
+# ---- The disk --------------------------------------------------------------------------------------------------------
+
+
+def canonical(path: Path) -> Path:
+    """Return the real path of the parent, plus the name."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def hops(path: Path) -> list[Path]:
+    """Return every canonical path by which `path` leads to its file."""
+    found = [canonical(path)]
+    while found[-1].is_symlink() and len(found) < 40:
+        found.append(canonical(found[-1].parent / os.readlink(found[-1])))
+    return found
+
+
+def files_below(directory: Path) -> list[Path]:
+    """Return all that is below a directory but directories."""
+    return sorted(path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def contents(torrent: Torrent) -> list[bytes]:
+    """Return the contents of a torrent's files."""
+    return [torrent.content] if isinstance(torrent.content, bytes) else [*torrent.content.values()]
+
+
+def holds(file: Path, data: bytes) -> bool:
+    """Tell whether a file is there and holds just this."""
+    try:
+        return file.is_file() and file.stat().st_size == len(data) and file.read_bytes() == data
+    except FileNotFoundError:  # removed this very moment
+        return False
+
+
+# ---- Drivers ---------------------------------------------------------------------------------------------------------
+
+
+def resolve(driver: Driver, directory: bytes) -> Path:
+    """Return the path that rtorrent makes of a `directory` string."""
+    text = os.fsdecode(directory)
+    return driver.cwd / (str(driver.home) + text[1:] if text[:1] == "~" else text)
+
+
+def read_word(driver: Driver) -> dict[str, Path]:
+    """Return the root of each torrent that the next start would load."""
+    found = {}
+    for file in driver.path.glob("*.torrent"):
+        metainfo = decode(file)
+        if metainfo and b"meta_download" not in metainfo[b"info"]:
+            directory = decode(driver.file(file.stem, "R")).get(b"directory", os.fsencode(driver.home))
+            found[file.stem] = resolve(driver, directory)
+    return found
+
+
+def open_files(driver: Driver) -> list[str]:
+    """Return the open files of rtorrent as the kernel names them."""
+    found = []
+    for link in Path(f"/proc/{driver.process.pid}/fd").iterdir() if driver.process else ():
+        with suppress(FileNotFoundError):  # closed this very moment
+            found.append(os.readlink(link))
+    return found
+
+
+class Fake(Session):
+    """The fake writer; `word` is its memory, or, while it does not run, what its next start would load."""
+
+    def word(self) -> dict[str, Path]:
+        """Return the root of each loaded torrent; a stub of a magnet has none."""
+        if self.process is None:
+            return read_word(self)
+        loaded = [hash for hash, torrent in self.loaded.items() if b"13:meta_download" not in torrent.metainfo]
+        return {hash: resolve(self, self.loaded[hash].rtorrent["directory"]) for hash in loaded}
+
+    def uses(self, hash: str, root: Path) -> list[Path]:
+        """Return the files of a loaded torrent."""
+        return BY_HASH[hash].paths(root)
+
+    def cut_save(self, torrent: Torrent, steps: int) -> None:
+        """Begin a full save and be killed after some steps of it."""
+        for _ in zip(range(steps), self._save_full(torrent.hash)):
+            pass
+        self.kill()
+
+    def cut_erase(self, torrent: Torrent, steps: int) -> None:
+        """Begin an erase and be killed after some steps of it."""
+        for file in self.files(torrent)[:steps]:
+            file.unlink(missing_ok=True)
+        self.kill()
+
+    def load_on_full_disk(self, torrent: Torrent, directory: str) -> None:
+        """Load a torrent without space: 0.9.8 leaves an empty L.new, 0.16 moves empty files into place."""
+        self.load(torrent, directory)
+        if self.version == "0.9.8":
+            self.file(torrent, "L").with_name(self.file(torrent, "L").name + ".new").touch()
+        else:
+            for kind in "TLR":
+                self.write(torrent, kind, b"")
+
+
+@cache
+def slow_disk() -> Path:
+    """Compile what makes fdatasync slow when it is preloaded; return its path."""
+    directory = Path(tempfile.mkdtemp(prefix="slow-disk-"))
+    atexit.register(shutil.rmtree, directory)
+    code = "#include <unistd.h>\nint fdatasync(int fd) { (void)fd; return usleep(300000); }\n"
+    command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(directory / "slow.so")]
+    subprocess.run(command, input=code, text=True, check=True)
+    return directory / "slow.so"
+
+
+class Real(Rtorrent):
+    """A real rtorrent; `word` is what it answers."""
+
+    def __init__(self, directory: Path, version: str, cwd: Path, home: Path, options: Collection[str]) -> None:
+        """Write its configuration; it is not running yet."""
+        more = ["network.max_open_files.set = 4"] if "few" in options else []
+        super().__init__(directory, f'directory.default.set = "{home}"', *more, version=version)
+        self.cwd, self.home, self.options = cwd, home, options
+        if "slow" in options:
+            slow = directory / "slow"
+            slow.write_text(f'#!/bin/sh\nLD_PRELOAD={slow_disk()} exec {self.program} "$@"\n')
+            slow.chmod(0o755)
+            self.program = slow
+
+    def start(self) -> None:
+        """Start it."""
+        super().start()
+        if "filtered" in self.options:
+            self.call("view.filter", "", "main", "d.is_meta=")
+
+    def _wait_saved(self, torrent: Torrent | str, number: int, full: bool = False) -> None:
+        """Wait for a save, unless the disk is slow: a person does not wait either."""
+        if "slow" not in self.options:
+            super()._wait_saved(torrent, number, full)
+
+    @property
+    def loaded(self) -> set[str]:
+        """The hashes of all that is loaded, stubs too."""
+        return {*self.loaded_hashes()} if self.process else set()
+
+    def word(self) -> dict[str, Path]:
+        """Return the root of each loaded torrent, without stubs."""
+        if self.process is None:
+            return read_word(self)
+        answer = self.call("d.multicall2", "", "default", "d.hash=", "d.directory=", "d.is_meta=")
+        return {hash: self.cwd / directory for hash, directory, stub in answer if not stub}
+
+    def uses(self, hash: str, root: Path) -> list[Path]:
+        """Return the files of a loaded torrent."""
+        if self.process is None:
+            return BY_HASH[hash].paths(root)
+        return [root / path for (path,) in self.call("f.multicall", hash, "", "f.path=")]
+
+    def readd_in_place(self, torrent: Torrent, directory: Path) -> None:
+        """Erase, write T in place and load that."""
+        self.erase(torrent)
+        self.file(torrent).write_bytes(torrent.metainfo)
+        self.load_source("load.normal", torrent, str(self.file(torrent)), set_directory(directory))
+
+    def finish(self, torrent: Torrent) -> None:
+        """Let it check the data and seed."""
+        self.call("d.check_hash", torrent.hash)
+        self.wait_checked(torrent)
+        self.call("d.start", torrent.hash)
+
+
+Driver = Union[Fake, Real]
+
+
+# ---- The world -------------------------------------------------------------------------------------------------------
+
+
+class World:
+    """One life: a driver, rtwatch, the disk, and what the promises are about."""
+
+    def __init__(self, life: Life) -> None:
+        """Make the directories and start both programs."""
+        shm = Path("/dev/shm")
+        self.base = Path(tempfile.mkdtemp(prefix="life-", dir=shm if os.access(shm, os.W_OK) else None)).resolve()
+        self.other = Path(tempfile.mkdtemp(prefix="life-")).resolve()
+        self.life = life
+        self.dl = self.base / "dl"
+        self.places = [self.dl / "d0", self.dl / "d1", self.dl / "home" / "d2", self.dl / "rel"]
+        for place in self.places:
+            place.mkdir(parents=True)
+        (self.dl / "link").symlink_to("d1")
+        self.paths = [self.places[0]] if "path" in life.options else [self.dl] if "paths" in life.options else []
+        trashes = {"trash": self.base / "trash", "elsewhere": self.other / "trash"}
+        self.trash = next((trashes[option] for option in life.options if option in trashes), None)
+        if self.trash:
+            self.trash.mkdir()
+        self.counts: Counter[str] = Counter()
+        self.programs: list[Program] = []
+        self.own: set[Path] = set()  # a person's files
+        self.unloaded: dict[str, list[Path]] = {}  # files of torrents that rtorrent lost without an erase
+        self.left: dict[Path, set[str]] = defaultdict(set)  # files of erased torrents
+        self.nodes: dict[Path, int] = {}  # and their inodes
+        self.erased = 0
+        self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, by canonical path
+        self.reached: dict[Path, set[str]] = defaultdict(set)  # whoever had it through a link
+        self.handled: set[Path] = set()  # by a person
+        self.hard: set[int] = set()  # files that had two names
+        self.finished: set[str] = set()  # were complete: what lies in their place is theirs
+        self.uncounted: set[str] = set()  # erased before R said that there was data
+        self.unsaid: set[str] = set()  # a killed rtwatch may not have said what it did with them
+        self.trouble: set[str] = {option for option in life.options if option == "container"}
+        self.hands = False
+        self.rng = random.Random(0)
+        self.driver = make_driver(life.driver, self)
+        self.start_rtorrent()
+        self.start()
+
+    def close(self) -> None:
+        """End everything."""
+        for program in self.programs:
+            program.kill()
+        self.driver.kill()
+        for path in (self.base, self.other):
+            shutil.rmtree(path)
+
+    # what the driver says
+
+    def used(self) -> dict[str, list[Path]]:
+        """Return the files of each loaded torrent."""
+        return {hash: self.driver.uses(hash, root) for hash, root in self.driver.word().items()}
+
+    def loaded(self) -> list[Torrent]:
+        """Return the loaded torrents, without stubs."""
+        return [BY_HASH[hash] for hash in sorted(self.driver.word())]
+
+    def wanted(self) -> set[Path]:
+        """Return the paths that must lead to what they lead to: what is in use, a person's own, or outside PATH."""
+        outside = (path for path in self.left if not path.is_symlink() and not {*path.parents} & {*self.paths})
+        paths = [*outside] if self.paths else []
+        used = self.used()
+        for left in self.left.values():
+            left.difference_update(used)  # it came back: what it does not use any more was left behind on purpose
+        for hash, files in [*used.items(), *self.unloaded.items()]:
+            paths += files
+            for file in files:
+                way = hops(file)
+                self.own.difference_update(way if hash in self.finished else ())
+                self.listed[way[0]].add(hash)
+                for path in way[1:]:
+                    self.reached[path].add(hash)
+        return {*paths, *self.own}
+
+    def look(self) -> dict[Path, Identity]:
+        """Return what lies at the wanted paths."""
+        return {path: identity for path in self.wanted() if (identity := self.identity(path))}
+
+    def identity(self, path: Path) -> Optional[Identity]:
+        """Return what tells a file from another one or a changed one, None if there is none."""
+        try:
+            info = path.stat()
+        except OSError:
+            return None
+        changing = (info.st_size, info.st_mtime_ns) if isinstance(self.driver, Fake) else ()  # a real one may write
+        return (stat.S_IFMT(info.st_mode), info.st_dev, info.st_ino, *changing)
+
+    def check(self, before: dict[Path, Identity]) -> None:
+        """Hold the first promise."""
+        lost = {path: (old, now) for path, old in before.items() if (now := self.identity(path)) != old}
+        if lost:
+            raise Broken("lost or changed: " + ", ".join(f"{path} {old} {now}" for path, (old, now) in lost.items()))
+        files = [path for path in open_files(self.driver) if path.startswith(str(self.dl))]
+        deleted = [path for path in files if path.endswith(" (deleted)")]
+        if deleted and not self.handled:
+            raise Broken(f"removed while rtorrent has it open: {deleted}")
+
+    # rtwatch
+
+    @property
+    def program(self) -> Optional[Program]:
+        """The running rtwatch."""
+        return self.programs[-1] if self.programs and self.programs[-1].process.poll() is None else None
+
+    @property
+    def options(self) -> list[Any]:
+        """The options of rtwatch."""
+        alone = "nosocket" in self.life.options and "--scgi" in make_parser().format_help()
+        more = [*(["--trash", self.trash] if self.trash else []), *(["--scgi", "none"] if alone else [])]
+        return ["-r", "-v", "--grace", GRACE, *more]
+
+    def start(self, *more: str) -> None:
+        """Start rtwatch."""
+        self.unloaded.clear()
+        program = Program(self.driver.path, *self.options, *more, state=self.base / "state", paths=self.paths)
+        self.programs.append(program)
+        program.wait_ready()
+
+    def stop(self) -> None:
+        """End rtwatch in order."""
+        if self.program and self.program.stop() != 0:
+            raise Broken("rtwatch did not end in order")
+
+    def kill(self) -> None:
+        """End rtwatch by SIGKILL; what it was about to say is lost."""
+        self.programs[-1].kill()
+        said = [text.split(", ")[0] for verb, text in self.lines() if verb in ENDS][:-1]
+        self.unsaid |= {hash for hashes in self.left.values() for hash in hashes if NAMES[hash] not in said}
+
+    def rows(self, sql: str) -> set[Any]:
+        """Return the first column of what is selected from the documented tables."""
+        try:
+            return {row[0] for row in self.programs[-1].select(sql)}
+        except sqlite3.OperationalError:
+            return set()
+
+    def indexed(self, hash: str) -> set[Path]:
+        """Return the files that rtwatch lists for a torrent."""
+        rows = self.rows(f"SELECT CAST(file AS BLOB) FROM session_file WHERE hash = '{hash}'")
+        return {Path(os.fsdecode(row)) for row in rows}
+
+    def pending(self) -> set[str]:
+        """Return the torrents that rtwatch knows and that have no session files any more."""
+        return {hash for hash in self.rows("SELECT hash FROM torrent_data") if not self.driver.file(hash).exists()}
+
+    def wait_known(self, torrent: Torrent) -> None:
+        """Give rtwatch, when it runs, the time to read a torrent."""
+        wanted = {canonical(path) for path in self.used().get(torrent.hash, ())}
+        if self.program:
+            wait_until(lambda: self.indexed(torrent.hash) == wanted, 1)
+
+    # rtorrent
+
+    def start_rtorrent(self) -> None:
+        """Start rtorrent, if it does not run; what it does not load any more is nobody's, but was not erased."""
+        if not self.driver.process:
+            self.driver.start()
+            if "container" in self.life.options and isinstance(self.driver, Fake):
+                self.driver.lock.unlink()
+                self.driver.write_lock("another.host", 1)
+
+    def end_rtorrent(self, orderly: bool) -> None:
+        """End rtorrent."""
+        known = self.rows("SELECT hash FROM torrent_data")
+        before = {hash: files for hash, files in self.used().items() if hash in known}
+        if orderly and self.driver.lock.exists():
+            self.driver.shutdown()
+        else:
+            self.driver.kill()
+        after = self.used()
+        self.unloaded.update((hash, files) for hash, files in before.items() if hash not in after)
+        self.trouble.add("rtorrent ended")
+
+    def note_erase(self, torrent: Torrent) -> None:
+        """Remember what an erased torrent leaves: what it really had, as far as rtwatch could know that."""
+        indexed = self.indexed(torrent.hash)
+        file = self.driver.file(torrent, "R")
+        resume = decode(file)
+        young = file.exists() and file.stat().st_mtime > time.time() - 1  # rtwatch may not have read it
+        if young or not (resume.get(b"complete") or resume.get(b"chunks_done")):
+            self.uncounted.add(torrent.hash)
+        for path in self.used().get(torrent.hash, ()):
+            file = canonical(path)
+            if file in indexed and os.path.lexists(file):
+                if self.nodes.setdefault(file, file.lstat().st_ino) != file.lstat().st_ino:
+                    self.left[file].clear()
+                    self.nodes[file] = file.lstat().st_ino
+                self.left[file].add(torrent.hash)
+        self.erased += 1
+        self.trouble |= {"many"} if self.erased > 10 else set()
+        self.trouble |= set() if self.program else {"erased unseen"}
+
+    def erase_torrents(self, *torrents: Torrent) -> None:
+        """Erase torrents."""
+        for torrent in torrents:
+            self.note_erase(torrent)
+            self.driver.erase(torrent)
+
+    # the person
+
+    def by_hand(self, *paths: Path) -> None:
+        """Note that a person changes files, by all their names."""
+        self.hands = True
+        for path in paths:
+            below = files_below(path) if path.is_dir() and not path.is_symlink() else []
+            self.handled.update(way for file in [path, *below] for way in hops(file))
+
+    def write_own(self, path: Path) -> None:
+        """Write a person's own file."""
+        self.by_hand(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"mine")
+        self.own.add(path)
+
+    def is_handled(self, path: Path) -> bool:
+        """Tell whether a person had a file in his hands, or a directory above it."""
+        return not self.handled.isdisjoint([path, *path.parents])
+
+    # the end
+
+    def finish(self) -> None:
+        """Let everything end well, and hold the second promise."""
+        self.start_rtorrent()
+        for torrent in self.loaded():
+            self.driver.save_full(torrent)
+        if not self.program:
+            self.start()
+        before = self.look()
+        time.sleep(2 * GRACE)
+        self.driver.save_all()
+        wait_until(lambda: not self.unexplained() and not self.pending() - self.held(), PATIENCE)
+        self.check(before)
+        problems = self.unexplained()
+        if problems:
+            raise Broken("left without a true reason: " + ", ".join(map(str, problems)))
+        self.counts["files removed"] += sum(verb in ("  removed", "  trashed") for verb, _ in self.lines())
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Give verb and text of each line of the log."""
+        for program in self.programs:
+            for line in program.output.splitlines():
+                match = re.fullmatch(r"\d\d-\d\d \d\d:\d\d:\d\d (.{12}) (.*)", line)
+                if match:
+                    yield match[1].rstrip(), match[2]
+                elif "Traceback" in line:
+                    raise Broken("an error in rtwatch")
+
+    def held(self) -> set[str]:
+        """Return the torrents that a line says are held, with a true reason."""
+        found = set()
+        for verb, text in self.lines():
+            if verb == "held":
+                names, troubles, _ = find_reason(HELD, text)
+                if troubles & self.trouble:
+                    every = not names or " more" in names
+                    found |= {hash for hash, name in NAMES.items() if every or name in names}
+        return found & self.rows("SELECT hash FROM torrent_data")
+
+    def unexplained(self) -> list[Path]:
+        """Return the files that only erased torrents used and that lie there without a true reason."""
+        used = {way for files in self.used().values() for file in files for way in hops(file)}
+        used.update(self.own)
+        used.update(canonical(file) for files in self.unloaded.values() for file in files)
+        rest = {path for path, hashes in self.left.items() if hashes and path not in used and os.path.lexists(path)}
+        rest = {path for path in rest if path.lstat().st_ino == self.nodes[path]}
+        if not rest:
+            return []
+        forgotten = self.held() | self.unsaid
+        names = {text.split(", ")[0] for verb, text in self.lines() if verb == "dropped" or "is not known" in text}
+        forgotten |= {hash for hash, name in NAMES.items() if name in names}
+        name, explained = "", set()
+        for verb, text in self.lines():
+            if verb in ENDS:
+                name = text.split(", ")[0]
+            elif verb == "  kept":
+                file, is_true, match = find_reason(KEPT, text)
+                for path in rest:
+                    mine = {hash for hash in self.left[path] if NAMES[hash] == name}
+                    if mine and (f"/{path}".endswith(f"/{file}") or not file) and is_true(self, path, mine, match):
+                        explained.add(path)
+        return sorted(path for path in rest - explained if not self.left[path] & forgotten)
+
+
+# ---- Reasons, and when they are true ---------------------------------------------------------------------------------
+
+
+def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[str]]:
+    """Return what a line is about, "" for all, what is known of its reason, and the match."""
+    for kind, known in kinds.items():
+        match = re.fullmatch(rf"(?:(.+?): )?{kind}", text)
+        if match:
+            return match[1] or "", known, match
+    raise Broken(f"unknown reason: {text}")
+
+
+def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether the named torrent had the file, and has not left it behind as well."""
+    named = {hash for hash in world.listed[path] | world.reached[path] if hash.startswith(match[2])}
+    return any(NAMES[hash] == match[3] for hash in named - world.left[path] | named & world.held())
+
+
+def is_perhaps(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether the named torrent has a file of this name."""
+    named = [torrent for hash, torrent in BY_HASH.items() if hash.startswith(match[2])]
+    names = {file.name.casefold() for torrent in named for file in torrent.paths(Path())}
+    return path.name.casefold() in names
+
+
+def was_handled(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether a person had it in his hands, or it has, or had, another name."""
+    return world.is_handled(path) or path.lstat().st_ino in world.hard
+
+
+def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether it was handled, or came after an erase that nobody watched."""
+    return was_handled(world, path, mine, match) or "erased unseen" in world.trouble
+
+
+def is_longer(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether it is longer than one of its torrents says."""
+    pairs = (pair for hash in mine for pair in zip(BY_HASH[hash].paths(Path()), contents(BY_HASH[hash])))
+    return any(file.name == path.name and len(data) < path.lstat().st_size for file, data in pairs)
+
+
+Truth = Callable[[World, Path, set[str], "re.Match[str]"], bool]
+
+KEPT: dict[str, Truth] = {
+    rf"also in {NAMED}": is_listed,
+    rf"used by a symlink in {NAMED}": is_listed,
+    rf"perhaps in {NAMED}": is_perhaps,
+    r"outside PATH": lambda world, path, *_: not {*path.parents} & {*world.paths},
+    r"in the session directory": lambda world, path, *_: world.driver.path in path.parents,
+    r"its directory is a symlink now": was_handled,
+    r"already gone": was_handled,
+    r"none of its \d+ files? is at .*: moved, or its disk is not mounted": was_handled,
+    r"outside the torrent's directory": was_handled,
+    r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
+    r"on another file system than the trash": lambda world, *_: world.trash and world.other in world.trash.parents,
+    r"longer than the torrent says": is_longer,
+    r"modified after the torrent vanished": was_modified,
+    r"older than the torrent, which never counted data": lambda world, path, mine, _: bool(mine & world.uncounted),
+    r"cannot be removed: it was changed meanwhile": was_handled,
+    r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch
+}
+HELD: dict[str, set[str]] = {
+    r"session files of it are there": {"session files", "full disk", "magnet"},
+    r"rtorrent may have loaded what cannot be read here: .*": {"session files", "full disk", "rtorrent ended"},
+    r"rtorrent was not seen to erase it, or others .*": {"session files", "erased unseen", "rtorrent ended"},
+    r"so many at once look like a wiped session, not like erased torrents": {"session files", "erased unseen", "many"},
+    r"nobody knows who deleted its session files, and rtorrent.lock is .*": {"erased unseen"},
+    r"rtorrent.lock names another host; name a PATH": {"container"},
+    r"the session looks empty: .*": {"session files", "erased unseen"},
+}
+
+
+# ---- Steps -----------------------------------------------------------------------------------------------------------
+
+Step = Callable[..., None]
+WEIGHTS: dict[str, int] = {}
+STEPS: dict[str, tuple[Step, str, list[str]]] = {}  # by name and variant: the method and its arguments
+
+
+def step(weight: int, *variants: str, on: str = "") -> Callable[[Step], Step]:
+    """Make a method a step, or one for each variant; it gets what it is `on` ("loaded", "new", "file"), the variant."""
+
+    def enter(method: Step) -> Step:
+        """Enter the method."""
+        for variant in variants or [""]:
+            name = "_".join(filter(None, [method.__name__, variant]))
+            WEIGHTS[name], STEPS[name] = weight, (method, on, [variant] if variant else [])
+        return method
+
+    return enter
+
+
+class Steps(World):
+    """What can happen."""
+
+    def take(self, name: str, number: int) -> None:
+        """Take one step, all its choices from `number`; skip it when there is nothing that it could be on."""
+        self.rng = random.Random(number)
+        self.hands = False
+        method, on, arguments = STEPS[name]
+        target = getattr(self, f"pick_{on}")() if on else None
+        if target or not on:
+            method(self, *([target] if on else []), *arguments)
+            self.counts[name] += 1
+        if isinstance(self.driver, Fake) and self.driver.process:
+            files = (file for hash, files in self.used().items() if hash in self.finished for file in files)
+            self.driver.open_files(filter(Path.is_file, files))
+
+    def pick_directory(self) -> str:
+        """Choose a directory string as people write it."""
+        d0, d1 = f"{self.dl}/d0", f"{self.dl}/d1"
+        return self.rng.choice([d0, d0, d0, d1, d1, f"{d0}/../d1", f"{self.dl}/link", "~/d2", "rel"])
+
+    def pick_loaded(self) -> Optional[Torrent]:
+        """Choose a loaded torrent; rtorrent runs then."""
+        if not self.driver.process and self.rng.random() < 0.5:
+            self.start_rtorrent()
+        loaded = self.loaded() if self.driver.process else []
+        return self.rng.choice(loaded) if loaded else None
+
+    def pick_new(self) -> Optional[Torrent]:
+        """Choose a torrent that is not loaded; rtorrent runs then."""
+        if not self.driver.process and self.rng.random() < 0.5:
+            self.start_rtorrent()
+        loaded = {*self.driver.loaded, *(file.stem for file in self.driver.path.glob("*.torrent"))}
+        new = [torrent for torrent in TORRENTS if torrent.hash not in loaded]
+        return self.rng.choice(new) if self.driver.process and new else None
+
+    def pick_file(self) -> Optional[Path]:
+        """Choose a regular file of a torrent, that of an erased one rather than another."""
+        files = [path for path in files_below(self.dl) if path.is_file() and not path.is_symlink()]
+        files = [path for path in files if path not in self.own]
+        left = [path for path in files if path in self.left]
+        return self.rng.choice(left if left and self.rng.random() < 0.5 else files) if files else None
+
+    def place_data(self, torrent: Torrent, root: Path, how: str) -> None:
+        """Bring the files of a torrent where nothing lies yet: written, or as links to files of the same content."""
+        known = [path for path in files_below(self.dl) if path.is_file() and path not in self.own]
+        roots = sorted({file.parent for file in known} - {self.dl, *self.places, root})
+        with suppress(OSError):  # a link or file stands in the way, or a twin has just been removed
+            if how == "dirlink" and roots and not isinstance(torrent.content, bytes) and not os.path.lexists(root):
+                root.symlink_to(self.rng.choice(roots))
+            for path, data in zip(torrent.paths(root), contents(torrent)):
+                twins = [file for file in known if holds(file, data)]
+                if "container" in self.life.options:  # no name tells whose a link in an unknown place is
+                    twins = [twin for twin in twins if twin.name == path.name]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if os.path.lexists(path):
+                    continue
+                if how == "links" and twins:
+                    path.symlink_to(self.rng.choice(twins))
+                elif how == "hard" and twins:
+                    os.link(self.rng.choice(twins), path, follow_symlinks=True)
+                    self.hard.add(path.stat().st_ino)
+                else:
+                    path.write_bytes(data)
+
+    def complete(self, torrent: Torrent, saved: bool = True) -> None:
+        """Let a torrent be complete and seed, if its data is there, and save it."""
+        if all(map(holds, self.used().get(torrent.hash, [Path()]), contents(torrent))):
+            self.driver.finish(torrent)
+            self.finished.add(torrent.hash)
+            if saved:
+                self.driver.save(torrent)
+
+    # a torrent's life
+
+    @step(12, "download", "download2", "seed", "links", "links2", "hard", "dirlink", "unfinished", on="new")
+    def add(self, torrent: Torrent, how: str) -> None:
+        """Load a torrent."""
+        how, where = how.rstrip("2"), self.pick_directory()
+        root = torrent.root(resolve(self.driver, os.fsencode(where)))
+        if how not in ("download", "unfinished"):
+            self.place_data(torrent, root, how)
+        self.driver.add(torrent, where)
+        if how == "download":
+            self.place_data(torrent, root, how)
+        if how != "unfinished":
+            self.complete(torrent)
+        if self.rng.random() < 0.8:
+            self.wait_known(torrent)
+
+    @step(6, "none", "piece", "later", on="new")
+    def add_beside_own_file(self, torrent: Torrent, how: str) -> None:
+        """Load a torrent that names a person's file, and never has any data, or only a piece of another file."""
+        path = self.rng.choice(torrent.paths(torrent.root(self.places[0])))
+        if os.path.lexists(path) or not path.parent.parent.is_dir():
+            return
+        if how == "later":
+            self.driver.add(torrent, self.places[0])
+            time.sleep(0.01)
+        self.write_own(path)
+        if how != "later":
+            os.utime(path, (time.time() - 5000, time.time() - 5000))
+            self.driver.add(torrent, self.places[0])
+        if how == "piece" and isinstance(self.driver, Fake):
+            self.driver.loaded[torrent.hash].rtorrent["chunks_done"] = 1
+            self.driver.save(torrent)
+        self.wait_known(torrent)
+
+    @step(30, on="loaded")
+    def erase(self, torrent: Torrent) -> None:
+        """Erase a torrent, or some, or all."""
+        others = [other for other in self.loaded() if other != torrent]
+        self.erase_torrents(
+            torrent, *self.rng.sample(others, min(len(others), self.rng.choice([0] * 9 + [1] * 5 + [2, 2, 100])))
+        )
+
+    @step(3, "first", "again", on="new")
+    def add_and_erase(self, torrent: Torrent, how: str) -> None:
+        """Load and erase a torrent before rtwatch has looked at it, the first time or while it is vanished."""
+        if (torrent.hash in self.pending()) == (how == "again"):
+            self.driver.add(torrent, self.places[1])
+            self.driver.erase(torrent)
+
+    @step(6, "here", "elsewhere", "in_place", on="loaded")
+    def edit(self, torrent: Torrent, how: str) -> None:
+        """Erase a torrent and load it again at once, as front-ends do."""
+        root = self.driver.word()[torrent.hash]
+        single = isinstance(torrent.content, bytes)
+        if how == "here":
+            self.driver.readd(torrent, root, None if single else root)
+        elif how == "elsewhere":
+            self.driver.readd(torrent, self.pick_directory())
+        else:
+            self.driver.readd_in_place(torrent, root if single else root.parent)
+        if self.rng.random() < 0.5:
+            self.complete(torrent)
+
+    @step(6, "moved", "copied", "bare", "moved_unsaved", "copied_unsaved", "bare_unsaved", on="loaded")
+    def repoint(self, torrent: Torrent, how: str) -> None:
+        """Give a torrent another directory, with its data moved, copied (the old copies stay) or not there."""
+        before = self.used()[torrent.hash]
+        self.driver.set_directory(torrent, self.pick_directory())
+        for old, new in zip(before, self.used()[torrent.hash]):
+            if "bare" in how or not old.is_file() or os.path.lexists(new):
+                continue
+            new.parent.mkdir(parents=True, exist_ok=True)
+            if "moved" in how:
+                self.by_hand(old, new)
+                old.rename(new)
+            else:
+                shutil.copy2(old, new)
+        self.complete(torrent, saved=False)
+        if "unsaved" not in how:
+            self.driver.save(torrent)
+            self.wait_known(torrent)
+
+    @step(6, "saved", "unsaved", on="loaded")
+    def point_at_another(self, torrent: Torrent, how: str) -> None:
+        """Point a torrent at the data of another one, and erase that one."""
+        single = isinstance(torrent.content, bytes)
+        others = [other for other in self.loaded() if other != torrent and isinstance(other.content, bytes) == single]
+        if others:
+            other = self.rng.choice(others)
+            self.driver.set_directory_base(torrent, self.driver.word()[other.hash])
+            self.complete(torrent, saved=False)
+            if how == "saved":
+                self.driver.save(torrent)
+            self.erase_torrents(other)
+
+    @step(4, "one", "full", "all", on="loaded")
+    def save(self, torrent: Torrent, how: str) -> None:
+        """Let rtorrent save."""
+        if how == "all":
+            self.driver.save_all()
+        else:
+            (self.driver.save_full if how == "full" else self.driver.save)(torrent)
+
+    @step(3, on="new")
+    def magnet(self, torrent: Torrent) -> None:
+        """Load a magnet link; its metadata may come, or it may be erased."""
+        self.trouble.add("magnet")
+        self.driver.magnet(torrent, self.places[0])
+        if self.rng.random() < 0.5 and isinstance(self.driver, Fake):
+            self.driver.metadata(torrent, self.pick_directory())
+        elif self.rng.random() < 0.5:
+            self.driver.erase(torrent)
+
+    # a person's hands on the downloads
+
+    @step(2, "notes", "append", "delete", "rename", "directory", "pipe", "own", on="file")
+    def handle(self, path: Path, how: str) -> None:
+        """Change a file, or put something else in its place, or something beside it."""
+        if how == "notes":
+            self.write_own(path.with_name("notes.txt"))
+            return
+        self.by_hand(path)
+        ways = {way for files in self.used().values() for file in files for way in hops(file)}
+        with suppress(FileNotFoundError):  # removed this very moment
+            if how == "append":
+                with path.open("r+b") as file:
+                    file.seek(0, 2)
+                    file.write(b"more" * 1000)
+                if os.fsencode(path) in self.rows("SELECT CAST(file AS BLOB) FROM session_file"):
+                    self.own.add(path)  # it is longer than its torrent says
+                return
+            path.rename(path.with_name(f"{path.name}.{self.rng.randrange(1000)}"))
+            if how == "directory":
+                path.mkdir()
+            elif how == "pipe" and isinstance(self.driver, Fake):  # a real one would wait in open(2)
+                os.mkfifo(path)
+                self.own.add(path)
+            elif how == "own":
+                self.write_own(path)
+                self.own -= ways  # what a loaded torrent uses is its own
+
+    @step(4, "append", "pipe", "own", on="loaded")
+    def erase_and_handle(self, torrent: Torrent, how: str) -> None:
+        """Erase a torrent and change one of its files as soon as rtwatch has seen that."""
+        if self.program is None:
+            return
+        program, since = self.program, len(self.program.lines)
+        self.erase_torrents(torrent)
+        wait_until(lambda: any("vanished" in line for line in program.lines[since:]), 1)
+        files = [path for path, hashes in self.left.items() if torrent.hash in hashes]
+        files = [path for path in files if path.is_file() and not path.is_symlink()]
+        if files:
+            self.handle(self.rng.choice(files), how)
+
+    @step(4, on="loaded")
+    def link_file(self, torrent: Torrent) -> None:
+        """Turn a loaded torrent's file into a symlink to an equal one, as rdfind does; perhaps erase that one's."""
+        path = self.rng.choice(self.used()[torrent.hash])
+        if not path.is_file() or path.is_symlink() or path in self.own:
+            return
+        data, real = path.read_bytes(), os.path.realpath(path)
+        twins = [file for file in files_below(self.dl) if holds(file, data) and os.path.realpath(file) != real]
+        if twins:
+            twin = self.rng.choice(twins)
+            self.by_hand(path)
+            path.unlink()
+            path.symlink_to(twin)
+            if self.rng.random() < 0.5:
+                self.erase_torrents(*(BY_HASH[hash] for hash, files in self.used().items() if twin in files))
+
+    @step(4, on="file")
+    def link_directory(self, path: Path) -> None:
+        """Move a directory of files away and leave a symlink."""
+        place = path.parent
+        if not any(home == place or place in home.parents for home in self.places):
+            moved = self.dl / f"moved{self.rng.randrange(10000)}"
+            self.by_hand(place)
+            place.rename(moved)
+            place.symlink_to(moved)
+            self.by_hand(moved)
+
+    # a person's hands on the session
+
+    @step(2, "T", "R", "LR", "TLR", "LRT")
+    def delete_session_files(self, kinds: str) -> None:
+        """Delete session files by hand, of one torrent or of several."""
+        hashes = sorted({file.stem for file in self.driver.path.glob("*.torrent")})
+        for hash in self.rng.sample(hashes, min(len(hashes), self.rng.choice([1, 1, 2, 100]))):
+            self.trouble.add("session files")
+            for kind in kinds:
+                self.driver.file(hash, kind).unlink(missing_ok=True)
+
+    @step(4)
+    def write_resume_in_place(self) -> None:
+        """Rewrite a torrent's R with another directory, as a script or a restored backup does."""
+        files = sorted(self.driver.path.glob("*.torrent.rtorrent"))
+        for file in self.rng.sample(files, min(len(files), 1)):
+            resume = decode(file)
+            if resume:
+                root = BY_HASH[file.name[:40]].root(self.rng.choice(self.places))
+                file.write_bytes(bencodepy.encode({**resume, b"directory": os.fsencode(root)}))
+                self.trouble.add("session files")
+
+    @step(3, on="loaded")
+    def save_on_full_disk(self, torrent: Torrent) -> None:
+        """Save a torrent while the session's disk is full."""
+        if isinstance(self.driver, Fake):
+            self.trouble.add("full disk")
+            self.driver.save_on_full_disk(torrent)
+
+    @step(3, on="new")
+    def load_on_full_disk(self, torrent: Torrent) -> None:
+        """Load a torrent while the session's disk is full."""
+        if isinstance(self.driver, Fake):
+            self.trouble.add("full disk")
+            self.driver.load_on_full_disk(torrent, self.pick_directory())
+            self.place_data(torrent, self.driver.word()[torrent.hash], "download")
+
+    # both programs' lives
+
+    @step(3, "stopped", "started", "restarted", "catch_up")
+    def rtwatch(self, how: str) -> None:
+        """End or start rtwatch."""
+        if how != "started":
+            self.stop()
+        if how != "stopped" and not self.program:
+            self.start(*(["--catch-up"] if how == "catch_up" else []))
+
+    @step(3)
+    def rtwatch_killed(self) -> None:
+        """Kill rtwatch, perhaps just after an erase or when a grace is over, and start it again."""
+        if self.program is None:
+            return
+        torrent = self.pick_loaded() if self.rng.random() < 0.7 else None
+        if torrent:
+            self.erase_torrents(torrent)
+            self.unsaid.add(torrent.hash)
+        time.sleep(self.rng.choice([0, 0, GRACE, GRACE + 0.01, GRACE + 0.02]))
+        self.trouble.add("erased unseen")
+        self.kill()
+        self.start()
+
+    @step(4, "shut_down", "killed")
+    def rtorrent(self, how: str) -> None:
+        """End rtorrent, and perhaps start it."""
+        if self.driver.process:
+            self.end_rtorrent(how == "shut_down")
+        if self.rng.random() < 0.5:
+            self.start_rtorrent()
+
+    @step(3, "save", "erase", on="loaded")
+    def cut(self, torrent: Torrent, how: str) -> None:
+        """Kill rtorrent in the middle of a save or an erase."""
+        if isinstance(self.driver, Fake):
+            self.trouble |= {"rtorrent ended", "session files"}
+            if how == "save":
+                self.driver.cut_save(torrent, self.rng.randrange(10))
+            else:
+                self.driver.cut_erase(torrent, self.rng.randrange(1, 4))
+
+    @step(6)
+    def wait_for_grace(self) -> None:
+        """Let all graces end."""
+        time.sleep(2 * GRACE)
+
+    @step(2)
+    def dry_run(self) -> None:
+        """Run rtwatch -n, beside the service or alone; it changes nothing."""
+        quiet = not self.pending()
+        places = (self.dl, self.driver.path, *filter(None, [self.trash]))
+        before = tree(*places)
+        done = run("-n", "--once", *self.options, self.driver.path, *self.paths, state=self.base / "state")
+        if done.returncode not in (0, 3) or "Traceback" in done.stderr or (quiet and tree(*places) != before):
+            raise Broken(f"-n failed or changed something: {done}")
+
+
+KNOWN_LOSSES = {  # steps and options that are left out of a life, and what each did
+    "delete_session_files_LRT": "in rtorrent's own order: taken for an erase, the files of a loaded torrent went",
+    "load_on_full_disk": "0.9.8 leaves no T of a loaded torrent: its files went with the erase of a twin",
+    "slow": "0.16 saves behind its reply: the erase of one torrent is worked before the T of its twin is there",
+    "point_at_another_unsaved": "the other's files went although rtorrent seeds them for the torrent pointed at them",
+    **dict.fromkeys(
+        ("repoint_bare_unsaved", "repoint_copied_unsaved", "repoint_moved_unsaved"),
+        "pointed at files of a torrent in its grace: they went, for R still named the old place",
+    ),
+    "link_file": "the link is not looked for again: the erase of the torrent that it leads to took the data",
+    "add_and_erase_again": "vanished anew: what a person had put there since then was taken for the torrent's and went",
+    "handle_own": "put in place of an erased torrent's file before the erase was read, or without rtwatch: it went",
+    "add_beside_own_file_piece": "with one piece all that the torrent names is its own: a person's file went",
+    "add_beside_own_file_later": "what is newer than a torrent without data is its own: a person's file went",
+}
+
+
+# ---- Living ----------------------------------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """What came of a life."""
+
+    problem: str
+    counts: Counter[str]
+
+
+def make_driver(name: str, world: World) -> Driver:
+    """Return the driver of that name, as "fake-0.9.8" or "real-0.16"."""
+    kind, version = name.split("-")
+    cwd, home = world.dl, world.dl / "home"
+    if kind == "fake":
+        return Fake(world.base / "session", version, cwd, home, scgi="nosocket" not in world.life.options)
+    return Real(world.base / "rtorrent", version, cwd, home, world.life.options)
+
+
+def make_life(driver: str, seed: int, length: int) -> Life:
+    """Return a random life."""
+    rng = random.Random(f"{driver} {seed}")
+    options = [*rng.choice([[], [], ["trash"], ["elsewhere"]]), *rng.choice([[], [], ["path"], ["paths"]])]
+    more = {"fake-0.9.8": ["container"], "fake-0.16": ["container"], "real-0.9.8": ["few", "filtered"]}
+    more["real-0.16"] = ["few", "filtered"] + (["slow"] if shutil.which("gcc") else [])
+    options += [name for name in ("nosocket", *more[driver]) if name not in KNOWN_LOSSES and rng.random() < 0.2]
+    names = [name for name in STEPS if name not in KNOWN_LOSSES]
+    chosen = rng.choices(names, [WEIGHTS[name] for name in names], k=length)
+    return Life(driver, tuple(options), tuple((name, rng.randrange(10000)) for name in chosen))
+
+
+def shrink(life: Life, seconds: float) -> Life:
+    """Return a life with fewer steps and options that breaks a promise as well; each is tried twice."""
+    deadline = time.monotonic() + seconds
+    size = len(life.steps)
+    while size and time.monotonic() < deadline:
+        for first in range(len(life.steps) - size, -1, -size):
+            less = life._replace(steps=life.steps[:first] + life.steps[first + size :])
+            if time.monotonic() < deadline and (live(less).problem or live(less).problem):
+                life = less
+        size = min(size // 2, len(life.steps))
+    for option in life.options:
+        less = life._replace(options=tuple(other for other in life.options if other != option))
+        life = less if live(less).problem else life
+    return life
+
+
+def live(life: Life) -> Outcome:
+    """Live a life; return what went wrong, "" if nothing did."""
+    world = Steps(life)
+    done = []
+    try:
+        for name, number in life.steps:
+            done.append(name)
+            before = world.look()
+            world.take(name, number)
+            wanted = world.wanted()
+            if not world.hands:
+                world.check({path: identity for path, identity in before.items() if path in wanted})
+            before = world.look()
+            time.sleep(world.rng.choice([0, 0, 0.02, 0.05]))
+            world.check(before)
+        done.append("the end")
+        world.finish()
+        world.counts["lives"] += 1
+    except (TimeoutError, pytest.fail.Exception):  # 0.9.8 can hang for good in an RPC
+        world.counts["rtorrent failed"] += 1
+    except (Broken, AssertionError, OSError) as error:
+        log = "\n".join(line for program in world.programs for line in program.lines)
+        return Outcome(f"{life}\nat {done[-1]}, in {world.base}: {type(error).__name__} {error}\n{log}", world.counts)
+    finally:
+        world.close()
+    return Outcome("", world.counts)
