@@ -451,7 +451,7 @@ class World:
                     self.nodes[file] = file.lstat().st_ino
                 self.left[file].add(torrent.hash)
         self.erased += 1
-        self.trouble |= {"many"} if self.erased > 10 else set()
+        self.trouble |= {"many"} if self.erased > 7 else set()  # some were erased before they were known
         self.trouble |= set() if self.program else {"erased unseen"}
 
     def erase_torrents(self, *torrents: Torrent) -> None:
@@ -989,6 +989,7 @@ class Steps(World):
 
 KNOWN_LOSSES = {  # steps and options that are left out of a life, and what each did
     "delete_session_files_LRT": "in rtorrent's own order: taken for an erase, the files of a loaded torrent went",
+    "delete_session_files_LR": "the same, when the T follows later",
     "load_on_full_disk": "0.9.8 leaves no T of a loaded torrent: its files went with the erase of a twin",
     "slow": "0.16 saves behind its reply: the erase of one torrent is worked before the T of its twin is there",
     "point_at_another_unsaved": "the other's files went although rtorrent seeds them for the torrent pointed at them",
