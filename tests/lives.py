@@ -451,7 +451,7 @@ class World:
                     self.nodes[file] = file.lstat().st_ino
                 self.left[file].add(torrent.hash)
         self.erased += 1
-        self.trouble |= {"many"} if self.erased > 10 else set()
+        self.trouble |= {"many"} if self.erased > 7 else set()  # some were erased before they were known
         self.trouble |= set() if self.program else {"erased unseen"}
 
     def erase_torrents(self, *torrents: Torrent) -> None:
@@ -612,9 +612,9 @@ KEPT: dict[str, Truth] = {
 }
 HELD: dict[str, set[str]] = {
     r"session files of it are there": {"session files", "full disk", "magnet"},
-    r"no rtorrent that ran when it vanished has said that it was erased": {"session files", "erased unseen", "rtorrent ended"},
+    r"no rtorrent that ran when it vanished has said .*": {"session files", "erased unseen", "rtorrent ended"},
     r"so many at once look like a wiped session, not like erased torrents": {"session files", "erased unseen", "many"},
-    r"the \.torrent of another torrent is missing or cannot be read, .*": {"session files", "full disk", "rtorrent ended"},
+    r"the \.torrent of another torrent is missing .*": {"session files", "full disk", "rtorrent ended"},
     r"rtorrent\.lock names another host": {"container"},
     r"the session looks empty: .*": {"session files", "erased unseen"},
 }
