@@ -507,7 +507,7 @@ class World:
             for line in program.output.splitlines():
                 match = re.fullmatch(r"\d\d-\d\d \d\d:\d\d:\d\d (.{12}) (.*)", line)
                 if match:
-                    yield match[1].rstrip(), match[2]
+                    yield match[1].rstrip(), re.sub(r" \([0-9A-F]{8}\)(?=,|:|$)", "", match[2])
                 elif "Traceback" in line:
                     raise Broken("an error in rtwatch")
 
