@@ -495,7 +495,7 @@ class Session:
     """The session directory; `path` is absolute and real."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.text = path, str(path)
         self.identity: Optional[os.stat_result] = None  # of the directory that is watched
 
     def file(self, hash: str, letter: str = "T") -> Path:
@@ -504,7 +504,8 @@ class Session:
 
     def is_owner_of(self, path: Path) -> bool:
         """Tell whether a path is that of a session file here, and not of one that is still being written."""
-        return path.parent == self.path and SESSION_NAME.fullmatch(path.name) is not None
+        parent, _, name = str(path).rpartition("/")
+        return parent == self.text and SESSION_NAME.fullmatch(name) is not None
 
     def check(self) -> None:
         """Raise SessionGone when the session directory is no longer the one that is watched."""
@@ -1402,13 +1403,16 @@ class Hold(NamedTuple):
     lasting: bool = False  # looked at again at the next start only
 
 
-AT_ONCE = "at once: Ctrl-X session.save= in rtorrent; always: network.scgi.open_local = (cat,(session.path),rpc.sock)"
+AT_ONCE = (
+    "now: Ctrl-X session.save= in rtorrent; from its next start on at once, with this line in rtorrent.rc: "
+    "network.scgi.open_local = (cat,(session.path),rpc.sock)"
+)
 HOLDS = {
     "present": Hold("session files of it are there", "if rtorrent does not have it, move HASH.torrent* away"),
-    "loaded": Hold("rtorrent still has it loaded and was asked to save it", waits=True),
-    "unanswered": Hold("rtorrent does not answer on its SCGI socket; asked again within a minute", waits=True),
-    "save": Hold("waits for rtorrent's next save, which comes every 20 minutes", AT_ONCE, waits=True),
-    "unsaved": Hold("rtorrent has other torrents elsewhere than it has saved, and was asked to save them", waits=True),
+    "loaded": Hold("for rtorrent to save it again: it still has it loaded", waits=True),
+    "unanswered": Hold("for rtorrent, which does not answer on its SCGI socket; asked again within a minute", waits=True),
+    "save": Hold("for rtorrent's next save, which comes every 20 minutes", AT_ONCE, waits=True),
+    "unsaved": Hold("for rtorrent to save where other torrents are now", waits=True),
     "gone": Hold("no rtorrent that ran when it vanished has said that it was erased", forced=True),
     "nameless": Hold(
         "the .torrent of another torrent is missing or cannot be read, so its files are not known",
@@ -1418,7 +1422,7 @@ HOLDS = {
     "host": Hold(
         "rtorrent.lock names another host", "name the directories of your downloads after SESSION", forced=True
     ),
-    "open": Hold("rtorrent has files of it open that no torrent here lists; looked at again in a minute", waits=True),
+    "open": Hold("for rtorrent to close files of it that no torrent here lists; looked at again in a minute", waits=True),
     "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
     "updated": Hold("vanished before rtwatch was updated", forced=True, lasting=True),
 }
@@ -2170,6 +2174,7 @@ class Watch:
         self.once_until = 0.0  # monotonic time until which --once waits for a save
         self.pause = 1.0  # seconds until rtorrent is asked again
         self.held: dict[str, list[str]] = {}  # names by reason, not yet said
+        self.remedied: set[str] = set()  # reasons whose remedy was said
         self.ready: deque[str] = deque()  # hashes to be removed
         self.removing: Optional[Iterator[None]] = None
         self.prepared: set[str] = set()  # pre_remove was called
@@ -2631,10 +2636,11 @@ class Watch:
             return
         for reason, names in self.held.items():
             hold = HOLDS[reason]
-            waits = f"would wait: {hold.sentence}" if self.args.no_action and hold.waits else hold.sentence
-            say(logging.WARNING, "waiting" if hold.waits else "held", f"{some(names)}: {waits}")
-            if hold.remedy:
+            waits = "would wait" if self.args.no_action else "waiting"
+            say(logging.WARNING, waits if hold.waits else "held", f"{some(names)}: {hold.sentence}")
+            if hold.remedy and reason not in self.remedied:
                 say(logging.WARNING, "  remedy", hold.remedy)
+                self.remedied.add(reason)
             if hold.forced:
                 what = "ALL that is held, if rtorrent has none of it"
                 say(logging.WARNING, "  go on", f"with {what}: stop rtwatch, then {forced_command(self.args)}")
@@ -2871,7 +2877,7 @@ class Watch:
         how = state.get(process.lock.state, f"rtorrent.lock is {process.lock.state}")
         if args.remove and self.rtorrent.is_reachable():
             how = "rtorrent answers"
-        elif args.remove and process.runs:
+        elif args.remove and process.runs and process.lock.state != "missing":
             how += ", no SCGI socket: removals wait for its next save"
         if args.remove and process.pid and not os.access(f"/proc/{process.pid}/fd", os.R_OK):
             say(logging.WARNING, "unseen", "rtorrent runs as another user: rtwatch cannot see which files it has open")

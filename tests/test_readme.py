@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -13,6 +15,7 @@ import rtwatch
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+RULES_AND_FAILURES = (*rtwatch.RULES, rtwatch.look_at, rtwatch.Removal.carry_out, rtwatch.Removal.report)
 
 
 def section(title: str) -> str:
@@ -27,25 +30,25 @@ def rows(text: str) -> list[list[str]]:
     return [row for number, row in enumerate(cells) if number not in heads and number - 1 not in heads]
 
 
-def printed_reasons() -> list[str]:
-    """Return the texts of all reasons in the program, with `*` for what differs."""
-    reasons = [rtwatch.PRESENT, rtwatch.HOOK_FAILED, rtwatch.WIPE, rtwatch.GONE]
-    for name, function in inspect.getmembers(rtwatch, inspect.isfunction):
-        if re.match("guard$|rule_", name):
-            nodes = list(ast.walk(ast.parse(inspect.getsource(function))))
-            texts = [node for node in nodes if isinstance(node, ast.JoinedStr)]
-            parts = {id(part) for text in texts for part in ast.walk(text)}
-            for text in texts:
-                reasons.append("".join(str(p.value) if isinstance(p, ast.Constant) else "*" for p in text.values))
-            plain = [n.value for n in nodes if isinstance(n, ast.Constant) and id(n) not in parts]
-            sentences = [value for value in plain if isinstance(value, str) and " " in value]
-            reasons += [value for value in sentences if not value.rstrip().endswith(".")]  # a docstring does
-    return reasons
+def find_texts(*functions: Callable[..., object]) -> list[str]:
+    """Return the texts in functions that are not docstrings, with `*` for what differs."""
+    texts = []
+    for function in functions:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                docstrings |= {id(part) for part in ast.walk(node)}
+                texts.append("".join(str(p.value) if isinstance(p, ast.Constant) else "*" for p in node.values))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                texts.append(node.value)
+    return texts
 
 
 def general(text: str) -> str:
-    """Return a reason as the README writes it with `*` for what differs."""
-    return re.sub(r"\*(, \*)+", "*", re.sub(r'(HASH "NAME"|FILE|REASON|STATE)', "*", text))
+    """Return a reason with `*` for every placeholder."""
+    return re.sub(r'HASH "NAME"|\b[A-Z]+\b', "*", text)
 
 
 def test_the_options_are_those_of_the_program() -> None:
@@ -58,13 +61,34 @@ def test_the_options_are_those_of_the_program() -> None:
 
 
 def test_the_exit_status_is_explained() -> None:
-    assert [row[0] for row in rows(section("Exit status"))] == ["0", "1", "2"]
+    assert [row[0] for row in rows(section("Exit status"))] == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("reason", printed_reasons())
-def test_every_reason_stands_in_the_words_that_the_program_prints(reason: str) -> None:
-    texts = re.findall(r"`([^`]+)`", section("How a removal is decided"))
-    assert general(reason) in map(general, texts)
+def test_the_hold_reasons_are_those_of_the_program() -> None:
+    documented = [(state, sentence.strip("`")) for state, sentence, _ in rows(section("Waiting and held torrents"))]
+    holds = rtwatch.HOLDS.values()
+    assert sorted(documented) == sorted(("waiting" if hold.waits else "held", hold.sentence) for hold in holds)
+
+
+@pytest.mark.parametrize("hold", rtwatch.HOLDS.values(), ids=rtwatch.HOLDS)
+def test_the_command_with_force_is_the_remedy_where_the_program_prints_it(hold: rtwatch.Hold) -> None:
+    remedies = {sentence.strip("`"): remedy for _, sentence, remedy in rows(section("Waiting and held torrents"))}
+    assert ("`go on`" in remedies[hold.sentence]) == hold.forced
+
+
+@pytest.mark.parametrize("rule", rtwatch.RULES, ids=lambda rule: rule.__name__)
+def test_every_reason_to_keep_a_file_is_explained(rule: Callable[..., object]) -> None:
+    documented = {general(row[1].strip("`")) for row in rows(section("Kept files"))}
+    functions = (rtwatch.look_at,) if rule is rtwatch.rule_gone else (rule,)
+    reasons = {general(text) for text in find_texts(*functions)} or {rtwatch.GONE}
+    assert reasons <= documented
+
+
+def test_no_reason_is_explained_that_the_program_does_not_have() -> None:
+    texts = [*find_texts(*RULES_AND_FAILURES), rtwatch.GONE]
+    parts = {part for text in texts for part in general(text).split("*")}
+    for _, reason, _ in rows(section("Kept files")):
+        assert {*general(reason.strip("`")).split("*")} <= parts, reason
 
 
 def test_the_hooks_are_those_of_the_program() -> None:
