@@ -29,7 +29,7 @@ from torrents import Torrent, make, multi, single, twin_of
 ONE, PACK = single("one"), multi("pack")
 ARGS = (
     *("session", "paths", "remove", "no_action", "hooks", "db", "grace", "trash"),
-    *("catch_up", "force", "once", "orphans", "verbose", "quiet"),
+    *("scgi", "catch_up", "force", "once", "orphans", "verbose", "quiet"),
 )
 
 
@@ -597,23 +597,3 @@ def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(
     settle(program, session, downloads)
     assert program.stop() == 0
     assert program.output.count("ZeroDivisionError") < 50
-
-
-# until issue 12: guesses
-
-
-def test_an_erase_is_seen_although_rtwatch_works_for_seconds_in_the_middle_of_it(
-    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
-    body = """
-    key = "libtorrent_resume", flags.DELETE
-    handler = inot_funcs[key]
-    inot_funcs[key] = lambda path: [handler(path), note("slow"), time.sleep(2.2)]
-"""
-    program = launcher.start(*AT_ONCE, *hooks.write_each(pre_loop=body))
-    paths = download(program, session, downloads, PACK)
-    session.file(PACK, "L").unlink()
-    wait_called(program, launcher, "slow")
-    session.erase(PACK)
-    program.wait_gone(PACK.hash)
-    assert remaining(paths) == []

@@ -121,12 +121,13 @@ def test_any_torrent_is_refused_or_stays_below_its_root(place: Path, data: bytes
         root = rtwatch.expand_directory(os.fsencode(place) + tail.encode(), 0)
         assert metainfo is not None
         assert root is not None
+        top = os.path.realpath(root)
         files = rtwatch.locate_files(metainfo, root, b"/nowhere")[0]
         assert len(set(files)) == len(files)
         for file in files:
             assert os.path.normpath(file) == file
             assert b"\0" not in file
-            assert file.startswith(root + b"/") or (file == root and os.path.isfile(root))
+            assert file.startswith(top + b"/") or (file == top and os.path.isfile(top))
 
 
 @MANY
@@ -136,8 +137,8 @@ def test_any_resume_file_is_refused_or_names_a_directory(data: bytes) -> None:
         resume = rtwatch.parse_resume(data)
     except rtwatch.Unreadable:
         return
-    root = rtwatch.expand_directory(resume.directory, 0)
-    assert root is None or (os.path.normpath(root) == root and resume.directory.startswith(b"/"))
+    known = rtwatch.expand_directory(resume.directory, 0)
+    assert known == (resume.directory if resume.directory.startswith(b"/") else None)
 
 
 def crafted(*paths: Sequence[bytes], **more: Any) -> dict[str, Any]:
@@ -191,7 +192,7 @@ def test_torrents_made_to_reach_outside_do_not(session: Session, launcher: Launc
         program.wait_gone(torrent.hash)
     assert program.stop() == 0
     assert remaining(victims) == victims
-    assert remaining(own) == single("settled22").paths(downloads)
+    assert [path for path in remaining(own) if not path.name.startswith("settled ")] == []
     check_printed(program.output)
     assert all(len(line) < 6000 for line in program.lines)
 
@@ -348,7 +349,7 @@ def test_nothing_that_happens_forges_a_line(journal: bool, evil: tuple[Session, 
     session.file("B" * 40, "R").write_bytes(b"garbage" + name)
     session.file("B" * 40).write_bytes(make(name + b"/", b"x").metainfo)
     session.erase(torrent)
-    program.wait_line("held.*evil")
+    program.wait_line("waiting.*evil")
     session.set_directory(sharing, downloads / "elsewhere")
     session.save(sharing)
     program.wait_line("moved.*evil")
@@ -356,7 +357,11 @@ def test_nothing_that_happens_forges_a_line(journal: bool, evil: tuple[Session, 
     program.wait_line("returned.*evil")
     for kind in "TR":
         session.file("B" * 40, kind).unlink()
+    since = len(program.lines)
     session.erase(torrent)
+    program.wait_line("waiting.*evil", since)  # XML-RPC does not carry the path of this session
+    settle(program, session, downloads)
+    session.save_all()
     program.wait_gone(torrent.hash)
     settle(program, session, downloads)
     assert program.stop() == 0

@@ -14,7 +14,7 @@ from faults import mounted, the_line
 from inotify_simple import flags, masks
 from program import Launcher, Program, run
 from session import Session
-from steps import LONG, SHORT, download, remaining, seed, settle, wait_vanished
+from steps import LONG, SHORT, Hooks, download, remaining, seed, settle, wait_vanished
 from torrents import multi, single
 
 THREE = [multi(name) for name in ("one", "two", "three")]
@@ -50,12 +50,13 @@ def watched(program: Program) -> int:
     return mask & int(masks.ALL_EVENTS)
 
 
-def test_only_events_with_a_handler_are_watched(session: Session, launcher: Launcher) -> None:
-    needed = flags.MOVED_TO | flags.DELETE | flags.DELETE_SELF | flags.MOVE_SELF
-    program = launcher.start()
+def test_only_events_with_a_handler_are_watched(session: Session, launcher: Launcher, hooks: Hooks) -> None:
+    needed = flags.MOVED_TO | flags.CLOSE_WRITE | flags.DELETE | flags.DELETE_SELF | flags.MOVE_SELF
+    program = launcher.start(*launcher.hooks)
     assert watched(program) == needed
     program.stop()
-    assert watched(launcher.start(*launcher.hooks)) == needed | flags.CLOSE_WRITE
+    option = hooks.write_each(pre_loop='inot_funcs["other", flags.CREATE] = print')
+    assert watched(launcher.start(*option)) == needed | flags.CREATE
 
 
 # the end

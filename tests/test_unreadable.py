@@ -13,7 +13,7 @@ from faults import strace, the_line, unprivileged
 from program import Launcher
 from session import Session
 from steps import AT_ONCE, SHORT, download, erase, remaining, settle
-from torrents import multi, single
+from torrents import multi, single, twin_of
 
 HASH = "A" * 40
 PACK = multi("pack")
@@ -44,33 +44,48 @@ UNREADABLE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("what", UNREADABLE)
 @pytest.mark.parametrize("kind", ["T", "R"])
-def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have_until_it_is_gone(
+def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(
     kind: str, what: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     with unprivileged():
         program = launcher.start(*SHORT)
     paths = download(program, session, downloads, PACK)
     if kind == "R":
-        session.file(HASH).write_bytes(single("unreadable").metainfo)
+        session.file(HASH).write_bytes(twin_of(PACK).metainfo)
     else:
         session.file(HASH, "R").write_bytes(session.file(PACK, "R").read_bytes())
     broken = session.file(HASH, kind)
     UNREADABLE[what](broken)
     session.erase(PACK)
-    match = program.wait_line(rf"(held|kept)\b.*{HASH[:8]}")
-    settle(program, session, downloads)
+    program.wait_line(rf"kept\b.*{HASH[:8]}")
+    program.wait_gone(PACK.hash)
     assert remaining(paths) == paths
     assert "Traceback" not in program.output
-    assert "tried again" not in program.output
     (broken.rmdir if what == "directory" else broken.unlink)()
     session.erase(HASH)
-    session.file(HASH).touch()  # so that there is an event
-    session.erase(HASH)
-    download(program, session, downloads, single("more"))
+    (other,) = download(program, session, downloads, single("more"))
     erase(program, session, single("more"))
-    program.wait_gone(PACK.hash)
-    assert remaining(paths) == ([] if match[1] == "held" else paths)
+    assert not other.exists()
     assert program.stop() == 0
+
+
+RETRIED = pytest.mark.xfail(strict=True, reason="open(2) fails with ELOOP or ENXIO: read again, and said, for ever")
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=RETRIED if what in ("link to itself", "socket") else ()) for what in UNREADABLE]
+)
+def test_a_session_file_that_cannot_be_read_is_said_once(
+    what: str, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    with unprivileged():
+        program = launcher.start(*SHORT)
+    UNREADABLE[what](session.file(HASH, "R"))
+    session.file(HASH).write_bytes(PACK.metainfo)
+    download(program, session, downloads, single("more"))
+    settle(program, session, downloads)
+    program.wait_line(f"unreadable .*{HASH}")
+    assert len([line for line in program.output.splitlines() if HASH in line]) == 1
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
