@@ -1403,15 +1403,15 @@ class Hold(NamedTuple):
     lasting: bool = False  # looked at again at the next start only
 
 
-AT_ONCE = (
+PROMPT = (
     "now: Ctrl-X session.save= in rtorrent; from its next start on at once, with this line in rtorrent.rc: "
     "network.scgi.open_local = (cat,(session.path),rpc.sock)"
 )
 HOLDS = {
     "present": Hold("session files of it are there", "if rtorrent does not have it, move HASH.torrent* away"),
     "loaded": Hold("for rtorrent to save it again: it still has it loaded", waits=True),
-    "unanswered": Hold("for rtorrent, which does not answer on its SCGI socket; asked again within a minute", waits=True),
-    "save": Hold("for rtorrent's next save, which comes every 20 minutes", AT_ONCE, waits=True),
+    "unanswered": Hold("for rtorrent, which does not answer on its SCGI socket; asked again in a minute", waits=True),
+    "save": Hold("for rtorrent's next save, which comes every 20 minutes", PROMPT, waits=True),
     "unsaved": Hold("for rtorrent to save where other torrents are now", waits=True),
     "gone": Hold("no rtorrent that ran when it vanished has said that it was erased", forced=True),
     "nameless": Hold(
@@ -1419,10 +1419,11 @@ HOLDS = {
         "in rtorrent, Ctrl-X: d.multicall2=main,d.save_full_session=",
     ),
     "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, lasting=True),
+    "away": Hold("the session directory went with it", forced=True, lasting=True),
     "host": Hold(
         "rtorrent.lock names another host", "name the directories of your downloads after SESSION", forced=True
     ),
-    "open": Hold("for rtorrent to close files of it that no torrent here lists; looked at again in a minute", waits=True),
+    "open": Hold("for rtorrent to close files of it that no torrent lists; looked at again in a minute", waits=True),
     "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
     "updated": Hold("vanished before rtwatch was updated", forced=True, lasting=True),
 }
@@ -2120,6 +2121,7 @@ class Loop:
 
 NEWS = ("lost", "unlinked", "added", "saved")  # what events bring
 MISSING = "it is missing"
+AT_ONCE = 500  # torrents that are removed after one look
 ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
 
@@ -2453,7 +2455,7 @@ class Watch:
             if not torrent.said and facts.evidence.has_said(torrent):
                 self.index.update_said(torrent.hash)
                 torrent = torrent._replace(said=True)
-            if torrent.hash in self.expired and len(self.ready) < PASS:  # then there is a new look
+            if torrent.hash in self.expired and len(self.ready) < AT_ONCE:  # then there is a new look
                 reason = guard(torrent, facts)
                 if reason == "present" and self.is_being_saved(torrent):
                     self.loop.call_sooner("word", QUIET, "word", path)
@@ -2481,7 +2483,8 @@ class Watch:
                 root = os.path.join(real_parent(parent), name)
                 if (root != place.root or os.path.islink(root)) and os.path.realpath(root) != place.root:
                     stale.add(hash)
-        for hash in stale:
+        # where a vanished torrent left its files does not change any more
+        for hash in stale - set(self.index.find_hashes("vanished IS NOT NULL")):
             self.relocate(hash)
 
     def find_stale(self, directory: bytes) -> set[str]:
@@ -2515,9 +2518,8 @@ class Watch:
 
     def look(self, listing: Mapping[str, str], expired: Sequence[Torrent]) -> Facts:
         """Return what the guards look at: one question to rtorrent where a removal needs its word."""
-        con, now = self.index.con, time.time()
+        now = time.time()
         torrents, vanished, _, _ = self.index.count()
-        times = [when for (when,) in con.execute("SELECT vanished FROM rtwatch_torrent WHERE vanished IS NOT NULL")]
         process = self.rtorrent.find_process()
         here = [hash for hash, letters in listing.items() if letters != "L"]
         facts = Facts(
@@ -2527,13 +2529,14 @@ class Watch:
             paths=bool(self.args.paths),
             remove=self.args.remove,
             loaded=torrents - vanished,
-            vanished=times,
+            vanished=[torrent.vanished or 0 for torrent in self.index.find_torrents("vanished IS NOT NULL")],
         )
         if not (self.args.remove or any(is_wipe(torrent, facts) for torrent in expired)):
             return facts
         if expired:
             self.ask([torrent.hash for torrent in expired], here)
-        saves = self.session.read_saves(here)
+        answered = self.answer and not self.unsaved and all(t.process == self.answer.process for t in expired)
+        saves = self.session.read_saves(() if answered else here)
         saves.begun.update(dict.fromkeys(self.troubles.keys() & saves.begun.keys(), NEVER))  # R must decode
         self.find_unsaved(listing, saves)
         evidence = facts.evidence._replace(
