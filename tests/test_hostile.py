@@ -339,7 +339,7 @@ def evil(tmp_path: Path) -> Iterator[tuple[Session, Launcher, Path]]:
 def test_nothing_that_happens_forges_a_line(journal: bool, evil: tuple[Session, Launcher, Path]) -> None:
     session, launcher, downloads = evil
     name = EVIL.encode()
-    torrent = make(name, {(name,): b"x" * 100, (b"sub " + name, b"b"): b"y" * 50, (b"longer",): b"z"})
+    torrent = make(name, {(name,): b"x" * 100, (b"sub " + name, b"b"): b"y" * 50, (b"longer " + name,): b"z"})
     sharing = make(name, {(name,): b"x" * 100, (b"c",): b"c"})
     status = os.fstat(2)
     env = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"} if journal else {}
