@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from program import Launcher, Program, run
 from session import VERSIONS, Session
-from steps import SHORT, download, erase, erase_another, names, pattern, paused, remaining, seed, settle, wait_held
+from steps import SHORT, download, erase, erase_another, pattern, paused, remaining, seed, settle, wait_held
 from torrents import Torrent, multi, single, twin_of
 
 NOT_ASKED = ("--scgi", "none")
@@ -68,20 +67,6 @@ def test_a_wiped_session_is_held_until_the_command_that_is_said(
     assert len(list(trash.glob("*/number*.bin"))) == number
 
 
-def test_a_torrent_of_a_wiped_session_keeps_the_files_it_shares(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = seed(session, downloads, ONE, OTHER)
-    assert launcher.once().returncode == 0
-    session.erase(ONE, OTHER)
-    seed(session, downloads, TWIN)
-    program = launcher.start(*SHORT)
-    program.wait_line("held .*2 of 3 torrents missing")
-    erase(program, session, TWIN)
-    program.wait_line(names(ONE))
-    assert remaining(paths) == paths
-
-
 # many at once
 
 
@@ -119,24 +104,13 @@ def test_without_r_only_a_mass_waits_for_rtorrents_word(
     assert remaining(paths) == paths
 
 
-def test_many_of_a_large_session_go_while_others_are_erased(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = seed(session, downloads, *singles(999))
-    program = launcher.start("-r", "--grace", "0.01")
-    session.erase(*singles(300))
-    wait_count(program, 699)
-    assert remaining(paths) == paths[300:]
-
-
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("late", [True, False], ids=["rtwatch reads it later", "rtwatch reads it at once"])
-def test_an_erase_followed_by_the_end_of_rtorrent_is_done(
-    late: bool, session: Session, launcher: Launcher, downloads: Path
+def test_an_erase_and_the_end_of_rtorrent_that_rtwatch_reads_later_are_believed(
+    session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     paths, others = seed(session, downloads, ONE), seed(session, downloads, OTHER)
     program = launcher.start(*SHORT)
-    with paused(program) if late else nullcontext():
+    with paused(program):
         session.erase(ONE)
         session.shutdown()
     program.wait_gone(ONE.hash)
@@ -146,30 +120,31 @@ def test_an_erase_followed_by_the_end_of_rtorrent_is_done(
 # --force
 
 
-def kill_and_delete(program: Program, session: Session, files: list[Path]) -> None:
-    """Let rtorrent be killed and somebody delete session files of ONE, and wait until rtwatch holds it."""
-    session.kill()
-    for file in files:
-        file.unlink()
-    wait_held(program, ONE)
-
-
 @pytest.mark.parametrize(
-    ("options", "there", "removes"),
-    [(("-r",), False, True), ((), False, False), (("-r",), True, False)],
-    ids=["with -r", "without -r", "a session file is there"],
+    ("options", "kinds", "status", "removes"),
+    [(("-r",), "LRT", 0, True), ((), "LRT", 0, False), (("-r",), "T", 3, False)],
+    ids=["with -r", "without -r", "session files are there"],
 )
 def test_force_removes_a_held_torrent_or_forgets_it_but_never_one_that_has_session_files(
-    options: tuple[str, ...], there: bool, removes: bool, session: Session, launcher: Launcher, downloads: Path
+    options: tuple[str, ...],
+    kinds: str,
+    status: int,
+    removes: bool,
+    session: Session,
+    launcher: Launcher,
+    downloads: Path,
 ) -> None:
     paths = seed(session, downloads, ONE)
     program = launcher.start(*SHORT)
-    kill_and_delete(program, session, session.files(ONE)[2 if there else 0 :])
+    session.kill()
+    for kind in kinds:
+        session.file(ONE, kind).unlink()
+    wait_held(program, ONE)
     program.stop()
     session.start()
-    assert launcher.once(*options, "--grace", "0.2", "--force").returncode == (3 if there else 0)
+    assert launcher.once(*options, "--grace", "0.2", "--force").returncode == status
     assert remaining(paths) == ([] if removes else paths)
-    wait_count(launcher.start(), there)
+    wait_count(launcher.start(), status == 3)
 
 
 @pytest.mark.xfail(strict=True, reason="a new rtwatch takes the killed rtorrent for one that runs out of sight")
@@ -178,7 +153,9 @@ def test_the_command_that_is_said_helps_while_the_killed_rtorrent_is_not_started
 ) -> None:
     paths = seed(session, downloads, ONE)
     program = launcher.start(*SHORT)
-    kill_and_delete(program, session, session.files(ONE))
+    session.kill()
+    session.erase(ONE)
+    wait_held(program, ONE)
     assert forced(launcher, program).returncode == 0
     assert remaining(paths) == []
 

@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 import bencodepy
 import pytest
+from faults import below
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from program import Launcher, command, environment, run
@@ -293,7 +294,13 @@ with open(sys.argv[1], "w") as file:
 """
 
 
-@pytest.mark.parametrize("kind", COSTLY if NIGHTLY else WORST)
+SCANNED = pytest.mark.xfail(strict=True, reason="is_whole() walks through every value of a refused T, twice")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=SCANNED if k in ("one path", "encodings") else ()) for k in (COSTLY if NIGHTLY else WORST)],
+)
 def test_one_file_costs_little(kind: str, session: Session, tmp_path: Path) -> None:
     """However it is made: read by the whole program, which then lists its files or refuses it."""
     session.add(single("other"), tmp_path)
@@ -317,6 +324,31 @@ def test_one_file_costs_little(kind: str, session: Session, tmp_path: Path) -> N
         if seconds / unit < UNITS:
             break
     assert seconds / unit < UNITS
+
+
+ENDLESS = pytest.mark.xfail(strict=True, reason="is_whole() finds no colon and goes back to the beginning, for ever")
+LONG_NUMBER = pytest.mark.xfail(strict=True, reason="is_whole() raises ValueError, which ends rtwatch")
+CUT_SHORT = {"in a list": b"d1:al", "in a number": b"d1:ai1", "in a string": b"d1:a5:b", "in a digit": b"d1:a1"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(pytest.param(data, id=name) for name, data in CUT_SHORT.items()),
+        pytest.param(b"d1:a12", marks=ENDLESS, id="in a length"),
+        pytest.param(b"d1:a" + b"9" * 5000 + b":", marks=LONG_NUMBER, id="in a long length"),
+    ],
+)
+def test_a_torrent_that_is_cut_short_is_said_and_stops_nothing(
+    data: bytes, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    session.add(single("other"), downloads)
+    session.file("A" * 40).write_bytes(data)
+    session.file("A" * 40, "R").write_bytes(session.file(single("other"), "R").read_bytes())
+    with below("sh", "-c", 'ulimit -t 5; exec "$0" "$@"'):  # seconds of processor time
+        result = launcher.once(*AT_ONCE)
+    assert result.returncode == 0
+    assert re.search(f"unreadable .*{'A' * 40}", result.stderr)
 
 
 # what is printed

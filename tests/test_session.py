@@ -121,15 +121,14 @@ def test_an_rtorrent_that_goes_on_in_a_session_directory_made_again_keeps_all_da
     assert remaining(paths) == paths
 
 
-@pytest.fixture
-def known(session: Session, launcher: Launcher, downloads: Path) -> list[Path]:
-    """Give the files of torrents that rtwatch knows."""
+def know(session: Session, launcher: Launcher, downloads: Path) -> list[Path]:
+    """Let rtwatch know some torrents; return their files."""
     paths = seed(session, downloads, *TORRENTS)
     assert launcher.once().returncode == 0
     return paths
 
 
-def check_known_as_before(launcher: Launcher, session: Session, downloads: Path, paths: list[Path]) -> None:
+def check_known_as_before(session: Session, launcher: Launcher, downloads: Path, paths: list[Path]) -> None:
     """Check that all torrents are known without a hook, and that the first one's files go with it."""
     assert remaining(paths) == paths
     program = launcher.start(*SHORT, *launcher.hooks)
@@ -144,49 +143,41 @@ def check_known_as_before(launcher: Launcher, session: Session, downloads: Path,
 @pytest.mark.parametrize("how", ["mv", "cp"])
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
 def test_a_session_restored_after_the_start_is_known_as_before(
-    how: str,
-    options: tuple[str, ...],
-    known: list[Path],
-    session: Session,
-    launcher: Launcher,
-    downloads: Path,
-    tmp_path: Path,
+    how: str, options: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    session.path.rename(tmp_path / "saved")
+    paths, saved = know(session, launcher, downloads), session.path.with_name("saved")
+    session.path.rename(saved)
     restart(session)
     program = launcher.start(*SHORT, *options, *launcher.hooks)
     program.wait_line("held .*4 of 4 torrents missing")
     session.kill()
     for kind in "T", "R", "L":
-        files = [tmp_path / "saved" / session.file(torrent, kind).name for torrent in TORRENTS]
+        files = [saved / session.file(torrent, kind).name for torrent in TORRENTS]
         subprocess.run([how, *files, session.path], check=True)
     session.start()
     for torrent in TORRENTS:
         program.wait_line(rf"returned .*{pattern(torrent)}")
     program.stop()
-    check_known_as_before(launcher, session, downloads, known)
+    check_known_as_before(session, launcher, downloads, paths)
 
 
-def test_a_session_directory_moved_away_and_back_is_known_as_before(
-    known: list[Path], session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
+@pytest.mark.parametrize("how", ["moved away and back", "covered by a mount"])
+def test_a_session_directory_that_is_there_again_is_known_as_before(
+    how: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    program = launcher.start(*SHORT)
-    session.path.rename(tmp_path / "away")
-    assert program.wait() == 1
-    (tmp_path / "away").rename(session.path)
-    check_known_as_before(launcher, session, downloads, known)
-
-
-def test_a_session_directory_that_was_covered_by_a_mount_is_known_as_before(
-    known: list[Path], session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    with mounted(session.path, "-t", "tmpfs", "rtwatch-test"):
-        restart(session)
+    paths, away = know(session, launcher, downloads), session.path.with_name("away")
+    if how == "moved away and back":
         program = launcher.start(*SHORT)
-        program.wait_line("held .*4 of 4 torrents missing")
-        download(program, session, downloads, single("another"))
-        erase(program, session, single("another"))
-        session.kill()
-        program.stop()
-    session.start()
-    check_known_as_before(launcher, session, downloads, known)
+        session.path.rename(away)
+        assert program.wait() == 1
+        away.rename(session.path)
+    else:
+        with mounted(session.path, "-t", "tmpfs", "rtwatch-test"):
+            restart(session)
+            program = launcher.start(*SHORT)
+            program.wait_line("held .*4 of 4 torrents missing")
+            come_and_go(program, session, downloads, single("another"), ASKED)
+            session.kill()
+            program.stop()
+        session.start()
+    check_known_as_before(session, launcher, downloads, paths)
