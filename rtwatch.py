@@ -201,6 +201,7 @@ MAX_ENCODINGS = 8  # of one name
 MAX_ELEMENTS = 256  # of one path
 PATH_MAX = 4096  # bytes, of Linux
 PLAIN_ENTRY = {b"length", b"path"}  # of `files`
+TOKEN = re.compile(rb"[dle]|i-?[0-9]+e|([0-9]{1,9}):")  # of bencode; a string follows its length
 
 
 class Metainfo(NamedTuple):
@@ -432,21 +433,11 @@ def text(name: bytes) -> str:
 def is_whole(data: bytes) -> bool:
     """Tell whether a bencoded value ends where it says, whatever is in it; False for what was cut short."""
     depth, at = 0, 0
-    while at < len(data):
-        byte = data[at : at + 1]
-        if byte in b"dl":
-            depth, at = depth + 1, at + 1
-        elif byte == b"e":
-            depth, at = depth - 1, at + 1
-            if depth == 0:
-                return True
-        elif byte == b"i":
-            at = data.find(b"e", at) + 1 or len(data)
-        else:
-            colon = data.find(b":", at, at + 20)
-            if not data[at:colon].isdigit():
-                return False
-            at = colon + 1 + int(data[at:colon])
+    while token := TOKEN.match(data, at):
+        at = token.end() + int(token[1] or 0)
+        depth += (token[0] in (b"d", b"l")) - (token[0] == b"e")
+        if depth <= 0:
+            return depth == 0 and at <= len(data)
     return False
 
 
@@ -1131,11 +1122,13 @@ class Rtorrent:
         return home
 
     def remember(self, identity: str) -> None:
-        """Take the process that ran when a torrent vanished for rtorrent, if it still runs, be it without a lock."""
-        pid = identity.partition(" ")[0]
+        """Take the process that ran when a torrent vanished for rtorrent, be it without a lock, or dead by now."""
+        pid, _, started = identity.partition(" ")
         found = identify_process(int(pid)) if pid.isdecimal() else None
         if found and found.startswith(identity):
             self.last = Process(found, True, int(pid), Lock("missing", 0, "", NEVER))
+        elif started and pid.isdecimal() and not self.last.runs:
+            self.last = Process(identity, False, int(pid), Lock("missing", 0, "", NEVER))
 
     def find_addresses(self, process: Process) -> Iterator[str]:
         """Give the SCGI addresses to try: the one that answered last, --scgi, else where the process listens."""
@@ -2358,8 +2351,12 @@ class Watch:
             self.loop.call_sooner("word", 0, "word", self.args.session)
 
     def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Look once more for places that could not be known, and say in one line which ones remain."""
+        """Look once more for places that could not be known."""
         self.read_again([*self.index.find_hashes("root IS NULL"), *self.troubles])
+        self.say_unknown()
+
+    def say_unknown(self) -> None:
+        """Say in one line which places are not known, and look again in a minute."""
         unknown = [name for _, name, _ in self.index.find_unplaced()]
         unknown += [f"{trouble.name} ({MISSING})" for trouble in self.troubles.values() if trouble.reason == MISSING]
         if unknown and unknown != self.unknown:
@@ -2367,7 +2364,7 @@ class Watch:
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
         if unknown or self.troubles:
-            self.loop.call_later("unknown", MINUTE, "unknown", path)
+            self.loop.call_later("unknown", MINUTE, "unknown", self.args.session)
 
     def read_again(self, hashes: Iterable[str]) -> None:
         """Bring torrents up to date without waiting for an event; what fails is noted as trouble."""
@@ -2811,6 +2808,8 @@ class Watch:
         """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
         for torrent in self.index.find_torrents("vanished IS NOT NULL"):
             self.rtorrent.remember(torrent.process or "")
+        if not self.rtorrent.find_process().identity:
+            self.ended = self.rtorrent.last.identity
         listing = self.session.list()
         hashes = sorted(hash for hash, letters in listing.items() if letters != "L")
         for number, hash in enumerate(hashes, 1):
@@ -2838,7 +2837,7 @@ class Watch:
                 waiting.append(torrent.name)
         if waiting:
             say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
-        self.on_unknown(self.index.con, self.args.session, self.args, self.loop.queues)
+        self.say_unknown()
         self.level = logging.INFO
         self.index.con.commit()
 

@@ -147,7 +147,6 @@ def test_force_removes_a_held_torrent_or_forgets_it_but_never_one_that_has_sessi
     wait_count(launcher.start(), status == 3)
 
 
-@pytest.mark.xfail(strict=True, reason="a new rtwatch takes the killed rtorrent for one that runs out of sight")
 def test_the_command_that_is_said_helps_while_the_killed_rtorrent_is_not_started_again(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:

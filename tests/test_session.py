@@ -15,7 +15,6 @@ from torrents import Torrent, multi, single
 
 TORRENTS = [multi("target"), *map(single, ("one", "two", "three"))]
 ASKED, SAVED = (), ("--scgi", "none")
-AWAY = pytest.mark.xfail(strict=True, reason='HOLDS has no "away": a KeyError where a service manager is told')
 WAYS = pytest.mark.parametrize("way", [ASKED, SAVED], ids=["asked", "by its saves"])
 
 
@@ -83,7 +82,7 @@ def test_session_files_that_somebody_takes_away_cost_no_data(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("options", [(), pytest.param(("--catch-up",), marks=AWAY)], ids=["", "--catch-up"])
+@pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
 @pytest.mark.parametrize("number", [3, 12])
 def test_a_deleted_session_directory_costs_no_data(
     number: int, options: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path
