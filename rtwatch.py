@@ -176,8 +176,9 @@ def state_directory() -> Path:
 
 def forced_command(args: Args) -> str:
     """Return the command that lets the held removals of this run go ahead."""
+    given = ("trash", "hooks", "scgi")
     options = ["-r"] if args.remove else []
-    options += [f"--{name}={value}" for name, value in (("trash", args.trash), ("hooks", args.hooks)) if value]
+    options += [f"--{name}={value}" for name, value in vars(args).items() if name in given and value]
     options += [f"--db={args.db}"] if args.db != state_directory() / "rtwatch.db" else []
     return shlex.join(["rtwatch", "--once", "--force", *options, str(args.session), *map(str, args.paths)])
 
@@ -605,8 +606,10 @@ def read_session_file(path: str | Path) -> bytes:
             if info.st_size > MAX_FILE:
                 raise Unreadable(f"it is larger than {human_size(MAX_FILE)}")
             return file.read()
-    except (PermissionError, IsADirectoryError) as error:
-        raise Unreadable(str(error.strerror)) from None
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO):
+            raise Unreadable(str(error.strerror)) from None
+        raise
 
 
 def file_system(path: Path) -> str:
