@@ -515,7 +515,7 @@ class World:
         """Return the torrents that a line says are held, with a true reason."""
         found = set()
         for verb, text in self.lines():
-            if verb == "held":
+            if verb in ("held", "waiting"):
                 names, troubles, _ = find_reason(HELD, text)
                 if troubles & self.trouble:
                     every = not names or " more" in names
@@ -616,6 +616,9 @@ HELD: dict[str, set[str]] = {
     r"so many at once look like a wiped session, not like erased torrents": {"session files", "erased unseen", "many"},
     r"the \.torrent of another torrent is missing .*": {"session files", "full disk", "rtorrent ended"},
     r"rtorrent\.lock names another host": {"container"},
+    # session files that rtorrent has not loaded count as part of the round for five minutes
+    r"for rtorrent's next save, .*": {"session files", "full disk", "magnet"},
+    r"for rtorrent .*": set(),
     r"the session looks empty: .*": {"session files", "erased unseen"},
 }
 

@@ -255,7 +255,7 @@ def test_what_a_running_rtorrent_has_open_is_kept(session: Session, launcher: La
     os.link(files[1], linked)
     session.open_files([files[1]])
     session.erase(TORRENT)
-    program.wait_line("waiting .*open")
+    program.wait_line("waiting .*close files")
     assert remaining(files) == files
     session.open_files([linked])
     session.download(TORRENT, downloads)
@@ -360,8 +360,8 @@ def old(launcher: Launcher, session: Session, downloads: Path) -> list[Path]:
             ALTER TABLE rtwatch_torrent RENAME TO new;
             DROP INDEX rtwatch_torrent_root;
             DROP INDEX rtwatch_torrent_vanished;
-            DROP INDEX rtwatch_torrent_counted;
             DROP INDEX torrent_data_name;
+            DROP TABLE rtwatch_directory;
             CREATE TABLE rtwatch_torrent(
                 hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
                 folded_name TEXT, largest TEXT, arrived REAL, counted INTEGER, vanished REAL, seen INTEGER, held TEXT);
@@ -373,7 +373,8 @@ def old(launcher: Launcher, session: Session, downloads: Path) -> list[Path]:
             CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
             INSERT INTO rtwatch_torrent
                 SELECT hash, directory, root, '', '', arrived, counted, NULL, NULL, NULL FROM new;
-            UPDATE rtwatch_torrent SET vanished = strftime('%s') + 1, seen = 1 WHERE CAST(directory AS TEXT) LIKE '%/pack';
+            UPDATE rtwatch_torrent SET vanished = strftime('%s') + 1, seen = 1
+                WHERE CAST(directory AS TEXT) LIKE '%/pack';
             DROP TABLE new;
             PRAGMA user_version = 1;
         """)

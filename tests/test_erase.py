@@ -316,5 +316,5 @@ def test_an_open_file_that_no_torrent_lists_is_kept(story: Story, tmp_path: Path
         second.call("d.open", twin.hash)
         story.rtorrent.erase(torrent)
         story.save_when_waited_for(program, torrent)
-        program.wait_line("waiting .*open")
+        program.wait_line("waiting .*close files")
         assert remaining(files) == files
