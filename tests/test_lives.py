@@ -74,7 +74,7 @@ def test_what_rtorrent_uses_stays_and_what_nothing_uses_goes(kind: str, share: i
     first = SEED + share * number
     counts, life, problem = live_many(f"{kind}-{version}", range(first, first + number))
     if life:
-        shorter = shrink(life, 600 if NIGHTLY else 60)
+        shorter = shrink(life, 600 if NIGHTLY else 15)
         pytest.fail(f"{problem}\nshorter: RTWATCH_LIFE='{shorter}'")
     assert counts["files removed"] > number / 4, counts
     assert counts["rtorrent failed"] <= number / 4, counts
