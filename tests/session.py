@@ -171,11 +171,11 @@ class Session:
         os.write(fd, f"{host}:+{pid}\n".encode())
         os.close(fd)
 
-    @undivided
     def shutdown(self) -> None:
         """End rtorrent in order: everything is saved, the lock goes last, then the process."""
-        self.save_all()
-        self.lock.unlink()
+        with self.busy:  # and not any more when the process is waited for, which may be answering
+            self.save_all()
+            self.lock.unlink()
         self.kill()
 
     def kill(self) -> None:
