@@ -917,12 +917,15 @@ class Index:
         sql = "SELECT 1 FROM session_file WHERE file = ? UNION ALL SELECT 1 FROM rtwatch_link WHERE file = ?"
         return self.query(sql, file, file).fetchone() is not None
 
-    def count(self) -> tuple[int, int, int, int]:
-        """Return the number of torrents, of vanished ones, of held ones among these, and of files."""
+    def count(self) -> tuple[int, int, int]:
+        """Return the number of torrents, of vanished ones, and of held ones among these."""
         sql = "SELECT count(*), count(vanished), count(held) FROM rtwatch_torrent"
-        (files,) = self.query("SELECT count(*) FROM session_file").fetchone()
         torrents, vanished, held = self.query(sql).fetchone()
-        return torrents, vanished, held, files
+        return torrents, vanished, held
+
+    def count_files(self) -> int:
+        """Return the number of files, each as often as torrents list it."""
+        return int(self.query("SELECT count(*) FROM session_file").fetchone()[0])
 
     def label(self, hash: str, name: str) -> str:
         """Return a torrent's name, with eight digits of its hash where another one bears it as well."""
@@ -2519,7 +2522,7 @@ class Watch:
     def look(self, listing: Mapping[str, str], expired: Sequence[Torrent]) -> Facts:
         """Return what the guards look at: one question to rtorrent where a removal needs its word."""
         now = time.time()
-        torrents, vanished, _, _ = self.index.count()
+        torrents, vanished, _ = self.index.count()
         process = self.rtorrent.find_process()
         here = [hash for hash, letters in listing.items() if letters != "L"]
         facts = Facts(
@@ -2874,7 +2877,7 @@ class Watch:
     def describe(self, hooks: Iterable[str]) -> list[str]:
         """Return what the first line says: how much is known, whether rtorrent answers, what is removed, the hooks."""
         args, process = self.args, self.rtorrent.find_process()
-        torrents, _, _, files = self.index.count()
+        torrents, files = self.index.count()[0], self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
             say(logging.WARNING, "empty", what, session_advice())
@@ -2899,7 +2902,7 @@ class Watch:
         """Tell the service manager how things stand, after each change."""
         if "NOTIFY_SOCKET" in os.environ and self.told != self.index.con.total_changes:
             self.told = self.index.con.total_changes
-            torrents, vanished, held, _ = self.index.count()
+            torrents, vanished, held = self.index.count()
             reasons = [torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")]
             waiting = sum(HOLDS[reason].waits for reason in reasons)
             known = f"{count(torrents, 'torrent')}, {vanished - held} vanished"

@@ -32,7 +32,7 @@ from typing import Any, Callable, NamedTuple, TypeVar
 import bencodepy
 import program
 from program import Program, command, environment
-from session import FIRST_R
+from session import FIRST_R, Loaded, Session
 from torrents import info_hash
 
 sys.path.insert(0, str(program.PROJECT))
@@ -201,6 +201,15 @@ def erase_session(session: Path, hash: str) -> None:
         os.unlink(f"{session}/{hash}.torrent{suffix}")
 
 
+class Answering(Session):
+    """An rtorrent that answers for a session, and knows no more of a torrent than where R says it is."""
+
+    def _load(self, hash: str) -> Loaded:
+        """Return a torrent."""
+        directory = bencodepy.decode(self.file(hash, "R").read_bytes())[b"directory"]
+        return Loaded(b"", {"directory": directory}, {})
+
+
 class World:
     """A session of so many torrents, its data, and rtwatch's state, below one temporary directory."""
 
@@ -215,6 +224,7 @@ class World:
         self.hashes: list[str] = []
         self.singles: dict[str, bytes] = {}  # names of single-file torrents by hash
         self.files = 0
+        self.rtorrent: Answering
         for made in make_session(self.rng, number, self.data):
             write_session(self.session, made)
             self.files += len(write_data(made))
@@ -514,14 +524,19 @@ class Bench:
         small, *_ = self.remove(self.small(), 0)
         return [
             Figure("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small),
+            Figure("removal, a file of a common name", self.common, "ms", large, "the same", self.common < 1.2 * large),
+            Figure("a question and a look, CPU", self.question, "s", None, "0.5 s", self.question < 0.5),
             *compare(f"removal of {BATCH} x 10 files", costs, floors, 2),
         ]
 
     def remove(self, world: World, batches: int) -> tuple[float, list[Cost], list[Cost]]:
         """Return the ms of CPU for one file of a torrent of 1,000, and the costs and floors of whole batches."""
         wide = world.make(self.repeat, 1000)
+        names = {b"%d.bin" % number: 100 for number in range(1000)}  # that many torrents have
+        place = world.data / "other"
+        common = [make_torrent(world.rng, b"common%d" % n, names, place, "t.example.org") for n in range(5)]
         tens = [world.make(BATCH, 10) for _ in range(batches)]
-        for made in (*wide, *(made for batch in tens for made in batch)):
+        for made in (*wide, *common, *(made for batch in tens for made in batch)):
             write_data(made)
             write_session(world.session, made)
         world.known()
@@ -533,23 +548,43 @@ class Bench:
             victims = [(made.hash, made.root, write_data(made)) for made in other]
             floors.append(elsewhere(floor_removal, copy, victims))
         copy.unlink()
+        world.rtorrent = Answering(world.session)
+        with world.rtorrent:
+            world.rtorrent.start()
+            with world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
+                return self.remove_all(world, program, wide, common, tens, floors)
+
+    def remove_all(
+        self,
+        world: World,
+        program: Program,
+        wide: Sequence[Made],
+        common: Sequence[Made],
+        tens: Sequence[Sequence[Made]],
+        floors: list[Cost],
+    ) -> tuple[float, list[Cost], list[Cost]]:
+        """Erase everything and return what `remove` returns."""
         costs = []
-        with world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
-            ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
-            for batch in tens:
-                begin = now(program.pid)
-                cost = self.erase(world, program, batch)
-                costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
-            left = sum(made.root.exists() for made in (*wide, *(made for batch in tens for made in batch)))
-            if left:
-                raise SystemExit(program.report(f"{left} torrents were not removed"))
-            program.stop()
+        begin = now(program.pid)
+        self.erase(world, program, common[:1])
+        self.question = now(program.pid).since(begin).cpu
+        self.common = self.erase(world, program, common[1:2]).cpu
+        ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
+        for batch in tens:
+            begin = now(program.pid)
+            cost = self.erase(world, program, batch)
+            costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
+        left = sum(made.root.exists() for made in (*wide, *(made for batch in tens for made in batch)))
+        if left:
+            raise SystemExit(program.report(f"{left} torrents were not removed"))
+        program.stop()
         return statistics.median(ms), costs, floors
 
     def erase(self, world: World, program: Program, batch: Sequence[Made]) -> Cost:
         """Erase torrents as rtorrent does; return the times from the first pre_remove to the last post_remove."""
         for made in batch:
             erase_session(world.session, made.hash)
+            world.rtorrent.loaded.pop(made.hash, None)
         hashes = {made.hash for made in batch}
         ended = [when for hash, when in world.wait_calls(program, "post_remove", hashes).items() if hash in hashes]
         begun = [when for hash, when in world.calls("pre_remove").items() if hash in hashes]
