@@ -6,15 +6,17 @@ Every story runs on both versions, with rtorrent's SCGI socket and without one.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Callable
 
 import bencodepy
 import pytest
 from program import Launcher, Program
-from rtorrent import Rtorrent
-from steps import overflow, pack, pattern, paused, remaining, seed
+from rtorrent import Rtorrent, places
+from steps import download, link_files, names, overflow, pack, pattern, paused, remaining, removed, seed, wait_called
 from torrents import Torrent, make, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
@@ -34,7 +36,7 @@ class Story:
         self.elsewhere.mkdir()
         self.kept = seed(rtorrent, rtorrent.downloads, *OTHERS)
 
-    def start(self, *options: str) -> Program:
+    def start(self, *options: str | Path) -> Program:
         """Start rtwatch."""
         return self.launcher.start(*self.options, *options)
 
@@ -62,127 +64,179 @@ def story(request: pytest.FixtureRequest, rtorrent: Rtorrent, real_launcher: Lau
     assert remaining(story.kept) == story.kept
 
 
-def point(story: Story, torrent: Torrent, directory: Path) -> None:
-    """Point a torrent at data elsewhere and let it be checked there; rtorrent does not save that."""
-    story.rtorrent.call("d.stop", torrent.hash)
-    story.rtorrent.call("d.close", torrent.hash)
-    story.rtorrent.set_directory(torrent, directory)
-    story.rtorrent.call("d.check_hash", torrent.hash)
-    story.rtorrent.wait_complete(torrent)
+def share_base(story: Story, torrent: Torrent) -> tuple[Torrent, list[Path]]:
+    """Let a torrent with another name and one other file use the same directory."""
+    assert isinstance(torrent.content, dict)
+    other = make(b"another name", {**dict([*torrent.content.items()][:1]), (b"other",): b"2" * 20000})
+    return other, story.rtorrent.download(other, story.data, torrent.root(story.data))[:1]
 
 
-def test_an_erased_torrent_goes_with_what_only_it_used(story: Story) -> None:
-    first, second = make(b"pack", {(b"a",): b"a" * 99, (b"b",): b"b" * 99}), make(b"pack", {(b"a",): b"a" * 99})
-    files = seed(story.rtorrent, story.data, first)
-    seed(story.rtorrent, story.data, second)
-    program = story.start()
-    story.erase(program, first)
-    assert remaining(files) == files[:1]
-    story.erase(program, second)
-    assert not story.data.joinpath("pack").exists()
+def share_all(story: Story, torrent: Torrent) -> tuple[Torrent, list[Path]]:
+    """Let another tracker's torrent use the same files."""
+    twin = twin_of(torrent)
+    return twin, story.rtorrent.download(twin, story.data)
+
+
+def share_links(story: Story, torrent: Torrent) -> tuple[Torrent, list[Path]]:
+    """Let another tracker's torrent use symlinks to the files, as cross-seeding tools make them."""
+    twin, files = twin_of(torrent), places(torrent, story.data)
+    link_files(files, places(twin, story.elsewhere))
+    story.rtorrent.load(twin, directory=story.elsewhere)
+    story.rtorrent.wait_complete(twin)
+    return twin, files
+
+
+@pytest.mark.parametrize("share", [share_base, share_all, share_links])
+def test_a_file_goes_with_the_last_torrent_that_uses_it(
+    story: Story, share: Callable[[Story, Torrent], tuple[Torrent, list[Path]]]
+) -> None:
+    torrent = pack("shared")
+    files = seed(story.rtorrent, story.data, torrent)
+    other, both = share(story, torrent)
+    program = story.start(*story.launcher.hooks)
+    story.erase(program, torrent)
+    wait_called(program, story.launcher, "post_remove", torrent)
+    assert removed(story.launcher, torrent) == sorted({*files} - {*both})
+    assert remaining(both) == both
+    assert all(path.exists() for path in story.rtorrent.used(other))
+    story.erase(program, other)
+    assert [path for place in (story.data, story.elsewhere) for path in place.rglob("*") if not path.is_dir()] == []
     assert len([line for line in program.lines if "waiting" in line]) == (0 if story.mode == ASKED else 2)
 
 
-def test_a_twin_pointed_at_the_data_in_the_grace_keeps_it(story: Story) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    files = seed(story.rtorrent, story.data, torrent)
-    program = story.start()
-    story.rtorrent.erase(torrent)
-    story.rtorrent.add(twin, story.elsewhere)
-    point(story, twin, story.data)
-    story.save_when_waited_for(program, torrent)
-    program.wait_gone(torrent.hash)
-    assert remaining(files) == files
+def test_torrents_erased_together_in_the_middle_of_saves_all_go(story: Story) -> None:
+    torrents, others = ([single(f"{word} {number}", 100) for number in range(40)] for word in ("erased", "other"))
+    files = seed(story.rtorrent, story.data, *torrents)
+    story.kept += seed(story.rtorrent, story.data, *others)
+    program = story.start(*story.launcher.hooks)
+    erasing = [("d.erase", torrent.hash) for torrent in torrents]
+    story.rtorrent.multicall(("session.save",), *erasing[:20], ("session.save",), *erasing[20:])
+    story.save_when_waited_for(program, *torrents)
+    for torrent in torrents:
+        wait_called(program, story.launcher, "post_remove", torrent)
+    assert remaining(files) == []
+    hooks = [call["hook"] for call in story.launcher.calls() if call["hash"]]
+    assert sorted(hooks) == ["post_remove"] * 40 + ["pre_remove"] * 40
 
 
-@pytest.mark.parametrize("copy", ["full", "sparse"])
-def test_a_twin_with_a_copy_of_its_own_pointed_at_the_data_before_the_erase_keeps_it(story: Story, copy: str) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    files = seed(story.rtorrent, story.data, torrent)
-    copies = seed(story.rtorrent, story.elsewhere, twin)
-    program = story.start()
-    if copy == "sparse":
-        for path in copies:
+POINTED = ("empty files", "never started", "another name", "a full copy", "a sparse copy")
+THEN = ("in the grace", "the lock is deleted", "views hide all torrents")
+
+
+@pytest.mark.parametrize("case", [*POINTED, *THEN])
+def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Story, case: str) -> None:
+    rtorrent, torrent = story.rtorrent, pack("pack")
+    twin = twin_of(torrent, b"another name" if case == "another name" else None)
+    files = seed(rtorrent, story.data, torrent)
+    copies = places(twin, story.elsewhere)
+    program = story.start(*(("--grace", "3") if case == "in the grace" else ()))
+    if "copy" in case:
+        seed(rtorrent, story.elsewhere, twin)
+        for path in copies if case == "a sparse copy" else ():
             size = path.stat().st_size
             os.truncate(path, 0)
             os.truncate(path, size)
-    point(story, twin, story.data)
-    story.erase(program, torrent)
-    assert remaining(files) == files
-
-
-def delete_as_a_walk_on_xfs(rtorrent: Rtorrent, torrent: Torrent) -> None:
-    """Delete the session files in the order of an erase."""
-    for path in rtorrent.files(torrent):
-        path.unlink()
-
-
-def delete_t(rtorrent: Rtorrent, torrent: Torrent) -> None:
-    """Delete T alone."""
-    rtorrent.file(torrent).unlink()
-
-
-def move_away(rtorrent: Rtorrent, torrent: Torrent) -> None:
-    """Move all session files into a subdirectory."""
-    (rtorrent.path / "old").mkdir()
-    for path in rtorrent.files(torrent):
-        path.rename(rtorrent.path / "old" / path.name)
-
-
-@pytest.mark.parametrize("lose", [delete_as_a_walk_on_xfs, delete_t, move_away])
-@pytest.mark.parametrize("when", ["seen", "in an overflow", "while rtwatch is down"])
-def test_session_files_that_somebody_deletes_cost_no_data(
-    story: Story, lose: Callable[[Rtorrent, Torrent], None], when: str
-) -> None:
-    torrent, gone = pack("pack"), pack("gone")
-    files = seed(story.rtorrent, story.data, torrent)
-    erased = seed(story.rtorrent, story.data, gone)
-    program = story.start()
-    if when == "while rtwatch is down":
-        program.stop()
-        lose(story.rtorrent, torrent)
-        program = story.start("--catch-up")
-    elif when == "seen":
-        lose(story.rtorrent, torrent)
     else:
-        with paused(program):
-            lose(story.rtorrent, torrent)
-            overflow(story.rtorrent)
-    story.rtorrent.erase(gone)
-    story.save_when_waited_for(program, gone)
-    program.wait_gone(gone.hash)
-    # where rtorrent is asked for it, it comes back
-    program.wait_line(f"{'returned' if story.mode == ASKED else 'held'} .*{pattern(torrent)}")
+        rtorrent.load(twin, start=case != "never started", directory=story.elsewhere)
+    if case != "never started":
+        program.wait_for(lambda: remaining(copies) == copies, "rtorrent creates no files")
+        rtorrent.wait_checked(twin)
+        rtorrent.call("d.stop", twin.hash)
+        rtorrent.call("d.close", twin.hash)
+    if case == "in the grace":
+        rtorrent.erase(torrent)
+        program.wait_line("vanished")
+    elif case == "the lock is deleted":
+        rtorrent.lock.unlink()
+    elif case == "views hide all torrents":
+        for view in ("main", "default"):
+            rtorrent.call("view.filter", "", view, "false=")
+    rtorrent.set_directory_base(twin, torrent.root(story.data))
+    rtorrent.call("d.check_hash", twin.hash)
+    rtorrent.wait_complete(twin)
+    if case != "in the grace":
+        rtorrent.erase(torrent)
+    story.save_when_waited_for(program, torrent)
+    program.wait_gone(torrent.hash)
+    program.wait_line(names(twin, "(also|perhaps) in"))
+    assert remaining(files) == files == rtorrent.used(twin)
+    rtorrent.save(twin)
+    program.wait_files(twin.hash, files)
+    story.erase(program, twin)
+    assert remaining(files) == []
+
+
+BY_HAND = {  # $A and $B are names of T; find deletes in the order of the directory
+    "everything": "rm *",
+    "everything, in the order of the directory": "find . -type f -delete",
+    "T of all": "rm *.torrent",
+    "two, kind by kind": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end $B$end; done",
+    "one, slowly": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end; sleep 1.2; done",
+    "one, T first": "for end in '' .libtorrent_resume .rtorrent; do rm $A$end; done",
+    "T of one": "rm $A",
+    "everything moved away": "mv * ..",
+    "one moved away": "mv $A* ..",
+    "one moved below": "mkdir old; mv $A* old",
+    "T of one moved away": "mv $A ..",
+    "one renamed": "for file in $A*; do mv $file old-$file; done",
+    "the directory, made again": "dir=$PWD; rm -r $dir; mkdir $dir",
+    "one, in an overflow": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end; done",
+    "one, while rtwatch is down": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end; done",
+    "T of one, while rtwatch is down": "rm $A",
+}
+
+
+@pytest.mark.parametrize("case", BY_HAND)
+def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case: str) -> None:
+    rtorrent, lost, gone = story.rtorrent, [pack("lost"), pack("lost too")], pack("gone")
+    files = seed(rtorrent, story.data, *lost)
+    shell = ["env", *(f"{key}={rtorrent.file(torrent).name}" for key, torrent in zip("AB", lost)), "sh", "-ec"]
+    program = story.start(*story.launcher.hooks)
+    down = "down" in case
+    if down:
+        program.stop()
+    with nullcontext() if down or "slowly" in case or "made again" in case else paused(program):
+        subprocess.run([*shell, BY_HAND[case]], cwd=rtorrent.path, check=True)
+        if "overflow" in case:
+            overflow(rtorrent)
+    if "made again" in case:
+        assert program.wait() == 1
+    if down or "made again" in case:
+        program = story.start("--catch-up", *story.launcher.hooks)
+    erased = download(program, rtorrent, story.data, gone)
+    story.erase(program, gone)
+    # A torrent whose session files rtwatch asks rtorrent to save comes back.
+    back, status = ("returned", 0) if story.mode == ASKED else ("held", 3)
+    program.wait_line(rf"{back} .*({pattern(lost[0])}|and \d+ more)")
+    assert program.stop() == 0
+    assert story.launcher.once(*story.options, "--catch-up", "--force").returncode == status
     assert remaining(files) == files
     assert not remaining(erased)
+    assert [call["hash"] for call in story.launcher.calls() if "remove" in call["hook"]] == [gone.hash] * 2
+    rtorrent.save_full(*lost)
+    program = story.start()
+    story.erase(program, lost[0])
+    assert remaining(files) == files[2:]
 
 
-def test_a_directory_edited_in_r_while_nothing_runs_is_followed(story: Story) -> None:
+@pytest.mark.parametrize("runs", [True, False], ids=["rtwatch runs", "nothing runs"])
+def test_a_directory_edited_in_r_while_rtorrent_is_down_is_followed(story: Story, runs: bool) -> None:
     torrent, twin = pack("pack"), twin_of(pack("pack"))
     files = seed(story.rtorrent, story.data, torrent)
     seed(story.rtorrent, story.elsewhere, twin)
     program = story.start()
-    program.stop()
+    if not runs:
+        program.stop()
     story.rtorrent.shutdown()
     resume = bencodepy.decode(story.rtorrent.file(twin, "R").read_bytes())
     resume[b"directory"] = os.fsencode(twin.root(story.data))
     story.rtorrent.file(twin, "R").write_bytes(bencodepy.encode(resume))
+    if not runs:
+        program = story.start()
+    program.wait_files(twin.hash, files)
     story.rtorrent.start()
-    program = story.start()
     story.erase(program, torrent)
     assert remaining(files) == files
-
-
-def test_a_directory_edited_in_r_while_rtwatch_runs_is_followed(story: Story) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    files = seed(story.rtorrent, story.data, torrent)
-    seed(story.rtorrent, story.elsewhere, twin)
-    story.rtorrent.shutdown()
-    program = story.start()
-    resume = bencodepy.decode(story.rtorrent.file(twin, "R").read_bytes())
-    resume[b"directory"] = os.fsencode(twin.root(story.data))
-    story.rtorrent.file(twin, "R").write_bytes(bencodepy.encode(resume))
-    program.wait_files(twin.hash, files)
 
 
 def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story: Story) -> None:
@@ -199,66 +253,58 @@ def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story:
     assert remaining(files) == files
 
 
-def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story) -> None:
+@pytest.mark.parametrize("erase", ["before it ends", "as it ends", "read by rtwatch later", "and it is restarted"])
+def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: str) -> None:
     torrent = pack("pack")
     files = seed(story.rtorrent, story.data, torrent)
     program = story.start("--scgi", "none")
-    story.rtorrent.erase(torrent)
-    story.rtorrent.shutdown()
+    with paused(program) if erase == "read by rtwatch later" else nullcontext():
+        if erase == "as it ends":
+            story.rtorrent.shutdown(("d.erase", torrent.hash))
+        else:
+            story.rtorrent.erase(torrent)
+            story.rtorrent.shutdown()
+    if erase == "and it is restarted":
+        program.stop()
+        story.rtorrent.start()
+        program = story.start()
+        story.save_when_waited_for(program, torrent)
     program.wait_gone(torrent.hash)
     assert not remaining(files)
 
 
-def test_an_rtorrent_that_was_restarted_in_order_has_given_its_word(story: Story) -> None:
-    torrent = pack("pack")
-    files = seed(story.rtorrent, story.data, torrent)
-    program = story.start("--scgi", "none")
-    story.rtorrent.erase(torrent)
-    story.rtorrent.shutdown()
-    program.stop()
-    story.rtorrent.start()
-    program = story.start()
-    story.save_when_waited_for(program, torrent)
-    program.wait_gone(torrent.hash)
-    assert not remaining(files)
-
-
-def test_after_a_kill_the_files_stay_until_they_are_forced(story: Story) -> None:
+@pytest.mark.parametrize("again", [True, False], ids=["restarted", "not restarted"])
+def test_after_a_kill_the_files_stay_until_they_are_forced(story: Story, again: bool) -> None:
     torrent = pack("pack")
     files = seed(story.rtorrent, story.data, torrent)
     program = story.start("--scgi", "none")
     story.rtorrent.erase(torrent)
     program.wait_line("vanished")
     story.rtorrent.kill()
-    story.rtorrent.start()
-    program.stop()
-    program = story.start()
+    if again:
+        story.rtorrent.start()
+        program.stop()
+        program = story.start()
     program.wait_line(f"held .*{pattern(torrent)}: no rtorrent that ran when it vanished")
     command = program.wait_line("rtwatch --once --force.*")[0].split("rtwatch ", 1)[1].split()
     assert remaining(files) == files
     program.stop()
-    if story.mode == SAVED:
+    if again and story.mode == SAVED:
         story.rtorrent.save_all()
     result = story.launcher.run(*command[:-1], *story.options)
     assert not remaining(files), result.stderr
 
 
-def test_a_lock_that_somebody_deletes_changes_nothing(story: Story) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
+def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
+    torrent = pack("pack")
     files = seed(story.rtorrent, story.data, torrent)
-    seed(story.rtorrent, story.elsewhere, twin)
+    story.rtorrent.shutdown()
+    with story.rtorrent.configuration.open("a") as configuration:
+        configuration.write("session.use_lock.set = no\n")
+    story.rtorrent.start()
     program = story.start()
-    story.rtorrent.lock.unlink()
-    point(story, twin, story.data)
+    assert not story.rtorrent.lock.exists()
     story.erase(program, torrent)
-    assert remaining(files) == files
-
-
-def test_many_erased_at_once_are_all_removed(story: Story) -> None:
-    torrents = [single(f"number{number}", 100) for number in range(30)]
-    files = seed(story.rtorrent, story.data, *torrents)
-    program = story.start()
-    story.erase(program, *torrents)
     assert not remaining(files)
 
 
@@ -291,18 +337,6 @@ def test_a_torrent_that_rtorrent_refuses_blocks_nothing_and_keeps_its_files(stor
     resume.write_bytes(r_data)
     os.utime(resume, (1.6e9, 1.6e9))
     program = story.start()
-    story.erase(program, torrent)
-    assert remaining(files) == files
-
-
-def test_a_view_that_hides_torrents_hides_no_file(story: Story) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    files = seed(story.rtorrent, story.data, torrent)
-    seed(story.rtorrent, story.elsewhere, twin)
-    program = story.start()
-    for view in ("main", "default"):
-        story.rtorrent.call("view.filter", "", view, "false=")
-    point(story, twin, story.data)
     story.erase(program, torrent)
     assert remaining(files) == files
 

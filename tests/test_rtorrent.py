@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable
@@ -14,8 +11,8 @@ import bencodepy
 import pytest
 from program import Launcher, Program
 from rtorrent import Rtorrent, magnet_link, places, set_directory
-from steps import LONG, SHORT, erase, erase_another, names, pack, remaining, removed, seed, settle, tree, wait_called
-from torrents import Torrent, info_hash, make, multi, single, twin_of
+from steps import SHORT, erase, erase_another, names, pack, remaining, removed, settle, tree, wait_called
+from torrents import Torrent, info_hash, make, single, twin_of
 
 RETURN = ("-r", "--grace", "2")  # what comes back does so in time
 KINDS = pytest.mark.parametrize("kind", [single, pack])
@@ -133,23 +130,6 @@ def test_a_saved_directory_is_followed_without_a_hook(
     assert launcher.hooks_called(torrent.hash) == []
 
 
-def test_torrents_erased_together_in_the_middle_of_saves_all_go(
-    shared: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    torrents = [single(f"one of many {number}") for number in range(40)]
-    seed(shared, downloads, *torrents)
-    others = [single(f"one of others {number}") for number in range(40)]
-    for torrent in others:
-        shared.add(torrent, downloads)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    erasing = [("d.erase", torrent.hash) for torrent in torrents]
-    shared.multicall(("session.save",), *erasing[:20], ("session.save",), *erasing[20:])
-    for torrent in torrents:
-        wait_called(program, launcher, "post_remove", torrent)
-    assert [*downloads.iterdir()] == []
-    assert sorted(hooks_of(launcher)) == ["post_remove"] * 40 + ["pre_remove"] * 40
-
-
 # torrents that come back
 
 
@@ -223,51 +203,6 @@ def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
 # files of more than one torrent
 
 
-def share_base(rtorrent: Rtorrent, torrent: Torrent, downloads: Path) -> tuple[Torrent, list[Path]]:
-    """Let a torrent with another name and one other file use the same directory."""
-    assert isinstance(torrent.content, dict)
-    other = make(b"another name", {**dict([*torrent.content.items()][:1]), (b"other",): b"2" * 20000})
-    return other, rtorrent.download(other, downloads, torrent.root(downloads))[:1]
-
-
-def share_all(rtorrent: Rtorrent, torrent: Torrent, downloads: Path) -> tuple[Torrent, list[Path]]:
-    """Let another tracker's torrent use the same files."""
-    twin = twin_of(torrent)
-    return twin, rtorrent.download(twin, downloads)
-
-
-def share_links(rtorrent: Rtorrent, torrent: Torrent, downloads: Path) -> tuple[Torrent, list[Path]]:
-    """Let another tracker's torrent use symlinks to the files, as cross-seeding tools make them."""
-    twin = twin_of(torrent)
-    links = places(twin, downloads / "links")
-    for link, path in zip(links, places(torrent, downloads)):
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-    rtorrent.load(twin, directory=downloads / "links")
-    rtorrent.wait_complete(twin)
-    return twin, places(torrent, downloads)
-
-
-@pytest.mark.parametrize("share", [share_base, share_all, share_links])
-def test_a_file_goes_with_the_last_torrent_that_uses_it(
-    share: Callable[[Rtorrent, Torrent, Path], tuple[Torrent, list[Path]]],
-    shared: Rtorrent,
-    launcher: Launcher,
-    downloads: Path,
-) -> None:
-    torrent = pack("shared")
-    paths = shared.download(torrent, downloads)
-    other, both = share(shared, torrent, downloads)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    assert erase_and_tell(program, launcher, shared, torrent) == sorted({*paths} - {*both})
-    assert remaining(both) == both
-    assert all(path.exists() for path in shared.used(other))
-    shared.erase(other)
-    wait_called(program, launcher, "post_remove", other)
-    assert remaining(paths) == []
-    assert [path for path in downloads.rglob("*") if not path.is_dir()] == []
-
-
 @pytest.mark.parametrize("load_first", [True, False])
 def test_a_replaced_torrent_leaves_its_files_to_the_new_one(
     load_first: bool, shared: Rtorrent, launcher: Launcher, downloads: Path
@@ -281,36 +216,6 @@ def test_a_replaced_torrent_leaves_its_files_to_the_new_one(
     shared.wait_complete(new)
     program.wait_line(names(new))
     assert remaining(paths) == paths == shared.used(new)
-
-
-@pytest.mark.parametrize("started", [True, False], ids=["started elsewhere before", "never started before"])
-@pytest.mark.parametrize("name", [None, b"another name"], ids=["same name", "another name"])
-def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(
-    name: bytes | None, started: bool, shared: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    torrent, elsewhere = pack("pointed at"), downloads / "elsewhere"
-    twin = twin_of(torrent, name)
-    elsewhere.mkdir()
-    paths = shared.download(torrent, downloads)
-    shared.load(twin, start=started, directory=elsewhere)
-    empty = places(twin, elsewhere)
-    program = launcher.start(*SHORT)
-    if started:
-        program.wait_for(lambda: remaining(empty) == empty, "rtorrent creates no files")
-        assert [path.stat().st_size for path in empty] == [0, 0]
-        shared.wait_checked(twin)
-        shared.call("d.stop", twin.hash)
-        shared.call("d.close", twin.hash)
-    shared.set_directory_base(twin, torrent.root(downloads))
-    shared.call("d.check_hash", twin.hash)
-    shared.wait(1, "d.complete", twin.hash)
-    erase(program, shared, torrent)
-    program.wait_line(names(twin, "(also|perhaps) in"))
-    assert remaining(paths) == paths == shared.used(twin)
-    shared.save(twin)
-    program.wait_files(twin.hash, paths)
-    erase(program, shared, twin)
-    assert remaining(paths) == []
 
 
 def test_data_that_was_moved_and_not_saved_is_kept(shared: Rtorrent, launcher: Launcher, downloads: Path) -> None:
@@ -379,70 +284,7 @@ def test_a_persons_own_files_are_kept(shared: Rtorrent, launcher: Launcher, down
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_what_is_moved_back_from_the_trash_is_seeded_again(
-    shared: Rtorrent, launcher: Launcher, downloads: Path, tmp_path: Path
-) -> None:
-    torrent, trash = multi("trashed"), tmp_path / "trash"
-    trash.mkdir()
-    paths = shared.download(torrent, downloads)
-    program = launcher.start(*SHORT, "--trash", trash)
-    erase(program, shared, torrent)
-    assert remaining(paths) == []
-    file = downloads / "trashed.torrent"
-    (trash / torrent.hash / file.name).rename(file)
-    subprocess.run(["mv", trash / torrent.hash, torrent.root(downloads)], check=True)
-    shared.load_source("load.start", torrent, str(file), set_directory(downloads))
-    shared.wait_complete(torrent)
-    program.wait_files(torrent.hash, paths)
-    assert remaining(paths) == paths == shared.used(torrent)
-
-
-# rtwatch or rtorrent ends
-
-
-@pytest.mark.parametrize("catch_up", [True, False])
-def test_what_happened_while_rtwatch_was_not_running(
-    catch_up: bool, shared: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    """Loaded and moved torrents are listed, erased ones are dropped or, with --catch-up, removed."""
-    loaded, moved, erased = (pack(f"{word} meanwhile") for word in ("loaded", "moved", "erased"))
-    paths = seed(shared, downloads, erased)
-    shared.add(moved, downloads)
-    assert launcher.start(*SHORT, *launcher.hooks).stop() == 0
-    shared.add(loaded, downloads)
-    shared.set_directory(moved, downloads / "new")
-    shared.save(moved)
-    shared.erase(erased)
-    program = launcher.start(*SHORT, *launcher.hooks, *(["--catch-up"] if catch_up else []))
-    program.wait_files(loaded.hash, places(loaded, downloads))
-    program.wait_files(moved.hash, places(moved, downloads / "new"))
-    program.wait_gone(erased.hash)
-    erase_another(program, shared, downloads)
-    assert remaining(paths) == ([] if catch_up else paths)
-    assert ("post_remove" in launcher.hooks_called(erased.hash)) == catch_up
-    assert launcher.hooks_called(loaded.hash) == launcher.hooks_called(moved.hash) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_grace_that_outlives_rtwatch_is_finished_by_the_next(
-    number: signal.Signals, shared: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    back, gone = pack("back meanwhile"), pack("gone meanwhile")
-    kept, paths = shared.download(back, downloads), shared.download(gone, downloads)
-    program = launcher.start(*LONG, *launcher.hooks)
-    shared.erase(back, gone)
-    program.wait_line("vanished +gone")
-    settle(program, shared, downloads)
-    program.send_signal(number)
-    program.wait()
-    assert (launcher.hooks_called(gone.hash), remaining(paths)) == ([], paths)
-    shared.load(back, directory=downloads)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    wait_called(program, launcher, "post_remove", gone)
-    assert removed(launcher, gone) == sorted(paths)
-    program.wait_files(back.hash, kept)
-    assert launcher.hooks_called(gone.hash) == ["pre_remove", "post_remove"]
-    assert (launcher.hooks_called(back.hash), remaining(kept)) == ([], kept)
+# rtorrent ends
 
 
 @pytest.mark.parametrize("end", [Rtorrent.shutdown, Rtorrent.kill])
@@ -461,60 +303,3 @@ def test_the_end_and_the_return_of_rtorrent_cost_nothing(
     assert [select(program, "*", *torrents, table=table) for table in ("torrent_data", "session_file")] == before
     assert [remaining(some) for some in (first, *others)] == [[], *others]
     assert hooks_of(launcher) == ["pre_remove", "post_remove"]
-
-
-def test_a_torrent_erased_while_rtorrent_ends_is_removed(
-    rtorrent: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    torrent, other = pack("erased last"), pack("other")
-    paths, others = rtorrent.download(torrent, downloads), rtorrent.download(other, downloads)
-    program = launcher.start(*SHORT)
-    rtorrent.shutdown(("d.erase", torrent.hash))
-    program.wait_gone(torrent.hash)
-    assert (remaining(paths), remaining(others)) == ([], others)
-
-
-def test_an_rtorrent_without_a_lock_is_believed(tmp_path: Path, downloads: Path, rtorrent: Rtorrent) -> None:
-    torrent, other = pack("one without a lock"), pack("two without a lock")
-    with (
-        Rtorrent(tmp_path / "unlocked", "session.use_lock.set = no", version=rtorrent.version) as unlocked,
-        closing(Launcher(unlocked.path, tmp_path / "state", tmp_path / "calls")) as launcher,
-    ):
-        paths, others = unlocked.download(torrent, downloads), unlocked.download(other, downloads)
-        program = launcher.start(*SHORT)
-        assert not unlocked.lock.exists()
-        erase(program, unlocked, torrent)
-        assert (remaining(paths), remaining(others)) == ([], others)
-
-
-@pytest.mark.parametrize("runs", [True, False], ids=["running", "killed"])
-@pytest.mark.parametrize("what", ["*.torrent", "*", "directory"])
-def test_session_files_that_somebody_deletes_cost_no_data(
-    runs: bool, what: str, rtorrent: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    """Not even --force removes what rtorrent has loaded."""
-    torrents = [pack("one"), single("two"), single("three")]
-    paths = seed(rtorrent, downloads, *torrents)
-    program = launcher.start(*SHORT)
-    if not runs:
-        rtorrent.kill()
-    for file in rtorrent.path.glob(what):
-        file.unlink()
-    if what == "directory":
-        shutil.rmtree(rtorrent.path)
-        rtorrent.path.mkdir()
-        assert program.wait() == 1
-        program = launcher.start(*SHORT)
-    if runs:
-        rtorrent.call("session.save")
-    program.wait_line("held |returned ")
-    program.stop()
-    for options in ((), ("--catch-up",), ("--force",)) if runs else ((), ("--catch-up",)):
-        launcher.once(*SHORT, *options)
-        assert remaining(paths) == paths
-    if runs:
-        rtorrent.save_full(*torrents)
-        program = launcher.start(*SHORT)
-        program.wait_files(torrents[0].hash, paths[:2])
-        erase(program, rtorrent, torrents[0])
-        assert remaining(paths) == paths[2:]
