@@ -30,12 +30,10 @@ WITHOUT = """
 import sys, rtwatch
 name = sys.argv.pop(1)
 for table in ("RULES", "GUARDS"):
-    setattr(rtwatch, table, tuple(entry for entry in getattr(rtwatch, table, ()) if entry.__name__ != name))
-if name == "guard":
-    rtwatch.guard = lambda *_: None
+    setattr(rtwatch, table, tuple(entry for entry in getattr(rtwatch, table) if entry.__name__ != name))
 sys.exit(rtwatch.main())
 """
-RULES = [entry.__name__ for entry in (*rtwatch.RULES, *getattr(rtwatch, "GUARDS", [rtwatch.guard]))]
+RULES = [entry.__name__ for entry in (*rtwatch.RULES, *rtwatch.GUARDS)]
 BITES: dict[str, Union[int, str]] = {  # the lives in which its absence is seen, or words of the test that stands for it
     "rule_shared": 50,
     "rule_outside": 50,
@@ -48,7 +46,14 @@ BITES: dict[str, Union[int, str]] = {  # the lives in which its absence is seen,
     "rule_modified": 300,
     "rule_older": 100,
     "rule_linked": 300,
-    "guard": 100,
+    "rule_open": "what_a_running_rtorrent_has_open_is_kept",
+    "rule_through": "whose_directory_became_a_link",
+    "guard_present": "never_one_that_has_session_files",
+    "guard_lasting": "vanished before rtwatch was updated",
+    "guard_host": "lock_of_another_host_needs_a_path",
+    "guard_word": "the_word_is_given_when",
+    "guard_nameless": "a_loaded_torrent_without_t_holds_everything",
+    "guard_wipe": "a_mass_is_held_where_nobody_knows",
 }
 
 
