@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable, Optional
 
 import pytest
 from program import Launcher
-from rtorrent import Rtorrent
 from session import VERSIONS, Session
 from steps import SHORT, Hooks, download, erase, pack, pattern, paused, remaining, seed, settle
 from torrents import make, multi, single, twin_of
@@ -25,53 +24,28 @@ def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def silence(session: Session) -> None:
-    """Let rtorrent take questions and answer none."""
-    session.scgi.change = lambda reply: None
+SPOILED: dict[str, Callable[[bytes], Optional[bytes]]] = {
+    "none": lambda reply: None,
+    "cut short": lambda reply: reply[: len(reply) // 2],
+    "empty": lambda reply: b"",
+    "with a document type": lambda reply: reply.replace(b"<methodResponse>", b"<!DOCTYPE a><methodResponse>"),
+}
+WRONG: dict[str, tuple[str, Any]] = {
+    "of another session": ("session.path", "/tmp/"),
+    "of another process": ("system.pid", 1),
+    "of another type": ("d.multicall2", 5),
+}
 
 
-def cut(session: Session) -> None:
-    """Let every answer end early."""
-    session.scgi.change = lambda reply: reply[: len(reply) // 2]
-
-
-def drop(session: Session) -> None:
-    """Let every connection be closed without an answer."""
-    session.scgi.change = lambda reply: b""
-
-
-def declare(session: Session) -> None:
-    """Let every answer begin with a document type."""
-    session.scgi.change = lambda reply: reply.replace(b"<methodResponse>", b"<!DOCTYPE a><methodResponse>")
-
-
-def other_session(session: Session) -> None:
-    """Let the socket be that of another session."""
-    session.scgi.answers["session.path"] = "/tmp/"
-
-
-def other_process(session: Session) -> None:
-    """Let the socket be that of another process."""
-    session.scgi.answers["system.pid"] = 1
-
-
-def other_type(session: Session) -> None:
-    """Let the list of torrents be none."""
-    session.scgi.answers["d.multicall2"] = 5
-
-
-def fault(session: Session) -> None:
-    """Let the question be refused."""
-    session.scgi.answers["d.multicall2"] = ValueError
-
-
-@pytest.mark.parametrize("spoil", [silence, cut, drop, declare, other_session, other_process, other_type])
+@pytest.mark.parametrize("answer", [*SPOILED, *WRONG, "not asked for"])
 def test_what_is_no_good_answer_is_none_and_the_next_save_counts(
-    spoil: Callable[[Session], None], session: Session, launcher: Launcher, downloads: Path
+    answer: str, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    program = launcher.start(*SHORT, *launcher.hooks)
+    asks = answer != "not asked for"
+    program = launcher.start(*SHORT, *launcher.hooks, *(() if asks else ("--scgi", "none")))
     files = download(program, session, downloads, TORRENT)
-    spoil(session)
+    session.scgi.change = SPOILED.get(answer, session.scgi.change)
+    session.scgi.answers.update([WRONG[answer]] if answer in WRONG else [])
     session.erase(TORRENT)
     program.wait_line(f"waiting .*{pattern(TORRENT)}")
     settle(program, session, downloads)  # what comes meanwhile is not kept waiting
@@ -80,6 +54,7 @@ def test_what_is_no_good_answer_is_none_and_the_next_save_counts(
     program.wait_gone(TORRENT.hash)
     assert not remaining(files)
     assert SAVES.isdisjoint(session.asked)
+    assert bool(session.asked) == asks
 
 
 def test_a_question_without_an_answer_ends_with_the_first_signal(
@@ -88,7 +63,7 @@ def test_a_question_without_an_answer_ends_with_the_first_signal(
     program = launcher.start(*SHORT)
     download(program, session, downloads, TORRENT)
     session.scgi.asked.clear()
-    silence(session)
+    session.scgi.change = lambda reply: None
     session.erase(TORRENT)
     program.wait_for(lambda: session.asked, "nothing was asked")
     assert program.stop() == 0
@@ -101,17 +76,6 @@ def test_rtwatch_only_asks_for_what_it_says(session: Session, launcher: Launcher
     del session.loaded[single("refused").hash]
     erase(program, session, TORRENT, TWIN)
     assert {*session.asked} <= ASKED_FOR
-
-
-def test_where_it_is_told_not_to_nothing_is_asked(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*SHORT, "--scgi", "none")
-    files = download(program, session, downloads, TORRENT)
-    session.erase(TORRENT)
-    program.wait_line("waiting .*next save")
-    session.save_all()
-    program.wait_gone(TORRENT.hash)
-    assert not remaining(files)
-    assert not session.asked
 
 
 def test_many_erased_at_once_cost_few_questions(session: Session, launcher: Launcher, downloads: Path) -> None:
@@ -232,18 +196,6 @@ def test_a_dry_run_asks_for_no_save(session: Session, launcher: Launcher, downlo
     assert SAVES.isdisjoint(session.asked)
 
 
-def test_hidden_torrents_are_asked_for_one_by_one(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*SHORT)
-    files = download(program, session, downloads, TORRENT)
-    seed(session, downloads / "elsewhere", TWIN)
-    settle(program, session, downloads)
-    session.scgi.filtered["default"] = {*session.loaded}
-    session.set_directory(TWIN, downloads)
-    session.erase(TORRENT)
-    program.wait_gone(TORRENT.hash)
-    assert remaining(files) == files
-
-
 # open files
 
 
@@ -295,23 +247,6 @@ def test_an_rtorrent_that_was_killed_is_dead_though_nobody_has_waited_for_it(
         program.wait_for(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text(), "it is no zombie")
     program.wait_line("(held|waiting) ")
     assert remaining(files) == files
-
-
-def test_a_socket_that_a_second_rtorrent_took_over_is_no_answer(
-    rtorrent: Rtorrent, real_launcher: Launcher, tmp_path: Path
-) -> None:
-    files = seed(rtorrent, tmp_path / "data", TORRENT)
-    program = real_launcher.start(*SHORT)
-    program.wait_line("rtorrent answers")
-    with Rtorrent(tmp_path / "second", version=rtorrent.version) as second:
-        rtorrent.socket.unlink()
-        os.link(second.socket, rtorrent.socket)
-        rtorrent.call, call = second.call, rtorrent.call  # type: ignore[method-assign]
-        for path in rtorrent.files(TORRENT):
-            path.unlink()
-        program.wait_line("waiting ")
-        assert remaining(files) == files
-        rtorrent.call = call  # type: ignore[method-assign]
 
 
 # removal in steps

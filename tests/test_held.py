@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from program import Launcher, Program, run
-from session import VERSIONS, Session
+from session import Session
 from steps import SHORT, download, erase, erase_another, pattern, paused, remaining, seed, settle, wait_held
 from torrents import Torrent, multi, single, twin_of
 
@@ -104,19 +104,6 @@ def test_without_r_only_a_mass_waits_for_rtorrents_word(
     assert remaining(paths) == paths
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_an_erase_and_the_end_of_rtorrent_that_rtwatch_reads_later_are_believed(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths, others = seed(session, downloads, ONE), seed(session, downloads, OTHER)
-    program = launcher.start(*SHORT)
-    with paused(program):
-        session.erase(ONE)
-        session.shutdown()
-    program.wait_gone(ONE.hash)
-    assert remaining(paths + others) == others
-
-
 # --force
 
 
@@ -145,18 +132,6 @@ def test_force_removes_a_held_torrent_or_forgets_it_but_never_one_that_has_sessi
     assert launcher.once(*options, "--grace", "0.2", "--force").returncode == status
     assert remaining(paths) == ([] if removes else paths)
     wait_count(launcher.start(), status == 3)
-
-
-def test_the_command_that_is_said_helps_while_the_killed_rtorrent_is_not_started_again(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = seed(session, downloads, ONE)
-    program = launcher.start(*SHORT)
-    session.kill()
-    session.erase(ONE)
-    wait_held(program, ONE)
-    assert forced(launcher, program).returncode == 0
-    assert remaining(paths) == []
 
 
 # torrents whose names are not known

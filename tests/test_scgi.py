@@ -12,7 +12,7 @@ from typing import Any, Union
 import bencodepy
 import pytest
 from rtorrent import DEADLINE, Rtorrent, wait_until
-from session import VERSIONS, Session
+from session import Session
 from torrents import multi, single
 
 Client = Union[Session, Rtorrent]
@@ -95,26 +95,3 @@ def test_a_save_that_is_asked_for_brings_session_files_back(client: Client, tmp_
         assert wait_until(lambda: client.file(torrent, "R").exists(), DEADLINE)
     assert all(file.exists() for file in client.files(torrent))
     assert bencodepy.decode(client.file(torrent, "R").read_bytes())[b"directory"] == os.fsencode(tmp_path / "new")
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_fake_one_can_be_made_wrong(tmp_path: Path, version: str) -> None:
-    torrent, hidden = single("open"), single("hidden")
-    with Session(tmp_path / "session", version) as session:
-        session.start()
-        assert session.process is not None
-        paths = session.download(torrent, tmp_path / "data")
-        session.add(hidden, tmp_path / "data")
-        session.open_files(paths)
-        fds = Path(f"/proc/{session.process.pid}/fd")
-        assert paths[0] in [fd.resolve() for fd in fds.iterdir()]
-        session.close_files()
-        assert paths[0] not in [fd.resolve() for fd in fds.iterdir()]
-        session.scgi.filtered["main"] = {hidden.hash}
-        assert ask(session, "d.multicall2", "", "main", "d.hash=") == [[torrent.hash]]
-        session.scgi.answers["session.path"] = "/another/"
-        assert ask(session, "session.path", "") == "/another/"
-        session.scgi.change = lambda reply: reply[:-30]
-        with pytest.raises(Exception, match=r"no element|unclosed|syntax"):
-            ask(session, "system.pid", "")
-        assert session.asked == ["d.multicall2", "session.path", "system.pid"]

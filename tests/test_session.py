@@ -1,21 +1,18 @@
-"""The session directory and its files deleted, moved away, covered and restored by others than rtorrent."""
+"""The session directory deleted, moved away, covered and restored by others than rtorrent."""
 
 from __future__ import annotations
 
 import subprocess
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from faults import mounted
-from program import Launcher, Program
+from program import Launcher
 from session import VERSIONS, Session
-from steps import SHORT, download, erase, pattern, paused, remaining, seed, settle
-from torrents import Torrent, multi, single
+from steps import SHORT, download, erase, erase_another, pattern, remaining, seed, settle
+from torrents import multi, single
 
 TORRENTS = [multi("target"), *map(single, ("one", "two", "three"))]
-ASKED, SAVED = (), ("--scgi", "none")
-WAYS = pytest.mark.parametrize("way", [ASKED, SAVED], ids=["asked", "by its saves"])
 
 
 def restart(session: Session) -> None:
@@ -23,62 +20,6 @@ def restart(session: Session) -> None:
     session.kill()
     session.path.mkdir(exist_ok=True)
     session.start()
-
-
-def hooks_of_removals(launcher: Launcher) -> list[str]:
-    """Return the hooks that were called for removals."""
-    return [hook for hook in launcher.hooks_called() if "remove" in hook]
-
-
-def named(torrent: Torrent) -> str:
-    """Return the pattern of a torrent's name in a line, which names three torrents at the most."""
-    return rf"({pattern(torrent)}|and \d+ more)"
-
-
-def come_and_go(program: Program, session: Session, downloads: Path, torrent: Torrent, way: tuple[str, ...]) -> None:
-    """Download a torrent and erase it with its data; where rtorrent is not asked, it saves its session."""
-    paths = download(program, session, downloads, torrent)
-    since = len(program.lines)
-    session.erase(torrent)
-    if way == SAVED:
-        program.wait_line(rf"waiting .*{named(torrent)}.*next save", since)
-        settle(program, session, downloads)
-        session.save_all()
-    program.wait_gone(torrent.hash)
-    assert remaining(paths) == []
-
-
-BY_HAND = {  # $A and $B are names of T
-    "everything": "rm *",
-    "everything, in the order of the directory": "find . -type f -delete",
-    "T of all": "rm *.torrent",
-    "two, kind by kind": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end $B$end; done",
-    "one, slowly": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end; sleep 1.2; done",
-    "one, T first": "for end in '' .libtorrent_resume .rtorrent; do rm $A$end; done",
-    "T of one": "rm $A",
-    "everything moved away": "mv * ..",
-    "one moved away": "mv $A* ..",
-    "T of one moved away": "mv $A ..",
-    "one renamed": "for file in $A*; do mv $file old-$file; done",
-}
-
-
-@WAYS
-@pytest.mark.parametrize("shell", BY_HAND.values(), ids=BY_HAND)
-def test_session_files_that_somebody_takes_away_cost_no_data(
-    shell: str, way: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = seed(session, downloads, *TORRENTS)
-    program = launcher.start(*SHORT, *way, *launcher.hooks)
-    names = [f"{key}={torrent.hash}.torrent" for key, torrent in zip("AB", TORRENTS)]
-    with nullcontext() if "sleep" in shell else paused(program):
-        subprocess.run(["env", *names, "sh", "-c", shell], cwd=session.path, check=True)
-    come_and_go(program, session, downloads, single("erased"), way)
-    program.wait_line(rf"{'returned' if way == ASKED else 'held'} .*{named(TORRENTS[0])}")
-    assert program.stop() == 0
-    assert launcher.once(*SHORT, *way, "--catch-up", "--force").returncode == (0 if way == ASKED else 3)
-    assert remaining(paths) == paths
-    assert hooks_of_removals(launcher) == ["pre_remove", "post_remove"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -95,29 +36,12 @@ def test_a_deleted_session_directory_costs_no_data(
     assert str(session.path) in program.lines[-1]
     restart(session)
     program = launcher.start(*SHORT, *options, *launcher.hooks)
-    program.wait_line(rf"held .*{named(torrents[0])}")
+    program.wait_line("held .*number")
     paths += download(program, session, downloads, *map(multi, ("one", "two", "three", "four")))
     assert program.stop() == 0
     assert launcher.once(*SHORT, "--catch-up").returncode == 3
     assert remaining(paths) == paths
-    assert hooks_of_removals(launcher) == []
-
-
-@WAYS
-def test_an_rtorrent_that_goes_on_in_a_session_directory_made_again_keeps_all_data(
-    way: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = seed(session, downloads, *TORRENTS)
-    program = launcher.start(*SHORT, *way)
-    subprocess.run(["rm", "-rf", session.path], check=True)
-    assert program.wait() == 1
-    session.path.mkdir()
-    session.save_all()  # R and L come back, T does not
-    program = launcher.start(*SHORT, *way)
-    program.wait_line(rf"{'returned' if way == ASKED else 'held'} .*{named(TORRENTS[0])}")
-    program.stop()
-    assert launcher.once(*SHORT, *way, "--force").returncode == (0 if way == ASKED else 3)
-    assert remaining(paths) == paths
+    assert not any("remove" in hook for hook in launcher.hooks_called())
 
 
 def know(session: Session, launcher: Launcher, downloads: Path) -> list[Path]:
@@ -175,7 +99,7 @@ def test_a_session_directory_that_is_there_again_is_known_as_before(
             restart(session)
             program = launcher.start(*SHORT)
             program.wait_line("held .*4 of 4 torrents missing")
-            come_and_go(program, session, downloads, single("another"), ASKED)
+            erase_another(program, session, downloads)
             session.kill()
             program.stop()
         session.start()
