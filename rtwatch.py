@@ -950,9 +950,11 @@ class Index:
         self.query("DELETE FROM rtwatch_link WHERE hash = ? AND NOT inherited", hash)
         used = {*links, *find_links(files)}
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_link VALUES (?, ?, FALSE)", ((hash, file) for file in used))
-        for directory in {os.path.dirname(file) for file in itertools.chain(files, used)}:
-            if not self.query("SELECT 1 FROM rtwatch_directory WHERE directory = ?", directory).fetchone():
-                self.update_directory(directory)
+        directories = {os.path.dirname(file) for file in itertools.chain(files, used)}
+        if len(directories) > 1000:
+            directories.difference_update(row[0] for row in self.query("SELECT directory FROM rtwatch_directory"))
+        new = ((directory, *identify_directory(directory)) for directory in directories)
+        self.con.executemany("INSERT OR IGNORE INTO rtwatch_directory VALUES (?, ?, ?, ?)", new)
 
     def update_directory(self, directory: bytes) -> None:
         """Record what a directory is now."""
@@ -986,8 +988,8 @@ class Index:
         """Leave a file of a torrent to the others that list or use it: the last of them removes it."""
         self.query("UPDATE rtwatch_link SET inherited = TRUE WHERE file = ? AND hash <> ?", file, hash)
         sql = """INSERT OR REPLACE INTO rtwatch_link SELECT hash, file, TRUE FROM session_file JOIN torrent_data
-                 USING (hash) WHERE file = ? AND hash <> ?"""
-        self.query(sql, file, hash)
+                 USING (hash) WHERE file = ? AND hash <> ? AND hash IN (SELECT hash FROM rtwatch_link)"""
+        self.query(sql, file, hash)  # only a torrent with links may reach it without owning it
 
     def delete_torrent(self, hash: str) -> None:
         """Delete a torrent with all of its rows."""

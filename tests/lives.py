@@ -998,6 +998,7 @@ class Steps(World):
 KNOWN_LOSSES = {  # steps and options that are left out of a life, and what each did
     "add_and_erase_again": "vanished anew: what a person had put there since then was taken for the torrent's and went",
     "handle_own": "put in place of an erased torrent's file before the erase was read, or without rtwatch: it went",
+    "add_beside_own_file_none": "put in place of a file that a torrent had inherited: it went with that torrent",
     "add_beside_own_file_piece": "with one piece all that the torrent names is its own: a person's file went",
     "add_beside_own_file_later": "what is newer than a torrent without data is its own: a person's file went",
 }
