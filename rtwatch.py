@@ -2478,7 +2478,7 @@ class Watch:
         """
         stale = set()
         for directory, identity in self.index.find_directories():
-            if identify_directory(directory) != identity:
+            if identity[2] == 0 or identify_directory(directory) != identity:  # 0: it may have changed since
                 stale |= self.find_stale(directory)
                 self.index.update_directory(directory)
         real_parent = cache(os.path.realpath)
