@@ -21,7 +21,7 @@ from xml.parsers.expat import ExpatError
 
 import bencodepy
 import pytest
-from session import SUFFIXES, VERSIONS, Directory, hash_of
+from session import SUFFIXES, VERSIONS, Directory, hash_of, pass_tick
 from torrents import ANNOUNCE, Torrent
 
 PROGRAMS = (Path("/usr/bin/rtorrent"), Path(__file__).resolve().parents[1] / ".rtorrent/bin/rtorrent")
@@ -317,6 +317,7 @@ class Rtorrent:
 
     def save_all(self) -> None:
         """Do session.save: L and R of all torrents are written anew on return."""
+        pass_tick()
         number, hashes = next(self._numbers), self.loaded_hashes()
         calls = [("d.custom.set", hash, NUMBER, str(number)) for hash in hashes]
         self.multicall(*calls, ("session.save",))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -264,6 +265,7 @@ class Session:
     @undivided
     def save_all(self) -> None:
         """Do session.save: torrent after torrent in 0.9.8, interleaved in 0.16."""
+        pass_tick()
         history = self._save_history()
         hashes = list(self.loaded)
         if self.version == "0.9.8":
@@ -434,6 +436,15 @@ def decode(file: Path) -> dict[bytes, Any]:
 def hash_of(torrent: Torrent | str) -> str:
     """Return the hash of a torrent that is given as itself or by its hash."""
     return torrent if isinstance(torrent, str) else torrent.hash
+
+
+def pass_tick() -> None:
+    """Wait until the times of files are later than now: the kernel's clock for them is some milliseconds behind."""
+    begun = time.time()
+    with tempfile.NamedTemporaryFile() as file:
+        while os.stat(file.name).st_mtime <= begun:
+            time.sleep(0.001)
+            os.utime(file.name)
 
 
 def touch(path: Path) -> None:
