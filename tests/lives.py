@@ -346,6 +346,8 @@ class World:
             info = path.stat()
         except OSError:
             return None
+        if stat.S_ISDIR(info.st_mode):  # an empty one in place of a file may go
+            return None
         changing = (info.st_size, info.st_mtime_ns) if isinstance(self.driver, Fake) else ()  # a real one may write
         return (stat.S_IFMT(info.st_mode), info.st_dev, info.st_ino, *changing)
 
