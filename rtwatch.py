@@ -1001,7 +1001,7 @@ class Index:
 PATIENCE = 5.0  # seconds that one question may take; the longest answer measured was 0.7
 MAX_ANSWER = 256 << 20  # bytes; 50,000 torrents have some 20 MiB
 FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # in XML 1.0
-UNCARRIED = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd]")  # what XML-RPC of rtorrent does not carry
+UNCARRIED = re.compile("[^\t\n -\ud7ff\ue000-\ufffd]")  # what XML-RPC of rtorrent does not carry
 
 
 class Process(NamedTuple):
@@ -1045,6 +1045,8 @@ class Rtorrent:
         alive = self.last.pid and identify_process(self.last.pid) == self.last.identity
         if lock.state == "running":
             self.last = Process(identify_process(lock.pid) or "", True, lock.pid, lock)
+        elif alive and lock.state == "missing":  # somebody deleted it, or it is about to end
+            return self.last._replace(lock=self.last.lock._replace(state="missing", written=NEVER))
         elif alive:
             return self.last
         elif lock.state == "missing":  # one that keeps no lock may run
@@ -1245,9 +1247,9 @@ def find_listeners(pid: int) -> list[str]:
 
 
 class OpenFiles(NamedTuple):
-    """What running rtorrents have open: a path, as they see it, by device and inode."""
+    """What running rtorrents have open: paths, as they see them, by device and inode."""
 
-    paths: Mapping[tuple[int, int], str]
+    paths: Mapping[tuple[int, int], Set[str]]
     hidden: bool  # whether one of them may not be looked at
 
 
@@ -1261,14 +1263,16 @@ def find_rtorrents() -> Iterator[str]:
 
 def read_open_files() -> OpenFiles:
     """Look at the regular files that every process called rtorrent has open (proc(5), fd)."""
-    paths, hidden = {}, False
+    paths: dict[tuple[int, int], set[str]] = {}
+    hidden = False
     for pid in find_rtorrents():
         try:
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 with suppress(FileNotFoundError):
                     info = os.stat(f"/proc/{pid}/fd/{fd}")
                     if stat.S_ISREG(info.st_mode):
-                        paths[info.st_dev, info.st_ino] = os.readlink(f"/proc/{pid}/fd/{fd}")
+                        name = os.readlink(f"/proc/{pid}/fd/{fd}")
+                        paths.setdefault((info.st_dev, info.st_ino), set()).add(name)
         except PermissionError:
             hidden = True
         except OSError:  # it has ended meanwhile
@@ -1278,11 +1282,11 @@ def read_open_files() -> OpenFiles:
 
 def is_open(path: Path, info: os.stat_result, files: OpenFiles) -> bool:
     """Tell whether a running rtorrent has a file open, under this name; another hard link is a file of its own."""
-    other = files.paths.get((info.st_dev, info.st_ino))
-    if other is None or info.st_nlink == 1:
-        return other is not None
+    others = files.paths.get((info.st_dev, info.st_ino), ())
+    if info.st_nlink == 1:
+        return bool(others)
     try:
-        return os.path.samefile(os.path.dirname(other), path.parent)
+        return any(os.path.samefile(os.path.dirname(other), path.parent) for other in others)
     except OSError:  # out of sight, as in a container
         return True
 
@@ -1332,6 +1336,7 @@ class Evidence(NamedTuple):
     unsaved: Collection[str]  # hashes of loaded torrents that are elsewhere than their session files say, or unknown
     saves: Saves
     forced: bool
+    ended: str  # the process whose lock was seen to be removed last
 
     def round_since(self, when: float, ended: bool = False) -> bool:
         """Tell whether a whole round of saves began after a Unix time; that of an `ended` rtorrent is over."""
@@ -1354,14 +1359,14 @@ class Evidence(NamedTuple):
         process, lock, vanished = self.process, self.process.lock, torrent.vanished or 0.0
         if self.answer and self.answer.process == torrent.process:
             return torrent.hash in self.answer.missing
-        if torrent.process == process.identity:
-            # a lock that stays after its process is gone is that of a kill; where there was no lock, any round counts
-            if process.runs or not process.identity:
-                return self.round_since(vanished + self.grace)
-            return lock.state == "missing" and self.round_since(vanished, ended=True)
-        # its last round, at its orderly end: nothing was saved since the lock of the next process was written
-        ended = lock.state == "missing" or self.saves.renamed <= lock.written
-        return bool(torrent.process) and ended and self.round_since(vanished, ended=True)
+        if torrent.process == process.identity and (process.runs or not process.identity):
+            if self.round_since(vanished + self.grace):
+                return True
+        if torrent.process and torrent.process == self.ended:
+            # its last round; what was saved since the lock of the next process was written is not its word
+            own = lock.state == "missing" or self.saves.renamed <= lock.written
+            return own and self.round_since(vanished, ended=True)
+        return False
 
     def verdict(self, torrent: Torrent) -> Optional[str]:
         """Return the name of the reason why rtorrent's word on a vanished torrent is not given, None when it is.
@@ -2229,7 +2234,7 @@ class Watch:
         """
         if self.session.is_owner_of(path):
             when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
-            if not process and last != self.ended:
+            if not process and last != self.ended and self.rtorrent.last.runs:
                 when, process = self.loop.drained, last
             self.deletions[path.stem] = (when, process)
             self.loop.queues["unlinked"].append(path)
@@ -2237,8 +2242,9 @@ class Watch:
     def note_round(self, path: Path) -> None:
         """Look for a whole round of saves soon: input_history was renamed, or the lock removed."""
         if path.parent == self.args.session and path.name in ("rtorrent.input_history", "rtorrent.lock"):
-            if path.name == "rtorrent.lock":
+            if path.name == "rtorrent.lock":  # what it has saved is recorded before another one starts and saves
                 self.ended = self.rtorrent.last.identity
+                self.loop.call_sooner("word", 0.05, "word", self.args.session)
             self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
 
     def note_completed(self, path: Path) -> None:
@@ -2528,7 +2534,9 @@ class Watch:
         process = self.rtorrent.find_process()
         here = [hash for hash, letters in listing.items() if letters != "L"]
         facts = Facts(
-            evidence=Evidence(now, self.args.grace, process, None, False, (), Saves({}, {}, 0, 0), self.args.force),
+            evidence=Evidence(
+                *(now, self.args.grace, process, None, False, ()), Saves({}, {}, 0, 0), self.args.force, self.ended
+            ),
             present=lambda torrent: self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None,
             nameless=False,
             paths=bool(self.args.paths),
@@ -2551,7 +2559,7 @@ class Watch:
         nameless = any(
             not evidence.is_unloaded(hash)
             for hash in here
-            if hash not in known
+            if (hash not in known or known[hash].vanished is not None)
             and ("T" not in listing[hash] or (hash in self.troubles and self.troubles[hash].nameless))
         )
         return facts._replace(evidence=evidence, nameless=nameless)
@@ -2816,8 +2824,7 @@ class Watch:
         """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
         for torrent in self.index.find_torrents("vanished IS NOT NULL"):
             self.rtorrent.remember(torrent.process or "")
-        if not self.rtorrent.find_process().identity:
-            self.ended = self.rtorrent.last.identity
+        self.rtorrent.find_process()
         listing = self.session.list()
         hashes = sorted(hash for hash, letters in listing.items() if letters != "L")
         for number, hash in enumerate(hashes, 1):

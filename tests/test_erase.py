@@ -265,10 +265,9 @@ def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: 
             story.rtorrent.erase(torrent)
             story.rtorrent.shutdown()
     if erase == "and it is restarted":
-        program.stop()
         story.rtorrent.start()
-        program = story.start()
-        story.save_when_waited_for(program, torrent)
+        program.wait_line(f"waiting .*{pattern(torrent)}")
+        story.rtorrent.save_all()
     program.wait_gone(torrent.hash)
     assert not remaining(files)
 

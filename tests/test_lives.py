@@ -20,10 +20,10 @@ import rtwatch
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
 SEED = int(os.environ.get("RTWATCH_SEED") or 0)
 LIFE = os.environ.get("RTWATCH_LIFE")
-LIVES = {"fake": 1000 if NIGHTLY else 15, "real": 150 if NIGHTLY else 4}  # in a test
+LIVES = {"fake": 1000 if NIGHTLY else 15, "real": 150 if NIGHTLY else 8}  # in a test
 LENGTH = 30  # steps
 WORKERS = 8  # lives at once: they mostly wait
-SHARES = {"fake": 4, "real": 2}  # tests for one version
+SHARES = {"fake": 4, "real": 1}  # tests for one version
 
 # Run rtwatch without one rule or guard.
 WITHOUT = """

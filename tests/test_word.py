@@ -82,17 +82,24 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "it was killed after a round": (torrent(), {"process": KILLED, "saves": saves()}, "gone"),
     "it was killed, forced": (torrent(), {"process": KILLED, "forced": True}, None),
     "it was killed after it had said it": (torrent(said=True), {"process": KILLED}, None),
-    "it ended in order": (torrent(), {"process": ENDED, "saves": saves()}, None),
+    "it ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": RUNS.identity}, None),
     "it ended in order within the grace": (
         torrent(),
-        {"process": ENDED, "saves": saves(AFTER - 1, A=AFTER - 1, B=AFTER - 1)},
+        {"process": ENDED, "saves": saves(AFTER - 1, A=AFTER - 1, B=AFTER - 1), "ended": RUNS.identity},
         None,
     ),
-    "it ended before the erase": (torrent(), {"process": ENDED}, "gone"),
+    "its end was not seen": (torrent(), {"process": ENDED, "saves": saves()}, "gone"),
+    "another one ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": NEXT.identity}, "gone"),
+    "it ended before the erase": (torrent(), {"process": ENDED, "ended": RUNS.identity}, "gone"),
     "it ended in order, the next one answers": (
         torrent(),
-        {"process": NEXT, "answer": answer(NEXT), "saves": saves()},
+        {"process": NEXT, "answer": answer(NEXT), "saves": saves(), "ended": RUNS.identity},
         None,
+    ),
+    "it ended in order, the next one saved": (
+        torrent(),
+        {"process": NEXT, "saves": saves(1700.0, 1700.0, A=1700.0, B=1700.0), "ended": RUNS.identity},
+        "gone",
     ),
     "the next one saved": (torrent(), {"process": NEXT, "saves": saves(1700.0, 1700.0, A=1700.0, B=1700.0)}, "gone"),
     "only the one before has saved": (torrent(said=True), {"process": NEXT, "saves": saves()}, "save"),
@@ -114,7 +121,7 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
 @pytest.mark.parametrize("name", VERDICTS)
 def test_the_word_is_given_when(name: str) -> None:
     vanished, facts, reason = VERDICTS[name]
-    nothing = Evidence(NOW, GRACE, RUNS, None, False, (), OLD, False)
+    nothing = Evidence(NOW, GRACE, RUNS, None, False, (), OLD, False, "")
     assert nothing._replace(**facts).verdict(vanished) == reason
 
 
