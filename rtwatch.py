@@ -1545,7 +1545,6 @@ class ListedFile(NamedTuple):
     owners: Sequence[str]  # list it as well
     perhaps: Optional[str]  # may use it, but its files are not known
     users: Sequence[str]  # use it through a symlink
-    open: bool  # in a running rtorrent
     through: Optional[Path]  # symlink among the torrent's directories that leads to it
 
 
@@ -1595,11 +1594,6 @@ def rule_type(file: ListedFile, limits: Limits) -> Optional[str]:
     return None if usual else "not a regular file"
 
 
-def rule_open(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what a running rtorrent has open; never waived. What others use through a symlink, the last rule keeps."""
-    return "rtorrent has it open" if file.open and not file.users else None
-
-
 def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what cannot be renamed into the trash."""
     other = limits.device is not None and file.info is not None and file.info.st_dev != limits.device
@@ -1646,7 +1640,7 @@ def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 RULES = (
-    *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_open, rule_device),
+    *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_device),
     *(rule_perhaps, rule_longer, rule_modified, rule_older, rule_through, rule_linked),
 )
 
@@ -1801,7 +1795,7 @@ class Removal:
                 lengths[os.path.join(real_path(parent), name)] = length
         return lengths
 
-    def plan(self, doubts: Doubts, open_files: OpenFiles) -> list[tuple[ListedFile, Optional[str]]]:
+    def plan(self, doubts: Doubts) -> list[tuple[ListedFile, Optional[str]]]:
         """Decide on the next files that are still to do by what is true now."""
         real_path = cache(os.path.realpath)
         files = [self.todo[number] for number in range(min(BATCH, len(self.todo)))]
@@ -1816,9 +1810,8 @@ class Removal:
             owned, used = ([who for name in names[path] for who in users.get(name, ())] for users in others)
             perhaps = doubts.find(path) if info and not owned else None
             where = real_path(os.path.dirname(path)), self.lengths.get(str(path))
-            is_in_use = info is not None and is_open(path, info, open_files)
             through = next((link for target, link in self.through if is_below(path, target)), None)
-            listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, is_in_use, through))
+            listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, through))
         return plan_removal(listed, self.limits)
 
     def find_names(self, path: Path, info: Optional[os.stat_result]) -> list[Path]:
@@ -2773,7 +2766,7 @@ class Watch:
         """
         con = self.index.con
         while removal.todo:
-            planned, changes = removal.plan(self.doubts, self.look_at_open_files()), con.total_changes
+            planned, changes = removal.plan(self.doubts), con.total_changes
             for file, reason in planned:
                 if self.loop.is_wanted():
                     yield
@@ -2781,11 +2774,9 @@ class Watch:
                         return
                     if con.total_changes != changes:
                         break
-                if time.monotonic() - self.opened[0] > 1:
-                    if not self.may_remove(removal.torrent):
-                        return
-                    break
-                if file.open and not file.owners and not file.users:
+                elif time.monotonic() - self.opened[0] > 1 and not self.may_remove(removal.torrent):
+                    return
+                if file.info and not file.owners and not file.users and self.is_open(file.path, file.info):
                     self.hold(removal.torrent, "open")
                     self.say_held()
                     return
@@ -2814,11 +2805,11 @@ class Watch:
             self.loop.call_sooner("word", QUIET, "word", self.args.session)
         return reason is None
 
-    def look_at_open_files(self) -> OpenFiles:
-        """Return what rtorrents have open, looked at once a second."""
+    def is_open(self, path: Path, info: os.stat_result) -> bool:
+        """Tell whether a running rtorrent has a file open; looked at once a second, and never waived."""
         if time.monotonic() - self.opened[0] > 1:
             self.opened = (time.monotonic(), read_open_files())
-        return self.opened[1]
+        return is_open(path, info, self.opened[1])
 
     # ---- Start and end -----------------------------------------------------------------------------------------------
 
