@@ -23,6 +23,7 @@ directory), L is HASH.torrent.libtorrent_resume.
 from __future__ import annotations
 
 import argparse
+import bisect
 import errno
 import fcntl
 import hashlib
@@ -217,13 +218,15 @@ class Metainfo(NamedTuple):
     multi: bool
     names: dict[bytes, bytes]
     files: list[tuple[int, dict[bytes, bytes]]]
+    piece: int  # bytes; 0 when T does not say
 
 
 class Resume(NamedTuple):
-    """What rtwatch needs of R: the directory string as it stands, and whether rtorrent has counted data there."""
+    """What rtwatch needs of R: the directory string as it stands, and what rtorrent has done with the torrent."""
 
     directory: bytes
-    counted: bool
+    complete: bool
+    started: bool  # ever; before that rtorrent writes no file
 
 
 class Decoder(BencodeDecoder):
@@ -258,12 +261,13 @@ def decode(data: bytes) -> dict[bytes, Any]:
 
 
 def parse_resume(data: bytes) -> Resume:
-    """Parse R; raise Unreadable. `chunks_done` counts pieces, `complete` is 0 or 1."""
+    """Parse R; raise Unreadable. `complete` is 0 or 1, the two others are Unix times, 0 for never."""
     resume = decode(data)
     directory = resume.get(b"directory")
     if not isinstance(directory, bytes) or b"\0" in directory:
         raise Unreadable("it has no directory")
-    return Resume(directory, bool(resume.get(b"complete") or resume.get(b"chunks_done")))
+    started = resume.get(b"timestamp.started") or resume.get(b"state_changed")
+    return Resume(directory, bool(resume.get(b"complete")), bool(started))
 
 
 def parse_metainfo(data: bytes) -> Optional[Metainfo]:
@@ -283,7 +287,32 @@ def parse_metainfo(data: bytes) -> Optional[Metainfo]:
     if not all(isinstance(length, int) and length >= 0 for length in lengths):
         raise Unreadable("a file's length is no number")
     paths = [parse_paths(entry, b"path") for entry in entries] if multi else [names]
-    return Metainfo(parse_tracker(torrent), multi, names, list(zip(lengths, paths)))
+    piece = info.get(b"piece length")
+    piece = piece if isinstance(piece, int) and piece > 0 else 0
+    return Metainfo(parse_tracker(torrent), multi, names, list(zip(lengths, paths)), piece)
+
+
+def find_finished(metainfo: Metainfo, l_data: Optional[bytes]) -> list[bool]:
+    """Tell of each file whether rtorrent has said in L that it has all of its pieces.
+
+    `bitfield` is a string with the first piece in the highest bit, or the number of pieces when it has all of them, or
+    0 (measured with 0.9.8 and 0.16.17). `completed` of a file counts a piece too many at its borders.
+    """
+    total = sum(length for length, _ in metainfo.files)
+    number = -(-total // metainfo.piece) if metainfo.piece else 0
+    field = None
+    with suppress(Unreadable):
+        field = decode(l_data or b"").get(b"bitfield")
+    if not number or not isinstance(field, bytes) or len(field) != (number + 7) // 8:
+        return [bool(number) and field == number] * len(metainfo.files)
+    missing = [piece for piece in range(number) if not field[piece // 8] & 128 >> piece % 8]
+    finished, begin = [], 0
+    for length, _ in metainfo.files:
+        end = begin + length
+        at = bisect.bisect_left(missing, begin // metainfo.piece)
+        finished.append(not length or at == len(missing) or missing[at] * metainfo.piece >= end)
+        begin = end
+    return finished
 
 
 def parse_paths(entry: dict[bytes, Any], key: bytes) -> dict[bytes, bytes]:
@@ -420,6 +449,17 @@ def locate_files(metainfo: Metainfo, place: bytes, session: bytes) -> tuple[list
     return [file for file in dict.fromkeys(files) if not file.startswith(inside)], links
 
 
+def number_files(metainfo: Metainfo, root: bytes) -> dict[bytes, int]:
+    """Return the number in the metainfo of each file, by canonical path; `root` is a real path."""
+    real_path = cache(os.path.realpath)
+    numbers = {}
+    for number, (_, paths) in enumerate(metainfo.files):
+        for path in paths.values():
+            parent, name = os.path.split(os.path.join(root, path).rstrip(b"/"))
+            numbers[os.path.join(real_path(parent), name)] = number
+    return numbers
+
+
 def canonical(path: bytes) -> bytes:
     """Return the real path of the parent of an absolute path, plus its name."""
     parent, name = os.path.split(path)
@@ -467,7 +507,8 @@ class Loaded(NamedTuple):
     root: Optional[bytes]
     files: list[bytes]
     links: list[bytes]  # symlinks among its own directories
-    arrived: float  # Unix time of T
+    found: Collection[bytes]  # files that had data before the torrent, and that rtorrent has not said to have
+    meta: Optional[str]  # tells whether T was written anew
     blobs: tuple[bytes, Optional[bytes], bytes]
 
 
@@ -530,6 +571,11 @@ class Session:
         infos = [look_at(self.file(hash, letter))[0] for letter in "TR"]
         return tuple(info and (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns) for info in infos)
 
+    def identify_meta(self, hash: str) -> Optional[str]:
+        """Return what tells whether T was written anew, None when it is not there."""
+        info, _ = look_at(self.file(hash))
+        return info and f"{info.st_ino} {info.st_size} {info.st_mtime_ns}"
+
     def find_latest(self, hash: str, since: float) -> Optional[float]:
         """Return the latest ctime (Unix time) of the session files of a hash, and of their .new written after `since`.
 
@@ -562,8 +608,8 @@ class Session:
 
         `pid` is the process that knows "~" and relative paths, 0 when none runs.
         """
-        t_path = self.file(hash)
-        data = read_session_file(t_path)
+        meta = self.identify_meta(hash)
+        data = read_session_file(self.file(hash))
         metainfo = parse_metainfo(data)
         if metainfo is None:
             return None
@@ -574,7 +620,24 @@ class Session:
         place = expand_directory(resume.directory, pid)
         root = os.path.realpath(place) if place else None
         files, links = locate_files(metainfo, place, os.fsencode(self.path)) if place else ([], [])
-        return Loaded(hash, metainfo, resume, root, files, links, os.stat(t_path).st_mtime, (data, l_data, r_data))
+        found = [] if resume.complete or not root else self.find_found(hash, metainfo, root, files)
+        return Loaded(hash, metainfo, resume, root, files, links, found, meta, (data, l_data, r_data))
+
+    def find_found(self, hash: str, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> Collection[bytes]:
+        """Return the files with data that are older than T, and of which L does not say that rtorrent has them."""
+        info, _ = look_at(self.file(hash))
+        finished = self.find_finished(hash, metainfo, root)
+        olds = ((file, look_at(os.fsdecode(file))[0]) for file in files if file not in finished)
+        arrived = info.st_mtime if info else time.time()
+        return [file for file, old in olds if old and is_data(old) and old.st_size and old.st_mtime < arrived]
+
+    def find_finished(self, hash: str, metainfo: Metainfo, root: bytes) -> set[bytes]:
+        """Return the files, by canonical path, of which rtorrent says in L that it has all pieces."""
+        try:
+            finished = find_finished(metainfo, read_session_file(self.file(hash, "L")))
+        except (OSError, Unreadable):
+            return set()
+        return {file for file, number in number_files(metainfo, root).items() if finished[number]}
 
     def read_saves(self, hashes: Iterable[str]) -> Saves:
         """Return when the torrents that have an R or T here were saved.
@@ -643,10 +706,11 @@ def look_at(path: str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
         return None, f"cannot be looked at: {error.strerror}"
 
 
-def find_links(files: Iterable[bytes]) -> set[bytes]:
-    """Return every path that the symlinks among `files` lead through, the last target included.
+def find_links(files: Iterable[bytes]) -> tuple[set[bytes], set[bytes]]:
+    """Return every path that the symlinks among `files` lead through, the last target included, as it really is.
 
-    A directory of many listed files is read once, which tells the types, rather than asking for each file.
+    Besides, return those of them that are reached through other symlinks: they may be elsewhere tomorrow. A directory
+    of many listed files is read once, which tells the types, rather than asking for each file.
     """
     by_parent: dict[bytes, list[bytes]] = {}
     for file in files:
@@ -658,13 +722,16 @@ def find_links(files: Iterable[bytes]) -> set[bytes]:
         else:
             with suppress(OSError), os.scandir(parent) as entries:
                 links += {entry.path for entry in entries if entry.is_symlink()}.intersection(listed)
-    hops = set()
+    hops, ways = set(), set()
     for hop in links:
         with suppress(OSError):  # readlink fails at the end of the chain
             for _ in range(40):  # the kernel's own limit
-                hop = canonical(os.path.join(os.path.dirname(hop), os.readlink(hop)))
+                way = os.path.join(os.path.dirname(hop), os.readlink(hop))
+                hop = canonical(way)
                 hops.add(hop)
-    return hops
+                if os.path.normpath(way) != hop:
+                    ways.add(way)
+    return hops, ways
 
 
 def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optional[int]]:
@@ -673,7 +740,39 @@ def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optio
         info = os.stat(path)
     except OSError:
         return None, None, None
-    return info.st_dev, info.st_ino, info.st_ctime_ns if time.time() - info.st_ctime > 1 else 0
+    return info.st_dev, signed(info.st_ino), info.st_ctime_ns if time.time() - info.st_ctime > 1 else 0
+
+
+def signed(inode: int) -> int:
+    """Return an inode number as sqlite takes it: mergerfs and others use all of the 64 bits."""
+    return inode - (1 << 64) if inode >> 63 else inode
+
+
+class Left(NamedTuple):
+    """What a file was when its torrent vanished: rtorrent changes nothing of it afterwards."""
+
+    device: Optional[int]  # None after the next boot, which may number the disks anew
+    inode: int
+    size: int  # bytes
+    mtime: int  # ns
+
+    def is_now(self, info: os.stat_result) -> bool:
+        """Tell whether a file is still the same, and as it was."""
+        own = leave(info)
+        return self.device in (None, own.device) and self[1:] == own[1:]
+
+
+def find_written(info: os.stat_result) -> float:
+    """Return the latest Unix time at which a file may have been written, moved or linked.
+
+    Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
+    """
+    return max(when + (0.01 if when % 1 else 2) for when in (info.st_mtime, info.st_ctime))
+
+
+def leave(info: os.stat_result) -> Left:
+    """Return what to remember of a file."""
+    return Left(info.st_dev, signed(info.st_ino), info.st_size, info.st_mtime_ns)
 
 
 def identify_process(pid: int) -> Optional[str]:
@@ -697,11 +796,16 @@ SCHEMA_VERSION = 2
 OWN_TABLES = """
 CREATE TABLE rtwatch_torrent(
     hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
-    arrived REAL, counted INTEGER, vanished REAL, process TEXT, said INTEGER, held TEXT);
+    meta TEXT, complete INTEGER, started INTEGER,
+    vanished REAL, present REAL, recorded INTEGER, process TEXT, said INTEGER, held TEXT);
 CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
 CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
 CREATE TABLE rtwatch_directory(directory BLOB PRIMARY KEY, device INTEGER, inode INTEGER, ctime INTEGER);
 CREATE INDEX rtwatch_directory_inode ON rtwatch_directory(inode, device);
+CREATE TABLE rtwatch_use(
+    hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL, why TEXT NOT NULL,
+    top PATH BLOB, device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER, PRIMARY KEY (hash, file, why));
+CREATE INDEX rtwatch_use_file ON rtwatch_use(file);
 CREATE INDEX torrent_data_name ON torrent_data(name);
 """
 SCHEMA = f"""
@@ -710,11 +814,7 @@ CREATE TABLE session_file(
     hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
     PRIMARY KEY (hash, file));
 CREATE INDEX session_file_file ON session_file(file);
-CREATE TABLE rtwatch_link(
-    hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL, inherited INTEGER,
-    PRIMARY KEY (hash, file));
-CREATE INDEX rtwatch_link_file ON rtwatch_link(file);
-CREATE TABLE rtwatch_session(path BLOB);
+CREATE TABLE rtwatch_session(path BLOB, boot TEXT, present REAL);
 {OWN_TABLES}"""
 FROM_1 = f"""
 ALTER TABLE rtwatch_torrent RENAME TO rtwatch_torrent_1;
@@ -722,11 +822,18 @@ DROP INDEX rtwatch_torrent_root;
 DROP INDEX rtwatch_torrent_vanished;
 DROP INDEX rtwatch_torrent_counted;
 {OWN_TABLES}
-INSERT INTO rtwatch_torrent SELECT hash, directory, root, arrived, counted, vanished, '', 0,
+INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, 0, vanished, vanished, 0, '', 0,
     CASE WHEN vanished IS NOT NULL THEN 'updated' END FROM rtwatch_torrent_1;
+INSERT INTO rtwatch_use(hash, file, why)
+    SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
 DROP TABLE rtwatch_torrent_1;
+DROP TABLE rtwatch_link;
+ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
+ALTER TABLE rtwatch_session ADD COLUMN present REAL;
 """
 KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
+PLACE = "directory, CAST(root AS BLOB), meta, complete, started, vanished"  # cast: not as a Path
+LINKED = "why IN ('link', 'inherited')"
 
 
 class Place(NamedTuple):
@@ -734,8 +841,10 @@ class Place(NamedTuple):
 
     directory: bytes
     root: Optional[bytes]
-    counted: bool
-    vanished: Optional[float]  # Unix time at which T went
+    meta: Optional[str]  # tells whether T was written anew
+    complete: bool
+    started: bool
+    vanished: Optional[float]  # Unix time at which it was seen that T is gone
 
 
 class Torrent(NamedTuple):
@@ -744,9 +853,11 @@ class Torrent(NamedTuple):
     hash: str
     name: str
     root: Optional[Path]
-    arrived: float  # Unix time of T
-    counted: bool
-    vanished: Optional[float]  # Unix time at which T went
+    complete: bool
+    started: bool
+    vanished: Optional[float]  # Unix time at which it was seen that T is gone
+    present: float  # Unix time at which T was certainly there for the last time
+    recorded: bool  # whether it is in the database what its files were then
     process: Optional[str]  # the rtorrent that ran then; "" when none was known
     said: bool  # whether that one has said that it does not have it
     held: Optional[str]  # name of a reason in HOLDS
@@ -785,7 +896,7 @@ def open_database(args: Args) -> Con:
                 con.execute(statement)
             con.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             if not version:
-                con.execute("INSERT INTO rtwatch_session VALUES (?)", (os.fsencode(args.session),))
+                con.execute("INSERT INTO rtwatch_session(path) VALUES (?)", (os.fsencode(args.session),))
             con.commit()
         return con
     except (sqlite3.Error, OSError) as error:
@@ -829,13 +940,12 @@ class Index:
 
     def find_place(self, hash: str) -> Optional[Place]:
         """Return the place of a torrent, None when it is not known."""
-        sql = f"SELECT directory, CAST(root AS BLOB), counted, vanished {KNOWN} WHERE hash = ?"  # cast: not as a Path
-        row = self.query(sql, hash).fetchone()
+        row = self.query(f"SELECT {PLACE} {KNOWN} WHERE hash = ?", hash).fetchone()
         return row and Place(*row)
 
     def find_places(self) -> dict[str, Place]:
         """Return the places of all torrents."""
-        rows = self.query("SELECT hash, directory, CAST(root AS BLOB), counted, vanished FROM rtwatch_torrent")
+        rows = self.query(f"SELECT hash, {PLACE} FROM rtwatch_torrent")
         return {hash: Place(*row) for hash, *row in rows}
 
     def find_directories(self) -> list[tuple[bytes, tuple[Any, ...]]]:
@@ -855,23 +965,44 @@ class Index:
         files = [row[0] for path in directories for row in self.query(sql, path + b"/", path + b"0")]
         return [file for file in files if os.fsencode(file.parent) in directories]
 
-    def find_hashes_in(self, directory: bytes, table: str = "session_file") -> set[str]:
-        """Return the torrents that have a file below a directory in `table`."""
-        sql = f"SELECT DISTINCT hash FROM {table} WHERE file > ? AND file < ?"
-        return {row[0] for row in self.query(sql, directory + b"/", directory + b"0")}  # "0" follows "/"
+    def find_hashes_in(self, directory: bytes, tables: Sequence[str] = ("session_file", "rtwatch_use")) -> set[str]:
+        """Return the torrents that list or use a file below a directory."""
+        low, high = directory + b"/", directory + b"0"  # "0" follows "/"
+        sql = "SELECT DISTINCT hash FROM {} WHERE file > ? AND file < ?"
+        return {row[0] for table in tables for row in self.query(sql.format(table), low, high)}
 
     def find_hashes_of(self, file: bytes) -> set[str]:
         """Return the torrents that list a file, or have a file below what is now a symlink."""
         sql = "SELECT hash FROM session_file WHERE file = ? OR file > ? AND file < ?"
         return {row[0] for row in self.query(sql, file, file + b"/", file + b"0")}
 
-    def find_linked(self, hash: str) -> list[Path]:
-        """Return what the symlinks of a torrent lead through, and the symlinks among its directories."""
-        return [row[0] for row in self.query("SELECT file FROM rtwatch_link WHERE hash = ?", hash)]
+    def find_uses(self, hash: str, *whys: str) -> list[Path]:
+        """Return the files that a torrent uses for some reasons of `rtwatch_use`."""
+        sql = f"SELECT file FROM rtwatch_use WHERE hash = ? AND why IN ({', '.join('?' * len(whys))})"
+        return [row[0] for row in self.query(sql, hash, *whys)]
+
+    def find_ways(self) -> list[tuple[str, bytes]]:
+        """Return the targets of symlinks that are reached through other symlinks, with their torrents."""
+        return self.query("SELECT hash, CAST(file AS BLOB) FROM rtwatch_use WHERE why = 'way'").fetchall()
+
+    def is_linked(self, hash: str, file: bytes) -> bool:
+        """Tell whether a symlink of a torrent leads through a path."""
+        sql = "SELECT 1 FROM rtwatch_use WHERE hash = ? AND file = ? AND why = 'link'"
+        return self.query(sql, hash, file).fetchone() is not None
+
+    def find_newcomers(self) -> list[str]:
+        """Return the torrents with files that were here before them."""
+        return [row[0] for row in self.query("SELECT DISTINCT hash FROM rtwatch_use WHERE why = 'found'")]
+
+    def find_left(self, hash: str) -> dict[Path, tuple[Left, Optional[Path]]]:
+        """Return what the files of a vanished torrent were, and for an inherited one the directory that stays."""
+        sql = """SELECT file, top, device, inode, size, mtime FROM rtwatch_use
+                 WHERE hash = ? AND why IN ('inherited', 'left') ORDER BY why"""
+        return {file: (Left(*left), top) for file, top, *left in self.query(sql, hash)}
 
     def find_torrents(self, where: str, *values: Any) -> list[Torrent]:
         """Return the torrents for which an SQL condition on `rtwatch_torrent` holds."""
-        columns = "hash, name, root, arrived, counted, vanished, process, said, held"
+        columns = "hash, name, root, complete, started, vanished, present, recorded, process, said, held"
         return [Torrent(*row) for row in self.query(f"SELECT {columns} {KNOWN} WHERE {where}", *values)]
 
     def find_torrent(self, hash: str) -> Optional[Torrent]:
@@ -895,17 +1026,15 @@ class Index:
         """Return the files of a torrent in the order of their paths."""
         return [row[0] for row in self.query("SELECT file FROM session_file WHERE hash = ? ORDER BY file", hash)]
 
-    def find_inherited(self, hash: str) -> list[Path]:
-        """Return the files of former torrents that this one is the last to use, through symlinks."""
-        return [row[0] for row in self.query("SELECT file FROM rtwatch_link WHERE hash = ? AND inherited", hash)]
-
     def find_users(self, table: str, hash: str, files: Sequence[Path]) -> dict[Path, list[str]]:
-        """Return the other torrents, as HASH "name", that have some of at most 500 files in `table`.
+        """Return the other torrents, as HASH "name", that list (`session_file`) or link to (`rtwatch_use`) some files.
 
-        One whose row in `torrent_data` somebody has deleted counts as well; its next save or start writes it anew.
+        At most 500 files. One whose row in `torrent_data` somebody has deleted counts as well; its next save or start
+        writes it anew.
         """
-        sql = f"""SELECT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data
-                  USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(files))})"""
+        linked = f"AND {LINKED}" if table == "rtwatch_use" else ""
+        sql = f"""SELECT DISTINCT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data
+                  USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(files))}) {linked}"""
         users: dict[Path, list[str]] = {}
         for file, user in self.query(sql, hash, *files):
             users.setdefault(file, []).append(user)
@@ -920,7 +1049,8 @@ class Index:
 
     def is_used_file(self, file: Path) -> bool:
         """Tell whether any torrent lists a file or uses it through a symlink."""
-        sql = "SELECT 1 FROM session_file WHERE file = ? UNION ALL SELECT 1 FROM rtwatch_link WHERE file = ?"
+        sql = f"""SELECT 1 FROM session_file WHERE file = ?
+                  UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {LINKED}"""
         return self.query(sql, file, file).fetchone() is not None
 
     def count(self) -> tuple[int, int, int]:
@@ -940,23 +1070,33 @@ class Index:
 
     def insert_torrent(self, loaded: Loaded) -> None:
         """Write all rows of a torrent, over those of a vanished one; what other tables refer to stays."""
-        hash, metainfo, resume, root, files, links, arrived, blobs = loaded
+        hash, metainfo, resume, root, files, links, found, meta, blobs = loaded
         sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
                  libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
         self.query(sql, hash, text(metainfo.names[b""]), metainfo.tracker, *blobs)
-        sql = "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)"
-        self.query(sql, hash, resume.directory, root, arrived, resume.counted)
-        self.insert_files(hash, files, links)
+        sql = """INSERT OR REPLACE INTO rtwatch_torrent(hash, directory, root, meta, complete, started)
+                 VALUES (?, ?, ?, ?, ?, ?)"""
+        self.query(sql, hash, resume.directory, root, meta, resume.complete, resume.started)
+        self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
+        self.insert_files(hash, files, links, found)
 
-    def insert_files(self, hash: str, files: Sequence[bytes], links: Iterable[bytes]) -> None:
-        """Replace the files of a torrent, and what their symlinks lead through; what it has inherited stays."""
+    def insert_files(self, hash: str, files: Sequence[bytes], links: Sequence[bytes], found: Collection[bytes]) -> None:
+        """Replace the files of a torrent, and what its symlinks lead through.
+
+        What it has inherited stays, and what was found at the same path before the torrent.
+        """
         self.query("DELETE FROM session_file WHERE hash = ?", hash)
         self.con.executemany("INSERT INTO session_file VALUES (?, ?)", ((hash, file) for file in files))
-        self.query("DELETE FROM rtwatch_link WHERE hash = ? AND NOT inherited", hash)
-        used = {*links, *find_links(files)}
-        self.con.executemany("INSERT OR IGNORE INTO rtwatch_link VALUES (?, ?, FALSE)", ((hash, file) for file in used))
-        directories = {os.path.dirname(file) for file in itertools.chain(files, used)}
+        self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why IN ('link', 'way')", hash)
+        sql = """DELETE FROM rtwatch_use WHERE hash = ? AND why = 'found'
+                 AND file NOT IN (SELECT file FROM session_file WHERE hash = ?)"""
+        self.query(sql, hash, hash)
+        hops, ways = find_links([*files, *links])
+        used = {"link": {*links, *hops}, "way": ways, "found": found}
+        rows = ((hash, file, why) for why, some in used.items() for file in some)
+        self.con.executemany("INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, ?)", rows)
+        directories = {os.path.dirname(file) for file in itertools.chain(files, used["link"])}
         if len(directories) > 1000:
             directories.difference_update(row[0] for row in self.query("SELECT directory FROM rtwatch_directory"))
         new = ((directory, *identify_directory(directory)) for directory in directories)
@@ -967,20 +1107,53 @@ class Index:
         identity = identify_directory(directory)
         self.query("INSERT OR REPLACE INTO rtwatch_directory VALUES (?, ?, ?, ?)", directory, *identity)
 
-    def update_place(self, loaded: Loaded) -> None:
-        """Let the files of a torrent follow its new directory, or where it leads now."""
-        sql = "UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?"
-        self.query(sql, loaded.resume.directory, loaded.root, loaded.hash)
-        self.insert_files(loaded.hash, loaded.files, loaded.links)
+    def update_place(self, hash: str, directory: bytes, root: Optional[bytes]) -> None:
+        """Let a torrent follow its new directory, or where it leads now."""
+        self.query("UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?", directory, root, hash)
 
-    def update_counted(self, hash: str, counted: bool) -> None:
-        """Record whether rtorrent has counted data of a torrent."""
-        self.query("UPDATE rtwatch_torrent SET counted = ? WHERE hash = ?", counted, hash)
+    def update_progress(self, hash: str, resume: Resume) -> None:
+        """Record that rtorrent has started a torrent, or has all of it; then nothing of it is somebody else's."""
+        sql = "UPDATE rtwatch_torrent SET complete = complete OR ?, started = started OR ? WHERE hash = ?"
+        self.query(sql, resume.complete, resume.started, hash)
+        if resume.complete:
+            self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'found'", hash)
 
-    def update_vanished(self, hash: str, when: float, process: str, said: bool) -> None:
-        """Record that T is gone since `when` (Unix time), which rtorrent ran then, and whether it said so."""
-        sql = "UPDATE rtwatch_torrent SET vanished = ?, process = ?, said = ?, held = NULL WHERE hash = ?"
-        self.query(sql, when, process, said, hash)
+    def update_meta(self, hash: str, meta: Optional[str]) -> None:
+        """Record which T was read."""
+        self.query("UPDATE rtwatch_torrent SET meta = ? WHERE hash = ?", meta, hash)
+
+    def delete_found(self, hash: str, files: Iterable[bytes]) -> None:
+        """Record that rtorrent has said to have some files that were found before the torrent."""
+        sql = "DELETE FROM rtwatch_use WHERE hash = ? AND file = ? AND why = 'found'"
+        self.con.executemany(sql, ((hash, file) for file in files))
+
+    def update_vanished(self, hash: str, when: float, present: float, process: str, said: bool) -> None:
+        """Record that T is gone since `when`, was there at `present` (Unix times), which rtorrent ran, and its word."""
+        sql = """UPDATE rtwatch_torrent SET vanished = ?, present = ?, recorded = 0, process = ?, said = ?, held = NULL
+                 WHERE hash = ?"""
+        self.query(sql, when, present, process, said, hash)
+        self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
+
+    def insert_left(self, hash: str, left: Iterable[tuple[Path, Left]]) -> None:
+        """Record what files of a vanished torrent were."""
+        sql = "INSERT OR IGNORE INTO rtwatch_use VALUES (?, ?, 'left', NULL, ?, ?, ?, ?)"
+        self.con.executemany(sql, ((hash, file, *facts) for file, facts in left))
+
+    def update_recorded(self, hash: str) -> None:
+        """Record that it is known of all files of a vanished torrent what they were."""
+        self.query("UPDATE rtwatch_torrent SET recorded = 1 WHERE hash = ?", hash)
+
+    def begin(self, boot: str) -> float:
+        """Note which boot of the machine this is; return the Unix time at which rtwatch last looked at the session."""
+        before, present = self.query("SELECT boot, present FROM rtwatch_session").fetchone()
+        if before != boot:
+            self.query("UPDATE rtwatch_use SET device = NULL")
+            self.query("UPDATE rtwatch_session SET boot = ?", boot)
+        return present or 0.0
+
+    def update_present(self, when: float) -> None:
+        """Note that every torrent that is not vanished had its T at a Unix time."""
+        self.query("UPDATE rtwatch_session SET present = ?", when)
 
     def update_said(self, hash: str) -> None:
         """Record that the rtorrent that ran when a torrent vanished does not have it."""
@@ -990,12 +1163,19 @@ class Index:
         """Record the name of the reason why a vanished torrent is held or waits, None for neither."""
         self.query("UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, hash)
 
-    def update_inherited(self, file: Path, hash: str) -> None:
-        """Leave a file of a torrent to the others that list or use it: the last of them removes it."""
-        self.query("UPDATE rtwatch_link SET inherited = TRUE WHERE file = ? AND hash <> ?", file, hash)
-        sql = """INSERT OR REPLACE INTO rtwatch_link SELECT hash, file, TRUE FROM session_file JOIN torrent_data
-                 USING (hash) WHERE file = ? AND hash <> ? AND hash IN (SELECT hash FROM rtwatch_link)"""
-        self.query(sql, file, hash)  # only a torrent with links may reach it without owning it
+    def update_inherited(self, file: Path, hash: str, top: Optional[Path]) -> None:
+        """Leave a file of a torrent to the others that list or use it, as it is: the last of them removes it.
+
+        Its empty directories below `top` go with it. Who lists it and has no links does not need to inherit it.
+        """
+        sql = f"""INSERT OR REPLACE INTO rtwatch_use
+            SELECT heir.hash, ?1, 'inherited', ?3, own.device, own.inode, own.size, own.mtime FROM
+                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {LINKED} UNION SELECT hash FROM session_file AS listed
+                 WHERE file = ?1 AND EXISTS (SELECT 1 FROM rtwatch_use WHERE hash = listed.hash AND why = 'link'))
+                AS heir JOIN torrent_data ON torrent_data.hash = heir.hash
+            LEFT JOIN rtwatch_use AS own ON own.hash = ?2 AND own.file = ?1 AND own.why IN ('left', 'inherited')
+            WHERE heir.hash <> ?2 ORDER BY own.why"""
+        self.query(sql, file, hash, top)
 
     def delete_torrent(self, hash: str) -> None:
         """Delete a torrent with all of its rows."""
@@ -1028,6 +1208,7 @@ class Answer(NamedTuple):
     home: str  # of rtorrent, for "~"
     loaded: Mapping[str, str]
     missing: Set[str]
+    progress: Mapping[str, tuple[bool, bool]]  # complete, being checked
 
 
 class NotLoaded(Exception):
@@ -1071,16 +1252,17 @@ class Rtorrent:
             if home is None:
                 continue
             try:
-                fields = "d.hash=", "d.directory="
+                fields = "d.hash=", "d.directory=", "d.complete=", "d.hashing="
                 rows = self.call(address, process, begin + PATIENCE, "d.multicall2", "", "default", *fields)
-                loaded = {str(hash): str(directory) for hash, directory in rows}
+                loaded = {str(hash): str(directory) for hash, directory, *_ in rows}
+                progress = {str(hash): (bool(complete), bool(hashing)) for hash, _, complete, hashing in rows}
                 missing = self.find_missing(address, process, begin + PATIENCE, [*vanished, *listed], loaded)
             except (OSError, ValueError, TypeError) as error:
                 self.silent |= isinstance(error, TimeoutError)
                 break
             until = begin + min(10.0, max(1.0, 10 * (time.monotonic() - begin)))
             self.silent = False
-            return Answer(self.find_process().identity, when, until, home, loaded, missing)
+            return Answer(self.find_process().identity, when, until, home, loaded, missing, progress)
         return None
 
     def find_missing(
@@ -1316,6 +1498,7 @@ QUIET = 2.0  # seconds without a rename after which a round of saves is over; 0.
 LONGEST_ROUND = 300.0  # seconds: saves further apart than that do not belong to one round
 STALLED = 60.0  # seconds after which an unfinished save, or a round that does not get quiet, is waited for no more
 MANY = 10  # torrents; when more vanish within a minute, the rest of the session must outnumber them
+LATE = 1.0  # seconds after which what was read of a torrent that vanished may be somebody else's doing
 MINUTE = 60.0  # seconds within which vanished torrents belong together
 
 
@@ -1378,14 +1561,13 @@ class Evidence(NamedTuple):
         process, lock, vanished = self.process, self.process.lock, torrent.vanished or 0.0
         if self.answer and self.answer.process == torrent.process:
             return torrent.hash in self.answer.missing
-        if torrent.process == process.identity and (process.runs or not process.identity):
-            if self.round_since(vanished + self.grace):
-                return True
-        if torrent.process and torrent.process == self.ended:
-            # its last round; what was saved since the lock of the next process was written is not its word
-            own = lock.state == "missing" or self.saves.renamed <= lock.written
-            return own and self.round_since(vanished, ended=True)
-        return False
+        same = torrent.process == process.identity and (process.runs or not process.identity)
+        if same and self.round_since(vanished + self.grace):
+            return True
+        # its last round; what was saved since the lock of the next process was written is not its word
+        own = lock.state == "missing" or self.saves.renamed <= lock.written
+        ended = torrent.process != "" and torrent.process == self.ended
+        return ended and own and self.round_since(vanished, ended=True)
 
     def verdict(self, torrent: Torrent) -> Optional[str]:
         """Return the name of the reason why rtorrent's word on a vanished torrent is not given, None when it is.
@@ -1533,6 +1715,9 @@ class Doubt(NamedTuple):
         return self.data is None or os.path.basename(path).lower() in self.data
 
 
+FOUND = "it was here before the torrent, and rtorrent has not saved that it is complete"
+
+
 class ListedFile(NamedTuple):
     """The facts about one file of a torrent; other torrents are HASH "name"."""
 
@@ -1541,7 +1726,10 @@ class ListedFile(NamedTuple):
     problem: Optional[str]  # why there is no info
     parent: str  # where its parent really is
     length: Optional[int]  # bytes, by the metainfo
-    inherited: bool
+    left: Optional[Left]  # what it was when the torrent vanished, None when it was not there
+    heritage: bool  # inherited from a torrent that was removed
+    top: Optional[Path]  # the directory that stays; those below it go when they are empty
+    found: bool  # had data before the torrent, and rtorrent never said that it has it
     owners: Sequence[str]  # list it as well
     perhaps: Optional[str]  # may use it, but its files are not known
     users: Sequence[str]  # use it through a symlink
@@ -1554,9 +1742,9 @@ class Limits(NamedTuple):
     root: Path
     session: Path
     paths: tuple[Path, ...]
-    vanished: float  # Unix time
-    unlinked: Set[tuple[int, int]]  # device and inode of which rtwatch has removed another name
-    arrived: Optional[float]  # Unix time of T, None when the torrent counted data
+    started: bool  # or complete: rtorrent has written here, or checked
+    own: Set[tuple[int, int]]  # device and inode of rtwatch's files
+    directories: Sequence[Path]  # of rtwatch
     device: Optional[int]  # of the trash
 
 
@@ -1575,7 +1763,7 @@ def rule_outside(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what lies outside PATH or the torrent's root, or in the session directory; an inherited file has no root."""
     if not is_allowed(file.path, limits):
         return "in the session directory" if is_below(file.path, limits.session) else "outside PATH"
-    return None if file.inherited or is_below(file.path, limits.root) else "outside the torrent's directory"
+    return None if file.heritage or is_below(file.path, limits.root) else "outside the torrent's directory"
 
 
 def rule_moved(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -1611,27 +1799,34 @@ def rule_longer(file: ListedFile, limits: Limits) -> Optional[str]:
     return "longer than the torrent says" if longer else None
 
 
-def rule_modified(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what somebody wrote to, or put there, when rtorrent no longer did.
+def rule_own(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep rtwatch's own files, by whatever name, and all that is in its state directory and its trash."""
+    named = file.info is not None and (file.info.st_dev, file.info.st_ino) in limits.own
+    below = any(is_below(file.path, directory) for directory in limits.directories)
+    return "it belongs to rtwatch" if named or below else None
 
-    The ctime tells of an older file moved into its place; it also changes when another hard link goes.
-    """
-    if file.info is None:
+
+def rule_found(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep a person's own file that the torrent merely names."""
+    return FOUND if file.found else None
+
+
+def rule_started(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep the data of a torrent that rtorrent never started, nor had complete: it wrote no file."""
+    data = is_data(file.info) and file.info is not None and file.info.st_size > 0
+    return "the torrent was never started" if data and not (limits.started or file.heritage) else None
+
+
+def rule_left(file: ListedFile, limits: Limits) -> Optional[str]:
+    """Keep what is not as the torrent left it: rtorrent changes nothing of a file after it has deleted T."""
+    if file.info is None or (file.left and file.left.is_now(file.info)):
         return None
-    single = file.info.st_nlink == 1 and (file.info.st_dev, file.info.st_ino) not in limits.unlinked
-    changed = max(file.info.st_mtime, file.info.st_ctime) if single else file.info.st_mtime
-    return "modified after the torrent vanished" if changed > limits.vanished else None
-
-
-def rule_older(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what was there before a torrent that never counted any data: a person's own file that it merely names."""
-    older = file.info is not None and limits.arrived is not None and file.info.st_mtime < limits.arrived
-    return "older than the torrent, which never counted data" if older else None
+    return "changed after the torrent vanished" if file.left else "put there after the torrent vanished"
 
 
 def rule_through(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what the torrent only uses through a symlinked directory of its own: a library, or another's data."""
-    return f"reached through the symlink {file.through}" if file.through and not file.inherited else None
+    return f"reached through the symlink {file.through}" if file.through and not file.heritage else None
 
 
 def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -1641,7 +1836,7 @@ def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
 
 RULES = (
     *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_device),
-    *(rule_perhaps, rule_longer, rule_modified, rule_older, rule_through, rule_linked),
+    *(rule_own, rule_perhaps, rule_longer, rule_found, rule_started, rule_left, rule_through, rule_linked),
 )
 
 
@@ -1650,14 +1845,12 @@ def plan_removal(files: Sequence[ListedFile], limits: Limits) -> list[tuple[List
     return [(file, next(filter(None, (rule(file, limits) for rule in RULES)), None)) for file in files]
 
 
-def plan_directories(files: Iterable[Path], name: Optional[str], limits: Limits) -> list[Path]:
-    """Return the directories that may have become empty, deepest first; the root only if it bears `name`."""
-    own = text(os.fsencode(limits.root.name)) == name
+def plan_directories(files: Mapping[Path, Optional[Path]], limits: Limits) -> list[Path]:
+    """Return the directories that may have become empty, deepest first; `files` went, below directories that stay."""
     found: set[Path] = set()
-    for path in {file.parent for file in files}:
-        while path not in found and is_allowed(path, limits):
-            if not (is_below(path, limits.root) or (own and path == limits.root)):
-                break
+    for file, top in files.items():
+        path = file.parent
+        while top and path not in found and is_allowed(path, limits) and is_below(path, top):
             found.add(path)
             path = path.parent
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
@@ -1719,6 +1912,25 @@ def is_left_empty(directory: Path, removed: set[Path]) -> bool:
         return False
 
 
+def find_top(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[Path]:
+    """Return the directory above the files of a torrent that stays though it may be empty.
+
+    That is its root, but for a multi-file torrent whose root bears its name: there the root may go, too.
+    """
+    own = metainfo and metainfo.multi and torrent.root and text(os.fsencode(torrent.root.name)) == torrent.name
+    return torrent.root.parent if own and torrent.root else torrent.root
+
+
+def find_own(args: Args) -> set[tuple[int, int]]:
+    """Return device and inode of the files that rtwatch itself needs."""
+    own = set()
+    for path in (args.db, f"{args.db}-wal", f"{args.db}-shm", args.hooks):
+        with suppress(OSError, TypeError):  # no hooks file
+            info = os.stat(path)
+            own.add((info.st_dev, info.st_ino))
+    return own
+
+
 def make_trash(trash: Path, torrent: Torrent, metainfo: bytes) -> Path:
     """Make a new directory HASH, else HASH.2 and so on, in the trash, with the .torrent in it; raise OSError."""
     names = itertools.chain([torrent.hash], (f"{torrent.hash}.{number}" for number in itertools.count(2)))
@@ -1753,24 +1965,26 @@ def is_folding(path: Path, info: os.stat_result) -> bool:
 class Removal:
     """The removal of the files of one erased torrent, as far as it went; `freed` counts bytes on disk."""
 
-    def __init__(
-        self, index: Index, args: Args, torrent: Torrent, t_data: bytes, unlinked: set[tuple[int, int]]
-    ) -> None:
-        self.index, self.args, self.torrent, self.t_data, self.unlinked = index, args, torrent, t_data, unlinked
+    def __init__(self, index: Index, args: Args, torrent: Torrent, t_data: bytes) -> None:
+        self.index, self.args, self.torrent, self.t_data = index, args, torrent, t_data
         planned, done = ("would trash", "trashed") if args.trash else ("would remove", "removed")
         self.verb = planned if args.no_action else done
         self.files = index.find_files(torrent.hash)
-        inherited = {*index.find_inherited(torrent.hash)}
-        directories = [path for path in index.find_linked(torrent.hash) if path.is_symlink() and path.is_dir()]
+        self.left, self.found = index.find_left(torrent.hash), {*index.find_uses(torrent.hash, "found")}
+        inherited = {*index.find_uses(torrent.hash, "inherited")}
+        directories = [path for path in index.find_uses(torrent.hash, "link") if path.is_symlink() and path.is_dir()]
         self.through = [(Path(os.path.realpath(path)), path) for path in directories]
         others = sorted({*inherited, *directories} - {*self.files})
         self.todo = deque((file, file in inherited) for file in self.files)
         self.todo.extend((file, True) for file in others)
         self.metainfo = parse_metainfo(t_data)
-        self.lengths = self.find_lengths()
+        self.numbers = number_files(self.metainfo, os.fsencode(torrent.root)) if self.metainfo and torrent.root else {}
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
         self.folded: dict[bytes, dict[str, list[Path]]] = {}  # files by folded name by directory
+        self.top = find_top(torrent, self.metainfo)
         self.removed: list[Path] = []
+        self.went: dict[Path, Optional[Path]] = {}  # what is not there any more, and the directory that stays above it
+        self.targets: dict[Path, str] = {}  # of symlinks that were removed
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
         self.freed = 0
@@ -1779,21 +1993,11 @@ class Removal:
             root=torrent.root or args.session,
             session=args.session,
             paths=args.paths,
-            vanished=torrent.vanished or 0,
-            unlinked=unlinked,
-            arrived=None if torrent.counted else torrent.arrived,
+            started=torrent.started or torrent.complete,
+            own=find_own(args),
+            directories=[Path(os.path.realpath(path)) for path in (state_directory(), args.trash) if path],
             device=args.trash.stat().st_dev if args.trash else None,
         )
-
-    def find_lengths(self) -> dict[str, int]:
-        """Return the lengths that the metainfo says, in bytes, by canonical path."""
-        real_path = cache(os.path.realpath)
-        lengths = {}
-        for length, paths in self.metainfo.files if self.metainfo else ():
-            for path in paths.values():
-                parent, name = os.path.split(os.path.join(self.torrent.root or "", os.fsdecode(path)).rstrip("/"))
-                lengths[os.path.join(real_path(parent), name)] = length
-        return lengths
 
     def plan(self, doubts: Doubts) -> list[tuple[ListedFile, Optional[str]]]:
         """Decide on the next files that are still to do by what is true now."""
@@ -1802,16 +2006,31 @@ class Removal:
         found = {path: look_at(path) for path, _ in files}
         names = {path: self.find_names(path, info) for path, (info, _) in found.items()}
         every = [name for path in names for name in names[path]]
-        tables = "session_file", "rtwatch_link"
+        tables = "session_file", "rtwatch_use"
         others = [self.index.find_users(table, self.torrent.hash, every) for table in tables]
         listed = []
         for path, inherited in files:
             info, problem = found[path]
+            number = self.numbers.get(os.fsencode(path))
+            left, top = self.left.get(path, (None, None))
             owned, used = ([who for name in names[path] for who in users.get(name, ())] for users in others)
-            perhaps = doubts.find(path) if info and not owned else None
-            where = real_path(os.path.dirname(path)), self.lengths.get(str(path))
-            through = next((link for target, link in self.through if is_below(path, target)), None)
-            listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, through))
+            listed.append(
+                ListedFile(
+                    path=path,
+                    info=info,
+                    problem=problem,
+                    parent=real_path(os.path.dirname(path)),
+                    length=self.metainfo.files[number][0] if self.metainfo and number is not None else None,
+                    left=left,
+                    heritage=inherited,
+                    top=top or self.top,
+                    found=path in self.found,
+                    owners=owned,
+                    perhaps=doubts.find(path) if info and not owned else None,
+                    users=used,
+                    through=next((link for target, link in self.through if is_below(path, target)), None),
+                )
+            )
         return plan_removal(listed, self.limits)
 
     def find_names(self, path: Path, info: Optional[os.stat_result]) -> list[Path]:
@@ -1833,11 +2052,12 @@ class Removal:
         self.todo.popleft()
         if file.info and reason is None:
             try:
+                if stat.S_ISLNK(file.info.st_mode):
+                    self.targets[file.path] = os.path.realpath(file.path)
                 if not self.args.no_action:
                     remove_file(file, self.trash_place(file) if self.args.trash else None)
                 self.removed.append(file.path)
-                if file.info.st_nlink > 1:
-                    self.unlinked.add((file.info.st_dev, file.info.st_ino))
+                self.went[file.path] = file.top
                 self.freed += file.info.st_blocks * 512 if file.info.st_nlink == 1 or self.args.trash else 0
                 return
             except FileNotFoundError:
@@ -1845,7 +2065,9 @@ class Removal:
             except OSError as error:
                 reason = f"cannot be removed: {error.strerror or error}"
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
-            self.index.update_inherited(file.path, self.torrent.hash)
+            self.index.update_inherited(file.path, self.torrent.hash, file.top)
+        if reason == GONE and file.left:  # a removal that was cut short took it
+            self.went[file.path] = file.top
         self.kept.setdefault(reason or GONE, []).append(file.path)
 
     def trash_place(self, file: ListedFile) -> Path:
@@ -1857,13 +2079,16 @@ class Removal:
 
     def prune(self) -> None:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
-        needed = [Path(os.path.expanduser("~")), self.args.session, *self.args.paths]
-        gone = {*self.removed, *self.kept.get(GONE, ())}
-        name = self.torrent.name if self.metainfo and self.metainfo.multi else None
-        for directory in plan_directories(gone, name, self.limits):
+        trash = [self.args.trash] if self.args.trash else []
+        needed = [Path(os.path.expanduser("~")), self.args.session, *self.args.paths, *trash]
+        gone = {*self.went}
+        for directory in plan_directories(self.went, self.limits):
             if any(directory == path or is_below(path, directory) for path in needed):
                 continue
-            if self.index.is_used_directory(directory, self.torrent.hash) or not is_left_empty(directory, gone):
+            if self.index.is_used_directory(directory, self.torrent.hash):
+                continue
+            if not is_left_empty(directory, gone):
+                say(logging.DEBUG, "  stays", f"{directory}/: something else is in it")
                 continue
             try:
                 if not self.args.no_action:
@@ -1893,6 +2118,9 @@ class Removal:
             missing = f"none of its {len(self.files)} files is at {root}"
             say(logging.WARNING, "  kept", f"{missing}: moved, or its disk is not mounted")
             self.kept[GONE] = [path for path in self.kept[GONE] if path not in self.files]  # what it has inherited
+        for link, target in self.targets.items():
+            if Path(target) not in {*self.files, *self.removed, *itertools.chain(*self.kept.values())}:
+                self.kept.setdefault(f"the symlink {link.name} led to it", []).append(Path(target))
         for path, failure in self.directories.items():
             if failure:
                 self.kept.setdefault(failure, []).append(path)
@@ -2109,6 +2337,20 @@ class Loop:
         logger.error("%-12s %s", "failed", f"{what}; rtwatch goes on", exc_info=error)
         return True
 
+    def wait(self, timeout: Optional[float]) -> None:
+        """Wait for an event, a signal or the timeout (ms).
+
+        What comes while it waits is read at once, unless the process is stopped meanwhile, as by Ctrl-Z.
+        """
+        ready = self.poller.poll(0)
+        waits = not ready and timeout != 0
+        if waits:
+            self.drained = time.time()
+            ready = self.poller.poll(timeout)
+        signals = os.read(self.wake, 4096) if any(fd == self.wake for fd, _ in ready) else b""
+        if waits and signal.SIGCONT not in signals:
+            self.drained = time.time()
+
     def run(self, check: Callable[[], None], is_done: Callable[[], bool], after: Callable[[], None]) -> None:
         """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
 
@@ -2120,8 +2362,7 @@ class Loop:
         worked, quick = 0.0, 0
         while not self.stopping and not is_done():
             timeout = self.timeout()
-            if any(fd == self.wake for fd, _ in self.poller.poll(timeout)):
-                os.read(self.wake, 4096)
+            self.wait(timeout)
             quick = quick + 1 if time.monotonic() < worked + BUNCH else 0
             if quick > 4 and timeout != 0:
                 time.sleep(BUNCH)
@@ -2173,6 +2414,7 @@ class Watch:
         loop.add_queue("added", self.on_saved)
         loop.add_queue("saved", self.on_saved)
         loop.add_queue("unknown", self.on_unknown)
+        loop.add_queue("newcomer", self.on_newcomer)
         loop.add_queue("erased", self.on_erased)
         loop.add_queue("word", self.on_word)
         loop.add_queue("complete", None)
@@ -2182,7 +2424,8 @@ class Watch:
         loop.inot_funcs["torrent", flags.DELETE] = self.note_deleted
         loop.inot_funcs["input_history", flags.MOVED_TO] = loop.inot_funcs["lock", flags.DELETE] = self.note_round
         self.level = logging.DEBUG  # of what the start finds; afterwards it is news
-        self.deletions: dict[str, tuple[float, str]] = {}  # Unix time and process, by hash
+        self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
+        self.began = loop.drained  # Unix time
         self.ended = ""  # the rtorrent whose lock was removed last
         self.read: dict[str, tuple[object, ...]] = {}  # what T and R were when they gave no rows, by hash
         self.stubs: set[str] = set()
@@ -2204,7 +2447,8 @@ class Watch:
         self.by_answer = False  # whether rtorrent's word was an answer
         self.word_until = 0.0  # when rtorrent's word has to be given anew (monotonic)
         self.confirmed = 0.0  # when rtorrent was last asked for the torrent that is being removed (monotonic)
-        self.unlinked: set[tuple[int, int]] = set()  # device and inode of files with other names
+        self.unrecorded: deque[tuple[Torrent, deque[Path]]] = deque()  # vanished, with files still to be looked at
+        self.newcomers: dict[str, int] = {}  # asked so often whether their check is over, by hash
         self.freed = 0  # bytes
         self.told = -1  # what total_changes was at the last STATUS=
 
@@ -2248,7 +2492,7 @@ class Watch:
             when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
             if not process and last != self.ended and self.rtorrent.last.runs:
                 when, process = self.loop.drained, last
-            self.deletions[path.stem] = (when, process)
+            self.deletions[path.stem] = (when, self.loop.drained, process)
             self.loop.queues["unlinked"].append(path)
 
     def note_round(self, path: Path) -> None:
@@ -2277,7 +2521,7 @@ class Watch:
         try:
             data = read_session_file(self.session.file(hash, "R"))
             resume = parse_resume(data)
-            if known and known.vanished is None:
+            if known and known.vanished is None and not self.is_rewritten(hash, known):
                 self.follow(hash, known, resume, data)
             else:
                 loaded = self.session.read_loaded(hash, data, resume, self.find_pid(resume.directory))
@@ -2291,6 +2535,14 @@ class Watch:
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
 
+    def is_rewritten(self, hash: str, known: Place) -> bool:
+        """Tell whether T says something else than the database, as after an edit while rtwatch was not running."""
+        meta = self.session.identify_meta(hash)
+        if meta in (None, known.meta):
+            return False
+        self.index.update_meta(hash, meta)
+        return bool(read_session_file(self.session.file(hash)) != self.index.find_blobs(hash)[1])
+
     def find_pid(self, directory: bytes) -> int:
         """Return the rtorrent that knows what a `directory` means; 0 when none does or an absolute path needs none."""
         return 0 if directory.startswith(b"/") else self.rtorrent.find_process().pid
@@ -2298,35 +2550,82 @@ class Watch:
     def enter(self, known: Optional[Place], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
         hash, path = loaded.hash, self.session.file(loaded.hash)
+        former: list[Path] = []
         if known is None:
             self.call_hook("pre_add", path, self.args)
-        elif known.root and loaded.root is None and known.directory == loaded.resume.directory:
-            files = list(map(os.fsencode, self.index.find_files(hash)))
-            loaded = loaded._replace(root=known.root, files=files)  # a place once known stays
+        else:
+            loaded, former = self.keep_known(known, loaded)
         self.index.insert_torrent(loaded)
         self.loop.due.pop(hash, None)
         self.expired.discard(hash)
         self.prepared.discard(hash)
         self.removals.pop(hash, None)
         self.note_root(loaded.root)
-        what = "returned" if known else "added"
-        say(self.level, what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"))
+        self.note_newcomer(hash, loaded.found)
+        left = [file for file in former if file.exists() and not self.index.is_used_file(file)]
+        more = [f"nobody uses {count(len(left), 'file')} at its former place, {left[0].parent}"] if left else []
+        what = "added" if known is None else "returned" if known.vanished is not None else "renewed"
+        say(self.level, what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"), *more)
         if known is None:
             self.call_hook("post_add", path, self.args)
+
+    def keep_known(self, known: Place, loaded: Loaded) -> tuple[Loaded, list[Path]]:
+        """Keep what was known of a torrent that is back in its place; else return its former files as well."""
+        former = self.index.find_files(loaded.hash)
+        if known.root and loaded.root is None and known.directory == loaded.resume.directory:
+            files = list(map(os.fsencode, former))
+            loaded = loaded._replace(root=known.root, files=files)  # a place once known stays
+        if loaded.root != known.root:
+            return loaded, former
+        resume = loaded.resume
+        resume = resume._replace(complete=resume.complete or known.complete, started=resume.started or known.started)
+        return loaded._replace(resume=resume, found=()), []
 
     def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
         directory, pid = resume.directory, self.find_pid(resume.directory)
-        if resume.counted != known.counted:
-            self.index.update_counted(hash, resume.counted)
-        place = expand_directory(directory, pid)
-        if directory == known.directory and (place is None or os.path.realpath(place) == known.root):
+        if (resume.complete and not known.complete) or (resume.started and not known.started):
+            self.index.update_progress(hash, resume)
+        if not (resume.complete or known.complete):
+            self.find_again(hash, known)
+        place = resolve_directory(directory, pid)
+        if directory == known.directory and place in (None, known.root):
             return  # or it cannot be known now
         loaded = self.session.read_loaded(hash, data, resume, pid)
         if loaded:  # and no magnet of the same hash, loaded a moment ago
-            self.index.update_place(loaded)
+            self.index.update_place(hash, directory, loaded.root)
+            self.index.insert_files(hash, loaded.files, loaded.links, loaded.found)
             self.note_root(loaded.root)
+            self.note_newcomer(hash, loaded.found)
             say(self.level, "moved", text(loaded.metainfo.names[b""]), f"to {os.fsdecode(loaded.root or directory)}")
+
+    def find_again(self, hash: str, known: Place) -> None:
+        """Look whether rtorrent has said in L that it has files that were here before the torrent."""
+        found = {*map(os.fsencode, self.index.find_uses(hash, "found"))}
+        blobs = self.index.find_blobs(hash) if found else None
+        metainfo = parse_metainfo(blobs[1]) if blobs else None
+        if metainfo and known.root:
+            self.index.delete_found(hash, found & self.session.find_finished(hash, metainfo, known.root))
+
+    def note_newcomer(self, hash: str, found: Collection[bytes]) -> None:
+        """Ask rtorrent soon whether it has all data of a torrent that came with its data in place."""
+        if found and self.args.remove and not self.args.no_action:
+            self.newcomers[hash] = 0
+            self.loop.call_sooner("newcomer", QUIET, "newcomer", self.args.session)
+
+    def on_newcomer(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Have rtorrent save what was complete when it came, once its check is over: R says so only then."""
+        answer = self.rtorrent.ask((), ())
+        for hash, times in list(self.newcomers.items()):
+            complete, hashing = answer.progress.get(hash, (False, False)) if answer else (False, False)
+            if complete and not hashing and self.session.identify_meta(hash):
+                self.rtorrent.save(hash, False)
+            self.newcomers[hash] = times if hashing else times + 1
+            if (complete and not hashing) or times >= 5:
+                del self.newcomers[hash]
+        if self.newcomers:
+            pause = min(MINUTE, QUIET * 2 ** (1 + max(self.newcomers.values())))
+            self.loop.call_later("newcomer", pause, "newcomer", path)
 
     def note_root(self, root: Optional[bytes]) -> None:
         """Look again, and say so, when a place is not known."""
@@ -2401,10 +2700,10 @@ class Watch:
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
         hash = path.stem
-        when, process = self.deletions.get(hash, (0.0, ""))
+        when, present, process = self.deletions.get(hash, (0.0, 0.0, ""))
         known = self.index.find_place(hash)
         if when and known:
-            self.vanish(hash, when, process)
+            self.vanish(hash, when, present, process)
         self.deletions.pop(hash, None)  # not before: a locked database brings the path here again
         if os.path.lexists(path):
             self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
@@ -2412,9 +2711,14 @@ class Watch:
             self.note_trouble(hash, None)
         self.stubs.discard(hash)
 
-    def vanish(self, hash: str, when: float, process: str, said: bool = False, held: Optional[str] = None) -> None:
-        """Record that T of a known torrent is gone since `when` (Unix time), and give it its grace to come back."""
-        self.index.update_vanished(hash, when, process, said)
+    def vanish(
+        self, hash: str, when: float, present: float, process: str, said: bool = False, held: Optional[str] = None
+    ) -> None:
+        """Record that T of a known torrent is gone since `when`, and was there at `present` (Unix times).
+
+        Its files are looked at in steps, and it has its grace to come back.
+        """
+        self.index.update_vanished(hash, when, present, process, said)
         if held:
             self.index.update_held(hash, held)
         self.answer = None
@@ -2424,9 +2728,46 @@ class Watch:
         self.index.con.commit()  # before it is said
         self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
         torrent = self.index.find_torrent(hash)
+        if torrent:
+            self.leave(torrent)
         if torrent and not held and not os.path.lexists(self.session.file(hash)):
             name = self.index.label(hash, torrent.name)
             say(logging.INFO, "vanished", name, f"has {self.args.grace:g} s to come back")
+
+    def leave(self, torrent: Torrent) -> None:
+        """Arrange to look at the files of a vanished torrent."""
+        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited")]
+        self.unrecorded.append((torrent, deque(dict.fromkeys(files))))
+
+    def record(self) -> None:
+        """Record what the next files of vanished torrents are.
+
+        rtorrent changes none of them after it has deleted T. When that was read late, or in an earlier run, somebody
+        else may have: what was written since is not recorded.
+        """
+        torrent, files = self.unrecorded[0]
+        now = self.index.find_torrent(torrent.hash)
+        if now is None or now.vanished != torrent.vanished:  # it is back
+            self.unrecorded.popleft()
+            return
+        some = [files[number] for number in range(min(BATCH, len(files)))]
+        infos = [(file, look_at(file)[0]) for file in some]
+        late = torrent.present < self.began or time.time() - torrent.present > LATE
+        left = [(f, info) for f, info in infos if info and not (late and find_written(info) >= torrent.present)]
+        inherited = {*self.index.find_uses(torrent.hash, "inherited")} if left else set()
+        listed = {*self.index.find_files(torrent.hash)} if inherited else set()
+        self.index.insert_left(
+            torrent.hash, [(f, leave(info)) for f, info in left if f in listed or f not in inherited]
+        )
+        if len(files) == len(some):
+            self.index.update_recorded(torrent.hash)
+        self.index.con.commit()
+        for _ in some:
+            files.popleft()
+        if not files:
+            self.unrecorded.popleft()
+        if not self.unrecorded and self.expired:
+            self.loop.call_sooner("word", 0, "word", self.args.session)
 
     def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Let a torrent whose grace is over wait for rtorrent's word."""
@@ -2447,7 +2788,7 @@ class Watch:
         self.loop.queues["added"].extend(map(self.session.file, unread))
         for hash in known:
             if "T" not in listing.get(hash, ""):  # it was moved away, as rtorrent never does
-                self.vanish(hash, time.time(), self.rtorrent.find_process().identity)
+                self.vanish(hash, time.time(), self.loop.drained, self.rtorrent.find_process().identity)
         return listing, unread
 
     def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
@@ -2462,7 +2803,7 @@ class Watch:
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
         torrents = self.index.find_torrents("vanished IS NOT NULL")
-        if not torrents or self.ready or self.removing:
+        if not torrents or self.ready or self.removing or self.unrecorded:
             return
         listing, unread = self.compare()
         undone = {item.name[:40] for _, name, item in self.loop.due.values() if name in NEWS} - self.troubles.keys()
@@ -2506,6 +2847,10 @@ class Watch:
             root = os.path.join(above, name) if above else real(place.directory)
             if place.root and root and (os.path.realpath(root) if os.path.islink(root) else root) != place.root:
                 stale.add(hash)
+        for hash, way in self.index.find_ways():
+            parent, name = os.path.split(way)
+            if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
+                stale.add(hash)
         # where a vanished torrent left its files does not change any more
         for hash in stale - set(self.index.find_hashes("vanished IS NOT NULL")):
             self.relocate(hash)
@@ -2514,7 +2859,7 @@ class Watch:
         """Return the torrents that may use other files since something changed in a directory."""
         if os.path.realpath(directory) != directory:
             return self.index.find_hashes_in(directory)
-        found = self.index.find_hashes_in(directory, "rtwatch_link")
+        found = self.index.find_hashes_in(directory, ["rtwatch_use"])
         with suppress(OSError), os.scandir(directory) as entries:
             for entry in entries:
                 if entry.is_symlink():
@@ -2528,9 +2873,10 @@ class Watch:
         path = expand_directory(place.directory, self.find_pid(place.directory)) if place else None
         if place and metainfo and path:
             files, links = locate_files(metainfo, path, os.fsencode(self.args.session))
-            resume = Resume(place.directory, place.counted)
             root = os.path.realpath(path)
-            self.index.update_place(Loaded(hash, metainfo, resume, root, files, links, 0, (b"", None, b"")))
+            found = [] if place.complete else self.session.find_found(hash, metainfo, root, files)
+            self.index.update_place(hash, place.directory, root)
+            self.index.insert_files(hash, files, links, found)
             if root != place.root:
                 say(self.level, "moved", text(metainfo.names[b""]), f"to {os.fsdecode(root)}")
 
@@ -2687,11 +3033,14 @@ class Watch:
 
     def step(self) -> bool:
         """Make one step of the removals; tell whether there is another."""
-        if self.removing is None:
-            if not self.ready:
-                return False
-            self.removing = self.remove(self.ready.popleft())
         try:
+            if self.unrecorded:
+                self.record()
+                return True
+            if self.removing is None:
+                if not self.ready:
+                    return False
+                self.removing = self.remove(self.ready.popleft())
             next(self.removing)
         except StopIteration:
             self.end_removal()
@@ -2712,12 +3061,9 @@ class Watch:
         """Go on with the next torrent; after the last one, look whether others are due now."""
         self.removing = None
         self.index.con.commit()
-        if not self.ready:
-            if self.expired:
-                unheld = self.index.find_hashes("vanished IS NOT NULL AND held IS NULL")
-                self.loop.call_sooner("word", 0 if self.expired & set(unheld) else MINUTE, "word", self.args.session)
-            else:
-                self.unlinked.clear()
+        if self.expired and not self.ready:
+            unheld = self.index.find_hashes("vanished IS NOT NULL AND held IS NULL")
+            self.loop.call_sooner("word", 0 if self.expired & set(unheld) else MINUTE, "word", self.args.session)
 
     def remove(self, hash: str) -> Iterator[None]:
         """Finish an erased torrent in steps; the loop works what came in between before each of them."""
@@ -2741,7 +3087,7 @@ class Watch:
             return
         tracker, *blobs = row
         if hash not in self.removals:
-            self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0], self.unlinked)
+            self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0])
         removal = self.removals[hash]
         if self.args.remove:
             yield from self.remove_files(removal)
@@ -2836,7 +3182,7 @@ class Watch:
         if not self.call_hook("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs):
             raise Error(f"{args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
         loop.add_watch(args.session)
-        self.tell_status()
+        self.note_change()
         notify("READY=1")
 
     def bring_up_to_date(self) -> None:
@@ -2844,6 +3190,7 @@ class Watch:
         for torrent in self.index.find_torrents("vanished IS NOT NULL"):
             self.rtorrent.remember(torrent.process or "")
         self.rtorrent.find_process()
+        present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         listing = self.session.list()
         hashes = sorted(hash for hash, letters in listing.items() if letters != "L")
         for number, hash in enumerate(hashes, 1):
@@ -2855,13 +3202,15 @@ class Watch:
                 self.index.con.commit()
         known = self.index.find_hashes("vanished IS NULL")
         missing = [hash for hash in known if "T" not in listing.get(hash, "")]
-        self.drop_missing([hash for hash in missing if hash not in listing], len(known) - len(missing))
+        self.drop_missing([hash for hash in missing if hash not in listing], len(known) - len(missing), present)
         for hash in missing:
             if hash in listing:  # no erase leaves R or L
-                self.vanish(hash, time.time(), "")
+                self.vanish(hash, time.time(), present, "")
         waiting: list[str] = []
         for torrent in self.index.find_torrents("vanished IS NOT NULL"):
             hold = HOLDS.get(torrent.held or "")
+            if not torrent.recorded and torrent.hash not in {late.hash for late, _ in self.unrecorded}:
+                self.leave(torrent)
             if torrent.hash not in self.loop.due:
                 self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
             if hold and not hold.waits and torrent.held != "hook" and not self.args.force:
@@ -2871,23 +3220,29 @@ class Watch:
                 waiting.append(torrent.name)
         if waiting:
             say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
+        for hash in self.index.find_newcomers():
+            self.note_newcomer(hash, [b""])
         self.say_unknown()
         self.level = logging.INFO
+        self.index.update_present(self.loop.drained)
         self.index.con.commit()
 
-    def drop_missing(self, missing: Sequence[str], present: int) -> None:
-        """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted."""
-        if len(missing) > present and not self.args.force:
-            what = f"the session looks empty: {len(missing)} of {count(len(missing) + present, 'torrent')} missing"
+    def drop_missing(self, missing: Sequence[str], others: int, present: float) -> None:
+        """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted.
+
+        `present` is the Unix time at which they were there, `others` the number of those that still are.
+        """
+        if len(missing) > others and not self.args.force:
+            what = f"the session looks empty: {len(missing)} of {count(len(missing) + others, 'torrent')} missing"
             say(logging.WARNING, "held", what, "rows and files stay")
             for hash in missing:
-                self.vanish(hash, time.time(), "", said=self.args.catch_up, held="wipe")
+                self.vanish(hash, time.time(), present, "", said=self.args.catch_up, held="wipe")
             return
         process = self.rtorrent.find_process().identity
         for hash in missing:
             torrent = self.index.find_torrent(hash)
             if self.args.catch_up:
-                self.vanish(hash, time.time(), process, said=True)
+                self.vanish(hash, time.time(), present, process, said=True)
             elif torrent:
                 files = count(len(self.index.find_files(hash)), "file")
                 self.index.delete_torrent(hash)
@@ -2897,7 +3252,7 @@ class Watch:
         """Record that the session directory is gone: nobody has erased what vanished with it."""
         for hash in self.index.find_hashes("vanished IS NULL"):
             if not os.path.lexists(self.session.file(hash)):
-                self.index.update_vanished(hash, time.time(), "", False)
+                self.index.update_vanished(hash, time.time(), self.loop.drained, "", False)
         for hash in self.index.find_hashes("vanished IS NOT NULL"):
             self.index.update_held(hash, "away")
         self.index.con.commit()
@@ -2926,10 +3281,18 @@ class Watch:
         more += [f"hooks {' '.join(hooks) or 'none'}"] if args.hooks else []
         return [session, mode, *where, *known, *more]
 
-    def tell_status(self) -> None:
-        """Tell the service manager how things stand, after each change."""
-        if "NOTIFY_SOCKET" in os.environ and self.told != self.index.con.total_changes:
-            self.told = self.index.con.total_changes
+    def note_change(self) -> None:
+        """Note, after a pass that changed rows, when everything was read, and tell the service manager how it stands.
+
+        What vanishes while rtwatch does not run was there then.
+        """
+        if self.told == self.index.con.total_changes:
+            return
+        if not any(self.loop.queues.values()):
+            self.index.update_present(self.loop.drained)
+            self.index.con.commit()
+        self.told = self.index.con.total_changes
+        if "NOTIFY_SOCKET" in os.environ:
             torrents, vanished, held = self.index.count()
             reasons = [torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")]
             waiting = sum(HOLDS[reason].waits for reason in reasons)
@@ -3055,6 +3418,7 @@ def catch_signals(loop: Loop, wake: int) -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
+    signal.signal(signal.SIGCONT, lambda number, frame: None)  # so that it is written to `wake`
 
 
 def watch_session(args: Args) -> int:
@@ -3076,7 +3440,7 @@ def watch_session(args: Args) -> int:
         catch_signals(loop, wake_writer)
         try:
             watch.start(hooks)
-            loop.run(session.check, watch.is_done, watch.tell_status)
+            loop.run(session.check, watch.is_done, watch.note_change)
         except SessionGone:
             with suppress(sqlite3.Error):
                 watch.give_up()
@@ -3089,6 +3453,7 @@ def watch_session(args: Args) -> int:
             notify("STOPPING=1")
             with suppress(sqlite3.Error):
                 watch.call_hook("post_loop", inot, args)
+                watch.note_change()
         return 3 if args.once and index.find_hashes("vanished IS NOT NULL LIMIT 1") else 0
 
 

@@ -150,9 +150,7 @@ def make_torrent(rng: random.Random, name: bytes, files: dict[bytes, int], direc
         **{"total_uploaded": rng.getrandbits(40), "total_downloaded": total, "timestamp.finished": 1700000000},
         **{"tied_to_file": b"/home/user/watch/" + name + b".torrent", "loaded_file": b"", "key": rng.getrandbits(31)},
     }
-    progress = [
-        {"completed": -(-length // piece), "mtime": 1700000000, "priority": 1} for length in files.values()
-    ]
+    progress = [{"completed": -(-length // piece), "mtime": 1700000000, "priority": 1} for length in files.values()]
     resume = {
         **{"bitfield": chunks, "files": progress, "peers": [], "trackers": {url: {"enabled": 1}}},
         **{"uncertain_pieces.timestamp": 0},

@@ -194,7 +194,9 @@ def test_torrents_that_come_and_go_while_rtwatch_is_killed_are_not_lost(tmp_path
         place = Place(tmp_path / f"{call}{number}")
         assert live(place, traced(f"{call}:signal=KILL:when={number}")) in (-signal.SIGKILL, 0)
         found, found_rows = place.end()
-        assert found == files
+        # after a kill nobody knows who wrote what was written a moment before
+        assert files.items() <= found.items()
+        assert found.keys() - files.keys() <= {"downloads/shared/gone.bin"}
         assert {key: [row[0] for row in found_rows[key]] for key in rows} == {
             key: [row[0] for row in rows[key]] for key in rows
         }

@@ -294,7 +294,6 @@ with open(sys.argv[1], "w") as file:
 """
 
 
-
 @pytest.mark.parametrize("kind", COSTLY if NIGHTLY else WORST)
 def test_one_file_costs_little(kind: str, session: Session, tmp_path: Path) -> None:
     """However it is made: read by the whole program, which then lists its files or refuses it."""

@@ -151,6 +151,7 @@ def test_a_save_changes_only_what_differs_without_hooks(session: Session, launch
     program = launcher.start(*launcher.hooks)
     download(program, session, downloads, ONE, PACK)
     download(program, session, link, linked)
+    program.wait_line("added .*linked")
     torrents = [ONE, PACK, linked]
     before = [(rows_of(program, torrent), lines_of(program, torrent)) for torrent in torrents]
     session.loaded[PACK.hash].rtorrent["state_counter"] = 7
@@ -330,9 +331,7 @@ def test_a_torrent_without_l_is_removed_like_others(session: Session, launcher: 
 
 
 @pytest.mark.parametrize("catch_up", [False, True], ids=["", "--catch-up"])
-def test_a_start_takes_over_what_changed(
-    catch_up: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_start_takes_over_what_changed(catch_up: bool, session: Session, launcher: Launcher, downloads: Path) -> None:
     stays, moves, goes, comes = (multi(name) for name in ("stays", "moves", "goes", "comes"))
     paths = seed(session, downloads, stays, moves)
     left = seed(session, downloads, goes)

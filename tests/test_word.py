@@ -56,12 +56,12 @@ def test_a_round_of_saves_is_whole_when(name: str) -> None:
 
 def torrent(process: str = RUNS.identity, said: bool = False) -> Torrent:
     """Return a vanished torrent."""
-    return Torrent("V", "name", None, 0.0, True, VANISHED, process, said, None)
+    return Torrent("V", "name", None, True, True, VANISHED, VANISHED, True, process, said, None)
 
 
 def answer(process: Process = RUNS, loaded: Any = (), missing: Any = ("V",)) -> Answer:
     """Return an answer of rtorrent."""
-    return Answer(process.identity, NOW, NOW, "", dict.fromkeys(loaded, ""), frozenset(missing))
+    return Answer(process.identity, NOW, NOW, "", dict.fromkeys(loaded, ""), frozenset(missing), {})
 
 
 VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
