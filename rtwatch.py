@@ -2342,14 +2342,16 @@ class Loop:
 
         What comes while it waits is read at once, unless the process is stopped meanwhile, as by Ctrl-Z.
         """
-        ready = self.poller.poll(0)
-        waits = not ready and timeout != 0
+        now, signals = time.time(), b""
+        waits = not self.poller.poll(0) and timeout != 0
         if waits:
-            self.drained = time.time()
-            ready = self.poller.poll(timeout)
-        signals = os.read(self.wake, 4096) if any(fd == self.wake for fd, _ in ready) else b""
+            self.drained = now
+            self.poller.poll(timeout)
+            now = time.time()
+        with suppress(BlockingIOError):  # after the clock was read: it may be stopped at any moment
+            signals = os.read(self.wake, 4096)
         if waits and signal.SIGCONT not in signals:
-            self.drained = time.time()
+            self.drained = now
 
     def run(self, check: Callable[[], None], is_done: Callable[[], bool], after: Callable[[], None]) -> None:
         """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.

@@ -1,0 +1,322 @@
+"""Whose file it is: what was there before the torrent, what somebody changed after it, what rtwatch itself needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Optional
+
+import bencodepy
+import pytest
+from program import Launcher
+from rtorrent import Rtorrent, places
+from session import Session
+from steps import (
+    LONG,
+    SHORT,
+    Hooks,
+    add_complete,
+    download,
+    erase,
+    link_files,
+    pack,
+    paused,
+    remaining,
+    seed,
+    settle,
+    wait_vanished,
+)
+from torrents import Torrent, make, single, twin_of
+
+import rtwatch
+
+OLD = 1_000_000_000  # Unix time long before any torrent here
+DOCUMENTS = make(b"Documents", {(b"a.nfo",): b"a" * 16384, (b"taxes.pdf",): b"t" * 40000, (b"z.bin",): b"z" * 100})
+PIECES = 4  # of 16 KiB each
+
+
+def place_old(torrent: Torrent, directory: Path) -> list[Path]:
+    """Put a torrent's data in place, long before it comes."""
+    paths = torrent.write_root(torrent.root(directory))
+    for path in paths:
+        os.utime(path, (OLD, OLD))
+    return paths
+
+
+# rtorrent's pieces
+
+
+def metainfo_of(torrent: Torrent) -> rtwatch.Metainfo:
+    """Return what rtwatch reads of T."""
+    found = rtwatch.parse_metainfo(torrent.metainfo)
+    assert found
+    return found
+
+
+BITFIELDS: dict[str, tuple[Any, list[bool]]] = {
+    "all, as a number": (PIECES, [True, True, True]),
+    "all, as bits": (b"\xf0", [True, True, True]),
+    "none, as a number": (0, [False, False, False]),
+    "none, as bits": (b"\0", [False, False, False]),
+    "the first piece": (b"\x80", [True, False, False]),
+    "all but the last": (b"\xe0", [True, False, False]),
+    "the last": (b"\x10", [False, False, True]),
+    "another number": (3, [False, False, False]),
+    "too short": (b"", [False, False, False]),
+    "too long": (b"\xf0\0", [False, False, False]),
+    "of another type": ([4], [False, False, False]),
+    "not there": (None, [False, False, False]),
+}
+
+
+@pytest.mark.parametrize("name", BITFIELDS)
+def test_a_file_is_rtorrents_when_it_has_all_of_its_pieces(name: str) -> None:
+    field, finished = BITFIELDS[name]
+    data = bencodepy.encode({} if field is None else {b"bitfield": field})
+    assert rtwatch.find_finished(metainfo_of(DOCUMENTS), data) == finished
+    assert rtwatch.find_finished(metainfo_of(DOCUMENTS), None) == [False] * 3
+
+
+# before the torrent
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "restarted"])
+@pytest.mark.parametrize("field", [b"\x80", b"\0", None], ids=["a piece", "no piece", "never checked"])
+def test_a_persons_file_that_a_torrent_merely_names_is_kept(
+    field: Optional[bytes], restarted: bool, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    paths = place_old(DOCUMENTS, downloads)
+    program = launcher.start(*SHORT)
+    session.add(DOCUMENTS, downloads)
+    program.wait_known(DOCUMENTS.hash)
+    if field is not None:
+        session.loaded[DOCUMENTS.hash].resume["bitfield"] = field
+        session.save(DOCUMENTS)
+    paths[1].write_bytes(b"written by its owner since")
+    settle(program, session, downloads)
+    if restarted:
+        program.stop()
+        program = launcher.start(*SHORT)
+    erase(program, session, DOCUMENTS)
+    program.wait_line("kept .*here before the torrent, and rtorrent has not saved that it is complete")
+    assert remaining(paths) == (paths[1:] if field == b"\x80" else paths)
+
+
+def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    paths = place_old(DOCUMENTS, downloads)
+    program = launcher.start(*SHORT, "--grace", "2")
+    add_complete(session, DOCUMENTS, downloads)
+    settle(program, session, downloads)
+    wait_vanished(program, session, DOCUMENTS)
+    session.add(DOCUMENTS, downloads, state=0, state_changed=0, **{"timestamp.started": 0})
+    program.wait_line("returned +Documents")
+    erase(program, session, DOCUMENTS)
+    assert not remaining(paths)
+
+
+def test_a_torrent_that_was_never_started_has_written_nothing(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT)
+    session.add(DOCUMENTS, downloads, state=0, state_changed=0, **{"timestamp.started": 0})
+    program.wait_known(DOCUMENTS.hash)
+    paths = DOCUMENTS.write_root(DOCUMENTS.root(downloads))
+    erase(program, session, DOCUMENTS)
+    program.wait_line("kept .*never started")
+    assert remaining(paths) == paths
+
+
+@pytest.mark.parametrize("name", ["state/rtwatch", "hooks.py"])
+def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(
+    name: str, session: Session, launcher: Launcher, tmp_path: Path, hooks: Hooks
+) -> None:
+    program = launcher.start(*SHORT, *hooks.write_each())
+    place = tmp_path / name
+    content = (
+        place.read_bytes() if place.is_file() else {(file.name.encode(),): b"d" * 10**7 for file in place.iterdir()}
+    )
+    own = make(os.fsencode(place.name), content)
+    add_complete(session, own, place.parent)
+    program.wait_known(own.hash)
+    erase(program, session, own)
+    program.wait_line("kept .*belongs to rtwatch")
+    assert remaining(own.paths(own.root(place.parent))) == own.paths(own.root(place.parent))
+
+
+# after the torrent
+
+SINCE = {
+    "written anew": "printf mine >one.bin",
+    "written with its old time": "touch -r one.bin t; printf mine >one.bin; touch -r t one.bin",
+    "replaced by an older one": "printf mine >m; touch -d 2001-01-01 m; mv m one.bin",
+    "replaced by a link": "printf mine >m; ln -sf m one.bin",
+}
+LATE = ["at once", "while a hook runs", "while it is stopped", "while it is down, with --catch-up"]
+
+
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("shell", SINCE.values(), ids=SINCE)
+def test_what_somebody_put_in_place_since_the_erase_is_kept(
+    shell: str, late: str, session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
+) -> None:
+    torrent, other = single("one", 3000), single("slow")
+    path, *_ = seed(session, downloads, torrent, single("another"))
+    options = hooks.write_each(post_add="time.sleep(2)") if "hook" in late else ()
+    program = launcher.start(*(LONG if late == "at once" else SHORT), *options)
+    if "down" in late:
+        program.stop()
+    if "hook" in late:
+        session.add(other, downloads)
+        program.wait_known(other.hash)
+    with paused(program) if "stopped" in late else nullcontext():
+        if late == "at once":
+            wait_vanished(program, session, torrent)
+        else:
+            session.erase(torrent)
+        subprocess.run(["sh", "-ec", shell], cwd=downloads, check=True)
+        if "stopped" in late:
+            time.sleep(1.2)  # what is read within a second is not late
+    if late == "at once":
+        program.stop()
+        program = launcher.start(*SHORT)
+    elif "down" in late:
+        program = launcher.start(*SHORT, "--catch-up")
+    program.wait_gone(torrent.hash)
+    assert path.read_bytes() == b"mine"
+    program.wait_line(r"kept .*(changed|put there) after the torrent vanished|longer than")
+
+
+@pytest.mark.parametrize("shell", ["chmod 600 one.bin", "chown 12345 one.bin", "rm ../link", "touch -a one.bin"])
+def test_what_changes_only_names_and_modes_of_a_file_does_not_keep_it(
+    shell: str, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    (path,) = seed(session, downloads / "at", single("one", 3000))
+    os.link(path, downloads / "link")
+    program = launcher.start(*SHORT, "--grace", "1")
+    wait_vanished(program, session, single("one", 3000))
+    subprocess.run(["sh", "-ec", shell], cwd=path.parent, check=True)
+    program.wait_gone(single("one", 3000).hash)
+    assert not path.exists()
+
+
+def test_an_inherited_file_that_somebody_replaced_is_kept(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent, twin = pack("pack"), twin_of(pack("pack"))
+    program = launcher.start(*SHORT)
+    paths = download(program, session, downloads / "own", torrent)
+    link_files(paths, places(twin, downloads / "links"))
+    add_complete(session, twin, downloads / "links")
+    settle(program, session, downloads)
+    erase(program, session, torrent)
+    (downloads / "mine").write_bytes(b"mine")
+    os.rename(downloads / "mine", paths[0])
+    erase(program, session, twin)
+    assert remaining(paths) == paths[:1]
+    assert not (downloads / "own" / "pack" / "below").exists()
+
+
+# where paths lead, and which directories go
+
+
+def test_the_directory_of_an_original_goes_with_the_last_that_links_to_it(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent, twin = pack("pack"), twin_of(pack("pack"))
+    program = launcher.start(*SHORT)
+    paths = download(program, session, downloads / "own", torrent)
+    link_files(paths, places(twin, downloads / "links"))
+    add_complete(session, twin, downloads / "links")
+    settle(program, session, downloads)
+    erase(program, session, torrent)
+    assert remaining(paths) == paths
+    erase(program, session, twin)
+    assert sorted(path.name for path in downloads.iterdir() if path.is_dir()) == ["links", "own"]
+    assert not [*(downloads / "own").iterdir(), *(downloads / "links").iterdir()]
+
+
+def test_a_link_that_leads_through_another_link_is_looked_at_again(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent, twin = pack("pack"), twin_of(pack("pack"))
+    program = launcher.start(*SHORT)
+    paths = download(program, session, downloads / "own", torrent)
+    torrent.write_root(torrent.root(downloads / "copy"))
+    way = downloads / "way"
+    way.symlink_to("copy")
+    link_files(torrent.paths(torrent.root(way)), places(twin, downloads / "links"))
+    add_complete(session, twin, downloads / "links")
+    settle(program, session, downloads)
+    way.unlink()
+    way.symlink_to("own")
+    erase(program, session, torrent)
+    assert remaining(paths) == paths
+
+
+def test_what_stays_of_a_torrent_that_returned_elsewhere_is_said(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT, "--grace", "5")
+    paths = download(program, session, downloads / "old", pack("pack"))
+    wait_vanished(program, session, pack("pack"))
+    session.add(pack("pack"), downloads / "new")
+    program.wait_line(r"returned +pack, 2 files, nobody uses 2 files at its former place, .*/old/pack")
+    assert remaining(paths) == paths
+
+
+def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT)
+    download(program, session, downloads, pack("pack"))
+    program.stop()
+    torrent = bencodepy.decode(session.file(pack("pack")).read_bytes())
+    torrent[b"announce"] = b"http://tracker.example/announce"
+    session.file(pack("pack")).write_bytes(bencodepy.encode(torrent))
+    program = launcher.start(*SHORT)
+    program.wait_rows(
+        "SELECT tracker FROM torrent_data WHERE name = 'pack'", lambda rows: rows == [("tracker.example",)]
+    )
+
+
+# the real rtorrent
+
+
+def test_a_newcomer_with_its_data_in_place_is_saved_and_goes_at_its_first_erase(
+    rtorrent: Rtorrent, real_launcher: Launcher
+) -> None:
+    torrent = pack("pack")
+    program = real_launcher.start("-r", "--grace", "0.5")
+    paths = place_old(torrent, rtorrent.downloads)
+    rtorrent.load(torrent, directory=rtorrent.downloads)
+    program.wait_known(torrent.hash)
+
+    def is_saved() -> bool:
+        return bool(bencodepy.decode(rtorrent.file(torrent, "R").read_bytes())[b"complete"])
+
+    program.wait_for(is_saved, "it is not saved")
+    settle(program, rtorrent, rtorrent.downloads)
+    erase(program, rtorrent, torrent)
+    assert not remaining(paths)
+
+
+def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, real_launcher: Launcher) -> None:
+    paths = place_old(DOCUMENTS, rtorrent.downloads)
+    paths[1].write_bytes(b"not the torrent's" * 1000)
+    os.utime(paths[1], (OLD, OLD))
+    program = real_launcher.start("-r", "--grace", "0.5")
+    rtorrent.load(DOCUMENTS, start=False, directory=rtorrent.downloads)
+    rtorrent.call("f.multicall", DOCUMENTS.hash, "", "f.priority.set=0")
+    rtorrent.call("d.check_hash", DOCUMENTS.hash)
+    rtorrent.wait_checked(DOCUMENTS)
+    rtorrent.save(DOCUMENTS)
+    program.wait_known(DOCUMENTS.hash)
+    settle(program, rtorrent, rtorrent.downloads)
+    erase(program, rtorrent, DOCUMENTS)
+    assert paths[1].read_bytes() == b"not the torrent's" * 1000
+    assert not paths[0].exists()
