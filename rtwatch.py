@@ -762,12 +762,13 @@ class Left(NamedTuple):
         return self.device in (None, own.device) and self[1:] == own[1:]
 
 
-def find_written(info: os.stat_result) -> float:
-    """Return the latest Unix time at which a file may have been written, moved or linked.
+def find_written(info: os.stat_result, latest: bool) -> float:
+    """Return the Unix time at which a file was written, moved or linked, or the `latest` at which it may have been.
 
     Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
     """
-    return max(when + (0.01 if when % 1 else 2) for when in (info.st_mtime, info.st_ctime))
+    when = max(info.st_mtime, info.st_ctime)
+    return when + (0.01 if when % 1 else 2) if latest else when
 
 
 def leave(info: os.stat_result) -> Left:
@@ -2581,7 +2582,8 @@ class Watch:
             return loaded, former
         resume = loaded.resume
         resume = resume._replace(complete=resume.complete or known.complete, started=resume.started or known.started)
-        return loaded._replace(resume=resume, found=()), []
+        found = () if known.started or known.complete else loaded.found  # what rtorrent wrote is older than T now
+        return loaded._replace(resume=resume, found=found), []
 
     def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
@@ -2755,7 +2757,7 @@ class Watch:
         some = [files[number] for number in range(min(BATCH, len(files)))]
         infos = [(file, look_at(file)[0]) for file in some]
         late = torrent.present < self.began or time.time() - torrent.present > LATE
-        left = [(f, info) for f, info in infos if info and not (late and find_written(info) >= torrent.present)]
+        left = [(file, info) for file, info in infos if info and find_written(info, late) <= torrent.present]
         inherited = {*self.index.find_uses(torrent.hash, "inherited")} if left else set()
         listed = {*self.index.find_files(torrent.hash)} if inherited else set()
         self.index.insert_left(

@@ -119,15 +119,19 @@ def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(
     assert not remaining(paths)
 
 
+@pytest.mark.parametrize("edited", [False, True], ids=["", "edited"])
 def test_a_torrent_that_was_never_started_has_written_nothing(
-    session: Session, launcher: Launcher, downloads: Path
+    edited: bool, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     program = launcher.start(*SHORT)
     session.add(DOCUMENTS, downloads, state=0, state_changed=0, **{"timestamp.started": 0})
     program.wait_known(DOCUMENTS.hash)
     paths = DOCUMENTS.write_root(DOCUMENTS.root(downloads))
+    if edited:
+        session.readd(DOCUMENTS, downloads)
+        program.wait_line("returned +Documents")
     erase(program, session, DOCUMENTS)
-    program.wait_line("kept .*never started")
+    program.wait_line(f"kept .*({rtwatch.FOUND if edited else 'never started'})")
     assert remaining(paths) == paths
 
 
