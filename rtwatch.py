@@ -629,7 +629,7 @@ class Session:
         finished = self.find_finished(hash, metainfo, root)
         olds = ((file, look_at(os.fsdecode(file))[0]) for file in files if file not in finished)
         arrived = info.st_mtime if info else time.time()
-        return [file for file, old in olds if old and is_data(old) and old.st_size and old.st_mtime < arrived]
+        return [file for file, old in olds if old and is_data(old) and old.st_size and old.st_mtime <= arrived]
 
     def find_finished(self, hash: str, metainfo: Metainfo, root: bytes) -> set[bytes]:
         """Return the files, by canonical path, of which rtorrent says in L that it has all pieces."""
