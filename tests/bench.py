@@ -320,8 +320,8 @@ def floor_first(session: Path, db: Path) -> Cost:
         files = info.get(b"files") or [{b"length": info[b"length"], b"path": [info[b"name"]]}]
         name, tracker = info[b"name"].decode(), torrent[b"announce"].decode().split("/")[2]
         con.execute("INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?)", (hash, name, tracker, t_data, l_data, r_data))
-        sql = "INSERT INTO rtwatch_torrent(hash, directory, root, arrived, counted) VALUES (?, ?, ?, ?, ?)"
-        con.execute(sql, (hash, root, root, 0.0, True))
+        sql = "INSERT INTO rtwatch_torrent(hash, directory, root, complete, started) VALUES (?, ?, ?, ?, ?)"
+        con.execute(sql, (hash, root, root, True, True))
         rows = ((hash, root + b"/" + b"/".join(file[b"path"])) for file in files)
         con.executemany("INSERT INTO session_file VALUES (?, ?)", rows)
         if number % 1000 == 0:
