@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -37,20 +36,9 @@ def find_tables(db: Path) -> list[str]:
         return [name for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
 
 
-def make_it_a_directory(db: Path) -> None:
-    """Put a directory where a database was."""
-    db.unlink()
-    db.mkdir()
-
-
-def put_it_in_a_file(db: Path) -> None:
-    """Put a file where the directory of a database was."""
-    shutil.rmtree(db.parent)
-    db.parent.touch()
-
-
 SPOILS: dict[str, Callable[[Path], object]] = {
-    **{"a directory": make_it_a_directory, "in a file": put_it_in_a_file},
+    "a directory": lambda db: os.system(f"rm {db}; mkdir {db}"),
+    "in a file": lambda db: os.system(f"rm -r {db.parent}; touch {db.parent}"),
     "garbage": lambda db: db.write_bytes(b"this is no database " * 1000),
     "truncated": lambda db: os.truncate(db, 5000),
     "damaged pages": lambda db: db.write_bytes(db.read_bytes()[:4096] + b"\xff" * (db.stat().st_size - 4096)),

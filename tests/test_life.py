@@ -27,6 +27,8 @@ from steps import (
 )
 from torrents import Torrent, make, multi, single
 
+import rtwatch
+
 ONE, PACK = single("one"), multi("pack")
 EDITED = make(PACK.name, PACK.content, b"http://tracker.example:8080/announce")
 ADDED = ["pre_add", "post_add"]
@@ -74,7 +76,7 @@ def test_a_new_torrent_gets_its_rows(
     paths = sorted(torrent.paths(torrent.root(downloads)))
     program.wait_files(torrent.hash, paths)
     assert rows_of(program, torrent)[0] == (torrent.hash, name, "127.0.0.1", *blobs_of(session, torrent))
-    con = program.connect()
+    con = rtwatch.connect(program.db)
     assert [file for (file,) in con.execute("SELECT file FROM session_file ORDER BY file")] == paths
     found = con.execute("SELECT hash FROM session_file WHERE file = ?", (paths[0],)).fetchall()
     con.close()

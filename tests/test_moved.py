@@ -102,9 +102,7 @@ def pre_remove(con, file, args):
 # directories and files become links
 
 
-def test_a_directory_replaced_by_a_link_to_that_of_another_torrent_keeps_its_files(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_directory_replaced_by_a_link_keeps_the_target(session: Session, launcher: Launcher, downloads: Path) -> None:
     paths = seed(session, downloads / "real", PACK)
     seed(session, downloads / "copy", TWIN)
     program = launcher.start(*SHORT)

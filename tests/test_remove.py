@@ -22,6 +22,7 @@ from steps import (
     pattern,
     remaining,
     seed,
+    settle,
     tree,
     wait_held,
     wait_vanished,
@@ -263,6 +264,7 @@ def test_the_lock_of_another_host_needs_a_path(session: Session, launcher: Launc
     program = launcher.start(*SHORT, paths=[downloads / "in"])
     session.erase(multi("two"), multi("three"))
     program.wait_line("waiting .*three")
+    settle(program, session, downloads)
     session.save_all()
     program.wait_gone(multi("two").hash)
     program.wait_gone(multi("three").hash)
