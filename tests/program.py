@@ -122,14 +122,7 @@ class Program:
 
     def wait_ready(self) -> None:
         """Wait until rtwatch told the service manager that it is ready."""
-        self.wait_notified("READY=1")
-
-    def wait_notified(self, assignment: str) -> None:
-        """Wait for `assignment`, as STOPPING=1, on the notify socket."""
-        self._wait(
-            lambda: any(assignment in message.split("\n") for message in self.notified) or None,
-            f"no {assignment} was notified",
-        )
+        self.wait_for(lambda: any("READY=1" in text.split("\n") for text in self.notified), "no READY=1 was notified")
 
     def wait_line(self, regex: str, since: int = 0) -> re.Match[str]:
         """Wait until a line, the `since` first ones left out, matches `regex`; return the match."""

@@ -530,13 +530,9 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
 @pytest.mark.parametrize(
     ("spelling", "mask"),
     [
-        ("args.session", "flags.CLOSE_WRITE | flags.MODIFY"),
-        ("args.session", "0xfff"),
-        ("args.session", "flags.DELETE_SELF"),
-        ("str(args.session) + '/'", "flags.CREATE"),
-        ("os.fsencode(args.session)", "flags.CREATE"),
-        ("link", "flags.CREATE"),
-        ("os.path.relpath(args.session)", "flags.CREATE"),
+        *(("args.session", mask) for mask in ("flags.CLOSE_WRITE | flags.MODIFY", "0xfff", "flags.DELETE_SELF")),
+        *((f"{function}(args.session)", "flags.CREATE") for function in ("os.fsencode", "os.path.relpath")),
+        *((spelling, "flags.CREATE") for spelling in ("str(args.session) + '/'", "link")),
     ],
 )
 def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(

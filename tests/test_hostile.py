@@ -165,8 +165,10 @@ def test_torrents_made_to_reach_outside_do_not(session: Session, launcher: Launc
     places = [downloads / str(number) for number in range(len(CRAFTED))]
     lives = [(craft(info), f"{place}/pack") for info, place in zip(CRAFTED.values(), places)]
     long = "/x" + "x" * 255
+    (downloads / "link").symlink_to(session.path)
     for base in (
         *(f"{session.path}", f"{session.path}/", f"{downloads}/0/..//1/.", f"{downloads}/missing/../.."),
+        f"{downloads}/link",
         *("", ".", "~", "~/x", "x/\udcff", f"{downloads}/a\0b", f"{downloads}{long}", f"/nowhere{long * 20}"),
     ):
         lives.append((craft(crafted([b"file %d" % len(lives)], [b"", b""])), base))

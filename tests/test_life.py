@@ -83,8 +83,8 @@ def test_a_new_torrent_gets_its_rows(
     assert [tuple(row) for row in found] == [(torrent.hash,)]
 
 
-def test_a_torrent_is_known_when_its_t_and_r_decode(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*launcher.hooks)
+def test_a_torrent_needs_t_and_r_that_decode_but_no_l(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*SHORT, *launcher.hooks)
     lives: list[tuple[list[tuple[str, bytes | None]], str]] = [
         ([("T", None)], "R"),
         ([("R", None)], "T"),
@@ -94,8 +94,10 @@ def test_a_torrent_is_known_when_its_t_and_r_decode(session: Session, launcher: 
         ([("L", b"garbage"), ("R", None)], "T"),
     ]
     torrents = [single(f"one{number}") for number in range(len(lives))]
+    paths = torrents[0].write(downloads)
     for torrent, (writes, _) in zip(torrents, lives):
         session.load(torrent, downloads)
+        session.finish(torrent)
         for kind, content in writes:
             session.write(torrent, kind, content)
     settle(program, session, downloads)
@@ -105,8 +107,11 @@ def test_a_torrent_is_known_when_its_t_and_r_decode(session: Session, launcher: 
         program.wait_files(torrent.hash, torrent.paths(downloads))
     resume = "SELECT libtorrent FROM torrent_data WHERE hash = '{}'"
     assert all(program.select(resume.format(torrent.hash)) == [(None,)] for torrent in torrents[:4])
+    erase(program, session, torrents[0])
+    assert remaining(paths) == []
     program.stop()
-    assert all(launcher.hooks_called(torrent.hash) == ADDED for torrent in torrents)
+    assert launcher.hooks_called(torrents[0].hash) == ADDED + REMOVED
+    assert all(launcher.hooks_called(torrent.hash) == ADDED for torrent in torrents[1:])
 
 
 def test_only_the_names_of_torrents_count(session: Session, launcher: Launcher, downloads: Path) -> None:
@@ -291,18 +296,6 @@ def test_a_torrent_may_return_and_vanish_often(session: Session, launcher: Launc
     assert remaining(paths) == []
     wait_called(program, launcher, "post_remove", PACK)
     assert launcher.hooks_called(PACK.hash) == ADDED + REMOVED
-
-
-def test_a_torrent_without_l_is_removed_like_others(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*SHORT)
-    session.load(ONE, downloads)
-    (path,) = ONE.write(downloads)
-    session.finish(ONE)
-    session.write(ONE, "T")
-    session.write(ONE, "R")
-    program.wait_known(ONE.hash)
-    erase(program, session, ONE)
-    assert not path.exists()
 
 
 # rtwatch started again

@@ -117,21 +117,6 @@ def test_a_directory_replaced_by_a_link_keeps_the_target(session: Session, launc
     assert remaining(paths) == []
 
 
-@pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
-def test_a_torrent_whose_directory_became_a_link_to_anothers_leaves_that_alone(
-    options: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = seed(session, downloads / "real", PACK)
-    session.download(RENAMED_ROOT, downloads, downloads / "copy")
-    program = launcher.start(*SHORT, *options)
-    shutil.rmtree(downloads / "copy")
-    (downloads / "copy").symlink_to(downloads / "real" / "pack")
-    session.erase(RENAMED_ROOT)
-    program.wait_line("erased .*another name, none of 2 files to remove")
-    program.wait_line("kept .*(symlink|also in)")
-    assert remaining(paths) == paths
-
-
 @pytest.mark.parametrize("since", ["saved", "not saved", "rtwatch started", "complete"])
 def test_a_link_made_after_loading_keeps_its_target(
     since: str, session: Session, launcher: Launcher, downloads: Path

@@ -272,30 +272,6 @@ def test_the_lock_of_another_host_needs_a_path(session: Session, launcher: Launc
     assert remaining(others) == others
 
 
-@pytest.mark.parametrize("link", [False, True], ids=["by its name", "through a link"])
-def test_nothing_in_the_session_directory_goes(
-    link: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    stays, deep = multi("stays"), make(b"pack", {(b"a",): b"a" * 9})
-    session.download(stays, downloads)
-    evil = make(stays.hash.encode() + b".torrent", session.file(stays).read_bytes())
-    deep.write(session.path)
-    place = session.path
-    if link:
-        place = downloads / "link"
-        place.symlink_to(session.path)
-    for torrent in evil, deep:
-        session.add(torrent, place)
-        session.finish(torrent)
-        session.save(torrent)
-    program = launcher.start(*SHORT)
-    before = tree(session.path / "pack", session.file(stays))
-    for torrent in evil, deep:
-        program.wait_files(torrent.hash, [])
-    erase(program, session, evil, deep)
-    assert tree(session.path / "pack", session.file(stays)) == before
-
-
 # -n and --once
 
 
@@ -313,14 +289,3 @@ def test_a_dry_run_finishes_vanished_torrents_only_in_words(
     for torrent in multi("pack"), single("one"):
         assert re.search(f"would remove +{pattern(torrent)}", dry.stderr)
     assert tree(launcher.state, downloads, session.path) == before
-
-
-def test_once_waits_for_the_grace(session: Session, launcher: Launcher, downloads: Path) -> None:
-    paths = seed(session, downloads, multi("one"))
-    program = launcher.start(*LONG)
-    wait_vanished(program, session, multi("one"))
-    program.stop()
-    assert remaining(paths) == paths
-    assert launcher.once("-r", "--grace", "0.4", *launcher.hooks).returncode == 0
-    assert remaining(paths) == []
-    assert launcher.hooks_called() == ["pre_loop", "pre_remove", "post_remove", "post_loop"]
