@@ -247,9 +247,7 @@ calls = []
         assert "Traceback" not in program.output
 
 
-def test_a_database_that_is_damaged_meanwhile_ends_rtwatch_and_costs_no_file(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_database_damaged_meanwhile_ends_rtwatch(session: Session, launcher: Launcher, downloads: Path) -> None:
     program = launcher.start(*SHORT)
     paths = download(program, session, downloads, PACK)
     with closing(sqlite3.connect(launcher.db)) as con:
@@ -265,9 +263,7 @@ def test_a_database_that_is_damaged_meanwhile_ends_rtwatch_and_costs_no_file(
     assert remaining(paths) == paths
 
 
-def test_the_end_of_the_session_directory_is_said_while_the_database_is_locked(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_lost_session_is_said_beside_a_locked_database(session: Session, launcher: Launcher, downloads: Path) -> None:
     program = launcher.start(*SHORT, *launcher.hooks)
     paths = download(program, session, downloads, PACK)
     with locked(launcher.db):

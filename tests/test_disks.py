@@ -77,9 +77,7 @@ def test_an_empty_mount_point_stays(session: Session, launcher: Launcher, downlo
 
 
 @pytest.mark.parametrize("error", ["ENOENT:when=1", "ENOTEMPTY:when=4"], ids=["a file goes", "a file comes"])
-def test_other_programs_may_work_in_the_same_directories(
-    error: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_other_programs_may_work_beside_it(error: str, session: Session, launcher: Launcher, downloads: Path) -> None:
     paths = leave_vanished(launcher, session, downloads, PACK)
     with strace(f"unlinkat:error={error}"):
         result = launcher.once(*AT_ONCE, *launcher.hooks)

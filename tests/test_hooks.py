@@ -309,9 +309,7 @@ def test_a_hook_that_exits_ends_rtwatch_in_order_and_one_that_hangs_ends_at_the_
         assert remaining(paths) == ([] if hook == "post_remove" else paths)
 
 
-def test_after_a_signal_the_hook_ends_and_no_other_removal_begins(
-    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
+def test_after_a_signal_no_removal_begins(session: Session, launcher: Launcher, downloads: Path, hooks: Hooks) -> None:
     body = "os.kill(os.getpid(), 15)\n    note('went on')"
     program = launcher.start(*SHORT, *hooks.write_each(pre_remove=body))
     paths = download(program, session, downloads, ONE, PACK)

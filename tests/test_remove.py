@@ -275,9 +275,7 @@ def test_the_lock_of_another_host_needs_a_path(session: Session, launcher: Launc
 # -n and --once
 
 
-def test_a_dry_run_finishes_vanished_torrents_only_in_words(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_dry_run_finishes_vanished_torrents_in_words(session: Session, launcher: Launcher, downloads: Path) -> None:
     seed(session, downloads, multi("pack"), *map(single, ("one", "two", "three")))
     program = launcher.start(*LONG)
     wait_vanished(program, session, multi("pack"))

@@ -132,9 +132,7 @@ def test_a_file_and_a_directory_of_one_name_stay_apart(session: Session, launche
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
-def test_hard_links_of_two_torrents_are_names_of_their_own(
-    together: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_hard_links_are_separate_names(together: bool, session: Session, launcher: Launcher, downloads: Path) -> None:
     paths, links = seed(session, downloads / "real", PACK), TWIN.paths(downloads / "links" / "pack")
     for path, link in zip(paths, links):
         link.parent.mkdir(parents=True, exist_ok=True)
