@@ -12,7 +12,6 @@ import pytest
 from program import Launcher
 from session import VERSIONS, Session
 from steps import (
-    LONG,
     SHORT,
     erase,
     erase_another,
@@ -23,7 +22,6 @@ from steps import (
     remaining,
     seed,
     settle,
-    wait_vanished,
 )
 from torrents import Torrent, make, multi, single, twin_of
 
@@ -197,22 +195,3 @@ def test_an_old_backup_of_the_database_costs_no_data(
     erase_another(again, session, downloads)
     kept = [staying, *moved, *others, *mine]
     assert remaining(kept) == kept
-
-
-def test_a_removal_that_an_old_backup_still_has_to_do_keeps_newer_files(
-    session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
-) -> None:
-    paths = seed(session, downloads, PACK)
-    program = launcher.start(*LONG)
-    wait_vanished(program, session, PACK)
-    program.stop()
-    backup = tmp_path / "backup.db"
-    shutil.copy(launcher.db, backup)
-    assert launcher.once(*SHORT).returncode == 0
-    assert remaining(paths) == []
-    PACK.write(downloads)
-    shutil.copy(backup, launcher.db)
-    again = launcher.once(*SHORT)
-    assert again.returncode == 0
-    assert "  kept " in again.stderr
-    assert remaining(paths) == paths
