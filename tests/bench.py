@@ -15,11 +15,9 @@ import math
 import os
 import random
 import re
-import resource
 import shutil
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +29,7 @@ from typing import Any, Callable, NamedTuple, TypeVar
 
 import bencodepy
 import program
-from program import Program, command, environment
+from program import Program
 from session import FIRST_R, Loaded, Session
 from torrents import info_hash
 
@@ -150,9 +148,7 @@ def make_torrent(rng: random.Random, name: bytes, files: dict[bytes, int], direc
         **{"total_uploaded": rng.getrandbits(40), "total_downloaded": total, "timestamp.finished": 1700000000},
         **{"tied_to_file": b"/home/user/watch/" + name + b".torrent", "loaded_file": b"", "key": rng.getrandbits(31)},
     }
-    progress = [
-        {"completed": -(-length // piece), "mtime": 1700000000, "priority": 1} for length in files.values()
-    ]
+    progress = [{"completed": -(-length // piece), "mtime": 1700000000, "priority": 1} for length in files.values()]
     resume = {
         **{"bitfield": chunks, "files": progress, "peers": [], "trackers": {url: {"enabled": 1}}},
         **{"uncertain_pieces.timestamp": 0},
@@ -548,36 +544,23 @@ class Bench:
             victims = [(made.hash, made.root, write_data(made)) for made in other]
             floors.append(elsewhere(floor_removal, copy, victims))
         copy.unlink()
-        world.rtorrent = Answering(world.session)
-        with world.rtorrent:
-            world.rtorrent.start()
-            with world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
-                return self.remove_all(world, program, wide, common, tens, floors)
-
-    def remove_all(
-        self,
-        world: World,
-        program: Program,
-        wide: Sequence[Made],
-        common: Sequence[Made],
-        tens: Sequence[Sequence[Made]],
-        floors: list[Cost],
-    ) -> tuple[float, list[Cost], list[Cost]]:
-        """Erase everything and return what `remove` returns."""
         costs = []
-        begin = now(program.pid)
-        self.erase(world, program, common[:1])
-        self.question = now(program.pid).since(begin).cpu
-        self.common = self.erase(world, program, common[1:2]).cpu
-        ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
-        for batch in tens:
+        world.rtorrent = Answering(world.session)
+        world.rtorrent.start()
+        with world.rtorrent, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
             begin = now(program.pid)
-            cost = self.erase(world, program, batch)
-            costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
-        left = sum(made.root.exists() for made in (*wide, *(made for batch in tens for made in batch)))
-        if left:
-            raise SystemExit(program.report(f"{left} torrents were not removed"))
-        program.stop()
+            self.erase(world, program, common[:1])
+            self.question = now(program.pid).since(begin).cpu
+            self.common = self.erase(world, program, common[1:2]).cpu
+            ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
+            for batch in tens:
+                begin = now(program.pid)
+                cost = self.erase(world, program, batch)
+                costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
+            left = sum(made.root.exists() for made in (*wide, *(made for batch in tens for made in batch)))
+            if left:
+                raise SystemExit(program.report(f"{left} torrents were not removed"))
+            program.stop()
         return statistics.median(ms), costs, floors
 
     def erase(self, world: World, program: Program, batch: Sequence[Made]) -> Cost:
@@ -606,21 +589,8 @@ class Bench:
             Figure("idle, resident memory", resident, "MiB", None, "30 MiB", resident < 30),
         ]
 
-    def version(self) -> list[Figure]:
-        """Start for --version only."""
-        floors = [self.run([sys.executable, "-c", "pass"]) for _ in range(15)]
-        costs = [self.run(command("--version")) for _ in range(15)]
-        return [figure._replace(target="", met=None) for figure in compare("--version", costs, floors, 0)]
 
-    def run(self, words: Sequence[str]) -> Cost:
-        """Run a command to its end."""
-        begin, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(words, env=environment(self.world.state), stdout=subprocess.DEVNULL, check=True)
-        end = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return Cost(time.monotonic() - begin, end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime)
-
-
-NAMES = ("first", "restart", "event", "save", "removal", "idle", "version")
+NAMES = ("first", "restart", "event", "save", "removal", "idle")
 
 
 def show(figure: Figure) -> None:

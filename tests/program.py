@@ -15,8 +15,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Callable, TypeVar, Union
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -99,12 +99,7 @@ class Program:
         """Return the running program."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """End the process, whatever it does, and show its output beside a failed test."""
         self.kill()
         if error is not None:
@@ -127,14 +122,7 @@ class Program:
 
     def wait_ready(self) -> None:
         """Wait until rtwatch told the service manager that it is ready."""
-        self.wait_notified("READY=1")
-
-    def wait_notified(self, assignment: str) -> None:
-        """Wait for `assignment`, as STOPPING=1, on the notify socket."""
-        self._wait(
-            lambda: any(assignment in message.split("\n") for message in self.notified) or None,
-            f"no {assignment} was notified",
-        )
+        self.wait_for(lambda: any("READY=1" in text.split("\n") for text in self.notified), "no READY=1 was notified")
 
     def wait_line(self, regex: str, since: int = 0) -> re.Match[str]:
         """Wait until a line, the `since` first ones left out, matches `regex`; return the match."""
@@ -149,21 +137,16 @@ class Program:
 
     def wait_rows(self, sql: str, predicate: Callable[[Rows], Any]) -> Rows:
         """Wait until `predicate` is true of the rows that `sql` selects, and return them."""
-        seen: list[object] = []
+        seen: list[Rows] = [[]]
 
-        def find() -> tuple[Rows] | None:
-            try:
-                rows = self.select(sql)
-            except sqlite3.OperationalError as error:  # no database or no table yet
-                seen[:] = [error]
-                return None
-            seen[:] = [rows]
-            return (rows,) if predicate(rows) else None
+        def find() -> bool | None:
+            with suppress(sqlite3.OperationalError):  # no database or no table yet
+                seen[0] = self.select(sql)
+                return bool(predicate(seen[0])) or None
+            return None
 
-        try:
-            return self._wait(find, f"{sql!r} does not select what is waited for")[0]
-        except AssertionError as error:
-            raise AssertionError(f"last seen {seen}; {error}") from None
+        self._wait(find, f"{sql!r} does not select what is waited for", seen)
+        return seen[0]
 
     def wait_known(self, hash: str) -> None:
         """Wait until a torrent has its rows."""
@@ -190,13 +173,6 @@ class Program:
             return con.execute(sql).fetchall()
         finally:
             con.close()
-
-    def connect(self) -> sqlite3.Connection:
-        """Return a connection to the database, opened as users' scripts open it."""
-        import rtwatch
-
-        con: sqlite3.Connection = rtwatch.connect(self.db)
-        return con
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the process."""
@@ -229,7 +205,7 @@ class Program:
         self._notify.close()
         self._sockets.cleanup()
 
-    def _wait(self, find: Callable[[], Found | None], problem: str) -> Found:
+    def _wait(self, find: Callable[[], Found | None], problem: str, facts: Sequence[object] = ()) -> Found:
         """Return what `find` finds; raise AssertionError when it takes too long or the process has ended."""
         deadline = time.monotonic() + DEADLINE
         while True:
@@ -240,7 +216,7 @@ class Program:
             if found is not None:
                 return found
             if ended or time.monotonic() > deadline:
-                raise AssertionError(self.report(problem))
+                raise AssertionError(self.report(f"{problem}; last seen {facts}" if facts else problem))
             with self._changed:
                 self._changed.wait(PAUSE)
 

@@ -154,9 +154,7 @@ def test_the_history_says_when_torrents_came_and_went(session: Session, launcher
     assert len(launcher.start(*EXAMPLE).select(sql)) == 3
 
 
-def test_dropped_files_are_looked_up_whatever_they_are(
-    session: Session, launcher: Launcher, downloads: Path, drop: Path
-) -> None:
+def test_any_dropped_file_is_looked_up(session: Session, launcher: Launcher, downloads: Path, drop: Path) -> None:
     program = launcher.start(*EXAMPLE)
     download(program, session, downloads, PACK)
     dropped = make(b"other", {(b"a.bin",): b"1", (b"b.bin",): b"2", (b"c.bin",): b"3"})

@@ -309,9 +309,7 @@ def test_a_hook_that_exits_ends_rtwatch_in_order_and_one_that_hangs_ends_at_the_
         assert remaining(paths) == ([] if hook == "post_remove" else paths)
 
 
-def test_after_a_signal_the_hook_ends_and_no_other_removal_begins(
-    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
+def test_after_a_signal_no_removal_begins(session: Session, launcher: Launcher, downloads: Path, hooks: Hooks) -> None:
     body = "os.kill(os.getpid(), 15)\n    note('went on')"
     program = launcher.start(*SHORT, *hooks.write_each(pre_remove=body))
     paths = download(program, session, downloads, ONE, PACK)
@@ -530,13 +528,9 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
 @pytest.mark.parametrize(
     ("spelling", "mask"),
     [
-        ("args.session", "flags.CLOSE_WRITE | flags.MODIFY"),
-        ("args.session", "0xfff"),
-        ("args.session", "flags.DELETE_SELF"),
-        ("str(args.session) + '/'", "flags.CREATE"),
-        ("os.fsencode(args.session)", "flags.CREATE"),
-        ("link", "flags.CREATE"),
-        ("os.path.relpath(args.session)", "flags.CREATE"),
+        *(("args.session", mask) for mask in ("flags.CLOSE_WRITE | flags.MODIFY", "0xfff", "flags.DELETE_SELF")),
+        *((f"{function}(args.session)", "flags.CREATE") for function in ("os.fsencode", "os.path.relpath")),
+        *((spelling, "flags.CREATE") for spelling in ("str(args.session) + '/'", "link")),
     ],
 )
 def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(

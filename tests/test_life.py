@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import bencodepy
@@ -27,12 +27,13 @@ from steps import (
 )
 from torrents import Torrent, make, multi, single
 
+import rtwatch
+
 ONE, PACK = single("one"), multi("pack")
 EDITED = make(PACK.name, PACK.content, b"http://tracker.example:8080/announce")
 ADDED = ["pre_add", "post_add"]
 REMOVED = ["pre_remove", "post_remove"]
 UNSEEN, SEEN, DOWN = "before rtwatch saw the erase", "after it saw that", "while it does not run"
-WHEN = pytest.mark.parametrize("when", [UNSEEN, SEEN, DOWN])
 
 
 @pytest.fixture(params=VERSIONS)
@@ -59,27 +60,6 @@ def lines_of(program: Program, torrent: Torrent) -> list[str]:
     return [line for line in program.lines if torrent.name.decode() in line]
 
 
-def vanish_and(
-    then: Callable[[], None], when: str, session: Session, launcher: Launcher, downloads: Path
-) -> tuple[Program, list[Path]]:
-    """Download and erase PACK, and do something else; return an rtwatch whose grace is short, and the paths of PACK."""
-    program = launcher.start(*(SHORT if when == UNSEEN else LONG), *launcher.hooks)
-    paths = download(program, session, downloads, PACK)
-    if when == UNSEEN:
-        with paused(program):
-            session.erase(PACK)
-            then()
-        return program, paths
-    wait_vanished(program, session, PACK)
-    if when == SEEN:
-        then()
-        settle(program, session, downloads)
-    program.stop()
-    if when == DOWN:
-        then()
-    return launcher.start(*SHORT, *launcher.hooks), paths
-
-
 # unknown
 
 
@@ -96,15 +76,15 @@ def test_a_new_torrent_gets_its_rows(
     paths = sorted(torrent.paths(torrent.root(downloads)))
     program.wait_files(torrent.hash, paths)
     assert rows_of(program, torrent)[0] == (torrent.hash, name, "127.0.0.1", *blobs_of(session, torrent))
-    con = program.connect()
+    con = rtwatch.connect(program.db)
     assert [file for (file,) in con.execute("SELECT file FROM session_file ORDER BY file")] == paths
     found = con.execute("SELECT hash FROM session_file WHERE file = ?", (paths[0],)).fetchall()
     con.close()
     assert [tuple(row) for row in found] == [(torrent.hash,)]
 
 
-def test_a_torrent_is_known_when_its_t_and_r_decode(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*launcher.hooks)
+def test_a_torrent_needs_t_and_r_that_decode_but_no_l(session: Session, launcher: Launcher, downloads: Path) -> None:
+    program = launcher.start(*SHORT, *launcher.hooks)
     lives: list[tuple[list[tuple[str, bytes | None]], str]] = [
         ([("T", None)], "R"),
         ([("R", None)], "T"),
@@ -114,8 +94,10 @@ def test_a_torrent_is_known_when_its_t_and_r_decode(session: Session, launcher: 
         ([("L", b"garbage"), ("R", None)], "T"),
     ]
     torrents = [single(f"one{number}") for number in range(len(lives))]
+    paths = torrents[0].write(downloads)
     for torrent, (writes, _) in zip(torrents, lives):
         session.load(torrent, downloads)
+        session.finish(torrent)
         for kind, content in writes:
             session.write(torrent, kind, content)
     settle(program, session, downloads)
@@ -125,8 +107,11 @@ def test_a_torrent_is_known_when_its_t_and_r_decode(session: Session, launcher: 
         program.wait_files(torrent.hash, torrent.paths(downloads))
     resume = "SELECT libtorrent FROM torrent_data WHERE hash = '{}'"
     assert all(program.select(resume.format(torrent.hash)) == [(None,)] for torrent in torrents[:4])
+    erase(program, session, torrents[0])
+    assert remaining(paths) == []
     program.stop()
-    assert all(launcher.hooks_called(torrent.hash) == ADDED for torrent in torrents)
+    assert launcher.hooks_called(torrents[0].hash) == ADDED + REMOVED
+    assert all(launcher.hooks_called(torrent.hash) == ADDED for torrent in torrents[1:])
 
 
 def test_only_the_names_of_torrents_count(session: Session, launcher: Launcher, downloads: Path) -> None:
@@ -230,20 +215,6 @@ def test_a_magnet_without_its_metadata_is_no_torrent(session: Session, launcher:
     assert meta.exists()
 
 
-@WHEN
-def test_the_stub_of_a_vanished_torrent_keeps_it_vanished(
-    when: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program, paths = vanish_and(lambda: session.magnet(PACK, downloads), when, session, launcher, downloads)
-    erase_another(program, session, downloads)
-    program.wait_files(PACK.hash, paths)
-    session.metadata(PACK, downloads)
-    erase_another(program, session, downloads, "third")
-    program.wait_files(PACK.hash, paths)
-    assert remaining(paths) == paths
-    assert launcher.hooks_called(PACK.hash) == ADDED
-
-
 # vanished
 
 
@@ -268,13 +239,41 @@ def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_which_the_next_st
     assert launcher.hooks_called(PACK.hash) == ADDED + REMOVED
 
 
-@WHEN
-def test_a_returned_torrent_is_read_anew(when: str, session: Session, launcher: Launcher, downloads: Path) -> None:
-    elsewhere = downloads / "elsewhere"
-    program, paths = vanish_and(lambda: session.add(EDITED, elsewhere), when, session, launcher, downloads)
+@pytest.mark.parametrize("when", [UNSEEN, SEEN, DOWN])
+@pytest.mark.parametrize("what", ["edited", "as a magnet link"])
+def test_a_torrent_that_returns_is_read_anew(
+    what: str, when: str, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    def come_back() -> None:
+        if what == "edited":
+            session.add(EDITED, downloads / "elsewhere")
+        else:
+            session.magnet(PACK, downloads)
+
+    program = launcher.start(*(SHORT if when == UNSEEN else LONG), *launcher.hooks)
+    paths = expected = download(program, session, downloads, PACK)
+    with paused(program) if when == UNSEEN else nullcontext():
+        if when == UNSEEN:
+            session.erase(PACK)
+        else:
+            wait_vanished(program, session, PACK)
+        if when != DOWN:
+            come_back()
+    if when != UNSEEN:
+        settle(program, session, downloads)
+        program.stop()
+        if when == DOWN:
+            come_back()
+        program = launcher.start(*SHORT, *launcher.hooks)
     erase_another(program, session, downloads)
-    program.wait_files(PACK.hash, PACK.paths(elsewhere / "pack"))
-    assert rows_of(program, PACK)[0] == (PACK.hash, "pack", "tracker.example", *blobs_of(session, PACK))
+    if what == "edited":
+        expected = PACK.paths(downloads / "elsewhere" / "pack")
+        assert rows_of(program, PACK)[0] == (PACK.hash, "pack", "tracker.example", *blobs_of(session, PACK))
+    else:
+        program.wait_files(PACK.hash, paths)
+        session.metadata(PACK, downloads)
+        erase_another(program, session, downloads, "third")
+    program.wait_files(PACK.hash, expected)
     assert remaining(paths) == paths
     assert launcher.hooks_called(PACK.hash) == ADDED
 
@@ -299,40 +298,11 @@ def test_a_torrent_may_return_and_vanish_often(session: Session, launcher: Launc
     assert launcher.hooks_called(PACK.hash) == ADDED + REMOVED
 
 
-def test_a_torrent_written_in_place_returns(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*SHORT, *launcher.hooks)
-    paths = download(program, session, downloads, PACK)
-    session.erase(PACK)
-    session.file(PACK).write_bytes(PACK.metainfo)
-    program.wait_line("held.*pack")
-    program.wait_files(PACK.hash, paths)
-    session.add(PACK, downloads / "elsewhere")
-    program.wait_files(PACK.hash, PACK.paths(downloads / "elsewhere" / "pack"))
-    erase_another(program, session, downloads)
-    assert rows_of(program, PACK)
-    assert remaining(paths) == paths
-    assert launcher.hooks_called(PACK.hash) == ADDED
-
-
-def test_a_torrent_without_l_is_removed_like_others(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*SHORT)
-    session.load(ONE, downloads)
-    (path,) = ONE.write(downloads)
-    session.finish(ONE)
-    session.write(ONE, "T")
-    session.write(ONE, "R")
-    program.wait_known(ONE.hash)
-    erase(program, session, ONE)
-    assert not path.exists()
-
-
 # rtwatch started again
 
 
 @pytest.mark.parametrize("catch_up", [False, True], ids=["", "--catch-up"])
-def test_a_start_takes_over_what_changed(
-    catch_up: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_start_takes_over_what_changed(catch_up: bool, session: Session, launcher: Launcher, downloads: Path) -> None:
     stays, moves, goes, comes = (multi(name) for name in ("stays", "moves", "goes", "comes"))
     paths = seed(session, downloads, stays, moves)
     left = seed(session, downloads, goes)

@@ -16,7 +16,7 @@ import pytest
 from conftest import Mount
 from program import Launcher
 from session import Session
-from steps import SHORT, Hooks, add_complete, below, erase, link_files, names, remaining, seed, wait_held
+from steps import SHORT, Hooks, add_complete, below, erase, link_files, names, remaining, seed, settle
 from torrents import Torrent, make, multi, single, twin_of
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -70,19 +70,20 @@ def test_a_shared_file_goes_with_its_last_torrent(
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_shared_file_on_a_file_system_that_folds_case_goes_with_its_last_torrent(
+def test_a_file_under_names_that_a_file_system_folds_goes_with_its_last_torrent(
     first: int, folding: Path, session: Session, launcher: Launcher
 ) -> None:
-    torrent = make(b"Pack", {(b"A.bin",): b"pack" * 100, (b"sub", b"b.bin"): b"pack" * 200})
-    twin = make(b"pack", {(b"a.BIN",): b"pack" * 100, (b"Sub", b"b.bin"): b"pack" * 200})
-    paths = seed(session, folding, torrent)
-    add_complete(session, twin, folding)
+    torrents = [
+        make(b"Pack", {(b"A.bin",): b"pack" * 100, (b"sub", b"b.bin"): b"pack" * 200}),
+        make(b"pack", {(b"a.BIN",): b"pack" * 100, (b"Sub", b"b.bin"): b"pack" * 200}),
+    ]
+    paths = seed(session, folding, torrents[0])
+    add_complete(session, torrents[1], folding)
     program = launcher.start(*SHORT)
-    erased, stays = [(torrent, twin), (twin, torrent)][first]
-    erase(program, session, erased)
-    program.wait_line("kept .*" + names(stays, "in"))
+    erase(program, session, torrents[first])
+    program.wait_line("kept .*" + names(torrents[1 - first], "in"))
     assert remaining(paths) == paths
-    erase(program, session, stays)
+    erase(program, session, torrents[1 - first])
     assert remaining(paths) == []
 
 
@@ -101,21 +102,7 @@ def test_the_same_file_under_a_name_in_another_case_or_normal_form_is_anothers(
     assert path.exists()
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
-def test_only_the_shared_part_of_a_torrent_is_kept_and_only_until_its_last_torrent_goes(
-    together: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    seed(session, downloads, FIRST, SECOND)
-    program = launcher.start(*SHORT)
-    if not together:
-        erase(program, session, FIRST)
-        program.wait_line("kept +both.bin: " + names(SECOND))
-        assert below(downloads) == ["pack", "pack/both.bin", "pack/second.bin"]
-    erase(program, session, *([FIRST, SECOND] if together else [SECOND]))
-    assert below(downloads) == []
-
-
-def test_a_torrent_that_has_all_its_data_elsewhere_protects_nothing(
+def test_a_torrent_with_a_copy_of_its_own_protects_nothing(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     paths, others = seed(session, downloads / "one", PACK), seed(session, downloads / "two", TWIN)
@@ -125,9 +112,7 @@ def test_a_torrent_that_has_all_its_data_elsewhere_protects_nothing(
     assert remaining(others) == others
 
 
-def test_a_file_and_a_directory_of_the_same_name_leave_each_other_alone(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_file_and_a_directory_of_one_name_stay_apart(session: Session, launcher: Launcher, downloads: Path) -> None:
     file = make(b"pack", b"one file")
     paths = seed(session, downloads, PACK)
     session.add(file, downloads, chunks_done=1)
@@ -147,9 +132,7 @@ def test_a_file_and_a_directory_of_the_same_name_leave_each_other_alone(
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
-def test_hard_links_of_two_torrents_are_names_of_their_own(
-    together: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_hard_links_are_separate_names(together: bool, session: Session, launcher: Launcher, downloads: Path) -> None:
     paths, links = seed(session, downloads / "real", PACK), TWIN.paths(downloads / "links" / "pack")
     for path, link in zip(paths, links):
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -194,9 +177,7 @@ def test_a_file_renamed_for_another_torrent_is_that_ones(session: Session, launc
 # files that are inherited from their owner through a symlink
 
 
-def test_a_target_goes_with_the_last_of_several_torrents_that_link_to_it(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_target_goes_with_the_last_link_to_it(session: Session, launcher: Launcher, downloads: Path) -> None:
     torrent, twin, third = single("one"), make(b"two", single("one").content), make(b"three", single("one").content)
     paths = seed(session, downloads, torrent)
     links = [downloads / "two", downloads / "three"]
@@ -245,6 +226,7 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(
     session.erase(twin)
     if own == "not known":
         program.wait_line("waiting .*two", since)
+        settle(program, session, downloads)
         session.save_all()
     program.wait_gone(twin.hash)
     program.wait_line("removed +two, 1 of" if inherited == "untouched" else "erased +two, ", since)
@@ -275,24 +257,13 @@ def test_a_torrent_whose_place_is_not_known_may_use_whatever_bears_its_name(
     program.wait_line("unknown ")
     session.erase(torrent, single("other"))
     program.wait_line("waiting .*other")
+    settle(program, session, downloads)
     session.save_all()
     program.wait_gone(torrent.hash)
     program.wait_gone(single("other").hash)
     program.wait_line("kept .*" + names(stays, "perhaps in"))
     assert remaining(paths) == paths
     assert remaining(others) == []
-
-
-def test_a_held_torrent_keeps_the_files_it_shares(
-    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
-    paths = seed(session, downloads, PACK, TWIN)
-    program = launcher.start(*SHORT, *hooks.write_each(pre_remove=f"assert file.stem != {PACK.hash!r}"))
-    session.erase(PACK)
-    wait_held(program, PACK, "its pre_remove hook failed")
-    erase(program, session, TWIN)
-    program.wait_line("kept .*" + names(PACK))
-    assert remaining(paths[:2]) == paths[:2]
 
 
 def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(
@@ -309,9 +280,7 @@ def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(
     program.wait_files(SECOND.hash, SECOND.paths(downloads / "pack"))
 
 
-def test_a_torrent_whose_row_somebody_deleted_keeps_its_files_and_is_known_again_at_its_next_save(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_torrent_whose_row_was_deleted_keeps_its_files(session: Session, launcher: Launcher, downloads: Path) -> None:
     other = make(b"other", SECOND.content)
     session.download(FIRST, downloads)
     session.download(other, downloads, downloads / "pack")
