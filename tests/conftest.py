@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Callable
 
@@ -12,7 +12,7 @@ from faults import folding_directory, mounted
 from program import Launcher
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS, Session
-from steps import Hooks, pack, remaining, seed
+from steps import Bed, Hooks, pack, remaining, seed
 
 BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
 
@@ -39,6 +39,13 @@ def downloads(tmp_path: Path) -> Path:
     path = tmp_path / "downloads"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def bed(tmp_path: Path, session: Session) -> Iterator[Bed]:
+    """Give a test bed: the session, a place for downloads, and what starts rtwatch."""
+    with closing(Bed(session, tmp_path)) as bed:
+        yield bed
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ class Launcher:
 
     def __init__(self, session: Path, state: Path, record: Path) -> None:
         """Remember what every start needs; `record` is the file that recorder.py writes."""
-        self.session = session
+        self.directory = session
         self.state = state
         self.record = record
         self.started: list[Program] = []
@@ -274,7 +274,7 @@ class Launcher:
     ) -> Program:
         """Start the daemon and wait until it is ready."""
         env = {"RTWATCH_RECORD": str(self.record), **(env or {})}
-        program = Program(self.session, *options, state=self.state, paths=paths, cwd=cwd, env=env)
+        program = Program(self.directory, *options, state=self.state, paths=paths, cwd=cwd, env=env)
         self.started.append(program)
         if ready:
             program.wait_ready()
@@ -286,7 +286,7 @@ class Launcher:
 
     def run(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
         """Run rtwatch, with options that let it end by itself, to its end."""
-        return run(*options, self.session, *paths, state=self.state, env={"RTWATCH_RECORD": str(self.record)})
+        return run(*options, self.directory, *paths, state=self.state, env={"RTWATCH_RECORD": str(self.record)})
 
     def calls(self, hash: str | None = None) -> list[dict[str, Any]]:
         """Return the recorded hook calls, of one torrent only when `hash` is given."""

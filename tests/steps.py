@@ -140,15 +140,6 @@ def wait_vanished(program: Program, rtorrent: Client, *torrents: Torrent) -> Non
         program.wait_line(rf"vanished .*{pattern(torrent)}", since)
 
 
-def leave_vanished(launcher: Launcher, rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
-    """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""
-    program = launcher.start(*LONG)
-    paths = download(program, rtorrent, directory, *torrents)
-    wait_vanished(program, rtorrent, *torrents)
-    assert program.stop() == 0
-    return paths
-
-
 def wait_held(program: Program, torrent: Torrent, reason: str = "") -> None:
     """Wait until rtwatch has said what it does with a torrent, which must be to hold it, for a reason that matches.
 
@@ -220,3 +211,58 @@ def removed(launcher: Launcher, torrent: Torrent) -> list[Path]:
     """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
     (call,) = [call for call in launcher.calls(torrent.hash) if call["hook"] == "post_remove"]
     return sorted(map(Path, call["removed"]["rmfiles"]))
+
+
+class Bed(Launcher):
+    """What most tests lie in: a fake rtorrent, a place for downloads, and rtwatch, as it was started last."""
+
+    def __init__(self, session: Session, place: Path) -> None:
+        """Make the directory for downloads; `to` of the steps below is relative to it."""
+        super().__init__(session.path, place / "state", place / "calls")
+        self.session, self.downloads = session, place / "downloads"
+        self.downloads.mkdir()
+
+    @property
+    def program(self) -> Program:
+        """The rtwatch that was started last."""
+        return self.started[-1]
+
+    def seed(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
+        """Download torrents and return the paths of all their files."""
+        return seed(self.session, self.downloads / to, *torrents)
+
+    def download(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
+        """Download torrents, wait until rtwatch has worked that, and return the paths of all files."""
+        return download(self.program, self.session, self.downloads / to, *torrents)
+
+    def settle(self) -> None:
+        """Wait until rtwatch has worked what happened so far."""
+        settle(self.program, self.session, self.downloads)
+
+    def erase(self, *torrents: Torrent) -> None:
+        """Erase torrents and wait until rtwatch has finished them."""
+        erase(self.program, self.session, *torrents)
+
+    def erase_another(self, name: str = "another") -> None:
+        """Let another torrent come and go: every grace that began before is over then."""
+        erase_another(self.program, self.session, self.downloads, name)
+
+    def wait_vanished(self, *torrents: Torrent) -> None:
+        """Erase torrents and wait until rtwatch has seen that."""
+        wait_vanished(self.program, self.session, *torrents)
+
+    def leave_vanished(self, *torrents: Torrent) -> list[Path]:
+        """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""
+        self.start(*LONG)
+        paths = self.download(*torrents)
+        self.wait_vanished(*torrents)
+        assert self.program.stop() == 0
+        return paths
+
+    def wait_called(self, hook: str, torrent: Torrent | None = None, count: int = 1) -> list[dict[str, Any]]:
+        """Wait until a hook of recorder.py was called `count` times, for `torrent` if given; return its calls."""
+        return wait_called(self.program, self, hook, torrent, count)
+
+    def removed(self, torrent: Torrent) -> list[Path]:
+        """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
+        return removed(self, torrent)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from faults import the_line
-from program import Launcher, run
-from session import Session
-from steps import SHORT, download, erase, settle
+from program import run
+from steps import SHORT, Bed
 from torrents import multi, single
 
 
@@ -67,19 +66,19 @@ def test_session_and_state_have_default_places(tmp_path: Path) -> None:
     assert (tmp_path / ".local" / "state" / "rtwatch" / "rtwatch.db").exists()
 
 
-def test_options_may_stand_anywhere(session: Session, downloads: Path, state: Path) -> None:
-    result = run("-r", session.path, "--once", downloads, "--grace", "0.1", state=state)
+def test_options_may_stand_anywhere(bed: Bed, state: Path) -> None:
+    result = run("-r", bed.session.path, "--once", bed.downloads, "--grace", "0.1", state=state)
     assert (result.returncode, result.stdout) == (0, "")
     assert (state / "rtwatch" / "rtwatch.db").exists()
 
 
-def test_quiet_says_nothing_and_verbose_every_file(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.add(single("one"), downloads)
-    quiet = launcher.once("-q")
+def test_quiet_says_nothing_and_verbose_every_file(bed: Bed) -> None:
+    bed.session.add(single("one"), bed.downloads)
+    quiet = bed.once("-q")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
-    program = launcher.start("-v", *SHORT)
-    download(program, session, downloads, multi("pack"))
-    erase(program, session, multi("pack"))
+    program = bed.start("-v", *SHORT)
+    bed.download(multi("pack"))
+    bed.erase(multi("pack"))
     program.wait_line(r"a\.bin")
     program.wait_line(r"b\.bin")
 
@@ -96,22 +95,20 @@ def make_huge_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, make_dangling_link, make_huge_file])
-def test_directories_pipes_and_huge_files_are_no_torrents(
-    make: Callable[[Path], None], session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    session.add(single("one"), downloads)
-    session.file("A" * 40, "R").write_bytes(session.file(single("one"), "R").read_bytes())
-    make(session.file("A" * 40))
-    program = launcher.start()
-    settle(program, session, downloads)
+def test_directories_pipes_and_huge_files_are_no_torrents(make: Callable[[Path], None], bed: Bed) -> None:
+    bed.session.add(single("one"), bed.downloads)
+    bed.session.file("A" * 40, "R").write_bytes(bed.session.file(single("one"), "R").read_bytes())
+    make(bed.session.file("A" * 40))
+    program = bed.start()
+    bed.settle()
     assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{'A' * 40}'") == []
     assert program.stop() == 0
 
 
-def test_a_link_to_a_torrent_is_one(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.add(single("one"), downloads)
-    moved = downloads / "moved.torrent"
-    session.file(single("one")).rename(moved)
-    session.file(single("one")).symlink_to(moved)
-    program = launcher.start()
-    program.wait_files(single("one").hash, single("one").paths(downloads))
+def test_a_link_to_a_torrent_is_one(bed: Bed) -> None:
+    bed.session.add(single("one"), bed.downloads)
+    moved = bed.downloads / "moved.torrent"
+    bed.session.file(single("one")).rename(moved)
+    bed.session.file(single("one")).symlink_to(moved)
+    program = bed.start()
+    program.wait_files(single("one").hash, single("one").paths(bed.downloads))

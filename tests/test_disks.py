@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from faults import fill, mounted, small_disk, strace, the_line, unprivileged
-from program import Launcher, run
-from session import Session
-from steps import AT_ONCE, SHORT, download, leave_vanished, remaining, removed, settle
+from program import run
+from steps import AT_ONCE, SHORT, Bed, remaining
 from torrents import make
 
 PACK = make(b"pack", {(b"a.bin",): b"a" * 100, (b"sub", b"b.bin"): b"b" * 100, (b"sub", b"c.bin"): b"c" * 100})
@@ -51,40 +50,40 @@ FAILURES: dict[str, tuple[Failure, list[str], str]] = {
 
 @pytest.mark.parametrize(("fail", "names", "reason"), FAILURES.values(), ids=FAILURES)
 def test_a_file_that_cannot_be_removed_is_kept_with_the_reason_and_the_others_go(
-    fail: Failure, names: list[str], reason: str, session: Session, launcher: Launcher, downloads: Path
+    fail: Failure, names: list[str], reason: str, bed: Bed
 ) -> None:
-    paths = leave_vanished(launcher, session, downloads, PACK)
-    root = downloads / "pack"
+    paths = bed.leave_vanished(PACK)
+    root = bed.downloads / "pack"
     with fail(root):
-        result = launcher.once("-v", *AT_ONCE, *launcher.hooks)
+        result = bed.once("-v", *AT_ONCE, *bed.hooks)
     assert result.returncode == 0, result.stderr
     kept = [root / name for name in names]
     lines = [line for line in result.stderr.splitlines() if "kept" in line]
     assert all(len([line for line in lines if path.name in line and reason in line]) == 1 for path in kept), lines
     assert "Traceback" not in result.stderr
     assert remaining(paths) == kept
-    assert removed(launcher, PACK) == [path for path in paths if path not in kept]
+    assert bed.removed(PACK) == [path for path in paths if path not in kept]
 
 
-def test_an_empty_mount_point_stays(session: Session, launcher: Launcher, downloads: Path) -> None:
-    place = downloads / "pack" / "sub"
+def test_an_empty_mount_point_stays(bed: Bed) -> None:
+    place = bed.downloads / "pack" / "sub"
     place.mkdir(parents=True)
     with small_disk(place):
-        paths = leave_vanished(launcher, session, downloads, PACK)
-        assert launcher.once(*AT_ONCE).returncode == 0
+        paths = bed.leave_vanished(PACK)
+        assert bed.once(*AT_ONCE).returncode == 0
         assert remaining(paths) == []
         assert os.path.ismount(place)
 
 
 @pytest.mark.parametrize("error", ["ENOENT:when=1", "ENOTEMPTY:when=4"], ids=["a file goes", "a file comes"])
-def test_other_programs_may_work_beside_it(error: str, session: Session, launcher: Launcher, downloads: Path) -> None:
-    paths = leave_vanished(launcher, session, downloads, PACK)
+def test_other_programs_may_work_beside_it(error: str, bed: Bed) -> None:
+    paths = bed.leave_vanished(PACK)
     with strace(f"unlinkat:error={error}"):
-        result = launcher.once(*AT_ONCE, *launcher.hooks)
+        result = bed.once(*AT_ONCE, *bed.hooks)
     assert result.returncode == 0
     vanished = error == "ENOENT:when=1"
-    assert removed(launcher, PACK) == (paths[1:] if vanished else paths)
-    assert (downloads / "pack" / "sub").is_dir() != vanished
+    assert bed.removed(PACK) == (paths[1:] if vanished else paths)
+    assert (bed.downloads / "pack" / "sub").is_dir() != vanished
     assert len([line for line in result.stderr.splitlines() if "not empty" in line]) == 1
     assert "No such file" not in result.stderr
     assert "Traceback" not in result.stderr
@@ -96,58 +95,58 @@ SWAPS = {"for a link": ("; ln -s moved pack", "moved"), "for a copy": ("; cp -r 
 @pytest.mark.parametrize(("shell", "kept"), SWAPS.values(), ids=SWAPS)
 @pytest.mark.parametrize("call", ["%%stat", "openat"])
 def test_a_directory_that_is_swapped_after_the_decision_loses_nothing(
-    call: str, shell: str, kept: str, session: Session, launcher: Launcher, downloads: Path
+    call: str, shell: str, kept: str, bed: Bed
 ) -> None:
-    paths = leave_vanished(launcher, session, downloads, PACK)
-    trace, only = launcher.state / "trace", paths[0] if call == "%%stat" else paths[0].parent
+    paths = bed.leave_vanished(PACK)
+    trace, only = bed.state / "trace", paths[0] if call == "%%stat" else paths[0].parent
     with strace(f"{call}:signal=STOP:when=1", trace=trace, only=only):
-        program = launcher.start("--once", *AT_ONCE, ready=False)
+        program = bed.start("--once", *AT_ONCE, ready=False)
     program.wait_for(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "rtwatch does not stop")
-    subprocess.run(["sh", "-ec", f"mv pack moved{shell}"], cwd=downloads, check=True)
+    subprocess.run(["sh", "-ec", f"mv pack moved{shell}"], cwd=bed.downloads, check=True)
     program.send_signal(signal.SIGCONT)
     assert program.wait() == 0
-    assert (downloads / kept / "a.bin").read_bytes() == b"a" * 100
+    assert (bed.downloads / kept / "a.bin").read_bytes() == b"a" * 100
     assert "Traceback" not in program.output
 
 
 # the trash
 
 
-def test_a_trash_is_private(session: Session, launcher: Launcher, downloads: Path) -> None:
-    leave_vanished(launcher, session, downloads, PACK)
-    trash = downloads / "trash"
+def test_a_trash_is_private(bed: Bed) -> None:
+    bed.leave_vanished(PACK)
+    trash = bed.downloads / "trash"
     trash.mkdir()
-    assert launcher.once(*AT_ONCE, "--trash", trash).returncode == 0
+    assert bed.once(*AT_ONCE, "--trash", trash).returncode == 0
     assert stat.S_IMODE((trash / PACK.hash).stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("reason", ["No space left", "Permission denied"])
-def test_a_trash_that_fails_keeps_the_files(reason: str, session: Session, launcher: Launcher, downloads: Path) -> None:
-    with small_disk(downloads):
-        paths = leave_vanished(launcher, session, downloads, PACK)
-        trash = downloads / "trash"
+def test_a_trash_that_fails_keeps_the_files(reason: str, bed: Bed) -> None:
+    with small_disk(bed.downloads):
+        paths = bed.leave_vanished(PACK)
+        trash = bed.downloads / "trash"
         trash.mkdir(0o555 if reason == "Permission denied" else 0o755)
         if reason == "No space left":
-            fill(downloads)
+            fill(bed.downloads)
         with unprivileged():
-            result = launcher.once(*AT_ONCE, "--trash", trash, *launcher.hooks)
+            result = bed.once(*AT_ONCE, "--trash", trash, *bed.hooks)
         assert result.returncode == 0
         assert reason in result.stderr
         assert "Traceback" not in result.stderr
         assert remaining(paths) == paths
-        assert removed(launcher, PACK) == []
+        assert bed.removed(PACK) == []
         assert len(list(trash.iterdir())) <= 1
 
 
-def test_a_trash_that_goes_keeps_the_files(session: Session, launcher: Launcher, downloads: Path) -> None:
-    trash = downloads / "trash"
+def test_a_trash_that_goes_keeps_the_files(bed: Bed) -> None:
+    trash = bed.downloads / "trash"
     trash.mkdir()
-    program = launcher.start(*SHORT, "--trash", trash)
-    paths = download(program, session, downloads, PACK)
+    program = bed.start(*SHORT, "--trash", trash)
+    paths = bed.download(PACK)
     trash.rmdir()
-    session.erase(PACK)
+    bed.session.erase(PACK)
     program.wait_line(r"(kept|failed).*trash")
-    settle(program, session, downloads)
+    bed.settle()
     assert program.stop() == 0
     assert "Traceback" not in program.output
     assert remaining(paths) == paths
@@ -164,13 +163,11 @@ def test_a_trash_that_goes_keeps_the_files(session: Session, launcher: Launcher,
         *(("loop", "loop"), ("~nobody-has-this-name/session", "~nobody-has-this-name/session")),
     ],
 )
-def test_a_path_that_cannot_be_resolved_is_said_in_one_line(
-    options: str, named: str, session: Session, launcher: Launcher, tmp_path: Path
-) -> None:
+def test_a_path_that_cannot_be_resolved_is_said_in_one_line(options: str, named: str, bed: Bed, tmp_path: Path) -> None:
     (tmp_path / "closed" / "x").mkdir(parents=True)
     (tmp_path / "loop").symlink_to("loop")
     with forbid(tmp_path / "closed", 0):
-        result = run("--once", "-q", *options.split(), state=launcher.state, cwd=tmp_path)
+        result = run("--once", "-q", *options.split(), state=bed.state, cwd=tmp_path)
     assert result.returncode in (1, 2)
     assert named in the_line(result.stderr)
 
@@ -185,8 +182,8 @@ def test_a_path_that_cannot_be_resolved_is_said_in_one_line(
         ("ftruncate:error=ENOSPC:when=1", ".lock"),
     ],
 )
-def test_refusals_of_the_system_are_one_line(fault: str, words: str, session: Session, launcher: Launcher) -> None:
+def test_refusals_of_the_system_are_one_line(fault: str, words: str, bed: Bed) -> None:
     with strace(fault):
-        result = launcher.once("-q")
+        result = bed.once("-q")
     assert result.returncode == 1
     assert words in the_line(result.stderr)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from program import Launcher, command, environment, run
 from session import FIRST_R, Session
-from steps import AT_ONCE, LONG, SHORT, download, remaining, settle
+from steps import AT_ONCE, LONG, SHORT, Bed, download, remaining, settle
 from torrents import craft, make, multi, single
 
 import rtwatch
@@ -160,27 +160,32 @@ CRAFTED: dict[str, dict[str, Any]] = {
 }
 
 
-def test_torrents_made_to_reach_outside_do_not(session: Session, launcher: Launcher, downloads: Path) -> None:
+def test_torrents_made_to_reach_outside_do_not(bed: Bed) -> None:
     """Whatever their names and directories are: nothing goes but what they list, and that is below their roots."""
-    places = [downloads / str(number) for number in range(len(CRAFTED))]
+    places = [bed.downloads / str(number) for number in range(len(CRAFTED))]
     lives = [(craft(info), f"{place}/pack") for info, place in zip(CRAFTED.values(), places)]
     long = "/x" + "x" * 255
-    (downloads / "link").symlink_to(session.path)
+    (bed.downloads / "link").symlink_to(bed.session.path)
     for base in (
-        *(f"{session.path}", f"{session.path}/", f"{downloads}/0/..//1/.", f"{downloads}/missing/../.."),
-        f"{downloads}/link",
-        *("", ".", "~", "~/x", "x/\udcff", f"{downloads}/a\0b", f"{downloads}{long}", f"/nowhere{long * 20}"),
+        *(
+            f"{bed.session.path}",
+            f"{bed.session.path}/",
+            f"{bed.downloads}/0/..//1/.",
+            f"{bed.downloads}/missing/../..",
+        ),
+        f"{bed.downloads}/link",
+        *("", ".", "~", "~/x", "x/\udcff", f"{bed.downloads}/a\0b", f"{bed.downloads}{long}", f"/nowhere{long * 20}"),
     ):
         lives.append((craft(crafted([b"file %d" % len(lives)], [b"", b""])), base))
-    victims = [place / name for place in [downloads, *places] for name in ("victim", "passwd")]
-    victims += [session.path / f"file {number}" for number in range(len(lives))]
+    victims = [place / name for place in [bed.downloads, *places] for name in ("victim", "passwd")]
+    victims += [bed.session.path / f"file {number}" for number in range(len(lives))]
     for victim in victims:
         victim.parent.mkdir(exist_ok=True)
         victim.write_bytes(b"v")
-    program = launcher.start("-v", *SHORT)
+    program = bed.start("-v", *SHORT)
     for torrent, base in lives:
-        session.add(torrent, downloads, base, complete=1)
-    settle(program, session, downloads)
+        bed.session.add(torrent, bed.downloads, base, complete=1)
+    bed.settle()
     rows = program.select("SELECT CAST(file AS BLOB) FROM session_file")
     listed = [Path(os.fsdecode(file)) for (file,) in rows]
     own = [path for path in listed if all(len(os.fsencode(part)) < 256 for part in path.parts)]
@@ -189,7 +194,7 @@ def test_torrents_made_to_reach_outside_do_not(session: Session, launcher: Launc
     for path in own:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    session.erase(*(torrent for torrent, _ in lives))
+    bed.session.erase(*(torrent for torrent, _ in lives))
     for torrent, _ in lives:
         program.wait_gone(torrent.hash)
     assert program.stop() == 0
@@ -296,14 +301,14 @@ with open(sys.argv[1], "w") as file:
 
 
 @pytest.mark.parametrize("kind", COSTLY if NIGHTLY else WORST)
-def test_one_file_costs_little(kind: str, session: Session, tmp_path: Path) -> None:
+def test_one_file_costs_little(kind: str, bed: Bed, tmp_path: Path) -> None:
     """However it is made: read by the whole program, which then lists its files or refuses it."""
-    session.add(single("other"), tmp_path)
-    session.file("A" * 40).write_bytes(COSTLY[kind]())
-    session.file("A" * 40, "R").write_bytes(b"d9:directory" + text(os.fsencode(tmp_path)) + b"e")
+    bed.session.add(single("other"), tmp_path)
+    bed.session.file("A" * 40).write_bytes(COSTLY[kind]())
+    bed.session.file("A" * 40, "R").write_bytes(b"d9:directory" + text(os.fsencode(tmp_path)) + b"e")
     for turn in "123":  # what else runs on the machine may spoil one
         result = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(tmp_path / "cost"), "--once", *AT_ONCE, str(session.path)],
+            [sys.executable, "-c", MEASURE, str(tmp_path / "cost"), "--once", *AT_ONCE, str(bed.session.path)],
             env=environment(tmp_path / turn),
             capture_output=True,
             text=True,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from faults import mounted, the_line
 from inotify_simple import flags, masks
-from program import Launcher, Program, run
+from program import Program, run
 from session import Session
-from steps import LONG, SHORT, Hooks, download, remaining, seed, settle, wait_vanished
+from steps import LONG, SHORT, Bed, Hooks, remaining
 from torrents import multi, single
 
 THREE = [multi(name) for name in ("one", "two", "three")]
@@ -23,9 +23,9 @@ THREE = [multi(name) for name in ("one", "two", "three")]
 # waiting
 
 
-def test_idle_costs_no_wake_up(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.download(single("one"), downloads)
-    program = launcher.start(*launcher.hooks)
+def test_idle_costs_no_wake_up(bed: Bed) -> None:
+    bed.session.download(single("one"), bed.downloads)
+    program = bed.start(*bed.hooks)
     system_call = Path(f"/proc/{program.pid}/syscall")
     try:
         system_call.read_text()
@@ -50,28 +50,28 @@ def watched(program: Program) -> int:
     return mask & int(masks.ALL_EVENTS)
 
 
-def test_only_events_with_a_handler_are_watched(session: Session, launcher: Launcher, hooks: Hooks) -> None:
+def test_only_events_with_a_handler_are_watched(bed: Bed, hooks: Hooks) -> None:
     needed = flags.MOVED_TO | flags.CLOSE_WRITE | flags.DELETE | flags.DELETE_SELF | flags.MOVE_SELF
-    program = launcher.start(*launcher.hooks)
+    program = bed.start(*bed.hooks)
     assert watched(program) == needed
     program.stop()
     option = hooks.write_each(pre_loop='inot_funcs["other", flags.CREATE] = print')
-    assert watched(launcher.start(*option)) == needed | flags.CREATE
+    assert watched(bed.start(*option)) == needed | flags.CREATE
 
 
 # the end
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_rtwatch_in_order(number: int, session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*LONG, *launcher.hooks)
-    (path, *_) = download(program, session, downloads, single("one"))
-    wait_vanished(program, session, single("one"))
+def test_a_signal_ends_rtwatch_in_order(number: int, bed: Bed) -> None:
+    program = bed.start(*LONG, *bed.hooks)
+    (path, *_) = bed.download(single("one"))
+    bed.wait_vanished(single("one"))
     program.send_signal(number)
     assert program.wait() == 0
-    assert launcher.hooks_called()[0] == "pre_loop"
-    assert launcher.hooks_called()[-1] == "post_loop"
-    assert "pre_remove" not in launcher.hooks_called()
+    assert bed.hooks_called()[0] == "pre_loop"
+    assert bed.hooks_called()[-1] == "post_loop"
+    assert "pre_remove" not in bed.hooks_called()
     told = "\n".join(program.notified).split("\n")
     assert told.count("READY=1") == told.count("STOPPING=1") == 1
     assert any(line.startswith("STATUS=") for line in told)
@@ -97,25 +97,25 @@ def replace(session: Session) -> None:
 
 @pytest.mark.parametrize("lose", [remove, move_away, replace])
 def test_the_end_of_the_session_directory_ends_rtwatch_and_removes_nothing(
-    lose: Callable[[Session], None], session: Session, launcher: Launcher, downloads: Path
+    lose: Callable[[Session], None], bed: Bed
 ) -> None:
-    paths = seed(session, downloads, *THREE)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    lose(session)
+    paths = bed.seed(*THREE)
+    program = bed.start(*SHORT, *bed.hooks)
+    lose(bed.session)
     assert program.wait() == 1
-    assert session.path.name in program.lines[-1]
+    assert bed.session.path.name in program.lines[-1]
     assert remaining(paths) == paths
     assert len(program.select("SELECT 1 FROM torrent_data")) == 3
-    assert launcher.hooks_called() == ["pre_loop", "post_loop"]
+    assert bed.hooks_called() == ["pre_loop", "post_loop"]
     assert "STOPPING=1" in program.notified
 
 
-def test_a_mount_over_the_session_ends_rtwatch(session: Session, launcher: Launcher, downloads: Path) -> None:
-    paths = seed(session, downloads, *THREE)
-    program = launcher.start(*SHORT)
+def test_a_mount_over_the_session_ends_rtwatch(bed: Bed) -> None:
+    paths = bed.seed(*THREE)
+    program = bed.start(*SHORT)
     program.send_signal(signal.SIGSTOP)
-    session.erase(THREE[0])
-    with mounted(session.path, "-t", "tmpfs", "rtwatch-test"):
+    bed.session.erase(THREE[0])
+    with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
         program.send_signal(signal.SIGCONT)
         assert program.wait() == 1
     assert remaining(paths) == paths
@@ -125,28 +125,26 @@ def test_a_mount_over_the_session_ends_rtwatch(session: Session, launcher: Launc
 
 
 @pytest.mark.parametrize("db", [(), ("--db", "other.db")], ids=["same database", "other database"])
-def test_a_second_rtwatch_on_a_session_is_refused(
-    db: tuple[str, ...], session: Session, launcher: Launcher, tmp_path: Path
-) -> None:
-    program = launcher.start()
+def test_a_second_rtwatch_on_a_session_is_refused(db: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
+    program = bed.start()
     link = tmp_path / "link"
-    link.symlink_to(session.path)
-    for path in session.path, link:
-        second = run(*db, path, state=launcher.state, cwd=tmp_path)
+    link.symlink_to(bed.session.path)
+    for path in bed.session.path, link:
+        second = run(*db, path, state=bed.state, cwd=tmp_path)
         assert second.returncode == 1
-        assert re.search(f"{session.path.name}|{path.name}", the_line(second.stderr))
+        assert re.search(f"{bed.session.path.name}|{path.name}", the_line(second.stderr))
     program.kill()
-    assert launcher.start(*db, cwd=tmp_path).stop() == 0
+    assert bed.start(*db, cwd=tmp_path).stop() == 0
 
 
-def test_a_dry_run_may_run_beside_and_changes_nothing(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*LONG)
-    dry = launcher.start("-n", *SHORT)
-    paths = download(program, session, downloads, multi("pack"))
+def test_a_dry_run_may_run_beside_and_changes_nothing(bed: Bed) -> None:
+    program = bed.start(*LONG)
+    dry = bed.start("-n", *SHORT)
+    paths = bed.download(multi("pack"))
     dry.wait_line("pack")
-    session.erase(multi("pack"))
+    bed.session.erase(multi("pack"))
     dry.wait_line("would remove.*pack")
-    settle(program, session, downloads)
+    bed.settle()
     program.wait_files(multi("pack").hash, paths)
     assert dry.stop() == 0
     assert remaining(paths) == paths

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import bencodepy
 import pytest
 from program import Launcher
 from session import Session
+from steps import Bed
 from torrents import Torrent, craft, single
 
 import rtwatch
@@ -164,15 +164,15 @@ TRACKERS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-def test_the_tracker_is_the_first_usable_announce_host(session: Session, launcher: Launcher, downloads: Path) -> None:
+def test_the_tracker_is_the_first_usable_announce_host(bed: Bed) -> None:
     for kind, (metainfo, _) in TRACKERS.items():
-        session.add(craft({"name": kind.encode(), "length": 1}, **metainfo), downloads)
-    program = launcher.start()
+        bed.session.add(craft({"name": kind.encode(), "length": 1}, **metainfo), bed.downloads)
+    program = bed.start()
     expected = {kind: host for kind, (_, host) in TRACKERS.items()}
     assert dict(program.select("SELECT name, tracker FROM torrent_data")) == expected
 
 
-def test_unusual_torrents_are_read(session: Session, launcher: Launcher, downloads: Path) -> None:
+def test_unusual_torrents_are_read(bed: Bed) -> None:
     """rtorrent takes them, too."""
     contents = {
         "depth": b"d1:a" + b"l" * 500 + b"e" * 500 + GOOD[1:],
@@ -181,11 +181,11 @@ def test_unusual_torrents_are_read(session: Session, launcher: Launcher, downloa
         "a magnet that has its metadata": b"d22:rtorrent_meta_downloadd5:starti1ee" + GOOD[1:],
     }
     for kind, content in contents.items():
-        session.add(single(kind), downloads)
-        session.write(single(kind), "T", content)
-    program = launcher.start()
+        bed.session.add(single(kind), bed.downloads)
+        bed.session.write(single(kind), "T", content)
+    program = bed.start()
     for kind in contents:
-        program.wait_files(single(kind).hash, single("good").paths(downloads))
+        program.wait_files(single(kind).hash, single("good").paths(bed.downloads))
 
 
 # numbers and names for people

@@ -9,19 +9,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from program import Launcher
-from session import VERSIONS, Session
+from session import VERSIONS
 from steps import (
     SHORT,
-    erase,
-    erase_another,
+    Bed,
     link_files,
     move,
     names,
     paused,
     remaining,
-    seed,
-    settle,
 )
 from torrents import Torrent, make, multi, single, twin_of
 
@@ -36,44 +32,40 @@ RENAMED = make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("new", [EDITED, TWIN], ids=["edited", "replaced"])
-def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_late(
-    new: Torrent, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = seed(session, downloads, PACK)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    early, late = PARTS[session.version]
+def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_late(new: Torrent, bed: Bed) -> None:
+    paths = bed.seed(PACK)
+    program = bed.start(*SHORT, *bed.hooks)
+    early, late = PARTS[bed.session.version]
     with paused(program):
-        session.erase(PACK)
-        session.load(new, downloads)
+        bed.session.erase(PACK)
+        bed.session.load(new, bed.downloads)
         for kind in early:
-            session.write(new, kind)
+            bed.session.write(new, kind)
     program.wait_line(rf"((held|returned) +pack|(held|kept) .*{TWIN.hash[:8]})")
     assert remaining(paths) == paths
     for kind in late:
-        session.write(new, kind)
+        bed.session.write(new, kind)
     host = "tracker.example" if new is EDITED else "127.0.0.1"
-    expected = (host, *(session.file(new, kind).read_bytes() for kind in "TLR"))
+    expected = (host, *(bed.session.file(new, kind).read_bytes() for kind in "TLR"))
     sql = f"SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = '{new.hash}'"
     program.wait_rows(sql, lambda rows: rows == [expected])
-    erase_another(program, session, downloads)
+    bed.erase_another()
     program.wait_files(new.hash, paths)
     assert remaining(paths) == paths
-    assert launcher.hooks_called(PACK.hash) == ([] if new is EDITED else ["pre_remove", "post_remove"])
-    session.finish(new)
-    session.save(new)
-    settle(program, session, downloads)
-    erase(program, session, new)
+    assert bed.hooks_called(PACK.hash) == ([] if new is EDITED else ["pre_remove", "post_remove"])
+    bed.session.finish(new)
+    bed.session.save(new)
+    bed.settle()
+    bed.erase(new)
     assert remaining(paths) == []
 
 
 # the database cannot be written
 
 
-def test_a_move_that_cannot_be_written_to_the_database_keeps_the_files(
-    session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
-) -> None:
-    paths = seed(session, downloads, PACK, single("stays"))
-    session.download(RENAMED_ROOT, tmp_path / "other")
+def test_a_move_that_cannot_be_written_to_the_database_keeps_the_files(bed: Bed, tmp_path: Path) -> None:
+    paths = bed.seed(PACK, single("stays"))
+    bed.session.download(RENAMED_ROOT, tmp_path / "other")
     asked, answer, hooks = tmp_path / "asked", tmp_path / "answer", tmp_path / "slow.py"
     os.mkfifo(answer)
     hooks.write_text(f"""
@@ -81,12 +73,12 @@ def pre_remove(con, file, args):
     open({str(asked)!r}, "w").close()
     open({str(answer)!r}).read()
 """)
-    program = launcher.start(*SHORT, "--hooks", hooks)
-    session.erase(PACK)
+    program = bed.start(*SHORT, "--hooks", hooks)
+    bed.session.erase(PACK)
     program.wait_for(asked.exists, "pre_remove is not called")
-    session.set_directory_base(RENAMED_ROOT, downloads / "pack")
-    session.save(RENAMED_ROOT)
-    with closing(sqlite3.connect(launcher.db, isolation_level=None)) as con:
+    bed.session.set_directory_base(RENAMED_ROOT, bed.downloads / "pack")
+    bed.session.save(RENAMED_ROOT)
+    with closing(sqlite3.connect(bed.db, isolation_level=None)) as con:
         con.execute("BEGIN IMMEDIATE")
         answer.write_text("go on")
         program.wait_line("failed .*database is locked")
@@ -100,69 +92,65 @@ def pre_remove(con, file, args):
 # directories and files become links
 
 
-def test_a_directory_replaced_by_a_link_keeps_the_target(session: Session, launcher: Launcher, downloads: Path) -> None:
-    paths = seed(session, downloads / "real", PACK)
-    seed(session, downloads / "copy", TWIN)
-    program = launcher.start(*SHORT)
-    shutil.rmtree(downloads / "copy")
-    (downloads / "copy").symlink_to("real")
-    erase(program, session, PACK)
+def test_a_directory_replaced_by_a_link_keeps_the_target(bed: Bed) -> None:
+    paths = bed.seed(PACK, to="real")
+    bed.seed(TWIN, to="copy")
+    program = bed.start(*SHORT)
+    shutil.rmtree(bed.downloads / "copy")
+    (bed.downloads / "copy").symlink_to("real")
+    bed.erase(PACK)
     program.wait_line("kept .*" + names(TWIN, "in"))
     assert remaining(paths) == paths
-    session.save(TWIN)
+    bed.session.save(TWIN)
     program.wait_files(TWIN.hash, paths)
-    erase(program, session, TWIN)
+    bed.erase(TWIN)
     assert remaining(paths) == []
 
 
 @pytest.mark.parametrize("since", ["saved", "not saved", "rtwatch started", "complete"])
-def test_a_link_made_after_loading_keeps_its_target(
-    since: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_link_made_after_loading_keeps_its_target(since: str, bed: Bed) -> None:
     other = TWIN if since == "complete" else RENAMED
-    paths = seed(session, downloads / "real", PACK)
-    root = other.root(downloads / "links")
-    program = launcher.start(*SHORT)
-    session.add(other, downloads / "links")
+    paths = bed.seed(PACK, to="real")
+    root = other.root(bed.downloads / "links")
+    program = bed.start(*SHORT)
+    bed.session.add(other, bed.downloads / "links")
     program.wait_known(other.hash)
     if since == "complete":
         other.write_root(root)
-        session.finish(other)
-        session.save(other)
-        settle(program, session, downloads)
+        bed.session.finish(other)
+        bed.session.save(other)
+        bed.settle()
         shutil.rmtree(root)
     link_files(paths, other.paths(root))
     if since == "saved":
-        session.finish(other)
-        session.save(other)
+        bed.session.finish(other)
+        bed.session.save(other)
     elif since == "rtwatch started":
         program.stop()
-        program = launcher.start(*SHORT)
-    settle(program, session, downloads)
-    erase(program, session, PACK)
+        program = bed.start(*SHORT)
+    bed.settle()
+    bed.erase(PACK)
     program.wait_line(f"kept .* in {other.hash[:8]}")
     assert remaining(paths) == paths
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["not complete again", "complete again"])
 @pytest.mark.parametrize("moved", [False, True], ids=["in place", "moved"])
-def test_a_link_made_while_a_torrent_has_no_data_any_more_keeps_its_target(
-    moved: bool, again: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = seed(session, downloads / "real", PACK)
-    session.download(RENAMED, downloads / "real")
-    program = launcher.start(*SHORT)
-    shutil.rmtree(RENAMED.root(downloads / "real"))
-    place = downloads / ("links" if moved else "real")
-    session.set_directory(RENAMED, place)
-    session.loaded[RENAMED.hash].rtorrent.update({"complete": 0, "chunks_done": 0})
-    session.save(RENAMED)
-    settle(program, session, downloads)
+def test_a_link_made_while_a_torrent_has_no_data_any_more_keeps_its_target(moved: bool, again: bool, bed: Bed) -> None:
+    paths = bed.seed(PACK, to="real")
+    bed.session.download(RENAMED, bed.downloads / "real")
+    program = bed.start(*SHORT)
+    shutil.rmtree(RENAMED.root(bed.downloads / "real"))
+    place = bed.downloads / ("links" if moved else "real")
+    bed.session.set_directory(RENAMED, place)
+    bed.session.loaded[RENAMED.hash].rtorrent.update({"complete": 0, "chunks_done": 0})
+    bed.session.save(RENAMED)
+    bed.settle()
     link_files(paths, RENAMED.paths(RENAMED.root(place)))
     if again:
-        session.finish(RENAMED)
-        session.save(RENAMED)
-    erase(program, session, PACK)
+        bed.session.finish(RENAMED)
+        bed.session.save(RENAMED)
+    bed.erase(PACK)
     program.wait_line(f"kept .*used by a symlink in {RENAMED.hash[:8]}")
     assert remaining(paths) == paths
 
@@ -171,27 +159,25 @@ def test_a_link_made_while_a_torrent_has_no_data_any_more_keeps_its_target(
 
 
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
-def test_an_old_backup_of_the_database_costs_no_data(
-    options: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
-) -> None:
+def test_an_old_backup_of_the_database_costs_no_data(options: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
     stays, moves, goes, comes = multi("stays"), multi("moves"), multi("goes"), twin_of(multi("goes"))
-    staying, *_ = seed(session, downloads, stays, moves, goes)
-    assert launcher.once().returncode == 0
+    staying, *_ = bed.seed(stays, moves, goes)
+    assert bed.once().returncode == 0
     backup = tmp_path / "backup.db"
-    shutil.copy(launcher.db, backup)
-    program = launcher.start(*SHORT)
-    moved = move(session, moves, downloads, downloads / "elsewhere")
-    session.save(moves)
-    erase(program, session, goes)
-    others = seed(session, downloads, comes)
-    mine = moves.write(downloads)
-    settle(program, session, downloads)
+    shutil.copy(bed.db, backup)
+    program = bed.start(*SHORT)
+    moved = move(bed.session, moves, bed.downloads, bed.downloads / "elsewhere")
+    bed.session.save(moves)
+    bed.erase(goes)
+    others = bed.seed(comes)
+    mine = moves.write(bed.downloads)
+    bed.settle()
     program.stop()
-    shutil.copy(backup, launcher.db)
-    again = launcher.start(*SHORT, *options)
+    shutil.copy(backup, bed.db)
+    again = bed.start(*SHORT, *options)
     again.wait_gone(goes.hash)
     again.wait_files(comes.hash, others)
     again.wait_files(moves.hash, moved)
-    erase_another(again, session, downloads)
+    bed.erase_another()
     kept = [staying, *moved, *others, *mine]
     assert remaining(kept) == kept

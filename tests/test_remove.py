@@ -10,22 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from program import Launcher
-from session import Session
 from steps import (
     LONG,
     SHORT,
+    Bed,
     Hooks,
     below,
-    download,
-    erase,
     pattern,
     remaining,
-    seed,
-    settle,
     tree,
     wait_held,
-    wait_vanished,
 )
 from torrents import Torrent, make, multi, single
 
@@ -117,69 +111,63 @@ CASES = {
 
 @pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_an_erased_torrents_own_files_go_and_nothing_else(
-    case: Case, options: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    session.download(case.torrent, downloads, downloads / case.base if case.base else None)
-    program = launcher.start(*SHORT, *options, env={"HOME": str(downloads)})
-    subprocess.run(["sh", "-ec", case.shell], cwd=downloads, check=True)
-    before = tree(downloads)
-    session.erase(case.torrent)
+def test_an_erased_torrents_own_files_go_and_nothing_else(case: Case, options: tuple[str, ...], bed: Bed) -> None:
+    bed.session.download(case.torrent, bed.downloads, bed.downloads / case.base if case.base else None)
+    program = bed.start(*SHORT, *options, env={"HOME": str(bed.downloads)})
+    subprocess.run(["sh", "-ec", case.shell], cwd=bed.downloads, check=True)
+    before = tree(bed.downloads)
+    bed.session.erase(case.torrent)
     program.wait_line(case.line)
     if options:
-        assert tree(downloads) == before
+        assert tree(bed.downloads) == before
     else:
-        assert downloads.is_dir()
-        assert below(downloads) == case.left.split()
+        assert bed.downloads.is_dir()
+        assert below(bed.downloads) == case.left.split()
     assert ("kept" in program.output) == ("kept" in case.line or "none of" in case.line)
 
 
-def test_an_incomplete_download_goes(session: Session, launcher: Launcher, downloads: Path) -> None:
+def test_an_incomplete_download_goes(bed: Bed) -> None:
     torrent = multi("pack")
-    program = launcher.start(*SHORT)
-    session.add(torrent, downloads, chunks_done=1)
+    program = bed.start(*SHORT)
+    bed.session.add(torrent, bed.downloads, chunks_done=1)
     program.wait_known(torrent.hash)
-    paths = torrent.write(downloads)
+    paths = torrent.write(bed.downloads)
     os.truncate(paths[0], 1)
-    erase(program, session, torrent)
-    assert below(downloads) == []
+    bed.erase(torrent)
+    assert below(bed.downloads) == []
 
 
 @pytest.mark.parametrize(("base", "other"), [("pack", OTHER), ("pack/sub", OTHER), ("pack/sub", single("other"))])
-def test_an_empty_directory_that_another_torrent_uses_stays(
-    base: str, other: Torrent, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    session.download(multi("pack"), downloads)
-    session.add(other, downloads, downloads / base)
-    program = launcher.start(*SHORT)
-    erase(program, session, multi("pack"))
-    assert below(downloads) == ["pack", "pack/sub"]
+def test_an_empty_directory_that_another_torrent_uses_stays(base: str, other: Torrent, bed: Bed) -> None:
+    bed.session.download(multi("pack"), bed.downloads)
+    bed.session.add(other, bed.downloads, bed.downloads / base)
+    bed.start(*SHORT)
+    bed.erase(multi("pack"))
+    assert below(bed.downloads) == ["pack", "pack/sub"]
 
 
-def test_a_directory_behind_a_symlink_stays(session: Session, launcher: Launcher, downloads: Path) -> None:
+def test_a_directory_behind_a_symlink_stays(bed: Bed) -> None:
     for name in "real", "pack":
-        (downloads / name).mkdir()
-    (downloads / "pack" / "sub").symlink_to(downloads / "real")
-    session.download(multi("pack"), downloads)
-    program = launcher.start(*SHORT)
-    erase(program, session, multi("pack"))
-    assert (downloads / "real").is_dir()
+        (bed.downloads / name).mkdir()
+    (bed.downloads / "pack" / "sub").symlink_to(bed.downloads / "real")
+    bed.session.download(multi("pack"), bed.downloads)
+    bed.start(*SHORT)
+    bed.erase(multi("pack"))
+    assert (bed.downloads / "real").is_dir()
 
 
 # not the torrent's data
 
 
 @pytest.mark.parametrize("size", [1000, 3000, 5000], ids=["smaller", "same size", "bigger"])
-def test_a_persons_file_where_a_torrent_wants_to_write_is_kept(
-    size: int, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    mine = downloads / "one.bin"
+def test_a_persons_file_where_a_torrent_wants_to_write_is_kept(size: int, bed: Bed) -> None:
+    mine = bed.downloads / "one.bin"
     mine.write_bytes(b"mine" * (size // 4))
     os.utime(mine, (OLD, OLD))
-    program = launcher.start(*SHORT)
-    session.add(single("one", 3000), downloads)
+    program = bed.start(*SHORT)
+    bed.session.add(single("one", 3000), bed.downloads)
     program.wait_known(single("one").hash)
-    erase(program, session, single("one"))
+    bed.erase(single("one"))
     program.wait_line(r"kept +one\.bin: ")
     assert mine.read_bytes() == b"mine" * (size // 4)
 
@@ -196,76 +184,72 @@ AFTER_THE_ERASE = {
 
 @pytest.mark.parametrize("down", [True, False], ids=["rtwatch is down", "rtwatch runs"])
 @pytest.mark.parametrize("shell", AFTER_THE_ERASE.values(), ids=AFTER_THE_ERASE)
-def test_a_file_changed_after_the_erase_is_kept(
-    shell: str, down: bool, session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
-    paths = seed(session, downloads, multi("pack"))
-    (downloads / "mine").write_bytes(b"mine")
-    program = launcher.start(*LONG)
-    wait_vanished(program, session, multi("pack"))
+def test_a_file_changed_after_the_erase_is_kept(shell: str, down: bool, bed: Bed, hooks: Hooks) -> None:
+    paths = bed.seed(multi("pack"))
+    (bed.downloads / "mine").write_bytes(b"mine")
+    program = bed.start(*LONG)
+    bed.wait_vanished(multi("pack"))
     program.stop()
     options: tuple[str, ...] = ()
     if down:
-        subprocess.run(["sh", "-ec", shell], cwd=downloads, check=True)
+        subprocess.run(["sh", "-ec", shell], cwd=bed.downloads, check=True)
     else:
-        options = hooks.write_each(pre_remove=f"os.chdir({str(downloads)!r}); assert not os.system({shell!r})")
-    assert launcher.once(*SHORT, *options).returncode == 0
+        options = hooks.write_each(pre_remove=f"os.chdir({str(bed.downloads)!r}); assert not os.system({shell!r})")
+    assert bed.once(*SHORT, *options).returncode == 0
     assert b"mine" in paths[0].read_bytes()
     assert remaining(paths) == paths[:1]
 
 
-def test_a_torrent_that_returns_during_pre_remove_keeps_its_files(
-    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
-    paths = seed(session, downloads, multi("one"))
-    program = launcher.start(*SHORT, *hooks.write_each(pre_remove="file.touch()"))
-    session.erase(multi("one"))
-    program.wait_for(session.file(multi("one")).exists, "pre_remove is not called")
+def test_a_torrent_that_returns_during_pre_remove_keeps_its_files(bed: Bed, hooks: Hooks) -> None:
+    paths = bed.seed(multi("one"))
+    program = bed.start(*SHORT, *hooks.write_each(pre_remove="file.touch()"))
+    bed.session.erase(multi("one"))
+    program.wait_for(bed.session.file(multi("one")).exists, "pre_remove is not called")
     program.stop()
     assert remaining(paths) == paths
-    session.file(multi("one")).write_bytes(multi("one").metainfo)
-    launcher.start(*SHORT).wait_files(multi("one").hash, paths)
+    bed.session.file(multi("one")).write_bytes(multi("one").metainfo)
+    bed.start(*SHORT).wait_files(multi("one").hash, paths)
 
 
 # where nothing is removed
 
 
-def test_only_files_below_a_path_go(session: Session, launcher: Launcher, downloads: Path) -> None:
-    (downloads / "in").mkdir()
-    (downloads / "link").symlink_to("in")
-    program = launcher.start(*SHORT, paths=[downloads / "link"])
-    gone = download(program, session, downloads / "in", multi("one"))
-    kept = download(program, session, downloads / "in2", multi("two"))
-    kept += download(program, session, downloads / "out", multi("three"))
-    erase(program, session, *map(multi, ("one", "two", "three")))
+def test_only_files_below_a_path_go(bed: Bed) -> None:
+    (bed.downloads / "in").mkdir()
+    (bed.downloads / "link").symlink_to("in")
+    program = bed.start(*SHORT, paths=[bed.downloads / "link"])
+    gone = bed.download(multi("one"), to="in")
+    kept = bed.download(multi("two"), to="in2")
+    kept += bed.download(multi("three"), to="out")
+    bed.erase(*map(multi, ("one", "two", "three")))
     program.wait_line("erased +two, none of 2 files")
     assert remaining(gone) == []
     assert remaining(kept) == kept
 
 
-def test_a_path_may_be_relative_and_is_never_removed(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.download(multi("pack"), downloads)
-    program = launcher.start(*SHORT, paths=[Path("pack")], cwd=downloads)
-    erase(program, session, multi("pack"))
-    assert below(downloads) == ["pack"]
+def test_a_path_may_be_relative_and_is_never_removed(bed: Bed) -> None:
+    bed.session.download(multi("pack"), bed.downloads)
+    bed.start(*SHORT, paths=[Path("pack")], cwd=bed.downloads)
+    bed.erase(multi("pack"))
+    assert below(bed.downloads) == ["pack"]
 
 
-def test_the_lock_of_another_host_needs_a_path(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.kill()
-    session.lock.unlink()
-    session.write_lock("elsewhere.example", 123)
-    paths = seed(session, downloads / "in", multi("one"), multi("two"))
-    others = seed(session, downloads, multi("three"))
-    program = launcher.start(*SHORT)
-    session.erase(multi("one"))
+def test_the_lock_of_another_host_needs_a_path(bed: Bed) -> None:
+    bed.session.kill()
+    bed.session.lock.unlink()
+    bed.session.write_lock("elsewhere.example", 123)
+    paths = bed.seed(multi("one"), multi("two"), to="in")
+    others = bed.seed(multi("three"))
+    program = bed.start(*SHORT)
+    bed.session.erase(multi("one"))
     wait_held(program, multi("one"), "host")
     assert remaining(paths) == paths
     program.stop()
-    program = launcher.start(*SHORT, paths=[downloads / "in"])
-    session.erase(multi("two"), multi("three"))
+    program = bed.start(*SHORT, paths=[bed.downloads / "in"])
+    bed.session.erase(multi("two"), multi("three"))
     program.wait_line("waiting .*three")
-    settle(program, session, downloads)
-    session.save_all()
+    bed.settle()
+    bed.session.save_all()
     program.wait_gone(multi("two").hash)
     program.wait_gone(multi("three").hash)
     assert remaining(paths[2:]) == []
@@ -275,15 +259,15 @@ def test_the_lock_of_another_host_needs_a_path(session: Session, launcher: Launc
 # -n and --once
 
 
-def test_a_dry_run_finishes_vanished_torrents_in_words(session: Session, launcher: Launcher, downloads: Path) -> None:
-    seed(session, downloads, multi("pack"), *map(single, ("one", "two", "three")))
-    program = launcher.start(*LONG)
-    wait_vanished(program, session, multi("pack"))
+def test_a_dry_run_finishes_vanished_torrents_in_words(bed: Bed) -> None:
+    bed.seed(multi("pack"), *map(single, ("one", "two", "three")))
+    program = bed.start(*LONG)
+    bed.wait_vanished(multi("pack"))
     program.stop()
-    session.erase(single("one"))
-    before = tree(launcher.state, downloads, session.path)
-    dry = launcher.once(*SHORT, "-n", "--catch-up")
+    bed.session.erase(single("one"))
+    before = tree(bed.state, bed.downloads, bed.session.path)
+    dry = bed.once(*SHORT, "-n", "--catch-up")
     assert (dry.returncode, dry.stdout) == (0, "")
     for torrent in multi("pack"), single("one"):
         assert re.search(f"would remove +{pattern(torrent)}", dry.stderr)
-    assert tree(launcher.state, downloads, session.path) == before
+    assert tree(bed.state, bed.downloads, bed.session.path) == before

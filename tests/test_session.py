@@ -9,7 +9,7 @@ import pytest
 from faults import mounted
 from program import Launcher
 from session import VERSIONS, Session
-from steps import SHORT, download, erase, erase_another, pattern, remaining, seed, settle
+from steps import SHORT, Bed, erase, pattern, remaining, seed, settle
 from torrents import multi, single
 
 TORRENTS = [multi("target"), *map(single, ("one", "two", "three"))]
@@ -25,23 +25,21 @@ def restart(session: Session) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
 @pytest.mark.parametrize("number", [3, 12])
-def test_a_deleted_session_directory_costs_no_data(
-    number: int, options: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_deleted_session_directory_costs_no_data(number: int, options: tuple[str, ...], bed: Bed) -> None:
     torrents = [single(f"number{number:03}") for number in range(number)]
-    paths = seed(session, downloads, *torrents)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    subprocess.run(["rm", "-rf", session.path], check=True)
+    paths = bed.seed(*torrents)
+    program = bed.start(*SHORT, *bed.hooks)
+    subprocess.run(["rm", "-rf", bed.session.path], check=True)
     assert program.wait() == 1
-    assert str(session.path) in program.lines[-1]
-    restart(session)
-    program = launcher.start(*SHORT, *options, *launcher.hooks)
+    assert str(bed.session.path) in program.lines[-1]
+    restart(bed.session)
+    program = bed.start(*SHORT, *options, *bed.hooks)
     program.wait_line("held .*number")
-    paths += download(program, session, downloads, *map(multi, ("one", "two", "three", "four")))
+    paths += bed.download(*map(multi, ("one", "two", "three", "four")))
     assert program.stop() == 0
-    assert launcher.once(*SHORT, "--catch-up").returncode == 3
+    assert bed.once(*SHORT, "--catch-up").returncode == 3
     assert remaining(paths) == paths
-    assert not any("remove" in hook for hook in launcher.hooks_called())
+    assert not any("remove" in hook for hook in bed.hooks_called())
 
 
 def know(session: Session, launcher: Launcher, downloads: Path) -> list[Path]:
@@ -65,42 +63,38 @@ def check_known_as_before(session: Session, launcher: Launcher, downloads: Path,
 
 @pytest.mark.parametrize("how", ["mv", "cp"])
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
-def test_a_session_restored_after_the_start_is_known_as_before(
-    how: str, options: tuple[str, ...], session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths, saved = know(session, launcher, downloads), session.path.with_name("saved")
-    session.path.rename(saved)
-    restart(session)
-    program = launcher.start(*SHORT, *options, *launcher.hooks)
+def test_a_session_restored_after_the_start_is_known_as_before(how: str, options: tuple[str, ...], bed: Bed) -> None:
+    paths, saved = know(bed.session, bed, bed.downloads), bed.session.path.with_name("saved")
+    bed.session.path.rename(saved)
+    restart(bed.session)
+    program = bed.start(*SHORT, *options, *bed.hooks)
     program.wait_line("held .*4 of 4 torrents missing")
-    session.kill()
+    bed.session.kill()
     for kind in "T", "R", "L":
-        files = [saved / session.file(torrent, kind).name for torrent in TORRENTS]
-        subprocess.run([how, *files, session.path], check=True)
-    session.start()
+        files = [saved / bed.session.file(torrent, kind).name for torrent in TORRENTS]
+        subprocess.run([how, *files, bed.session.path], check=True)
+    bed.session.start()
     for torrent in TORRENTS:
         program.wait_line(rf"returned .*{pattern(torrent)}")
     program.stop()
-    check_known_as_before(session, launcher, downloads, paths)
+    check_known_as_before(bed.session, bed, bed.downloads, paths)
 
 
 @pytest.mark.parametrize("how", ["moved away and back", "covered by a mount"])
-def test_a_session_directory_that_is_there_again_is_known_as_before(
-    how: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths, away = know(session, launcher, downloads), session.path.with_name("away")
+def test_a_session_directory_that_is_there_again_is_known_as_before(how: str, bed: Bed) -> None:
+    paths, away = know(bed.session, bed, bed.downloads), bed.session.path.with_name("away")
     if how == "moved away and back":
-        program = launcher.start(*SHORT)
-        session.path.rename(away)
+        program = bed.start(*SHORT)
+        bed.session.path.rename(away)
         assert program.wait() == 1
-        away.rename(session.path)
+        away.rename(bed.session.path)
     else:
-        with mounted(session.path, "-t", "tmpfs", "rtwatch-test"):
-            restart(session)
-            program = launcher.start(*SHORT)
+        with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
+            restart(bed.session)
+            program = bed.start(*SHORT)
             program.wait_line("held .*4 of 4 torrents missing")
-            erase_another(program, session, downloads)
-            session.kill()
+            bed.erase_another()
+            bed.session.kill()
             program.stop()
-        session.start()
-    check_known_as_before(session, launcher, downloads, paths)
+        bed.session.start()
+    check_known_as_before(bed.session, bed, bed.downloads, paths)

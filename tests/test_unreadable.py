@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 from faults import strace, the_line, unprivileged
-from program import Launcher
-from session import Session
-from steps import AT_ONCE, SHORT, download, erase, remaining, settle
+from steps import AT_ONCE, SHORT, Bed, remaining
 from torrents import multi, single, twin_of
 
 HASH = "A" * 40
@@ -46,94 +44,86 @@ UNREADABLE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("what", UNREADABLE)
 @pytest.mark.parametrize("kind", ["T", "R"])
-def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(
-    kind: str, what: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(kind: str, what: str, bed: Bed) -> None:
     with unprivileged():
-        program = launcher.start(*SHORT)
-    paths = download(program, session, downloads, PACK)
+        program = bed.start(*SHORT)
+    paths = bed.download(PACK)
     if kind == "R":
-        session.file(HASH).write_bytes(twin_of(PACK).metainfo)
+        bed.session.file(HASH).write_bytes(twin_of(PACK).metainfo)
     else:
-        session.file(HASH, "R").write_bytes(session.file(PACK, "R").read_bytes())
-    broken = session.file(HASH, kind)
+        bed.session.file(HASH, "R").write_bytes(bed.session.file(PACK, "R").read_bytes())
+    broken = bed.session.file(HASH, kind)
     UNREADABLE[what](broken)
-    session.erase(PACK)
+    bed.session.erase(PACK)
     program.wait_line(rf"kept\b.*{HASH[:8]}")
     program.wait_gone(PACK.hash)
     assert remaining(paths) == paths
     assert "Traceback" not in program.output
     (broken.rmdir if what == "directory" else broken.unlink)()
-    session.erase(HASH)
-    (other,) = download(program, session, downloads, single("more"))
-    erase(program, session, single("more"))
+    bed.session.erase(HASH)
+    (other,) = bed.download(single("more"))
+    bed.erase(single("more"))
     assert not other.exists()
     assert program.stop() == 0
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_a_session_file_that_cannot_be_read_is_said_once(
-    what: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_session_file_that_cannot_be_read_is_said_once(what: str, bed: Bed) -> None:
     with unprivileged():
-        program = launcher.start(*SHORT)
-    UNREADABLE[what](session.file(HASH, "R"))
-    session.file(HASH).write_bytes(PACK.metainfo)
-    download(program, session, downloads, single("more"))
-    settle(program, session, downloads)
+        program = bed.start(*SHORT)
+    UNREADABLE[what](bed.session.file(HASH, "R"))
+    bed.session.file(HASH).write_bytes(PACK.metainfo)
+    bed.download(single("more"))
+    bed.settle()
     program.wait_line(f"unreadable .*{HASH}")
     assert len([line for line in program.output.splitlines() if HASH in line]) == 1
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_a_session_file_that_cannot_be_read_at_the_start_is_said_in_one_line(
-    what: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    session.download(single("one"), downloads)
-    UNREADABLE[what](session.file(HASH))
-    session.file(HASH, "R").write_bytes(session.file(single("one"), "R").read_bytes())
+def test_a_session_file_that_cannot_be_read_at_the_start_is_said_in_one_line(what: str, bed: Bed) -> None:
+    bed.session.download(single("one"), bed.downloads)
+    UNREADABLE[what](bed.session.file(HASH))
+    bed.session.file(HASH, "R").write_bytes(bed.session.file(single("one"), "R").read_bytes())
     with unprivileged():
-        result = launcher.once(*AT_ONCE)
+        result = bed.once(*AT_ONCE)
     assert result.returncode == 0
     assert len([line for line in result.stderr.splitlines() if HASH in line]) == 1
 
 
-def test_a_torrent_of_unknown_place_with_an_unreadable_r_disturbs_nothing(session: Session, launcher: Launcher) -> None:
-    session.add(single("one"), "~/somewhere")
-    session.kill()
-    assert launcher.once().returncode == 0
-    file = session.file(single("one"), "R")
+def test_a_torrent_of_unknown_place_with_an_unreadable_r_disturbs_nothing(bed: Bed) -> None:
+    bed.session.add(single("one"), "~/somewhere")
+    bed.session.kill()
+    assert bed.once().returncode == 0
+    file = bed.session.file(single("one"), "R")
     file.unlink()
     file.symlink_to(file.name)
-    result = launcher.once()
+    result = bed.once()
     assert result.returncode == 0
     assert "Traceback" not in result.stderr
     assert file.name in result.stderr
 
 
-def test_a_session_file_with_a_bad_block_is_read_again(session: Session, launcher: Launcher, downloads: Path) -> None:
-    with strace("read:error=EIO:when=1", only=session.file(PACK)):
-        program = launcher.start()
-    session.add(PACK, downloads)
+def test_a_session_file_with_a_bad_block_is_read_again(bed: Bed) -> None:
+    with strace("read:error=EIO:when=1", only=bed.session.file(PACK)):
+        program = bed.start()
+    bed.session.add(PACK, bed.downloads)
     program.wait_known(PACK.hash)
     assert "Traceback" not in program.output
     assert program.stop() == 0
 
 
 @pytest.mark.parametrize("mode", [0, 0o300])
-def test_a_session_directory_that_has_or_gets_no_permission_ends_rtwatch(
-    mode: int, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_session_directory_that_has_or_gets_no_permission_ends_rtwatch(mode: int, bed: Bed) -> None:
     with unprivileged():
-        program = launcher.start(*SHORT)
-        paths = download(program, session, downloads, PACK)
-        session.path.chmod(mode)
-        session.erase(PACK)
+        program = bed.start(*SHORT)
+        paths = bed.download(PACK)
+        bed.session.path.chmod(mode)
+        bed.session.erase(PACK)
         assert program.wait() == 1
-        again = launcher.once()
-    session.path.chmod(0o755)
+        again = bed.once()
+    bed.session.path.chmod(0o755)
     assert again.returncode in (1, 2)
     for line in program.lines[-1], the_line(again.stderr):
-        assert str(session.path) in line
+        assert str(bed.session.path) in line
     assert "Traceback" not in program.output
     assert remaining(paths) == paths
