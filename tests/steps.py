@@ -88,13 +88,6 @@ def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
     return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
 
 
-def add_complete(session: Session, torrent: Torrent, directory: Path, base: Path | str | None = None) -> None:
-    """Load a torrent whose data is there, by whatever name, and save it as complete."""
-    session.add(torrent, directory, base)
-    session.finish(torrent)
-    session.save(torrent)
-
-
 def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
     """Make symlinks to files, as tools for cross-seeding do."""
     for path, link in zip(paths, links):
@@ -230,6 +223,16 @@ class Bed(Launcher):
     def seed(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
         """Download torrents and return the paths of all their files."""
         return seed(self.session, self.downloads / to, *torrents)
+
+    def add(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None, **keys: Any) -> None:
+        """Load a torrent, told a directory or a base, with more keys in R."""
+        self.session.add(torrent, self.downloads / to, base, **keys)
+
+    def add_complete(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None) -> None:
+        """Load a torrent whose data is there, by whatever name, and save it as complete."""
+        self.add(torrent, to, base)
+        self.session.finish(torrent)
+        self.session.save(torrent)
 
     def download(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
         """Download torrents, wait until rtwatch has worked that, and return the paths of all files."""

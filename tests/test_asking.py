@@ -67,7 +67,7 @@ def test_a_question_without_an_answer_ends_with_the_first_signal(bed: Bed) -> No
 
 def test_rtwatch_only_asks_for_what_it_says(bed: Bed) -> None:
     bed.start(*SHORT)
-    bed.session.add(single("refused"), bed.downloads)
+    bed.add(single("refused"))
     bed.download(TORRENT, TWIN)
     del bed.session.loaded[single("refused").hash]
     bed.erase(TORRENT, TWIN)
@@ -97,9 +97,6 @@ def test_the_socket_may_be_a_path_or_a_port(tcp: bool, named: bool, tmp_path: Pa
         download(program, session, bed.downloads, TORRENT)
         erase(program, session, TORRENT)
         launcher.close()
-
-
-# what the answer says of others
 
 
 def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
@@ -190,9 +187,6 @@ def test_a_dry_run_asks_for_no_save(bed: Bed, tmp_path: Path) -> None:
     assert SAVES.isdisjoint(bed.session.asked)
 
 
-# open files
-
-
 def test_what_a_running_rtorrent_has_open_is_kept(bed: Bed) -> None:
     program = bed.start(*SHORT)
     both = make(b"pack", {(b"first of pack",): b"pack" * 3000})
@@ -204,13 +198,10 @@ def test_what_a_running_rtorrent_has_open_is_kept(bed: Bed) -> None:
     program.wait_line("waiting .*close files")
     assert remaining(files) == files
     bed.session.open_files([linked])
-    bed.session.download(TORRENT, bed.downloads)
+    bed.seed(TORRENT)
     program.wait_line("returned")
     bed.erase(TORRENT)
     assert remaining(files) == [files[0], files[2]]
-
-
-# processes
 
 
 def test_another_program_with_the_number_of_the_lock_proves_nothing(bed: Bed) -> None:
@@ -239,9 +230,6 @@ def test_an_rtorrent_that_was_killed_is_dead_though_nobody_has_waited_for_it(bed
     assert remaining(files) == files
 
 
-# removal in steps
-
-
 def test_a_removal_goes_on_beside_saves_and_lets_others_through(bed: Bed) -> None:
     many = make(b"many", {(f"{number}".encode(),): b"x" for number in range(3000)})
     busy, done = single("busy"), single("done")
@@ -262,13 +250,10 @@ def test_a_torrent_that_comes_back_while_it_is_removed_keeps_the_rest(bed: Bed, 
     files = bed.download(TORRENT)
     bed.session.erase(TORRENT)
     program.wait_for(lambda: "\nState:\tT" in Path(f"/proc/{program.pid}/status").read_text(), "it does not stop")
-    bed.session.add(TORRENT, bed.downloads)
+    bed.add(TORRENT)
     program.send_signal(18)
     program.wait_line("returned")
     assert remaining(files) == files
-
-
-# an older database
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_options_may_stand_anywhere(bed: Bed, state: Path) -> None:
 
 
 def test_quiet_says_nothing_and_verbose_every_file(bed: Bed) -> None:
-    bed.session.add(single("one"), bed.downloads)
+    bed.add(single("one"))
     quiet = bed.once("-q")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     program = bed.start("-v", *SHORT)
@@ -96,7 +96,7 @@ def make_huge_file(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, make_dangling_link, make_huge_file])
 def test_directories_pipes_and_huge_files_are_no_torrents(make: Callable[[Path], None], bed: Bed) -> None:
-    bed.session.add(single("one"), bed.downloads)
+    bed.add(single("one"))
     bed.session.file("A" * 40, "R").write_bytes(bed.session.file(single("one"), "R").read_bytes())
     make(bed.session.file("A" * 40))
     program = bed.start()
@@ -106,7 +106,7 @@ def test_directories_pipes_and_huge_files_are_no_torrents(make: Callable[[Path],
 
 
 def test_a_link_to_a_torrent_is_one(bed: Bed) -> None:
-    bed.session.add(single("one"), bed.downloads)
+    bed.add(single("one"))
     moved = bed.downloads / "moved.torrent"
     bed.session.file(single("one")).rename(moved)
     bed.session.file(single("one")).symlink_to(moved)

@@ -19,8 +19,6 @@ from torrents import multi, single
 
 PACK = multi("pack")
 
-# refused, and left as it is
-
 
 def run_sql(db: Path, *statements: str) -> None:
     """Run statements on a database, without foreign keys."""
@@ -52,7 +50,7 @@ SPOILS: dict[str, Callable[[Path], object]] = {
 def test_an_unusable_database_is_refused_untouched_and_can_be_moved_away(
     options: tuple[str, ...], kind: str, bed: Bed, tmp_path: Path
 ) -> None:
-    bed.session.download(PACK, bed.downloads)
+    bed.seed(PACK)
     place = tmp_path / "place"
     db = place / "my.db"
     assert bed.once("--db", db).returncode == 0
@@ -71,7 +69,7 @@ def test_an_unusable_database_is_refused_untouched_and_can_be_moved_away(
 def test_the_database_of_another_session_is_refused_with_the_option_that_helps(
     options: tuple[str, ...], bed: Bed, tmp_path: Path
 ) -> None:
-    bed.session.download(PACK, bed.downloads)
+    bed.seed(PACK)
     assert bed.once().returncode == 0
     before = bed.db.read_bytes()
     other = tmp_path / "other session"
@@ -90,7 +88,7 @@ def test_the_database_of_another_session_is_refused_with_the_option_that_helps(
 
 
 def test_a_database_may_have_any_name(bed: Bed, tmp_path: Path) -> None:
-    bed.session.add(single("one"), bed.downloads)
+    bed.add(single("one"))
     db = tmp_path / os.fsdecode(b"a\xff b?c#d%e&f=\n.db")
     for options in (), (), ("-n",), ("-r",):
         result = bed.once("--db", db, *options)
@@ -130,10 +128,10 @@ def test_a_database_that_may_not_be_written_ends_rtwatch(bed: Bed) -> None:
 def test_a_full_disk_ends_the_start(present: bool, bed: Bed) -> None:
     bed.state.mkdir()
     with small_disk(bed.state):
-        bed.session.download(multi("one"), bed.downloads)
+        bed.seed(multi("one"))
         if present:
             assert bed.once().returncode == 0
-            bed.session.download(multi("two"), bed.downloads)
+            bed.seed(multi("two"))
         filler = fill(bed.state)
         result = bed.once("-q", "-r")
         assert result.returncode == 1
@@ -141,9 +139,6 @@ def test_a_full_disk_ends_the_start(present: bool, bed: Bed) -> None:
         filler.unlink()
         result = bed.once("-q", "-r")
         assert (result.returncode, result.stderr) == (0, "")
-
-
-# locked, full or damaged while rtwatch runs
 
 
 @contextmanager
@@ -177,7 +172,7 @@ def test_events_that_the_database_cannot_take_are_worked_later(
         bed.download(moves)
         with obstacle(bed.db):
             bed.session.erase(goes)
-            bed.session.download(comes, bed.downloads)
+            bed.seed(comes)
             moves.write(bed.downloads / "elsewhere")
             bed.session.set_directory(moves, bed.downloads / "elsewhere")
             bed.session.save(moves)

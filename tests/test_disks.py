@@ -21,8 +21,6 @@ PACK = make(b"pack", {(b"a.bin",): b"a" * 100, (b"sub", b"b.bin"): b"b" * 100, (
 BELOW = ["sub/b.bin", "sub/c.bin"]
 Failure = Callable[[Path], AbstractContextManager[None]]
 
-# files that cannot be removed
-
 
 @contextmanager
 def forbid(directory: Path, mode: int) -> Iterator[None]:
@@ -109,9 +107,6 @@ def test_a_directory_that_is_swapped_after_the_decision_loses_nothing(
     assert "Traceback" not in program.output
 
 
-# the trash
-
-
 def test_a_trash_is_private(bed: Bed) -> None:
     bed.leave_vanished(PACK)
     trash = bed.downloads / "trash"
@@ -150,9 +145,6 @@ def test_a_trash_that_goes_keeps_the_files(bed: Bed) -> None:
     assert program.stop() == 0
     assert "Traceback" not in program.output
     assert remaining(paths) == paths
-
-
-# what ends rtwatch in one line
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_finished_torrent_runs_the_command_whenever_its_mark_is_written(
     marks = [bed.session.path / f"{torrent.hash}.complete" for torrent in torrents]
     if when == "before the start":
         for torrent in torrents:
-            bed.session.download(torrent, bed.downloads)
+            bed.seed(torrent)
             bed.session.mark_complete(torrent)
     program = bed.start(*EXAMPLE, env=command.env)
     if when == "before the torrent":
@@ -188,13 +188,13 @@ def test_the_watch_ends_with_the_loop(dropping: bool, bed: Bed, tmp_path: Path) 
 
 def test_with_no_action_it_changes_nothing(bed: Bed, command: Command, drop: Path) -> None:
     for known in PACK, ONE:
-        bed.session.download(known, bed.downloads)
+        bed.seed(known)
     assert bed.once(*EXAMPLE).returncode == 0
     marks = [bed.session.mark_complete(known) for known in (PACK, ONE)]
     (drop / "some.torrent").write_bytes(single("two").metainfo)
     before = tree(bed.downloads, bed.state)
     program = bed.start("-n", *SHORT, *EXAMPLE, env=command.env)
-    bed.session.add(single("three"), bed.downloads)
+    bed.add(single("three"))
     marks.append(bed.session.mark_complete(single("three")))
     for name in ("pack", "one.bin", "three.bin"):
         program.wait_line(f"would run +true {re.escape(str(bed.downloads / name))}$")

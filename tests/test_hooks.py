@@ -45,7 +45,7 @@ def test_hooks_are_called_in_order_with_what_the_torrent_was(
     torrent: Torrent, options: tuple[str, ...], bed: Bed
 ) -> None:
     other = single("other")
-    bed.session.add(other, bed.downloads)
+    bed.add(other)
     program = bed.start("--grace", "0.2", *options, *bed.hooks)
     bed.session.load(torrent, bed.downloads)
     for kind in "TR" if torrent is ONE else "LTR":
@@ -129,7 +129,7 @@ def types(*given):
 
 def test_each_write_of_a_mark_completes_once_more(bed: Bed) -> None:
     bed.start(*bed.hooks)
-    bed.session.add(ONE, bed.downloads)
+    bed.add(ONE)
     mark = bed.session.mark_complete(ONE)
     bed.wait_called("complete")
     touch(mark)
@@ -208,7 +208,7 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
 """
     )
     bed.start("--hooks", hooks.path.name, cwd=tmp_path)
-    bed.session.add(ONE, bed.downloads)
+    bed.add(ONE)
     bed.wait_called("post_add")
     assert [(call["more"], call.get("word")) for call in bed.calls()] == [
         *((0, None), (8, None), (7, "neighbour")),
@@ -323,7 +323,7 @@ def test_an_open_transaction_is_ended_after_the_hook(failure: str, kept: bool, b
         complete="note('after', open=con.in_transaction, mine=con.execute('SELECT count(*) FROM mine').fetchone()[0])",
     )
     program = bed.start(*option)
-    bed.session.add(ONE, bed.downloads)
+    bed.add(ONE)
     assert bed.wait_called("in")[0]["open"]
     bed.session.mark_complete(ONE)
     (call,) = bed.wait_called("after")
@@ -360,13 +360,13 @@ def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
     hook: str, table: str, bed: Bed, hooks: Hooks
 ) -> None:
     program = bed.start(*SHORT, *hooks.write_each(**{hook: f"con.execute('DELETE FROM {table}')"}))
-    stay = bed.session.download(multi("stays"), bed.downloads)
-    bed.session.download(PACK, bed.downloads)
+    stay = bed.seed(multi("stays"))
+    bed.seed(PACK)
     bed.session.mark_complete(PACK)
     bed.wait_called("complete")
     bed.session.erase(PACK)
     for count in 3, 4:
-        bed.session.add(single(f"other{count}"), bed.downloads)
+        bed.add(single(f"other{count}"))
         bed.wait_called("pre_add", count=count)
         bed.session.save_all()
     assert remaining(stay) == stay
@@ -381,7 +381,7 @@ def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
     ],
 )
 def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed, hooks: Hooks) -> None:
-    paths = bed.session.download(PACK, bed.downloads)
+    paths = bed.seed(PACK)
     option = hooks.write(
         f"""
 def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
@@ -409,7 +409,7 @@ def test_an_item_put_back_is_called_again_after_a_second_and_delays_nothing(bed:
     paths = bed.download(PACK)
     with paused(program):
         bed.session.mark_complete(PACK)
-        bed.session.add(ONE, bed.downloads)
+        bed.add(ONE)
     calls = bed.wait_called("complete", count=4)
     assert calls[1]["time"] - calls[0]["time"] > 0.9
     assert bed.wait_called("post_add", count=3)[2]["time"] < calls[1]["time"]
@@ -453,7 +453,7 @@ def test_a_long_queue_starves_no_other(bed: Bed, hooks: Hooks) -> None:
     qfuncs["mine"] = lambda con, number, args, queues: note("mine", number=number)
 """
     program = bed.start(*hooks.write_each(pre_loop=body))
-    bed.session.add(ONE, bed.downloads)
+    bed.add(ONE)
     program.wait_known(ONE.hash)
     calls = bed.wait_called("mine", count=500)
     assert [call["number"] for call in calls] == [*range(500)]
@@ -551,7 +551,7 @@ def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, hooks
         inot_funcs[ext, flags.MOVED_TO] = lambda path: {deed}
 """
     bed.start(*AT_ONCE, *hooks.write_each(pre_loop=body))
-    bed.session.add(comes, bed.downloads)
+    bed.add(comes)
     bed.erase(ONE)
     if deed != "None":
         bed.session.set_directory_base(moves, bed.downloads / "pack")
@@ -563,7 +563,7 @@ def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, hooks
 def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(bed: Bed, hooks: Hooks) -> None:
     body = "inot_funcs['rtorrent', flags.CLOSE_NOWRITE] = lambda path: 1 / 0"
     program = bed.start(*AT_ONCE, *hooks.write_each(pre_loop=body))
-    bed.session.add(ONE, bed.downloads)
+    bed.add(ONE)
     program.wait_line("ZeroDivisionError")
     bed.settle()
     assert program.stop() == 0

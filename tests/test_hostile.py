@@ -40,8 +40,6 @@ def check_printed(output: str) -> None:
     assert "Traceback" not in output
 
 
-# made up and mutated files
-
 NAMES = st.sampled_from(
     [
         *(b"a", b"b", b"pack", b"", b".", b"..", b"...", b"/", b"../b", b"a/b", b"/etc/passwd", b"\0", b"a\0b"),
@@ -184,7 +182,7 @@ def test_torrents_made_to_reach_outside_do_not(bed: Bed) -> None:
         victim.write_bytes(b"v")
     program = bed.start("-v", *SHORT)
     for torrent, base in lives:
-        bed.session.add(torrent, bed.downloads, base, complete=1)
+        bed.add(torrent, base=base, complete=1)
     bed.settle()
     rows = program.select("SELECT CAST(file AS BLOB) FROM session_file")
     listed = [Path(os.fsdecode(file)) for (file,) in rows]
@@ -203,8 +201,6 @@ def test_torrents_made_to_reach_outside_do_not(bed: Bed) -> None:
     check_printed(program.output)
     assert all(len(line) < 6000 for line in program.lines)
 
-
-# what one file may cost
 
 SIZE = 10 << 20
 MEMORY = 300 << 10  # KiB
@@ -324,9 +320,6 @@ def test_one_file_costs_little(kind: str, bed: Bed, tmp_path: Path) -> None:
         if seconds / unit < UNITS:
             break
     assert seconds / unit < UNITS
-
-
-# what is printed
 
 
 @pytest.fixture

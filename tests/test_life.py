@@ -53,9 +53,6 @@ def lines_of(program: Program, torrent: Torrent) -> list[str]:
     return [line for line in program.lines if torrent.name.decode() in line]
 
 
-# unknown
-
-
 @pytest.mark.parametrize(
     ("torrent", "name"),
     [(ONE, "one.bin"), (PACK, "pack"), (make(b"caf\xe9", {(b"a",): b"x"}), "caf\N{REPLACEMENT CHARACTER}")],
@@ -63,7 +60,7 @@ def lines_of(program: Program, torrent: Torrent) -> list[str]:
 )
 def test_a_new_torrent_gets_its_rows(torrent: Torrent, name: str, bed: Bed) -> None:
     program = bed.start()
-    bed.session.add(torrent, bed.downloads)
+    bed.add(torrent)
     paths = sorted(torrent.paths(torrent.root(bed.downloads)))
     program.wait_files(torrent.hash, paths)
     assert rows_of(program, torrent)[0] == (torrent.hash, name, "127.0.0.1", *blobs_of(bed.session, torrent))
@@ -114,9 +111,6 @@ def test_only_the_names_of_torrents_count(bed: Bed) -> None:
             (bed.session.path / "new").rename(bed.session.path / (name + suffix))
     bed.erase_another()
     assert program.select("SELECT * FROM torrent_data") == []
-
-
-# known, saved
 
 
 def test_a_save_changes_only_what_differs_without_hooks(bed: Bed) -> None:
@@ -184,9 +178,6 @@ def test_broken_session_files_change_nothing(bed: Bed) -> None:
         assert bed.hooks_called(torrent.hash) == ADDED
 
 
-# magnets
-
-
 def test_a_magnet_without_its_metadata_is_no_torrent(bed: Bed) -> None:
     erased = multi("erased")
     bed.session.magnet(erased, bed.downloads)
@@ -204,9 +195,6 @@ def test_a_magnet_without_its_metadata_is_no_torrent(bed: Bed) -> None:
     assert bed.calls(PACK.hash)[0]["known"] == []
     assert bed.hooks_called(erased.hash) == []
     assert meta.exists()
-
-
-# vanished
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -235,7 +223,7 @@ def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_which_the_next_st
 def test_a_torrent_that_returns_is_read_anew(what: str, when: str, bed: Bed) -> None:
     def come_back() -> None:
         if what == "edited":
-            bed.session.add(EDITED, bed.downloads / "elsewhere")
+            bed.add(EDITED, to="elsewhere")
         else:
             bed.session.magnet(PACK, bed.downloads)
 
@@ -269,7 +257,7 @@ def test_a_torrent_that_returns_is_read_anew(what: str, when: str, bed: Bed) -> 
 
 def test_a_torrent_may_return_and_vanish_often(bed: Bed) -> None:
     program = bed.start(*SHORT, *bed.hooks)
-    bed.session.download(ONE, bed.downloads)
+    bed.seed(ONE)
     bed.session.erase(ONE)
     paths = bed.download(PACK)
     for _ in range(20):
@@ -285,9 +273,6 @@ def test_a_torrent_may_return_and_vanish_often(bed: Bed) -> None:
     assert remaining(paths) == []
     bed.wait_called("post_remove", PACK)
     assert bed.hooks_called(PACK.hash) == ADDED + REMOVED
-
-
-# rtwatch started again
 
 
 @pytest.mark.parametrize("catch_up", [False, True], ids=["", "--catch-up"])
@@ -315,7 +300,7 @@ def test_a_start_takes_over_what_changed(catch_up: bool, bed: Bed) -> None:
 
 
 def test_a_deleted_database_is_rebuilt_from_the_session(bed: Bed) -> None:
-    bed.session.add(PACK, bed.downloads)
+    bed.add(PACK)
     program = bed.start()
     before = rows_of(program, PACK)
     program.stop()
@@ -323,9 +308,6 @@ def test_a_deleted_database_is_rebuilt_from_the_session(bed: Bed) -> None:
     again = bed.start(*bed.hooks)
     assert rows_of(again, PACK) == before
     assert bed.hooks_called(PACK.hash) == []
-
-
-# lost events
 
 
 def test_an_overflow_loses_no_torrent(bed: Bed) -> None:
@@ -338,7 +320,7 @@ def test_an_overflow_loses_no_torrent(bed: Bed) -> None:
         overflow(bed.session)
         bed.session.erase(goes)
         kept += bed.seed(comes)
-        bed.session.add(returns, bed.downloads)
+        bed.add(returns)
         moves.write(bed.downloads / "elsewhere")
         bed.session.set_directory(moves, bed.downloads / "elsewhere")
         bed.session.save(moves)

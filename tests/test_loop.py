@@ -20,11 +20,8 @@ from torrents import multi, single
 THREE = [multi(name) for name in ("one", "two", "three")]
 
 
-# waiting
-
-
 def test_idle_costs_no_wake_up(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(single("one"))
     program = bed.start(*bed.hooks)
     system_call = Path(f"/proc/{program.pid}/syscall")
     try:
@@ -57,9 +54,6 @@ def test_only_events_with_a_handler_are_watched(bed: Bed, hooks: Hooks) -> None:
     program.stop()
     option = hooks.write_each(pre_loop='inot_funcs["other", flags.CREATE] = print')
     assert watched(bed.start(*option)) == needed | flags.CREATE
-
-
-# the end
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -119,9 +113,6 @@ def test_a_mount_over_the_session_ends_rtwatch(bed: Bed) -> None:
         program.send_signal(signal.SIGCONT)
         assert program.wait() == 1
     assert remaining(paths) == paths
-
-
-# beside another
 
 
 @pytest.mark.parametrize("db", [(), ("--db", "other.db")], ids=["same database", "other database"])

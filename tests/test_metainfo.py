@@ -142,8 +142,6 @@ def test_the_stub_of_a_magnet_is_neither_a_torrent_nor_a_problem(stub: Torrent, 
     assert not any(stub.hash in line for line in seen.lines)
 
 
-# sound ones
-
 TRACKERS: dict[str, tuple[dict[str, Any], Any]] = {
     "none": ({}, None),
     "http": ({"announce": b"http://example.org/announce"}, "example.org"),
@@ -166,7 +164,7 @@ TRACKERS: dict[str, tuple[dict[str, Any], Any]] = {
 
 def test_the_tracker_is_the_first_usable_announce_host(bed: Bed) -> None:
     for kind, (metainfo, _) in TRACKERS.items():
-        bed.session.add(craft({"name": kind.encode(), "length": 1}, **metainfo), bed.downloads)
+        bed.add(craft({"name": kind.encode(), "length": 1}, **metainfo))
     program = bed.start()
     expected = {kind: host for kind, (_, host) in TRACKERS.items()}
     assert dict(program.select("SELECT name, tracker FROM torrent_data")) == expected
@@ -181,14 +179,11 @@ def test_unusual_torrents_are_read(bed: Bed) -> None:
         "a magnet that has its metadata": b"d22:rtorrent_meta_downloadd5:starti1ee" + GOOD[1:],
     }
     for kind, content in contents.items():
-        bed.session.add(single(kind), bed.downloads)
+        bed.add(single(kind))
         bed.session.write(single(kind), "T", content)
     program = bed.start()
     for kind in contents:
         program.wait_files(single(kind).hash, single("good").paths(bed.downloads))
-
-
-# numbers and names for people
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,6 @@ EDITED = make(PACK.name, PACK.content, b"http://tracker.example/announce")
 RENAMED = make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})  # the data of PACK
 
 
-# the torrent is edited or replaced
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("new", [EDITED, TWIN], ids=["edited", "replaced"])
 def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_late(new: Torrent, bed: Bed) -> None:
@@ -60,9 +57,6 @@ def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_
     assert remaining(paths) == []
 
 
-# the database cannot be written
-
-
 def test_a_move_that_cannot_be_written_to_the_database_keeps_the_files(bed: Bed, tmp_path: Path) -> None:
     paths = bed.seed(PACK, single("stays"))
     bed.session.download(RENAMED_ROOT, tmp_path / "other")
@@ -89,9 +83,6 @@ def pre_remove(con, file, args):
     assert remaining(paths) == paths
 
 
-# directories and files become links
-
-
 def test_a_directory_replaced_by_a_link_keeps_the_target(bed: Bed) -> None:
     paths = bed.seed(PACK, to="real")
     bed.seed(TWIN, to="copy")
@@ -113,7 +104,7 @@ def test_a_link_made_after_loading_keeps_its_target(since: str, bed: Bed) -> Non
     paths = bed.seed(PACK, to="real")
     root = other.root(bed.downloads / "links")
     program = bed.start(*SHORT)
-    bed.session.add(other, bed.downloads / "links")
+    bed.add(other, to="links")
     program.wait_known(other.hash)
     if since == "complete":
         other.write_root(root)
@@ -138,7 +129,7 @@ def test_a_link_made_after_loading_keeps_its_target(since: str, bed: Bed) -> Non
 @pytest.mark.parametrize("moved", [False, True], ids=["in place", "moved"])
 def test_a_link_made_while_a_torrent_has_no_data_any_more_keeps_its_target(moved: bool, again: bool, bed: Bed) -> None:
     paths = bed.seed(PACK, to="real")
-    bed.session.download(RENAMED, bed.downloads / "real")
+    bed.seed(RENAMED, to="real")
     program = bed.start(*SHORT)
     shutil.rmtree(RENAMED.root(bed.downloads / "real"))
     place = bed.downloads / ("links" if moved else "real")
@@ -153,9 +144,6 @@ def test_a_link_made_while_a_torrent_has_no_data_any_more_keeps_its_target(moved
     bed.erase(PACK)
     program.wait_line(f"kept .*used by a symlink in {RENAMED.hash[:8]}")
     assert remaining(paths) == paths
-
-
-# the database is older than the session
 
 
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])

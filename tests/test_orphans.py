@@ -20,8 +20,8 @@ def list_orphans(launcher: Launcher, directory: Path) -> subprocess.CompletedPro
 
 
 def test_orphans_are_the_files_that_no_torrent_lists(bed: Bed) -> None:
-    bed.session.download(multi("pack"), bed.downloads)
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(multi("pack"))
+    bed.seed(single("one"))
     orphans = [bed.downloads / "pack" / "orphan", bed.downloads / "two\nlines"]
     for path in *orphans, bed.downloads / ".nfs0001", bed.downloads / "written today":
         path.write_bytes(b"")
@@ -35,7 +35,7 @@ def test_orphans_are_the_files_that_no_torrent_lists(bed: Bed) -> None:
 
 
 def test_a_directory_without_any_torrent_has_no_orphans(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(single("one"))
     (bed.downloads / "other").mkdir()
     result = list_orphans(bed, bed.downloads / "other")
     assert (result.returncode, result.stdout) == (2, "")
@@ -43,7 +43,7 @@ def test_a_directory_without_any_torrent_has_no_orphans(bed: Bed) -> None:
 
 
 def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(single("one"))
     multi("pack").write(bed.downloads)
     bed.session.add(multi("pack"), "downloads")  # only a running rtorrent knows where this is
     bed.session.kill()
@@ -54,7 +54,7 @@ def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed
 
 
 def test_there_are_no_orphans_beside_an_unreadable_torrent(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(single("one"))
     bed.session.file(multi("pack")).write_bytes(b"")
     (bed.downloads / "may be its file").write_bytes(b"")
     result = list_orphans(bed, bed.downloads)

@@ -129,7 +129,7 @@ def test_an_erased_torrents_own_files_go_and_nothing_else(case: Case, options: t
 def test_an_incomplete_download_goes(bed: Bed) -> None:
     torrent = multi("pack")
     program = bed.start(*SHORT)
-    bed.session.add(torrent, bed.downloads, chunks_done=1)
+    bed.add(torrent, chunks_done=1)
     program.wait_known(torrent.hash)
     paths = torrent.write(bed.downloads)
     os.truncate(paths[0], 1)
@@ -139,8 +139,8 @@ def test_an_incomplete_download_goes(bed: Bed) -> None:
 
 @pytest.mark.parametrize(("base", "other"), [("pack", OTHER), ("pack/sub", OTHER), ("pack/sub", single("other"))])
 def test_an_empty_directory_that_another_torrent_uses_stays(base: str, other: Torrent, bed: Bed) -> None:
-    bed.session.download(multi("pack"), bed.downloads)
-    bed.session.add(other, bed.downloads, bed.downloads / base)
+    bed.seed(multi("pack"))
+    bed.add(other, base=bed.downloads / base)
     bed.start(*SHORT)
     bed.erase(multi("pack"))
     assert below(bed.downloads) == ["pack", "pack/sub"]
@@ -150,13 +150,10 @@ def test_a_directory_behind_a_symlink_stays(bed: Bed) -> None:
     for name in "real", "pack":
         (bed.downloads / name).mkdir()
     (bed.downloads / "pack" / "sub").symlink_to(bed.downloads / "real")
-    bed.session.download(multi("pack"), bed.downloads)
+    bed.seed(multi("pack"))
     bed.start(*SHORT)
     bed.erase(multi("pack"))
     assert (bed.downloads / "real").is_dir()
-
-
-# not the torrent's data
 
 
 @pytest.mark.parametrize("size", [1000, 3000, 5000], ids=["smaller", "same size", "bigger"])
@@ -165,7 +162,7 @@ def test_a_persons_file_where_a_torrent_wants_to_write_is_kept(size: int, bed: B
     mine.write_bytes(b"mine" * (size // 4))
     os.utime(mine, (OLD, OLD))
     program = bed.start(*SHORT)
-    bed.session.add(single("one", 3000), bed.downloads)
+    bed.add(single("one", 3000))
     program.wait_known(single("one").hash)
     bed.erase(single("one"))
     program.wait_line(r"kept +one\.bin: ")
@@ -211,9 +208,6 @@ def test_a_torrent_that_returns_during_pre_remove_keeps_its_files(bed: Bed, hook
     bed.start(*SHORT).wait_files(multi("one").hash, paths)
 
 
-# where nothing is removed
-
-
 def test_only_files_below_a_path_go(bed: Bed) -> None:
     (bed.downloads / "in").mkdir()
     (bed.downloads / "link").symlink_to("in")
@@ -228,7 +222,7 @@ def test_only_files_below_a_path_go(bed: Bed) -> None:
 
 
 def test_a_path_may_be_relative_and_is_never_removed(bed: Bed) -> None:
-    bed.session.download(multi("pack"), bed.downloads)
+    bed.seed(multi("pack"))
     bed.start(*SHORT, paths=[Path("pack")], cwd=bed.downloads)
     bed.erase(multi("pack"))
     assert below(bed.downloads) == ["pack"]
@@ -254,9 +248,6 @@ def test_the_lock_of_another_host_needs_a_path(bed: Bed) -> None:
     program.wait_gone(multi("three").hash)
     assert remaining(paths[2:]) == []
     assert remaining(others) == others
-
-
-# -n and --once
 
 
 def test_a_dry_run_finishes_vanished_torrents_in_words(bed: Bed) -> None:

@@ -48,9 +48,6 @@ def launcher(real_launcher: Launcher) -> Launcher:
     return real_launcher
 
 
-# a torrent's life
-
-
 @KINDS
 def test_a_torrent_is_listed_when_loaded_and_its_files_go_when_it_is_erased(
     kind: Callable[[str], Torrent], shared: Rtorrent, launcher: Launcher, downloads: Path
@@ -130,9 +127,6 @@ def test_a_saved_directory_is_followed_without_a_hook(
     assert launcher.hooks_called(torrent.hash) == []
 
 
-# torrents that come back
-
-
 def erase_and_write(rtorrent: Rtorrent, torrent: Torrent, directory: Path) -> None:
     """Erase a torrent, write its T into the session directory and load that, as ruTorrent does with a big one."""
     rtorrent.erase(torrent)
@@ -200,9 +194,6 @@ def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
     assert erase_and_tell(program, launcher, shared, torrent) == sorted(places(torrent, downloads))
 
 
-# files of more than one torrent
-
-
 @pytest.mark.parametrize("load_first", [True, False])
 def test_a_replaced_torrent_leaves_its_files_to_the_new_one(
     load_first: bool, shared: Rtorrent, launcher: Launcher, downloads: Path
@@ -257,9 +248,6 @@ def test_data_that_rtorrent_moves_on_completion_goes_with_its_torrent(
         assert remaining(old) == old == leecher.used(twin)
 
 
-# a person's own files
-
-
 def test_a_persons_own_files_are_kept(shared: Rtorrent, launcher: Launcher, downloads: Path) -> None:
     """They lay there before the torrent, and rtorrent never found its data in them."""
     sizes = {f"{word} of {size}": (size, word) for size in (1000, 3000, 5000) for word in ("started", "checked")}
@@ -282,9 +270,6 @@ def test_a_persons_own_files_are_kept(shared: Rtorrent, launcher: Launcher, down
     settle(program, shared, downloads)
     erase(program, shared, data, *torrents.values())
     assert {path: path.read_bytes() for path in before} == before
-
-
-# rtorrent ends
 
 
 @pytest.mark.parametrize("end", [Rtorrent.shutdown, Rtorrent.kill])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from conftest import Mount
 from session import Session
-from steps import SHORT, Bed, Hooks, add_complete, below, link_files, names, remaining
+from steps import SHORT, Bed, Hooks, below, link_files, names, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -56,9 +56,7 @@ def test_a_shared_file_goes_with_its_last_torrent(way_name: str, first: int, bed
     subprocess.run(["sh", "-ec", way.shell], cwd=bed.downloads, check=True)
     if way.bound:
         mount(bed.downloads / "bound", "--bind", bed.downloads / way.bound)
-    add_complete(
-        bed.session, way.torrent, bed.downloads, way.base if way.base[0] == "~" else f"{bed.downloads}/{way.base}"
-    )
+    bed.add_complete(way.torrent, base=way.base if way.base[0] == "~" else f"{bed.downloads}/{way.base}")
     program = bed.start(*SHORT)
     erased, stays = [(PACK, way.torrent), (way.torrent, PACK)][first]
     bed.erase(erased)
@@ -77,7 +75,7 @@ def test_a_file_under_names_that_a_file_system_folds_goes_with_its_last_torrent(
         make(b"pack", {(b"a.BIN",): b"pack" * 100, (b"Sub", b"b.bin"): b"pack" * 200}),
     ]
     paths = bed.seed(torrents[0], to=folding)
-    add_complete(bed.session, torrents[1], folding)
+    bed.add_complete(torrents[1], to=folding)
     program = bed.start(*SHORT)
     bed.erase(torrents[first])
     program.wait_line("kept .*" + names(torrents[1 - first], "in"))
@@ -92,7 +90,7 @@ def test_the_same_file_under_a_name_in_another_case_or_normal_form_is_anothers(n
     torrent, twin = make(name.encode(), b"one" * 100), make(other.encode(), b"one" * 100)
     [path] = bed.seed(torrent)
     os.link(path, bed.downloads / other)  # as a file system that folds names shows one file
-    bed.session.add(twin, bed.downloads)
+    bed.add(twin)
     program = bed.start(*SHORT)
     bed.erase(torrent)
     program.wait_line("kept .*also in " + twin.hash[:8])
@@ -110,20 +108,17 @@ def test_a_torrent_with_a_copy_of_its_own_protects_nothing(bed: Bed) -> None:
 def test_a_file_and_a_directory_of_one_name_stay_apart(bed: Bed) -> None:
     file = make(b"pack", b"one file")
     paths = bed.seed(PACK)
-    bed.session.add(file, bed.downloads, chunks_done=1)
+    bed.add(file, chunks_done=1)
     program = bed.start(*SHORT)
     bed.erase(file)
     program.wait_line("pack: not a regular file")
     assert remaining(paths) == paths
-    bed.session.add(file, bed.downloads, chunks_done=1)
+    bed.add(file, chunks_done=1)
     shutil.rmtree(bed.downloads / "pack")
     (bed.downloads / "pack").write_bytes(b"one file")
     program.wait_known(file.hash)
     bed.erase(PACK)
     assert (bed.downloads / "pack").read_bytes() == b"one file"
-
-
-# other names of the same bytes
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
@@ -132,7 +127,7 @@ def test_hard_links_are_separate_names(together: bool, bed: Bed) -> None:
     for path, link in zip(paths, links):
         link.parent.mkdir(parents=True, exist_ok=True)
         os.link(path, link)
-    add_complete(bed.session, TWIN, bed.downloads / "links")
+    bed.add_complete(TWIN, to="links")
     program = bed.start(*SHORT)
     if not together:
         bed.erase(PACK)
@@ -149,8 +144,8 @@ def test_more_hard_links_than_one_pass_removes_all_go(bed: Bed) -> None:
     paths = bed.seed(*torrents)
     for path, other in zip(paths, others):
         os.link(path, bed.downloads / os.fsdecode(other.name))
-        add_complete(bed.session, other, bed.downloads)
-    bed.session.download(single("stays"), bed.downloads)
+        bed.add_complete(other)
+    bed.seed(single("stays"))
     bed.start(*SHORT)
     bed.erase(*torrents, *others)
     assert below(bed.downloads) == ["stays.bin"]
@@ -160,16 +155,13 @@ def test_a_file_renamed_for_another_torrent_is_that_ones(bed: Bed) -> None:
     torrent, twin = single("one"), make(b"renamed.bin", single("one").content)
     [path] = bed.seed(torrent)
     path.rename(bed.downloads / "renamed.bin")
-    add_complete(bed.session, twin, bed.downloads)
+    bed.add_complete(twin)
     program = bed.start(*SHORT)
     bed.erase(torrent)
     program.wait_line("none of its 1 files? is at")
     assert below(bed.downloads) == ["renamed.bin"]
     bed.erase(twin)
     assert below(bed.downloads) == []
-
-
-# files that are inherited from their owner through a symlink
 
 
 def test_a_target_goes_with_the_last_link_to_it(bed: Bed) -> None:
@@ -179,7 +171,7 @@ def test_a_target_goes_with_the_last_link_to_it(bed: Bed) -> None:
     links[0].symlink_to("one.bin")
     links[1].symlink_to("two")
     for other in twin, third:
-        add_complete(bed.session, other, bed.downloads)
+        bed.add_complete(other)
     program = bed.start(*SHORT)
     bed.erase(torrent)
     program.stop()
@@ -196,7 +188,7 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(own: str, inhe
     torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
     [path], [link] = bed.seed(torrent), twin.paths(bed.downloads / "two")
     link_files([path], [link])
-    add_complete(bed.session, twin, bed.downloads)
+    bed.add_complete(twin)
     program = bed.start(*SHORT)
     bed.erase(torrent)
     program.wait_line("used by a symlink in")
@@ -229,9 +221,6 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(own: str, inhe
     assert ("kept       a.bin: not a regular file" in said) == (own == "a directory")
     assert ("none of its 1 files is at" in said) == (own == "gone")
     assert remaining([path]) == ([path] if inherited == "changed" else [])
-
-
-# torrents that are not known well
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["a file", "a link"])
@@ -271,7 +260,7 @@ def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(bed: Bed, hooks:
 
 def test_a_torrent_whose_row_was_deleted_keeps_its_files(bed: Bed) -> None:
     other = make(b"other", SECOND.content)
-    bed.session.download(FIRST, bed.downloads)
+    bed.seed(FIRST)
     bed.session.download(other, bed.downloads, bed.downloads / "pack")
     program = bed.start(*SHORT)
     with closing(sqlite3.connect(program.db)) as con:  # as in the sqlite shell, where foreign keys are off

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Mount
-from steps import SHORT, Bed, add_complete, below, link_files, remaining
+from steps import SHORT, Bed, below, link_files, remaining
 from torrents import Torrent, make, multi, single
 
 PACK = multi("pack")
@@ -28,7 +28,7 @@ def test_files_moved_back_from_the_trash_are_the_torrents_again(torrent: Torrent
     for name in os.listdir(place):
         if not name.endswith((".torrent", ".txt")):
             (place / name).rename(torrent.root(bed.downloads) / name)
-    add_complete(bed.session, torrent, bed.downloads)
+    bed.add_complete(torrent)
     program.wait_files(torrent.hash, paths)
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths] == before
     bed.settle()
@@ -98,7 +98,7 @@ def test_inherited_files_reach_the_trash_with_their_last_torrent(bed: Bed, trash
     paths = bed.seed(first, to="one") + bed.seed(second, to="two")
     links = twin.paths(twin.root(bed.downloads))
     link_files(paths, links)
-    add_complete(bed.session, twin, bed.downloads)
+    bed.add_complete(twin)
     bed.start(*SHORT, "--trash", trash)
     bed.erase(first, second)
     assert remaining(paths + links) == paths + links

@@ -81,7 +81,7 @@ def test_a_session_file_that_cannot_be_read_is_said_once(what: str, bed: Bed) ->
 
 @pytest.mark.parametrize("what", UNREADABLE)
 def test_a_session_file_that_cannot_be_read_at_the_start_is_said_in_one_line(what: str, bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(single("one"))
     UNREADABLE[what](bed.session.file(HASH))
     bed.session.file(HASH, "R").write_bytes(bed.session.file(single("one"), "R").read_bytes())
     with unprivileged():
@@ -106,7 +106,7 @@ def test_a_torrent_of_unknown_place_with_an_unreadable_r_disturbs_nothing(bed: B
 def test_a_session_file_with_a_bad_block_is_read_again(bed: Bed) -> None:
     with strace("read:error=EIO:when=1", only=bed.session.file(PACK)):
         program = bed.start()
-    bed.session.add(PACK, bed.downloads)
+    bed.add(PACK)
     program.wait_known(PACK.hash)
     assert "Traceback" not in program.output
     assert program.stop() == 0
