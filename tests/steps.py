@@ -234,6 +234,12 @@ class Bed(Launcher):
         self.session.finish(torrent)
         self.session.save(torrent)
 
+    def repoint(self, torrent: Torrent, to: Path | str) -> list[Path]:
+        """Give a torrent another directory and save that; return the new paths of its files."""
+        self.session.set_directory(torrent, self.downloads / to)
+        self.session.save(torrent)
+        return torrent.paths(torrent.root(self.downloads / to))
+
     def download(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
         """Download torrents, wait until rtwatch has worked that, and return the paths of all files."""
         return download(self.program, self.session, self.downloads / to, *torrents)

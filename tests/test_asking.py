@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
-from program import Launcher
 from session import VERSIONS, Session
-from steps import SHORT, Bed, Hooks, download, erase, pack, pattern, paused, remaining
+from steps import SHORT, Bed, Hooks, pack, pattern, paused, remaining
 from torrents import make, multi, single, twin_of
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "d.hash"}
@@ -18,11 +18,7 @@ SAVES = {"d.save_resume", "d.save_full_session"}
 TORRENT, TWIN = pack("pack"), twin_of(pack("pack"))
 
 
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> str:
-    """Run every test here with both orders of system calls."""
-    return str(request.param)
-
+pytestmark = pytest.mark.parametrize("version", VERSIONS)  # both orders of system calls
 
 SPOILED: dict[str, Callable[[bytes], Optional[bytes]]] = {
     "none": lambda reply: None,
@@ -85,18 +81,15 @@ def test_many_erased_at_once_cost_few_questions(bed: Bed) -> None:
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
 @pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
-def test_the_socket_may_be_a_path_or_a_port(tcp: bool, named: bool, tmp_path: Path, bed: Bed) -> None:
-    with Session(tmp_path / "session", tcp=tcp) as session:
+def test_the_socket_may_be_a_path_or_a_port(tcp: bool, named: bool, version: str, tmp_path: Path) -> None:
+    with Session(tmp_path / "session", version, tcp=tcp) as session, closing(Bed(session, tmp_path)) as bed:
         session.start()
         assert session.scgi.socket is not None
         name = session.scgi.socket.getsockname()
-        option = ("--scgi", f"127.0.0.1:{name[1]}" if tcp else name) if named else ()
-        launcher = Launcher(session.path, tmp_path / "state", tmp_path / "calls")
-        program = launcher.start(*SHORT, *option)
+        program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if tcp else name) if named else ()))
         program.wait_line("watching .*rtorrent answers")
-        download(program, session, bed.downloads, TORRENT)
-        erase(program, session, TORRENT)
-        launcher.close()
+        bed.download(TORRENT)
+        bed.erase(TORRENT)
 
 
 def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
@@ -152,24 +145,6 @@ def test_a_full_disk_of_the_session_is_said(bed: Bed) -> None:
     program.wait_line("waiting .*to save where other torrents are")
     program.wait_for(lambda: not SAVES.isdisjoint(bed.session.asked), "no save was asked for")
     bed.session.save_full(TWIN)
-    program.wait_gone(TORRENT.hash)
-    assert remaining(files) == files
-
-
-def test_an_unfinished_save_of_a_torrent_that_is_loaded_holds_without_an_answer(bed: Bed) -> None:
-    program = bed.start(*SHORT, "--scgi", "none")
-    files = bed.download(TORRENT)
-    bed.session.erase(TORRENT)
-    program.wait_line("waiting .*next save")
-    bed.session.load(TWIN, bed.downloads)
-    bed.session.save_all()
-    for kind in "TLR":
-        bed.session.file(TWIN, kind).unlink(missing_ok=True)
-    bed.session.file(TWIN, "L").with_name(bed.session.file(TWIN, "L").name + ".new").touch()
-    bed.settle()
-    bed.session.save(TWIN)
-    bed.session.save_full(TWIN)
-    bed.session.save_all()
     program.wait_gone(TORRENT.hash)
     assert remaining(files) == files
 

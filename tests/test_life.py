@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from contextlib import nullcontext
 
@@ -28,19 +27,14 @@ ADDED = ["pre_add", "post_add"]
 REMOVED = ["pre_remove", "post_remove"]
 UNSEEN, SEEN, DOWN = "before rtwatch saw the erase", "after it saw that", "while it does not run"
 
-
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> str:
-    """Run every test here with both orders of system calls."""
-    return str(request.param)
+pytestmark = pytest.mark.parametrize("version", VERSIONS)  # both orders of system calls
 
 
 def rows_of(program: Program, torrent: Torrent) -> Rows:
     """Return all rows of a torrent."""
-    data = program.select(f"SELECT * FROM torrent_data WHERE hash = '{torrent.hash}'")
-    return data + program.select(
-        f"SELECT hash, CAST(file AS BLOB) FROM session_file WHERE hash = '{torrent.hash}' ORDER BY file"
-    )
+    where = f"WHERE hash = '{torrent.hash}'"
+    data = program.select(f"SELECT * FROM torrent_data {where}")
+    return data + program.select(f"SELECT hash, CAST(file AS BLOB) FROM session_file {where} ORDER BY file")
 
 
 def blobs_of(session: Session, torrent: Torrent) -> list[bytes]:
@@ -134,9 +128,7 @@ def test_a_save_changes_only_what_differs_without_hooks(bed: Bed) -> None:
     bed.session.save(linked)
     program.wait_files(linked.hash, linked.paths(bed.downloads / "second" / "linked"))
     for torrent in ONE, PACK:
-        bed.session.set_directory(torrent, bed.downloads / "elsewhere")
-        bed.session.save(torrent)
-        program.wait_files(torrent.hash, torrent.paths(torrent.root(bed.downloads / "elsewhere")))
+        program.wait_files(torrent.hash, bed.repoint(torrent, "elsewhere"))
     bed.settle()
     for torrent, (rows, _) in zip(torrents, before):
         assert rows_of(program, torrent)[0] == rows[0]
@@ -255,81 +247,32 @@ def test_a_torrent_that_returns_is_read_anew(what: str, when: str, bed: Bed) -> 
     assert bed.hooks_called(PACK.hash) == ADDED
 
 
-def test_a_torrent_may_return_and_vanish_often(bed: Bed) -> None:
-    program = bed.start(*SHORT, *bed.hooks)
-    bed.seed(ONE)
-    bed.session.erase(ONE)
-    paths = bed.download(PACK)
-    for _ in range(20):
-        bed.session.readd(PACK, bed.downloads)
-    bed.erase_another()
-    program.wait_gone(ONE.hash)
-    program.wait_files(PACK.hash, paths)
-    assert remaining(paths) == paths
-    bed.session.finish(PACK)
-    bed.session.save(PACK)
-    bed.settle()
-    bed.erase(PACK)
-    assert remaining(paths) == []
-    bed.wait_called("post_remove", PACK)
-    assert bed.hooks_called(PACK.hash) == ADDED + REMOVED
-
-
-@pytest.mark.parametrize("catch_up", [False, True], ids=["", "--catch-up"])
-def test_a_start_takes_over_what_changed(catch_up: bool, bed: Bed) -> None:
-    stays, moves, goes, comes = (multi(name) for name in ("stays", "moves", "goes", "comes"))
-    paths = bed.seed(stays, moves)
-    left = bed.seed(goes)
-    assert bed.once("-r").returncode == 0
+@pytest.mark.parametrize("how", ["rtwatch was down", "--catch-up", "events were lost"])
+def test_what_changed_unseen_is_taken_over(how: str, bed: Bed) -> None:
+    stays, moves, goes, returns, comes = (multi(name) for name in ("stays", "moves", "goes", "returns", "comes"))
+    kept, left = bed.seed(stays, moves, returns), bed.seed(goes)
     moves.write(bed.downloads / "elsewhere")
-    bed.session.set_directory(moves, bed.downloads / "elsewhere")
-    bed.session.save(moves)
-    bed.session.erase(goes)
-    paths += bed.seed(comes)
-    program = bed.start(*SHORT, *bed.hooks, *(("--catch-up",) if catch_up else ()))
-    program.wait_files(stays.hash, stays.paths(bed.downloads / "stays"))
-    program.wait_files(moves.hash, moves.paths(bed.downloads / "elsewhere" / "moves"))
-    program.wait_files(comes.hash, comes.paths(bed.downloads / "comes"))
+    lost = how == "events were lost"
+    bed.start(*SHORT, *bed.hooks)
+    if not lost:
+        bed.program.stop()
+    with paused(bed.program) if lost else nullcontext():
+        bed.session.erase(returns)
+        if lost:
+            overflow(bed.session)
+        bed.session.erase(goes)
+        kept += bed.seed(comes, returns)
+        moved = bed.repoint(moves, "elsewhere")
+    program = bed.program if lost else bed.start(*SHORT, *bed.hooks, *([how] if how == "--catch-up" else []))
+    program.wait_files(moves.hash, moved)
+    for torrent in stays, comes:
+        program.wait_files(torrent.hash, torrent.paths(torrent.root(bed.downloads)))
     program.wait_gone(goes.hash)
     program.wait_line(r"goes.*\b2\b")
     bed.erase_another()
-    assert remaining(left) == ([] if catch_up else left)
-    assert remaining(paths) == paths
-    assert bed.hooks_called(goes.hash) == (REMOVED if catch_up else [])
-    assert not any(bed.hooks_called(torrent.hash) for torrent in (stays, moves, comes))
-
-
-def test_a_deleted_database_is_rebuilt_from_the_session(bed: Bed) -> None:
-    bed.add(PACK)
-    program = bed.start()
-    before = rows_of(program, PACK)
-    program.stop()
-    shutil.rmtree(bed.db.parent)
-    again = bed.start(*bed.hooks)
-    assert rows_of(again, PACK) == before
-    assert bed.hooks_called(PACK.hash) == []
-
-
-def test_an_overflow_loses_no_torrent(bed: Bed) -> None:
-    goes, moves, stays, returns, comes = (multi(name) for name in ("goes", "moves", "stays", "returns", "comes"))
-    gone = bed.seed(goes)
-    kept = bed.seed(moves, stays, returns)
-    program = bed.start(*SHORT, *bed.hooks)
-    with paused(program):
-        bed.session.erase(returns)
-        overflow(bed.session)
-        bed.session.erase(goes)
-        kept += bed.seed(comes)
-        bed.add(returns)
-        moves.write(bed.downloads / "elsewhere")
-        bed.session.set_directory(moves, bed.downloads / "elsewhere")
-        bed.session.save(moves)
-    program.wait_files(comes.hash, comes.paths(bed.downloads / "comes"))
-    program.wait_files(moves.hash, moves.paths(bed.downloads / "elsewhere" / "moves"))
-    program.wait_gone(goes.hash)
-    bed.erase_another()
     program.wait_files(returns.hash, returns.paths(bed.downloads / "returns"))
-    assert (remaining(gone), remaining(kept)) == ([], kept)
-    bed.wait_called("post_remove", goes)
-    assert bed.hooks_called(comes.hash) == ADDED
-    assert bed.hooks_called(moves.hash) == []
+    removes = how != "rtwatch was down"
+    assert (remaining(left), remaining(kept + moved)) == ([] if removes else left, kept + moved)
+    assert bed.hooks_called(goes.hash) == (REMOVED if removes else [])
+    assert bed.hooks_called(comes.hash) == (ADDED if lost else [])
+    assert not any(bed.hooks_called(torrent.hash) for torrent in (stays, moves, returns))

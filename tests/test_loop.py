@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import mounted, the_line
+from conftest import Mount
+from faults import the_line
 from inotify_simple import flags, masks
 from program import Program, run
-from session import Session
-from steps import LONG, SHORT, Bed, Hooks, remaining
+from steps import LONG, SHORT, Bed, Hooks, paused, remaining
 from torrents import multi, single
 
 THREE = [multi(name) for name in ("one", "two", "three")]
@@ -73,46 +73,29 @@ def test_a_signal_ends_rtwatch_in_order(number: int, bed: Bed) -> None:
     assert path.exists()
 
 
-def remove(session: Session) -> None:
-    """Remove the session directory."""
-    shutil.rmtree(session.path)
+LOSSES: dict[str, Callable[[Bed, Mount], object]] = {
+    "removed": lambda bed, mount: shutil.rmtree(bed.session.path),
+    "moved away": lambda bed, mount: bed.session.path.rename(bed.downloads / "moved"),
+    "replaced": lambda bed, mount: os.system(f"mv {bed.session.path} {bed.downloads}; mkdir {bed.session.path}"),
+    "covered by a mount": lambda bed, mount: mount(bed.session.path, "-t", "tmpfs", "rtwatch-test"),
+}
 
 
-def move_away(session: Session) -> None:
-    """Move the session directory away."""
-    session.path.rename(session.path.with_name("moved"))
-
-
-def replace(session: Session) -> None:
-    """Put an empty directory in the session directory's place."""
-    move_away(session)
-    session.path.mkdir()
-
-
-@pytest.mark.parametrize("lose", [remove, move_away, replace])
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
 def test_the_end_of_the_session_directory_ends_rtwatch_and_removes_nothing(
-    lose: Callable[[Session], None], bed: Bed
+    lose: Callable[[Bed, Mount], object], bed: Bed, mount: Mount
 ) -> None:
     paths = bed.seed(*THREE)
     program = bed.start(*SHORT, *bed.hooks)
-    lose(bed.session)
+    with paused(program):
+        bed.session.erase(THREE[0])
+        lose(bed, mount)
     assert program.wait() == 1
     assert bed.session.path.name in program.lines[-1]
     assert remaining(paths) == paths
     assert len(program.select("SELECT 1 FROM torrent_data")) == 3
     assert bed.hooks_called() == ["pre_loop", "post_loop"]
     assert "STOPPING=1" in program.notified
-
-
-def test_a_mount_over_the_session_ends_rtwatch(bed: Bed) -> None:
-    paths = bed.seed(*THREE)
-    program = bed.start(*SHORT)
-    program.send_signal(signal.SIGSTOP)
-    bed.session.erase(THREE[0])
-    with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
-        program.send_signal(signal.SIGCONT)
-        assert program.wait() == 1
-    assert remaining(paths) == paths
 
 
 @pytest.mark.parametrize("db", [(), ("--db", "other.db")], ids=["same database", "other database"])
@@ -139,4 +122,3 @@ def test_a_dry_run_may_run_beside_and_changes_nothing(bed: Bed) -> None:
     program.wait_files(multi("pack").hash, paths)
     assert dry.stop() == 0
     assert remaining(paths) == paths
-    program.wait_files(multi("pack").hash, paths)

@@ -197,17 +197,6 @@ def test_a_file_changed_after_the_erase_is_kept(shell: str, down: bool, bed: Bed
     assert remaining(paths) == paths[:1]
 
 
-def test_a_torrent_that_returns_during_pre_remove_keeps_its_files(bed: Bed, hooks: Hooks) -> None:
-    paths = bed.seed(multi("one"))
-    program = bed.start(*SHORT, *hooks.write_each(pre_remove="file.touch()"))
-    bed.session.erase(multi("one"))
-    program.wait_for(bed.session.file(multi("one")).exists, "pre_remove is not called")
-    program.stop()
-    assert remaining(paths) == paths
-    bed.session.file(multi("one")).write_bytes(multi("one").metainfo)
-    bed.start(*SHORT).wait_files(multi("one").hash, paths)
-
-
 def test_only_files_below_a_path_go(bed: Bed) -> None:
     (bed.downloads / "in").mkdir()
     (bed.downloads / "link").symlink_to("in")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faults import mounted
-from program import Launcher
-from session import VERSIONS, Session
-from steps import SHORT, Bed, erase, pattern, remaining, seed, settle
+from session import Session
+from steps import SHORT, Bed, pattern, remaining
 from torrents import multi, single
 
 TORRENTS = [multi("target"), *map(single, ("one", "two", "three"))]
@@ -22,7 +22,6 @@ def restart(session: Session) -> None:
     session.start()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
 @pytest.mark.parametrize("number", [3, 12])
 def test_a_deleted_session_directory_costs_no_data(number: int, options: tuple[str, ...], bed: Bed) -> None:
@@ -42,59 +41,53 @@ def test_a_deleted_session_directory_costs_no_data(number: int, options: tuple[s
     assert not any("remove" in hook for hook in bed.hooks_called())
 
 
-def know(session: Session, launcher: Launcher, downloads: Path) -> list[Path]:
-    """Let rtwatch know some torrents; return their files."""
-    paths = seed(session, downloads, *TORRENTS)
-    assert launcher.once().returncode == 0
-    return paths
-
-
-def check_known_as_before(session: Session, launcher: Launcher, downloads: Path, paths: list[Path]) -> None:
-    """Check that all torrents are known without a hook, and that the first one's files go with it."""
+@pytest.fixture
+def known(bed: Bed) -> Iterator[None]:
+    """Let rtwatch know some torrents, and know them in the end without a hook; one's files then go with it."""
+    paths = bed.seed(*TORRENTS)
+    assert bed.once().returncode == 0
+    yield
     assert remaining(paths) == paths
-    program = launcher.start(*SHORT, *launcher.hooks)
-    settle(program, session, downloads)
-    erase(program, session, TORRENTS[0])
-    program.stop()
+    bed.start(*SHORT, *bed.hooks)
+    bed.settle()
+    bed.erase(TORRENTS[0])
+    bed.program.stop()
     assert remaining(paths) == [path for path in paths if "target" not in path.parts]
-    assert launcher.hooks_called(TORRENTS[0].hash) == ["pre_remove", "post_remove"]
-    assert [launcher.hooks_called(torrent.hash) for torrent in TORRENTS[1:]] == [[], [], []]
+    assert bed.hooks_called(TORRENTS[0].hash) == ["pre_remove", "post_remove"]
+    assert [bed.hooks_called(torrent.hash) for torrent in TORRENTS[1:]] == [[], [], []]
 
 
-@pytest.mark.parametrize("how", ["mv", "cp"])
-@pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
-def test_a_session_restored_after_the_start_is_known_as_before(how: str, options: tuple[str, ...], bed: Bed) -> None:
-    paths, saved = know(bed.session, bed, bed.downloads), bed.session.path.with_name("saved")
-    bed.session.path.rename(saved)
+@pytest.mark.parametrize(("how", "options"), [("mv", ()), ("cp", ()), ("cp", ("--catch-up",))])
+def test_a_session_restored_after_the_start_is_known(
+    how: str, options: tuple[str, ...], bed: Bed, known: None, tmp_path: Path
+) -> None:
+    saved = bed.session.path.rename(tmp_path / "saved")
     restart(bed.session)
     program = bed.start(*SHORT, *options, *bed.hooks)
     program.wait_line("held .*4 of 4 torrents missing")
     bed.session.kill()
-    for kind in "T", "R", "L":
+    for kind in "TRL":
         files = [saved / bed.session.file(torrent, kind).name for torrent in TORRENTS]
         subprocess.run([how, *files, bed.session.path], check=True)
     bed.session.start()
     for torrent in TORRENTS:
         program.wait_line(rf"returned .*{pattern(torrent)}")
     program.stop()
-    check_known_as_before(bed.session, bed, bed.downloads, paths)
 
 
-@pytest.mark.parametrize("how", ["moved away and back", "covered by a mount"])
-def test_a_session_directory_that_is_there_again_is_known_as_before(how: str, bed: Bed) -> None:
-    paths, away = know(bed.session, bed, bed.downloads), bed.session.path.with_name("away")
-    if how == "moved away and back":
+def test_a_session_directory_moved_away_and_back_is_known(bed: Bed, known: None, tmp_path: Path) -> None:
+    program = bed.start(*SHORT)
+    away = bed.session.path.rename(tmp_path / "away")
+    assert program.wait() == 1
+    away.rename(bed.session.path)
+
+
+def test_a_session_directory_that_was_covered_by_a_mount_is_known(bed: Bed, known: None) -> None:
+    with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
+        restart(bed.session)
         program = bed.start(*SHORT)
-        bed.session.path.rename(away)
-        assert program.wait() == 1
-        away.rename(bed.session.path)
-    else:
-        with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
-            restart(bed.session)
-            program = bed.start(*SHORT)
-            program.wait_line("held .*4 of 4 torrents missing")
-            bed.erase_another()
-            bed.session.kill()
-            program.stop()
-        bed.session.start()
-    check_known_as_before(bed.session, bed, bed.downloads, paths)
+        program.wait_line("held .*4 of 4 torrents missing")
+        bed.erase_another()
+        bed.session.kill()
+        program.stop()
+    bed.session.start()
