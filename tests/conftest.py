@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from faults import folding_directory, mounted
+from faults import mounted
 from program import Launcher
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS, Session
@@ -123,10 +123,3 @@ def mount() -> Iterator[Mount]:
             return place
 
         yield mount
-
-
-@pytest.fixture
-def folding(tmp_path: Path) -> Iterator[Path]:
-    """Give a directory that takes "a" and "A" for one name."""
-    with folding_directory(tmp_path / "folding") as directory:
-        yield directory

@@ -8,21 +8,22 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import below, count_calls, traced
-from program import Launcher, Program, command, environment
+from faults import count_calls, traced
+from program import Launcher, command, environment
 from session import Session
 from steps import seed, wait_vanished
-from torrents import Torrent, make, single
+from torrents import make, single
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the system calls' names are those of x86_64")
 
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
-CALLS = ("unlink", "unlinkat", "rename", "renameat", "rmdir", "mkdir", "ftruncate", "pwrite64", "fdatasync")
+
+
 AT_ONCE = ("--once", "-r", "--grace", "0")
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -144,57 +145,3 @@ def test_a_removal_to_the_trash_that_is_killed_is_finished_by_the_next_start(cal
 def test_a_first_start_that_is_killed_is_repeated_by_the_next(call: str, erased: Place) -> None:
     check_each(erased, call, known=False)
     assert len(erased.end()[1]["torrent_data"]) == len(STAY) + 1
-
-
-def wait_rows(program: Program, sql: str) -> None:
-    """Wait until `sql` selects anything, or the program has ended."""
-
-    def is_through() -> bool:
-        with suppress(sqlite3.OperationalError):  # no database or no table yet
-            return bool(program.select(sql)) or program.process.poll() is not None
-        return program.process.poll() is not None
-
-    program.wait_for(is_through, f"{sql} selects nothing")
-
-
-def live(place: Place, prefix: Sequence[str]) -> int:
-    """Let torrents come and go while rtwatch runs below `prefix`, and start it again when it was killed; return how
-    it ended the first time. What went while it was not running is left to --catch-up."""
-    launcher = Launcher(place.session, place.state, place.path / "calls")
-    goes: list[Torrent] = [FIRST, SHARED]
-    with Session(place.session) as session, below(*prefix):
-        session.start()
-        seed(session, place.downloads, *STAY)
-        program = launcher.start("-r", "--grace", "0.1", ready=False)
-        program.wait_for(lambda: program.notified or program.process.poll() is not None, "rtwatch is not ready")
-        seed(session, place.downloads, *goes)
-        wait_rows(program, f"SELECT 1 WHERE (SELECT count(*) FROM torrent_data) = {len(STAY + goes)}")
-        if program.process.poll() is not None:
-            place.run("--once")
-        session.erase(*goes)
-        wait_rows(program, f"SELECT 1 WHERE (SELECT count(*) FROM torrent_data) = {len(STAY)}")
-        status = program.wait() if program.process.poll() is not None else program.stop()
-        launcher.close()
-        assert place.run("--catch-up", *AT_ONCE)[0] == 0
-    return status
-
-
-def test_torrents_that_come_and_go_while_rtwatch_is_killed_are_not_lost(tmp_path: Path) -> None:
-    first = Place(tmp_path / "undisturbed")
-    trace = tmp_path / "trace"
-    assert live(first, traced(*CALLS, trace=trace)) == 0
-    files, rows = first.end()
-    assert {name for name, content in files.items() if content} == {
-        *(f"downloads/other{number}.bin" for number in range(4)),
-        *("downloads/shared/both.bin", "downloads/shared/stays.bin"),
-    }
-    numbers = [(call, number) for call, total in count_calls(trace, CALLS).items() for number in range(1, total + 1)]
-    assert len(numbers) > 100
-    for call, number in numbers if NIGHTLY else numbers[3::17]:
-        place = Place(tmp_path / f"{call}{number}")
-        assert live(place, traced(f"{call}:signal=KILL:when={number}")) in (-signal.SIGKILL, 0)
-        found, found_rows = place.end()
-        assert found == files
-        assert {key: [row[0] for row in found_rows[key]] for key in rows} == {
-            key: [row[0] for row in rows[key]] for key in rows
-        }

@@ -14,7 +14,6 @@ from steps import (
     SHORT,
     Bed,
     link_files,
-    move,
     names,
     paused,
     remaining,
@@ -144,28 +143,3 @@ def test_a_link_made_while_a_torrent_has_no_data_any_more_keeps_its_target(moved
     bed.erase(PACK)
     program.wait_line(f"kept .*used by a symlink in {RENAMED.hash[:8]}")
     assert remaining(paths) == paths
-
-
-@pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
-def test_an_old_backup_of_the_database_costs_no_data(options: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
-    stays, moves, goes, comes = multi("stays"), multi("moves"), multi("goes"), twin_of(multi("goes"))
-    staying, *_ = bed.seed(stays, moves, goes)
-    assert bed.once().returncode == 0
-    backup = tmp_path / "backup.db"
-    shutil.copy(bed.db, backup)
-    program = bed.start(*SHORT)
-    moved = move(bed.session, moves, bed.downloads, bed.downloads / "elsewhere")
-    bed.session.save(moves)
-    bed.erase(goes)
-    others = bed.seed(comes)
-    mine = moves.write(bed.downloads)
-    bed.settle()
-    program.stop()
-    shutil.copy(backup, bed.db)
-    again = bed.start(*SHORT, *options)
-    again.wait_gone(goes.hash)
-    again.wait_files(comes.hash, others)
-    again.wait_files(moves.hash, moved)
-    bed.erase_another()
-    kept = [staying, *moved, *others, *mine]
-    assert remaining(kept) == kept

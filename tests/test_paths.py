@@ -11,7 +11,7 @@ import pytest
 from program import Launcher, Program
 from session import Session
 from steps import settle
-from torrents import Torrent, craft, multi, single
+from torrents import Torrent, craft, single
 
 Info = dict[str, Any]
 
@@ -163,24 +163,6 @@ def roaming(tmp_path: Path) -> Iterator[Session]:
     with Session(tmp_path / "session", cwd=tmp_path / "cwd", home=tmp_path / "home") as session:
         session.start()
         yield session
-
-
-def test_a_directory_means_what_it_means_to_rtorrent(roaming: Session, tmp_path: Path) -> None:
-    directories = {
-        **{"~": "home", "~/": "home", "~/x": "home/x", "~//x/../y/": "home/y", "~root/x": "homeroot/x"},
-        **{"": "cwd", ".": "cwd", "./": "cwd", "rel/sub": "cwd/rel/sub", "../x": "x", "./link/x": "real/x"},
-        **{"pack": "cwd/pack", " ~": "cwd/ ~", "\udcff": "cwd/\udcff"},
-    }
-    torrents = {name: (single(f"one{n}"), multi(f"pack{n}")) for n, name in enumerate(directories)}
-    for directory in directories:
-        for torrent in torrents[directory]:
-            roaming.add(torrent, tmp_path, directory)
-    program = Program(roaming.path, state=tmp_path / "state", cwd=tmp_path)
-    with program:
-        program.wait_ready()
-        for directory, place in directories.items():
-            for torrent in torrents[directory]:
-                program.wait_files(torrent.hash, torrent.paths(tmp_path / place))
 
 
 def end_rtorrent(session: Session) -> None:

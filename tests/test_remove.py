@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -126,17 +125,6 @@ def test_an_erased_torrents_own_files_go_and_nothing_else(case: Case, options: t
     assert ("kept" in program.output) == ("kept" in case.line or "none of" in case.line)
 
 
-def test_an_incomplete_download_goes(bed: Bed) -> None:
-    torrent = multi("pack")
-    program = bed.start(*SHORT)
-    bed.add(torrent, chunks_done=1)
-    program.wait_known(torrent.hash)
-    paths = torrent.write(bed.downloads)
-    os.truncate(paths[0], 1)
-    bed.erase(torrent)
-    assert below(bed.downloads) == []
-
-
 @pytest.mark.parametrize(("base", "other"), [("pack", OTHER), ("pack/sub", OTHER), ("pack/sub", single("other"))])
 def test_an_empty_directory_that_another_torrent_uses_stays(base: str, other: Torrent, bed: Bed) -> None:
     bed.seed(multi("pack"))
@@ -144,29 +132,6 @@ def test_an_empty_directory_that_another_torrent_uses_stays(base: str, other: To
     bed.start(*SHORT)
     bed.erase(multi("pack"))
     assert below(bed.downloads) == ["pack", "pack/sub"]
-
-
-def test_a_directory_behind_a_symlink_stays(bed: Bed) -> None:
-    for name in "real", "pack":
-        (bed.downloads / name).mkdir()
-    (bed.downloads / "pack" / "sub").symlink_to(bed.downloads / "real")
-    bed.seed(multi("pack"))
-    bed.start(*SHORT)
-    bed.erase(multi("pack"))
-    assert (bed.downloads / "real").is_dir()
-
-
-@pytest.mark.parametrize("size", [1000, 3000, 5000], ids=["smaller", "same size", "bigger"])
-def test_a_persons_file_where_a_torrent_wants_to_write_is_kept(size: int, bed: Bed) -> None:
-    mine = bed.downloads / "one.bin"
-    mine.write_bytes(b"mine" * (size // 4))
-    os.utime(mine, (OLD, OLD))
-    program = bed.start(*SHORT)
-    bed.add(single("one", 3000))
-    program.wait_known(single("one").hash)
-    bed.erase(single("one"))
-    program.wait_line(r"kept +one\.bin: ")
-    assert mine.read_bytes() == b"mine" * (size // 4)
 
 
 AFTER_THE_ERASE = {

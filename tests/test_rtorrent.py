@@ -11,7 +11,7 @@ import bencodepy
 import pytest
 from program import Launcher, Program
 from rtorrent import Rtorrent, magnet_link, places, set_directory
-from steps import SHORT, erase, erase_another, names, pack, remaining, removed, settle, tree, wait_called
+from steps import SHORT, erase, erase_another, pack, remaining, removed, settle, tree, wait_called
 from torrents import Torrent, info_hash, make, single, twin_of
 
 RETURN = ("-r", "--grace", "2")  # what comes back does so in time
@@ -104,29 +104,6 @@ def test_a_finished_download_calls_complete_and_goes_when_erased(
     assert remaining(originals) == originals
 
 
-@KINDS
-def test_a_saved_directory_is_followed_without_a_hook(
-    kind: Callable[[str], Torrent], shared: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    torrent = kind("moved")
-    shared.add(torrent, downloads)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    before = select(program, "*", torrent)
-    moves = [
-        ("d.directory.set", downloads / "new", torrent.root(downloads / "new"), "d.save_resume"),
-        ("d.directory_base.set", downloads / "base", downloads / "base", "d.save_full_session"),
-        ("d.directory.set", downloads / "other", torrent.root(downloads / "other"), "session.save"),
-    ]
-    for method, directory, root, save in moves:
-        shared.call(method, torrent.hash, f"{directory}/")
-        shared.call(save, *([] if save == "session.save" else [torrent.hash]))
-        assert shared.used(torrent) == torrent.paths(root)
-        program.wait_files(torrent.hash, torrent.paths(root))
-    assert select(program, "*", torrent) == before
-    settle(program, shared, downloads)
-    assert launcher.hooks_called(torrent.hash) == []
-
-
 def erase_and_write(rtorrent: Rtorrent, torrent: Torrent, directory: Path) -> None:
     """Erase a torrent, write its T into the session directory and load that, as ruTorrent does with a big one."""
     rtorrent.erase(torrent)
@@ -194,34 +171,6 @@ def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
     assert erase_and_tell(program, launcher, shared, torrent) == sorted(places(torrent, downloads))
 
 
-@pytest.mark.parametrize("load_first", [True, False])
-def test_a_replaced_torrent_leaves_its_files_to_the_new_one(
-    load_first: bool, shared: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    old, new = pack("replaced"), twin_of(pack("replaced"))
-    paths = shared.download(old, downloads)
-    program = launcher.start(*RETURN)
-    calls = [("load.raw_start", "", new.metainfo, set_directory(downloads)), ("d.erase", old.hash)]
-    shared.multicall(*(calls if load_first else reversed(calls)))
-    program.wait_gone(old.hash)
-    shared.wait_complete(new)
-    program.wait_line(names(new))
-    assert remaining(paths) == paths == shared.used(new)
-
-
-def test_data_that_was_moved_and_not_saved_is_kept(shared: Rtorrent, launcher: Launcher, downloads: Path) -> None:
-    torrent, new = pack("moved, not saved"), downloads / "new"
-    shared.download(torrent, downloads)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    shared.call("d.close", torrent.hash)
-    new.mkdir()
-    torrent.root(downloads).rename(torrent.root(new))
-    shared.set_directory(torrent, new)
-    assert shared.used(torrent) == places(torrent, new)
-    assert erase_and_tell(program, launcher, shared, torrent) == []
-    assert remaining(places(torrent, new)) == places(torrent, new)
-
-
 @pytest.mark.parametrize("save", ["d.save_full_session=", ""], ids=["saved at once", "saved later"])
 def test_data_that_rtorrent_moves_on_completion_goes_with_its_torrent(
     save: str, rtorrent: Rtorrent, tmp_path: Path, downloads: Path
@@ -270,21 +219,3 @@ def test_a_persons_own_files_are_kept(shared: Rtorrent, launcher: Launcher, down
     settle(program, shared, downloads)
     erase(program, shared, data, *torrents.values())
     assert {path: path.read_bytes() for path in before} == before
-
-
-@pytest.mark.parametrize("end", [Rtorrent.shutdown, Rtorrent.kill])
-def test_the_end_and_the_return_of_rtorrent_cost_nothing(
-    end: Callable[[Rtorrent], None], rtorrent: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
-    torrents = [single("one"), pack("two"), pack("three")]
-    first, *others = (rtorrent.download(torrent, downloads) for torrent in torrents)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    before = [select(program, "*", *torrents[1:], table=table) for table in ("torrent_data", "session_file")]
-    end(rtorrent)
-    rtorrent.start()
-    assert erase_and_tell(program, launcher, rtorrent, torrents[0]) == first
-    end(rtorrent)
-    assert program.stop() == 0
-    assert [select(program, "*", *torrents, table=table) for table in ("torrent_data", "session_file")] == before
-    assert [remaining(some) for some in (first, *others)] == [[], *others]
-    assert hooks_of(launcher) == ["pre_remove", "post_remove"]

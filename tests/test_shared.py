@@ -66,24 +66,6 @@ def test_a_shared_file_goes_with_its_last_torrent(way_name: str, first: int, bed
     assert [name for name in below(bed.downloads) if name.endswith(".bin")] == []
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_a_file_under_names_that_a_file_system_folds_goes_with_its_last_torrent(
-    first: int, folding: Path, bed: Bed
-) -> None:
-    torrents = [
-        make(b"Pack", {(b"A.bin",): b"pack" * 100, (b"sub", b"b.bin"): b"pack" * 200}),
-        make(b"pack", {(b"a.BIN",): b"pack" * 100, (b"Sub", b"b.bin"): b"pack" * 200}),
-    ]
-    paths = bed.seed(torrents[0], to=folding)
-    bed.add_complete(torrents[1], to=folding)
-    program = bed.start(*SHORT)
-    bed.erase(torrents[first])
-    program.wait_line("kept .*" + names(torrents[1 - first], "in"))
-    assert remaining(paths) == paths
-    bed.erase(torrents[1 - first])
-    assert remaining(paths) == []
-
-
 @pytest.mark.parametrize("name", ["One.bin", "caf\u00e9"])
 def test_the_same_file_under_a_name_in_another_case_or_normal_form_is_anothers(name: str, bed: Bed) -> None:
     other = name.swapcase() if name.isascii() else unicodedata.normalize("NFD", name)
@@ -95,14 +77,6 @@ def test_the_same_file_under_a_name_in_another_case_or_normal_form_is_anothers(n
     bed.erase(torrent)
     program.wait_line("kept .*also in " + twin.hash[:8])
     assert path.exists()
-
-
-def test_a_torrent_with_a_copy_of_its_own_protects_nothing(bed: Bed) -> None:
-    paths, others = bed.seed(PACK, to="one"), bed.seed(TWIN, to="two")
-    bed.start(*SHORT)
-    bed.erase(PACK)
-    assert remaining(paths) == []
-    assert remaining(others) == others
 
 
 def test_a_file_and_a_directory_of_one_name_stay_apart(bed: Bed) -> None:
@@ -149,19 +123,6 @@ def test_more_hard_links_than_one_pass_removes_all_go(bed: Bed) -> None:
     bed.start(*SHORT)
     bed.erase(*torrents, *others)
     assert below(bed.downloads) == ["stays.bin"]
-
-
-def test_a_file_renamed_for_another_torrent_is_that_ones(bed: Bed) -> None:
-    torrent, twin = single("one"), make(b"renamed.bin", single("one").content)
-    [path] = bed.seed(torrent)
-    path.rename(bed.downloads / "renamed.bin")
-    bed.add_complete(twin)
-    program = bed.start(*SHORT)
-    bed.erase(torrent)
-    program.wait_line("none of its 1 files? is at")
-    assert below(bed.downloads) == ["renamed.bin"]
-    bed.erase(twin)
-    assert below(bed.downloads) == []
 
 
 def test_a_target_goes_with_the_last_link_to_it(bed: Bed) -> None:
