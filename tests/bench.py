@@ -380,7 +380,7 @@ class Bench:
         return figures
 
     def save(self) -> list[Figure]:
-        """Save all torrents at full speed; some get another directory, so that one sees what is lost; then erase one."""
+        """Save all torrents at full speed; some get another directory, which shows what is lost; erase one."""
         world = self.world
         world.measure_start()
         costs, floors, delays, lost = [], [], [], 0
@@ -451,7 +451,6 @@ class Bench:
             victims = [(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t, *_ in batch]
             floors.append(elsewhere(floor_removal, copy, victims))
         copy.unlink()
-        world.session.start()
         with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
             begin = now(program.pid)
             self.erase(world, program, common[:1])

@@ -29,7 +29,6 @@ def version() -> str:
 def session(tmp_path: Path, version: str) -> Iterator[Session]:
     """Give the session directory of a running rtorrent."""
     with Session(tmp_path / "session", version) as session:
-        session.start()
         yield session
 
 

@@ -21,7 +21,7 @@ from xml.parsers.expat import ExpatError
 
 import bencodepy
 import pytest
-from session import SUFFIXES, VERSIONS, Directory, hash_of, pass_tick
+from session import VERSIONS, Directory, SessionDirectory, hash_of, pass_tick
 from torrents import ANNOUNCE, Torrent
 
 PROGRAMS = (Path("/usr/bin/rtorrent"), Path(__file__).resolve().parents[1] / ".rtorrent/bin/rtorrent")
@@ -70,7 +70,7 @@ def find_program(version: str) -> Path:
     return programs()[version]
 
 
-class Rtorrent:
+class Rtorrent(SessionDirectory):
     """One rtorrent process after another on the same session; ends only the process that it started itself."""
 
     def __init__(self, directory: Path, *lines: str, version: str = VERSIONS[0]) -> None:
@@ -89,28 +89,6 @@ class Rtorrent:
         self.tell.chmod(0o755)
         self.process: Optional[subprocess.Popen[bytes]] = None
         self._numbers = itertools.count(1)
-
-    def __enter__(self) -> Rtorrent:
-        """Start rtorrent."""
-        self.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """End the process, if it still runs."""
-        self.kill()
-
-    @property
-    def lock(self) -> Path:
-        """Path of the lock file."""
-        return self.path / "rtorrent.lock"
-
-    def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
-        """Return the path of a torrent's session file, `kind` being T, R or L."""
-        return self.path / (hash_of(torrent) + SUFFIXES[kind])
-
-    def files(self, torrent: Torrent | str) -> list[Path]:
-        """Return the paths of a torrent's three session files, in the order of an erase."""
-        return [self.file(torrent, kind) for kind in "LRT"]
 
     # the process
 
@@ -203,10 +181,6 @@ class Rtorrent:
         hashes: list[str] = self.call("download_list", "")
         return hashes
 
-    def is_loaded(self, torrent: Torrent | str) -> bool:
-        """Return whether rtorrent has a torrent."""
-        return bool(self._try("d.hash", hash_of(torrent)) == hash_of(torrent))
-
     def used(self, torrent: Torrent | str) -> list[Path]:
         """Return the paths of a torrent's files: d.directory joined with f.path, not resolved, byte for byte.
 
@@ -243,17 +217,13 @@ class Rtorrent:
         self.call(method, "", source, *commands, f"d.custom.set={NUMBER},{number}")
         self._wait_saved(torrent, number, full=True)
 
-    def reload(self, torrent: Torrent, *commands: str | bytes, erased: Torrent | str | None = None) -> None:
-        """Erase a torrent (or another) and load it, both in one request."""
-        number = next(self._numbers)
-        load = ("load.raw_start", "", torrent.metainfo, *commands, f"d.custom.set={NUMBER},{number}")
-        self.wait_checked(erased or torrent)
-        self.multicall(("d.erase", hash_of(erased or torrent)), load)
-        self._wait_saved(torrent, number, full=True)
-
     def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
-        """Erase and load again, as web interfaces do to edit a torrent or to move its data."""
-        self.reload(torrent, *set_place(directory, base))
+        """Erase and load again, both in one request, as web interfaces do to edit a torrent or to move its data."""
+        number = next(self._numbers)
+        place, mark = set_place(directory, base), f"d.custom.set={NUMBER},{number}"
+        self.wait_checked(torrent)
+        self.multicall(("d.erase", torrent.hash), ("load.raw_start", "", torrent.metainfo, *place, mark))
+        self._wait_saved(torrent, number, full=True)
 
     def magnet(self, torrent: Torrent, directory: Directory) -> None:
         """Load the magnet link of a torrent: a stub is saved under its hash."""
@@ -343,7 +313,7 @@ class Rtorrent:
                 return
             if self.process is None or self.process.poll() is not None:
                 break
-            if self.is_loaded(hash):
+            if self._try("d.hash", hash) == hash:
                 self.call("d.save_full_session", hash)
         pytest.fail(f"{hash} is not saved: {self.log.read_text(errors='replace')}")
 
@@ -355,18 +325,12 @@ class Rtorrent:
         except (OSError, KeyError, ValueError, bencodepy.BencodeDecodeError):
             return 0
 
-    # other rtorrents
-
-    def add_peer(self, torrent: Torrent | str, other: Rtorrent) -> None:
-        """Tell this rtorrent that another one has the torrent."""
-        self._try("add_peer", hash_of(torrent), f"127.0.0.1:{other.call('network.listen.port')}")
-
     def fetch(self, torrent: Torrent | str, other: Rtorrent, method: str = "d.complete", value: int = 1) -> None:
         """Download from another rtorrent until a method answers `value`; a peer that is told too early is forgotten."""
         for _ in range(int(DEADLINE / FORGOTTEN)):
             if wait_until(lambda: self._try(method, hash_of(torrent)) == value, FORGOTTEN):
                 return
-            self.add_peer(torrent, other)
+            self._try("add_peer", hash_of(torrent), f"127.0.0.1:{other.call('network.listen.port')}")
         pytest.fail(f"{method} of {hash_of(torrent)} does not answer {value!r}")
 
 

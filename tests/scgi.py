@@ -33,7 +33,6 @@ class Scgi:
         self.asked: list[tuple[Any, ...]] = []  # each method with its parameters
         self.answers: dict[str, Any] = {}  # by method, instead of the true answer: a value, an exception or a function
         self.change: Change = lambda reply: reply  # of the reply's bytes; None keeps the connection open and silent
-        self.filtered: dict[str, set[str]] = {}  # by view, the hashes that it leaves out
         self.socket: Optional[socket.socket] = None
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -136,9 +135,7 @@ class Scgi:
     def _d_multicall2(self, _: Any, view: str, *columns: str) -> list[list[Any]]:
         if view not in VIEWS:
             raise xmlrpc.client.Fault(-503, "Could not find view.")
-        hidden = self.filtered.get(view or "default", ())
-        hashes = [hash for hash in self.session.loaded if hash not in hidden]
-        return [[self._column(hash, column.rstrip("=")) for column in columns] for hash in hashes]
+        return [[self._column(hash, column.rstrip("=")) for column in columns] for hash in self.session.loaded]
 
     def _d_hash(self, hash: str) -> Any:
         return self._column(hash, "d.hash")

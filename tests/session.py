@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Callable, NamedTuple, TypeVar, Union, cast
 
 import bencodepy
@@ -60,6 +59,7 @@ class Loaded(NamedTuple):
 
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
+Self = TypeVar("Self", bound="SessionDirectory")
 
 
 def undivided(verb: Verb) -> Verb:
@@ -73,8 +73,44 @@ def undivided(verb: Verb) -> Verb:
     return cast(Verb, run)
 
 
-class Session:
-    """The session directory `path`, and a process that bears rtorrent's name, for the lock; a context manager."""
+class SessionDirectory:
+    """The session directory `path` of an rtorrent, which runs within the context of the object."""
+
+    path: Path
+
+    def __enter__(self: Self) -> Self:
+        """Start rtorrent."""
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End the process, if it still runs."""
+        self.kill()
+
+    def start(self) -> None:
+        """Start rtorrent."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End the process as kill -9 does, if it still runs."""
+        raise NotImplementedError
+
+    @property
+    def lock(self) -> Path:
+        """Path of the lock file."""
+        return self.path / "rtorrent.lock"
+
+    def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
+        """Return the path of a torrent's session file, `kind` being T, R or L."""
+        return self.path / (hash_of(torrent) + SUFFIXES[kind])
+
+    def files(self, torrent: Torrent | str) -> list[Path]:
+        """Return the paths of a torrent's three session files, in the order of an erase."""
+        return [self.file(torrent, kind) for kind in "LRT"]
+
+
+class Session(SessionDirectory):
+    """The session directory `path`, and a process that bears rtorrent's name, for the lock."""
 
     def __init__(
         self,
@@ -97,33 +133,10 @@ class Session:
         self._listens = scgi
         path.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> Session:
-        """Return the session."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End the process."""
-        self.kill()
-
-    @property
-    def lock(self) -> Path:
-        """Path of the lock file."""
-        return self.path / "rtorrent.lock"
-
     @property
     def asked(self) -> list[str]:
         """The methods that were called on the SCGI socket, in order."""
         return [method for method, *_ in self.scgi.asked]
-
-    def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
-        """Return the path of a torrent's session file, `kind` being T, R or L."""
-        return self.path / (hash_of(torrent) + SUFFIXES[kind])
-
-    def files(self, torrent: Torrent | str) -> list[Path]:
-        """Return the paths of a torrent's three session files, in the order of an erase."""
-        return [self.file(torrent, kind) for kind in "LRT"]
 
     # rtorrent's own life
 
@@ -161,10 +174,6 @@ class Session:
         self.process.stdin.write(" ".join(os.fsencode(path).hex() for path in paths).encode() + b"\n")
         self.process.stdin.flush()
         self._wait_process()
-
-    def close_files(self) -> None:
-        """Let the process close the files that it has open."""
-        self.open_files(())
 
     def write_lock(self, host: str, pid: int) -> None:
         """Write the lock as the process `pid` on `host` does."""
@@ -395,32 +404,14 @@ class Session:
 
 
 FIRST_R: dict[str, Any] = {
-    **{f"custom{number}": "" for number in range(1, 6)},
-    "chunks_done": 0,
-    "chunks_wanted": 1,
-    "choke_heuristics.down.leech": "download_leech",
-    "choke_heuristics.down.seed": "download_leech",
-    "choke_heuristics.up.leech": "upload_leech",
-    "choke_heuristics.up.seed": "upload_seed",
-    "complete": 0,
-    "connection_leech": "leech",
-    "connection_seed": "seed",
-    "directory": "",
-    "hashing": 0,
-    "ignore_commands": 0,
-    "key": 12345,
-    "loaded_file": "",
-    "priority": 2,
-    "state": 1,
-    "state_changed": 1700000000,
-    "state_counter": 1,
-    "throttle_name": "",
-    "tied_to_file": "",
-    "timestamp.finished": 0,
-    "timestamp.started": 1700000000,
-    "total_downloaded": 0,
-    "total_uploaded": 0,
-    "views": [],
+    **dict.fromkeys(("directory", "loaded_file", "throttle_name", "tied_to_file"), ""),
+    **dict.fromkeys(("custom1", "custom2", "custom3", "custom4", "custom5"), ""),
+    **dict.fromkeys(("chunks_done", "complete", "hashing", "ignore_commands", "timestamp.finished"), 0),
+    **dict.fromkeys(("total_downloaded", "total_uploaded"), 0),
+    **dict.fromkeys(("state_changed", "timestamp.started"), 1700000000),
+    **{f"choke_heuristics.{way}.{end}": f"{way}load_leech" for way in ("up", "down") for end in ("leech", "seed")},
+    **{"chunks_wanted": 1, "connection_leech": "leech", "connection_seed": "seed", "key": 12345, "priority": 2},
+    **{"state": 1, "state_counter": 1, "views": []},
 }
 
 

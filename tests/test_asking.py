@@ -83,7 +83,6 @@ def test_many_erased_at_once_cost_few_questions(bed: Bed) -> None:
 @pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
 def test_the_socket_may_be_a_path_or_a_port(tcp: bool, named: bool, version: str, tmp_path: Path) -> None:
     with Session(tmp_path / "session", version, tcp=tcp) as session, closing(Bed(session, tmp_path)) as bed:
-        session.start()
         assert session.scgi.socket is not None
         name = session.scgi.socket.getsockname()
         program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if tcp else name) if named else ()))

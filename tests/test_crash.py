@@ -93,7 +93,6 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     place = Place(tmp_path_factory.mktemp("erased") / "place")
     launcher = Launcher(place.session, place.state, place.path / "calls")
     with Session(place.session) as session:
-        session.start()
         seed(session, place.downloads, *ERASED, *STAY)
         session.add(LINKED, place.downloads)
         (place.downloads / "linked").mkdir()

@@ -329,7 +329,6 @@ def evil(tmp_path: Path) -> Iterator[tuple[Session, Launcher, Path]]:
     downloads = place / "downloads"
     with Session(place / "session") as session:
         downloads.mkdir()
-        session.start()
         launcher = Launcher(session.path, place / "state", tmp_path / "calls")
         yield session, launcher, downloads
         launcher.close()

@@ -100,7 +100,6 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """Let rtwatch meet refused torrents: all were there before it started, those of T come again while it runs."""
     place = tmp_path_factory.mktemp("refused")
     with Session(place / "session") as session:
-        session.start()
         launcher = Launcher(session.path, place / "state", place / "calls")
         session.add(single("before"), place)
         resume = session.file(single("before"), "R").read_bytes()

@@ -136,7 +136,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[s
     """Give the files that rtwatch lists for every case."""
     base = tmp_path_factory.mktemp("paths")
     with Session(base / "session") as session:
-        session.start()
         torrents = {kind: craft({**case[1], "case": kind}) for kind, case in CASES.items()}
         for number, (kind, (tail, _, _, things)) in enumerate(CASES.items()):
             make_things(base / str(number), things)
@@ -161,7 +160,6 @@ def roaming(tmp_path: Path) -> Iterator[Session]:
     """Give the session of an rtorrent with a home and a working directory of its own."""
     make_things(tmp_path, ["home/", "real/", "cwd/link -> ../real"])
     with Session(tmp_path / "session", cwd=tmp_path / "cwd", home=tmp_path / "home") as session:
-        session.start()
         yield session
 
 

@@ -53,7 +53,6 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
             yield rtorrent
     else:
         with Session(tmp_path / "session", version) as session:
-            session.start()
             yield session
 
 
