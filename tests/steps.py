@@ -10,13 +10,13 @@ import re
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Union
 
 from program import Launcher, Program
 from rtorrent import Rtorrent
-from session import Session
+from session import VERSIONS, Session
 from torrents import Torrent, make, single
 
 AT_ONCE = ("-r", "--grace", "0")
@@ -275,3 +275,10 @@ class Bed(Launcher):
     def removed(self, torrent: Torrent) -> list[Path]:
         """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
         return removed(self, torrent)
+
+
+@contextmanager
+def bed_in(place: Path, version: str = VERSIONS[0], **options: Any) -> Iterator[Bed]:
+    """Give a test bed in a directory, with a running rtorrent."""
+    with Session(place / "session", version, **options) as session, closing(Bed(session, place)) as bed:
+        yield bed

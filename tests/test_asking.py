@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
-from session import VERSIONS, Session
-from steps import SHORT, Bed, Hooks, pack, pattern, paused, remaining
+from session import VERSIONS
+from steps import SHORT, Bed, Hooks, bed_in, pack, pattern, paused, remaining
 from torrents import make, multi, single, twin_of
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "d.hash"}
@@ -44,11 +43,13 @@ def test_what_is_no_good_answer_is_none_and_the_next_save_counts(answer: str, be
     program.wait_line(f"waiting .*{pattern(TORRENT)}")
     bed.settle()  # what comes meanwhile is not kept waiting
     assert remaining(files) == files
+    if answer == "none":
+        bed.session.scgi.change = SPOILED["empty"]  # which does not take five seconds each time
     bed.session.save_all()
     program.wait_gone(TORRENT.hash)
     assert not remaining(files)
     assert SAVES.isdisjoint(bed.session.asked)
-    assert bool(bed.session.asked) == asks
+    assert asks or "d.multicall2" not in bed.session.asked  # others look whose socket it is
 
 
 def test_a_question_without_an_answer_ends_with_the_first_signal(bed: Bed) -> None:
@@ -82,9 +83,9 @@ def test_many_erased_at_once_cost_few_questions(bed: Bed) -> None:
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
 @pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
 def test_the_socket_may_be_a_path_or_a_port(tcp: bool, named: bool, version: str, tmp_path: Path) -> None:
-    with Session(tmp_path / "session", version, tcp=tcp) as session, closing(Bed(session, tmp_path)) as bed:
-        assert session.scgi.socket is not None
-        name = session.scgi.socket.getsockname()
+    with bed_in(tmp_path, version, tcp=tcp) as bed:
+        assert bed.session.scgi.socket is not None
+        name = bed.session.scgi.socket.getsockname()
         program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if tcp else name) if named else ()))
         program.wait_line("watching .*rtorrent answers")
         bed.download(TORRENT)

@@ -8,17 +8,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
 import bencodepy
 import pytest
+from faults import the_line
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from program import Launcher, command, environment, run
-from session import FIRST_R, Session
-from steps import AT_ONCE, LONG, SHORT, Bed, download, remaining, settle
+from program import command, environment, run
+from session import FIRST_R
+from steps import AT_ONCE, SHORT, Bed, bed_in, remaining
 from torrents import craft, make, multi, single
 
 import rtwatch
@@ -323,46 +325,38 @@ def test_one_file_costs_little(kind: str, bed: Bed, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def evil(tmp_path: Path) -> Iterator[tuple[Session, Launcher, Path]]:
-    """Give a session, a launcher and a place for downloads, with names that would move the cursor."""
-    place = tmp_path / EVIL
-    downloads = place / "downloads"
-    with Session(place / "session") as session:
-        downloads.mkdir()
-        launcher = Launcher(session.path, place / "state", tmp_path / "calls")
-        yield session, launcher, downloads
-        launcher.close()
+def evil(tmp_path: Path) -> Iterator[Bed]:
+    """Give a test bed in a place with a name that would move the cursor."""
+    with bed_in(tmp_path / EVIL) as bed:
+        yield bed
 
 
 @pytest.mark.parametrize("journal", [False, True], ids=["", "journal"])
-def test_nothing_that_happens_forges_a_line(journal: bool, evil: tuple[Session, Launcher, Path]) -> None:
-    session, launcher, downloads = evil
-    name = EVIL.encode()
+def test_nothing_that_happens_forges_a_line(journal: bool, evil: Bed) -> None:
+    session, name = evil.session, EVIL.encode()
     torrent = make(name, {(name,): b"x" * 100, (b"sub " + name, b"b"): b"y" * 50, (b"longer " + name,): b"z"})
     sharing = make(name, {(name,): b"x" * 100, (b"c",): b"c"})
     status = os.fstat(2)
     env = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"} if journal else {}
-    program = launcher.start("-v", *SHORT, "--trash", downloads, env=env)
-    paths = download(program, session, downloads, torrent, sharing)
+    program = evil.start("-v", *SHORT, "--trash", evil.downloads, env=env)
+    paths = evil.download(torrent, sharing)
     paths[2].write_bytes(b"longer than it was")
     session.file("B" * 40, "R").write_bytes(b"garbage" + name)
     session.file("B" * 40).write_bytes(make(name + b"/", b"x").metainfo)
     session.erase(torrent)
     program.wait_line("waiting.*evil")
-    session.set_directory(sharing, downloads / "elsewhere")
-    session.save(sharing)
+    evil.repoint(sharing, "elsewhere")
     program.wait_line("moved.*evil")
-    session.add(torrent, downloads, complete=1)
+    evil.add(torrent, complete=1)
     program.wait_line("returned.*evil")
-    for kind in "TR":
-        session.file("B" * 40, kind).unlink()
+    session.erase("B" * 40)
     since = len(program.lines)
     session.erase(torrent)
     program.wait_line("waiting.*evil", since)  # XML-RPC does not carry the path of this session
-    settle(program, session, downloads)
+    evil.settle()
     session.save_all()
     program.wait_gone(torrent.hash)
-    settle(program, session, downloads)
+    evil.settle()
     assert program.stop() == 0
     program.wait_line("kept.*evil")
     check_printed(program.output)
@@ -383,53 +377,42 @@ def test_nothing_that_happens_forges_a_line(journal: bool, evil: tuple[Session, 
     ],
     ids=lambda words: " ".join(words).replace(EVIL, "EVIL"),
 )
-def test_no_argument_forges_a_line(words: list[str], evil: tuple[Session, Launcher, Path]) -> None:
-    session, launcher, _ = evil
-    result = run("--once", *(word.replace("{}", str(session.path.parent)) for word in words), state=launcher.state)
+def test_no_argument_forges_a_line(words: list[str], evil: Bed) -> None:
+    result = run("--once", *(word.replace("{}", str(evil.session.path.parent)) for word in words), state=evil.state)
     assert "evil" in result.stderr
     check_printed(result.stdout + result.stderr)
 
 
-def test_a_failing_hook_forges_no_line(evil: tuple[Session, Launcher, Path]) -> None:
-    session, launcher, downloads = evil
-    hooks = downloads / "hooks.py"
+def test_a_failing_hook_forges_no_line(evil: Bed) -> None:
+    hooks = evil.downloads / "hooks.py"
     hooks.write_text(f"def pre_add(con, file, args):\n    raise ValueError({EVIL!r} + '\\n' + str(args.session))\n")
-    program = launcher.start("--hooks", hooks)
-    session.add(make(EVIL.encode(), b"x"), downloads)
+    program = evil.start("--hooks", hooks)
+    evil.add(make(EVIL.encode(), b"x"))
     program.wait_line("ValueError")
     assert program.stop() == 0
     check_printed(program.output.replace("Traceback", ""))
     hooks.write_text(f"raise ValueError({EVIL!r})\n")
-    result = launcher.once("--hooks", hooks)
+    result = evil.once("--hooks", hooks)
     assert result.returncode == 2
-    check_printed(result.stderr)
-    assert len(result.stderr.splitlines()) == 1
+    check_printed(the_line(result.stderr))
 
 
-def test_a_terminal_gets_colours_and_a_count_and_nothing_else(evil: tuple[Session, Launcher, Path]) -> None:
-    session, launcher, downloads = evil
-    torrent = make(EVIL.encode(), {(EVIL.encode(),): b"x" * 100})
-    session.download(torrent, downloads)
+def test_a_terminal_gets_colours_and_a_count_and_nothing_else(evil: Bed) -> None:
+    evil.seed(make(EVIL.encode(), {(EVIL.encode(),): b"x" * 100}))
     for number in range(120):
-        session.add(single(f"other{number}"), downloads)
-    program = launcher.start(*LONG)
-    session.erase(torrent)
-    program.wait_line("vanished.*evil")
-    program.stop()
-    session.add(torrent, downloads)
-    session.erase(single("other7"))
+        evil.add(single(f"other{number}"))
     parent, child = pty.openpty()
-    env = {**environment(launcher.state), "TERM": "xterm"}
+    env = {**environment(evil.state), "TERM": "xterm"}
     env.pop("NO_COLOR", None)
-    line = command("--once", "-v", *AT_ONCE, session.path)
     output = b""
-    with subprocess.Popen(line, env=env, stdin=child, stdout=child, stderr=child) as process:
+    with subprocess.Popen(
+        command("--once", "-v", *AT_ONCE, evil.session.path), env=env, stdin=child, stdout=child, stderr=child
+    ) as process:
         os.close(child)
-        try:
+        with suppress(OSError):  # the other end of the terminal is closed
             while data := os.read(parent, 65536):
                 output += data
-        except OSError:  # the other end of the terminal was closed
-            os.close(parent)
+        os.close(parent)
     assert process.returncode == 0
     shown = re.sub(r"\x1b\[\d*m", "", output.decode())
     assert shown != output.decode()

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 import bencodepy
 import pytest
-from program import Launcher
-from session import Session
-from steps import Bed
+from steps import Bed, bed_in
 from torrents import Torrent, craft, single
 
 import rtwatch
@@ -98,29 +96,27 @@ class Seen(NamedTuple):
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """Let rtwatch meet refused torrents: all were there before it started, those of T come again while it runs."""
-    place = tmp_path_factory.mktemp("refused")
-    with Session(place / "session") as session:
-        launcher = Launcher(session.path, place / "state", place / "calls")
-        session.add(single("before"), place)
+    with bed_in(tmp_path_factory.mktemp("refused")) as bed:
+        session = bed.session
+        bed.add(single("before"))
         resume = session.file(single("before"), "R").read_bytes()
         files = {kind: {"R": resume, "T": content} for kind, content in REFUSED.items()}
         resumes = {kind: {"R": content, "T": GOOD} for kind, content in RESUMES.items()}
         for kind, contents in {**files, **resumes}.items():
             for letter, content in contents.items():
                 session.file(HASHES[kind] + "0", letter).write_bytes(content)
-        session.add(STUBS[0], place)
-        program = launcher.start()
-        session.add(STUBS[1], place)
+        bed.add(STUBS[0])
+        program = bed.start()
+        bed.add(STUBS[1])
         for kind, contents in files.items():
             for letter, content in contents.items():
                 session.file("new", letter).write_bytes(content)
                 session.file("new", letter).rename(session.file(HASHES[kind] + "F", letter))
-        session.add(single("after"), place)
+        bed.add(single("after"))
         program.wait_known(single("after").hash)
         hashes = {hash for (hash,) in program.select("SELECT hash FROM torrent_data")}
         assert program.stop() == 0
         yield Seen(program.lines, hashes)
-        launcher.close()
 
 
 @pytest.mark.parametrize("kind", [*REFUSED, *RESUMES])

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program import Launcher, Program
+from program import Program
 from session import Session
-from steps import settle
+from steps import bed_in, settle
 from torrents import Torrent, craft, single
 
 Info = dict[str, Any]
@@ -135,19 +135,16 @@ def find_files(program: Program, torrent: Torrent, place: Path) -> list[str]:
 def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
     """Give the files that rtwatch lists for every case."""
     base = tmp_path_factory.mktemp("paths")
-    with Session(base / "session") as session:
+    with bed_in(base) as bed:
         torrents = {kind: craft({**case[1], "case": kind}) for kind, case in CASES.items()}
         for number, (kind, (tail, _, _, things)) in enumerate(CASES.items()):
             make_things(base / str(number), things)
-            session.add(torrents[kind], base, f"{base}/{number}{tail}")
-        launcher = Launcher(session.path, base / "state", base / "calls")
-        program = launcher.start()
-        files = {}
-        for number, (kind, torrent) in enumerate(torrents.items()):
+            bed.add(torrents[kind], base=f"{base}/{number}{tail}")
+        program = bed.start()
+        for torrent in torrents.values():
             program.wait_known(torrent.hash)
-            files[kind] = find_files(program, torrent, base / str(number))
-        yield files
-        launcher.close()
+        places = zip(torrents.items(), map(str, range(len(CASES))))
+        yield {kind: find_files(program, torrent, base / place) for (kind, torrent), place in places}
 
 
 @pytest.mark.parametrize("kind", CASES)
