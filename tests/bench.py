@@ -80,7 +80,6 @@ class Cost(NamedTuple):
     cpu: float
 
     def since(self, begin: Cost) -> Cost:
-        """Return what was spent after `begin`."""
         return Cost(self.wall - begin.wall, self.cpu - begin.cpu)
 
 
@@ -98,9 +97,6 @@ class Figure(NamedTuple):
     floor: float | None = None
     target: str = ""
     met: bool | None = None
-
-
-# ---- A synthetic session ---------------------------------------------------------------------------------------------
 
 
 def invent(rng: random.Random, number: int, count: int) -> tuple[bytes, Files]:
@@ -172,7 +168,6 @@ class World:
 
     @property
     def db(self) -> Path:
-        """Path of the database."""
         return self.state / "rtwatch" / "rtwatch.db"
 
     def add(self, made: Made) -> int:
@@ -218,9 +213,6 @@ def read_status(pid: int) -> dict[str, int]:
     return {key: int(number) for key, number in re.findall(r"(\w+):\s+(\d+)", Path(f"/proc/{pid}/status").read_text())}
 
 
-# ---- Floors: tight loops ---------------------------------------------------------------------------------------------
-
-
 def elsewhere(function: Callable[..., Returned], *args: Any) -> Returned:
     """Run a function in a process of its own, as rtwatch runs."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -242,7 +234,6 @@ def connect(db: Path) -> sqlite3.Connection:
 
 
 def list_hashes(session: Path) -> list[str]:
-    """List the torrents of a session directory."""
     return sorted(entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent")
 
 
@@ -301,11 +292,7 @@ def floor_removal(db: Path, torrents: Sequence[tuple[str, str, Sequence[str]]]) 
     return cost
 
 
-# ---- Figures ---------------------------------------------------------------------------------------------------------
-
-
 def median(costs: Sequence[Cost]) -> Cost:
-    """Return the medians of both times."""
     return Cost(*map(statistics.median, zip(*costs)))
 
 
@@ -322,7 +309,6 @@ class Bench:
     """The figures; each method is one of the names of --only and returns its lines."""
 
     def __init__(self, world: World, small: Callable[[], World], repeat: int) -> None:
-        """`small` makes a session of a tenth of the torrents."""
         self.world, self.small, self.repeat = world, small, repeat
 
     def first(self) -> list[Figure]:

@@ -61,9 +61,6 @@ def hooks(tmp_path: Path) -> Hooks:
     return Hooks(tmp_path / "hooks.py")
 
 
-# the real rtorrent
-
-
 @pytest.fixture(params=VERSIONS)
 def rtorrent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rtorrent]:
     """Give a running rtorrent for one test, which may end it."""

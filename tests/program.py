@@ -38,7 +38,6 @@ def environment(state: Path, extra: Mapping[str, str] | None = None) -> dict[str
 
 
 def command(*args: Argument) -> list[str]:
-    """Return the command line that runs rtwatch, with warnings as errors."""
     return [sys.executable, "-W", "error", "-m", "rtwatch", *map(str, args)]
 
 
@@ -96,7 +95,6 @@ class Program:
         self._reader.start()
 
     def __enter__(self) -> Program:
-        """Return the running program."""
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
@@ -113,15 +111,12 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
         return self.process.pid
 
     def report(self, problem: str) -> str:
-        """Return `problem` with what is needed to understand it."""
         return f"{problem}; exit status {self.process.poll()}; notified {self.notified}; output:\n{self.output}"
 
     def wait_ready(self) -> None:
-        """Wait until rtwatch told the service manager that it is ready."""
         self.wait_for(lambda: any("READY=1" in text.split("\n") for text in self.notified), "no READY=1 was notified")
 
     def wait_line(self, regex: str, since: int = 0) -> re.Match[str]:
@@ -149,11 +144,9 @@ class Program:
         return seen[0]
 
     def wait_known(self, hash: str) -> None:
-        """Wait until a torrent has its rows."""
         self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", bool)
 
     def wait_gone(self, hash: str) -> None:
-        """Wait until a torrent has no row (any more)."""
         self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", lambda rows: not rows)
 
     def wait_files(self, hash: str, paths: Iterable[Path]) -> None:
@@ -175,7 +168,6 @@ class Program:
             con.close()
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process."""
         self.process.send_signal(number)
 
     def stop(self) -> int:
@@ -261,7 +253,6 @@ class Launcher:
 
     @property
     def db(self) -> Path:
-        """Path of the default database."""
         return self.state / "rtwatch" / "rtwatch.db"
 
     def start(
@@ -281,11 +272,9 @@ class Launcher:
         return program
 
     def once(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-        """Run rtwatch --once to its end."""
         return self.run("--once", *options, paths=paths)
 
     def run(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-        """Run rtwatch, with options that let it end by itself, to its end."""
         return run(*options, self.directory, *paths, state=self.state, env={"RTWATCH_RECORD": str(self.record)})
 
     def calls(self, hash: str | None = None) -> list[dict[str, Any]]:
@@ -297,7 +286,6 @@ class Launcher:
         return [call for call in calls if hash in (None, call.get("hash"))]
 
     def hooks_called(self, hash: str | None = None) -> list[str]:
-        """Return the names of the recorded hooks in order."""
         return [call["hook"] for call in self.calls(hash)]
 
     def close(self) -> None:

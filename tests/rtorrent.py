@@ -90,8 +90,6 @@ class Rtorrent(SessionDirectory):
         self.process: Optional[subprocess.Popen[bytes]] = None
         self._numbers = itertools.count(1)
 
-    # the process
-
     def start(self) -> None:
         """Start rtorrent and wait until it answers and has loaded its session; fails when it ends instead."""
         assert self.process is None, "it runs already"
@@ -142,8 +140,6 @@ class Rtorrent(SessionDirectory):
             self.process.kill()
             self.process.wait(DEADLINE)
             self.process = None
-
-    # its answers
 
     def call(self, method: str, *params: Any) -> Any:
         """Call an XML-RPC method and return its answer; raises xmlrpc.client.Fault.
@@ -197,8 +193,6 @@ class Rtorrent(SessionDirectory):
         cwd = os.readlink(b"/proc/%d/cwd" % self.process.pid)
         return [Path(os.fsdecode(os.path.join(cwd, directory) + b"/" + path)) for path in paths]
 
-    # a torrent's life
-
     def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
         """Load a torrent without starting it; it is in the session on return."""
         self.load(torrent, *set_place(directory, base), start=False)
@@ -226,7 +220,6 @@ class Rtorrent(SessionDirectory):
         self._wait_saved(torrent, number, full=True)
 
     def magnet(self, torrent: Torrent, directory: Directory) -> None:
-        """Load the magnet link of a torrent: a stub is saved under its hash."""
         self.load_source("load.start", torrent, magnet_link(torrent), set_directory(directory))
 
     def download(self, torrent: Torrent, directory: Path, base: Path | None = None) -> list[Path]:
@@ -251,7 +244,6 @@ class Rtorrent(SessionDirectory):
             self._wait(functools.partial(self._is_checked, hash), f"the hash check of {hash} does not end")
 
     def _is_checked(self, hash: str) -> bool:
-        """Return whether no hash check runs or is queued for a torrent."""
         return bool(self._try("d.hashing", hash) == 0 or self._try("d.is_open", hash) == 0)
 
     def set_directory(self, torrent: Torrent | str, directory: Directory | bytes) -> None:
@@ -259,7 +251,6 @@ class Rtorrent(SessionDirectory):
         self._set("d.directory.set", torrent, directory)
 
     def set_directory_base(self, torrent: Torrent | str, base: Directory | bytes) -> None:
-        """Do d.directory_base.set, which is in memory only until the next save."""
         self._set("d.directory_base.set", torrent, base)
 
     def _set(self, method: str, torrent: Torrent | str, directory: Directory | bytes) -> None:
@@ -275,14 +266,10 @@ class Rtorrent(SessionDirectory):
         left = [file for torrent in torrents for file in self.files(torrent)]
         self._wait(lambda: not any(map(os.path.lexists, left)), f"session files stay: {left}")
 
-    # saves
-
     def save(self, *torrents: Torrent | str) -> None:
-        """Do d.save_resume: L and R are written anew on return."""
         self._save("d.save_resume", *torrents)
 
     def save_full(self, *torrents: Torrent | str) -> None:
-        """Do d.save_full_session: L, R and T are written anew on return."""
         self._save("d.save_full_session", *torrents)
 
     def save_all(self) -> None:
@@ -350,15 +337,12 @@ def set_directory(directory: Directory | bytes, method: str = "d.directory.set")
 
 
 def set_place(directory: Directory, base: Directory | None) -> tuple[bytes]:
-    """Return the command that tells a torrent its directory as session.Session.add does."""
     return (set_directory(directory) if base is None else set_directory(base, "d.directory_base.set"),)
 
 
 def magnet_link(torrent: Torrent) -> str:
-    """Return the magnet link of a torrent."""
     return f"magnet:?xt=urn:btih:{torrent.hash}&tr={ANNOUNCE.decode()}"
 
 
 def places(torrent: Torrent, directory: Path) -> list[Path]:
-    """Return the paths of a torrent's files when rtorrent is told to use `directory`."""
     return torrent.paths(torrent.root(directory))

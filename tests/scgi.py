@@ -118,8 +118,6 @@ class Scgi:
             if params[0] in self.session.loaded:
                 (self.session.save if method == "d.save_resume" else self.session.save_full)(params[0])
 
-    # one function for each method
-
     def _session_path(self, *_: Any) -> str:
         return f"{self.session.path}/"
 

@@ -84,7 +84,6 @@ class SessionDirectory:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End the process, if it still runs."""
         self.kill()
 
     def start(self) -> None:
@@ -97,11 +96,9 @@ class SessionDirectory:
 
     @property
     def lock(self) -> Path:
-        """Path of the lock file."""
         return self.path / "rtorrent.lock"
 
     def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
-        """Return the path of a torrent's session file, `kind` being T, R or L."""
         return self.path / (hash_of(torrent) + SUFFIXES[kind])
 
     def files(self, torrent: Torrent | str) -> list[Path]:
@@ -135,10 +132,7 @@ class Session(SessionDirectory):
 
     @property
     def asked(self) -> list[str]:
-        """The methods that were called on the SCGI socket, in order."""
         return [method for method, *_ in self.scgi.asked]
-
-    # rtorrent's own life
 
     def start(self) -> None:
         """Start rtorrent: replace a stale lock, and load what the directory holds (which writes nothing)."""
@@ -196,8 +190,6 @@ class Session(SessionDirectory):
             self.process.communicate()
             self.process = None
             self._sockets.cleanup()
-
-    # a torrent's life
 
     @undivided
     def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None, **keys: Any) -> None:
@@ -354,8 +346,6 @@ class Session(SessionDirectory):
         loaded.rtorrent.update({key.decode(): value for key, value in decode(self.file(hash, "R")).items()})
         return loaded
 
-    # what is written, as steps, for 0.16 takes many torrents' steps in turn
-
     def _save_full(self, hash: str) -> Steps:
         """Write all three: T is moved last by 0.9.8 and first by 0.16."""
         if self.version == "0.9.8":
@@ -425,7 +415,6 @@ def decode(file: Path) -> dict[bytes, Any]:
 
 
 def hash_of(torrent: Torrent | str) -> str:
-    """Return the hash of a torrent that is given as itself or by its hash."""
     return torrent if isinstance(torrent, str) else torrent.hash
 
 

@@ -50,7 +50,6 @@ class Hooks:
     """A hooks file in the making, and the option that names it."""
 
     def __init__(self, path: Path) -> None:
-        """Remember where the file is to be."""
         self.path = path
 
     def write(self, text: str) -> tuple[str, str]:
@@ -84,7 +83,6 @@ def download(program: Program, rtorrent: Client, directory: Path, *torrents: Tor
 
 
 def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
-    """Download torrents and return the paths of all their files."""
     return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
 
 
@@ -162,7 +160,6 @@ def overflow(session: Client) -> None:
 
 
 def pattern(torrent: Torrent) -> str:
-    """Return the pattern of a torrent's name."""
     return re.escape(os.fsdecode(torrent.name))
 
 
@@ -172,7 +169,6 @@ def names(torrent: Torrent, word: str = "also in") -> str:
 
 
 def below(place: Path) -> list[str]:
-    """Return the sorted relative paths of everything below a directory."""
     return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
 
 
@@ -217,15 +213,12 @@ class Bed(Launcher):
 
     @property
     def program(self) -> Program:
-        """The rtwatch that was started last."""
         return self.started[-1]
 
     def seed(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
-        """Download torrents and return the paths of all their files."""
         return seed(self.session, self.downloads / to, *torrents)
 
     def add(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None, **keys: Any) -> None:
-        """Load a torrent, told a directory or a base, with more keys in R."""
         self.session.add(torrent, self.downloads / to, base, **keys)
 
     def add_complete(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None) -> None:
@@ -241,7 +234,6 @@ class Bed(Launcher):
         return torrent.paths(torrent.root(self.downloads / to))
 
     def download(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
-        """Download torrents, wait until rtwatch has worked that, and return the paths of all files."""
         return download(self.program, self.session, self.downloads / to, *torrents)
 
     def settle(self) -> None:
@@ -249,7 +241,6 @@ class Bed(Launcher):
         settle(self.program, self.session, self.downloads)
 
     def erase(self, *torrents: Torrent) -> None:
-        """Erase torrents and wait until rtwatch has finished them."""
         erase(self.program, self.session, *torrents)
 
     def erase_another(self, name: str = "another") -> None:
@@ -257,7 +248,6 @@ class Bed(Launcher):
         erase_another(self.program, self.session, self.downloads, name)
 
     def wait_vanished(self, *torrents: Torrent) -> None:
-        """Erase torrents and wait until rtwatch has seen that."""
         wait_vanished(self.program, self.session, *torrents)
 
     def leave_vanished(self, *torrents: Torrent) -> list[Path]:

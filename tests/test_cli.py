@@ -84,7 +84,6 @@ def test_quiet_says_nothing_and_verbose_every_file(bed: Bed) -> None:
 
 
 def make_dangling_link(path: Path) -> None:
-    """Make a symlink that leads nowhere."""
     path.symlink_to("nothing")
 
 

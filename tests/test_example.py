@@ -41,7 +41,6 @@ class Command:
         self.env = {"PATH": os.pathsep.join([str(directory), os.environ["PATH"]])}
 
     def calls(self) -> list[str]:
-        """Return the number of arguments and the first one of every call."""
         return self.record.read_text().splitlines() if self.record.exists() else []
 
 

@@ -36,9 +36,6 @@ def end(program: Program) -> None:
     assert "Traceback" not in program.output
 
 
-# when, and with what
-
-
 @pytest.mark.parametrize("options", [("-r",), ("-r", "-n"), ()], ids=["-r", "-r -n", "without -r"])
 @pytest.mark.parametrize("torrent", [ONE, PACK], ids=["single, without L", "multi"])
 def test_hooks_are_called_in_order_with_what_the_torrent_was(
@@ -215,9 +212,6 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
     ]
 
 
-# failures, and the end
-
-
 @pytest.mark.parametrize(
     ("hook", "error"),
     [
@@ -332,9 +326,6 @@ def test_an_open_transaction_is_ended_after_the_hook(failure: str, kept: bool, b
     program.wait_known(ONE.hash)
 
 
-# what hooks may do to rtwatch
-
-
 def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed, hooks: Hooks, tmp_path: Path) -> None:
     option = hooks.write_each(
         pre_loop="os.chdir('/'); con.row_factory = lambda cursor, row: {'hash': row[0]}",
@@ -401,9 +392,6 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
     assert remaining(paths) == paths
 
 
-# a hook's own queues
-
-
 def test_an_item_put_back_is_called_again_after_a_second_and_delays_nothing(bed: Bed, hooks: Hooks) -> None:
     program = bed.start(*SHORT, *hooks.write_each(complete="queues['complete'].extend([path] * 3)"))
     paths = bed.download(PACK)
@@ -457,9 +445,6 @@ def test_a_long_queue_starves_no_other(bed: Bed, hooks: Hooks) -> None:
     program.wait_known(ONE.hash)
     calls = bed.wait_called("mine", count=500)
     assert [call["number"] for call in calls] == [*range(500)]
-
-
-# a hook's own watches and handlers
 
 
 def move_into(directory: Path, name: str, content: bytes = b"") -> None:

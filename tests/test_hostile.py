@@ -56,7 +56,6 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 
 
 def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Make values of a kind, and now and then another value."""
     return good | good | good | ANYTHING
 
 
@@ -142,7 +141,6 @@ def test_any_resume_file_is_refused_or_names_a_directory(data: bytes) -> None:
 
 
 def crafted(*paths: Sequence[bytes], **more: Any) -> dict[str, Any]:
-    """Return an info dictionary with files of one byte at these paths."""
     return {"name": b"pack", "files": [{"length": 1, "path": list(path), **more} for path in paths]}
 
 
@@ -211,7 +209,6 @@ SINGLE = b"4:infod6:lengthi1e4:name1:aee"
 
 
 def text(value: bytes) -> bytes:
-    """Return a bencoded string."""
     return b"%d:%s" % (len(value), value)
 
 
@@ -230,7 +227,6 @@ def repeat(head: bytes, piece: Callable[[int], bytes], tail: bytes, most: bool) 
 
 
 def an_entry(path: bytes, more: bytes = b"") -> bytes:
-    """Return an entry of `files` with a bencoded path."""
     return b"d6:lengthi1e4:path" + path + more + b"e"
 
 

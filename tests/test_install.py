@@ -44,7 +44,6 @@ def readme_commands() -> list[str]:
 
 
 def run(*command: Argument, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 

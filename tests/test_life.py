@@ -38,12 +38,10 @@ def rows_of(program: Program, torrent: Torrent) -> Rows:
 
 
 def blobs_of(session: Session, torrent: Torrent) -> list[bytes]:
-    """Return the contents of T, L and R."""
     return [session.file(torrent, kind).read_bytes() for kind in "TLR"]
 
 
 def lines_of(program: Program, torrent: Torrent) -> list[str]:
-    """Return the lines that name a torrent."""
     return [line for line in program.lines if torrent.name.decode() in line]
 
 

@@ -18,12 +18,10 @@ DEEP = 5000
 
 
 def crafted(**info: Any) -> bytes:
-    """Return a T with this info dictionary."""
     return craft(info).metainfo
 
 
 def one_path(path: Any, **more: Any) -> bytes:
-    """Return a T of two files, the second with this path."""
     return crafted(name=b"x", files=[ENTRY, {"length": 1, "path": path, **more}])
 
 

@@ -17,7 +17,6 @@ Info = dict[str, Any]
 
 
 def pack(*paths: list[bytes], **more: Any) -> Info:
-    """Return the info dictionary of a multi-file torrent."""
     return {"name": b"pack", "files": [{"length": 1, "path": path} for path in paths], **more}
 
 
@@ -27,7 +26,6 @@ def entry(**paths: Any) -> Info:
 
 
 def named(**names: Any) -> Info:
-    """Return the info dictionary of a single-file torrent x that has further names in other encodings."""
     return {"name": b"x", "length": 1, **{f"name.{encoding}": name for encoding, name in names.items()}}
 
 
@@ -161,7 +159,6 @@ def roaming(tmp_path: Path) -> Iterator[Session]:
 
 
 def end_rtorrent(session: Session) -> None:
-    """Let no rtorrent run; its lock stays."""
     session.kill()
 
 

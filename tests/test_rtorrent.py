@@ -38,7 +38,6 @@ def select(program: Program, columns: str, *torrents: Torrent, table: str = "tor
 
 
 def hooks_of(launcher: Launcher) -> list[str]:
-    """Return the names of the hooks called for any torrent."""
     return [call["hook"] for call in launcher.calls() if call["hash"]]
 
 
