@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Union
@@ -65,6 +66,21 @@ class Hooks:
                 for name, parameters in ALL_HOOKS.items()
             )
         )
+
+    def write_queue(self, items: str, deed: str = "pass") -> tuple[str, str]:
+        """Write all hooks and a queue with `items`, the first one, whose function notes each of its calls."""
+        body = f"""
+    def mine(con, item, args, queues):
+        calls.append(item)
+        note("mine", item=str(item))
+        {deed}
+
+    calls = []
+    queues["mine"] = collections.deque({items})
+    queues.move_to_end("mine", last=False)
+    qfuncs["mine"] = mine
+"""
+        return self.write_each(pre_loop=body)
 
 
 def pack(name: str) -> Torrent:
@@ -141,6 +157,12 @@ def wait_held(program: Program, torrent: Torrent, reason: str = "") -> None:
     assert re.search(reason, match[0])
 
 
+def wait_stopped(program: Program) -> None:
+    """Wait until a hook has stopped rtwatch with signal 19."""
+    status = Path(f"/proc/{program.pid}/status")
+    program.wait_for(lambda: "\nState:\tT" in status.read_text(), "rtwatch does not stop")
+
+
 @contextmanager
 def paused(program: Program) -> Iterator[None]:
     """Let rtwatch see what the block does only when all of it is done."""
@@ -203,7 +225,9 @@ def removed(launcher: Launcher, torrent: Torrent) -> list[Path]:
 
 
 class Bed(Launcher):
-    """What most tests lie in: a fake rtorrent, a place for downloads, and rtwatch, as it was started last."""
+    """What most tests lie in: a fake rtorrent, a place for downloads, and rtwatch, which never fails."""
+
+    hooks_fail = False  # a test whose hooks do may say so
 
     def __init__(self, session: Session, place: Path) -> None:
         """Make the directory for downloads; `to` of the steps below is relative to it."""
@@ -211,8 +235,20 @@ class Bed(Launcher):
         self.session, self.downloads = session, place / "downloads"
         self.downloads.mkdir()
 
+    def run(self, *options: str | Path, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+        """Run rtwatch, with options that let it end by itself, to its end."""
+        result = super().run(*options, paths=paths)
+        assert "Traceback" not in result.stderr
+        return result
+
+    def close(self) -> None:
+        """End what was started, of which nothing may have failed."""
+        super().close()
+        assert self.hooks_fail or not any("Traceback" in program.output for program in self.started)
+
     @property
     def program(self) -> Program:
+        """The rtwatch that was started last."""
         return self.started[-1]
 
     def seed(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:

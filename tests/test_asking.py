@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
 from session import VERSIONS
-from steps import SHORT, Bed, Hooks, bed_in, pack, pattern, paused, remaining
+from steps import SHORT, Bed, Hooks, bed_in, pack, pattern, paused, remaining, wait_stopped
 from torrents import make, multi, single, twin_of
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "d.hash"}
@@ -224,9 +225,9 @@ def test_a_torrent_that_comes_back_while_it_is_removed_keeps_the_rest(bed: Bed, 
     program = bed.start(*SHORT, *option)
     files = bed.download(TORRENT)
     bed.session.erase(TORRENT)
-    program.wait_for(lambda: "\nState:\tT" in Path(f"/proc/{program.pid}/status").read_text(), "it does not stop")
+    wait_stopped(program)
     bed.add(TORRENT)
-    program.send_signal(18)
+    program.send_signal(signal.SIGCONT)
     program.wait_line("returned")
     assert remaining(files) == files
 

@@ -187,7 +187,6 @@ def test_events_that_the_database_cannot_take_are_worked_later(
         assert remaining(paths) == []
         assert sorted([*bed.removed(goes), *bed.removed(also)]) == sorted(paths)
         assert program.stop() == 0
-        assert "Traceback" not in program.output
         assert program.select("PRAGMA integrity_check") == [("ok",)]
 
 
@@ -202,7 +201,6 @@ def test_a_locked_database_at_the_start_loses_no_removal(bed: Bed) -> None:
     program.wait_gone(PACK.hash)
     assert remaining(paths) == []
     assert bed.removed(PACK) == paths
-    assert "Traceback" not in program.output
 
 
 def test_post_remove_is_called_although_the_disk_of_the_database_fills_up_during_the_removal(
@@ -236,7 +234,6 @@ calls = []
         assert bed.removed(PACK) == paths
         assert remaining(paths) == []
         assert program.stop() == 0
-        assert "Traceback" not in program.output
 
 
 def test_a_database_damaged_meanwhile_ends_rtwatch(bed: Bed) -> None:
@@ -251,7 +248,6 @@ def test_a_database_damaged_meanwhile_ends_rtwatch(bed: Bed) -> None:
     bed.session.erase(PACK)
     assert program.wait() == 1
     assert str(bed.db) in program.lines[-1]
-    assert "Traceback" not in program.output
     assert remaining(paths) == paths
 
 
@@ -261,7 +257,6 @@ def test_a_lost_session_is_said_beside_a_locked_database(bed: Bed) -> None:
     with locked(bed.db):
         bed.session.path.rename(bed.session.path.with_name("moved"))
         assert program.wait() == 1
-    assert "Traceback" not in program.output
     assert str(bed.session.path) in program.lines[-1]
     assert bed.hooks_called()[-1] == "post_loop"
     assert remaining(paths) == paths

