@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 from faults import fill, mounted, small_disk, the_line, unprivileged
 from program import PROJECT, run
-from steps import AT_ONCE, SHORT, Bed, Hooks, remaining
-from torrents import multi, single
+from steps import AT_ONCE, SHORT, Bed, Hooks, remaining, wait_stopped
+from torrents import multi, single, twin_of
 
 PACK = multi("pack")
 
@@ -203,23 +204,28 @@ def test_a_locked_database_at_the_start_loses_no_removal(bed: Bed) -> None:
     assert bed.removed(PACK) == paths
 
 
+def test_a_move_that_cannot_be_written_to_the_database_keeps_the_files(bed: Bed, hooks: Hooks, tmp_path: Path) -> None:
+    paths, moves = bed.seed(PACK, single("stays")), twin_of(PACK, b"another name")
+    bed.seed(moves, to=tmp_path / "other")
+    program = bed.start(*SHORT, *hooks.write_each(pre_remove="os.kill(os.getpid(), 19)"))
+    bed.session.erase(PACK)
+    wait_stopped(program)
+    bed.session.set_directory_base(moves, bed.downloads / "pack")
+    bed.session.save(moves)
+    with locked(bed.db):
+        program.send_signal(signal.SIGCONT)
+        program.wait_line("failed .*database is locked")
+    program.wait_gone(PACK.hash)
+    assert remaining(paths) == paths
+
+
 def test_post_remove_is_called_although_the_disk_of_the_database_fills_up_during_the_removal(
     bed: Bed, hooks: Hooks
 ) -> None:
-    option = hooks.write(
-        """
-import faults
-
-def pre_remove(con, file, args):
-    if not calls:
-        calls.append(faults.fill(args.db.parent))
-        note("filled")
-
-def post_remove(con, file, args, RmTuple):
-    note("post_remove", hash=RmTuple.hash, removed={"rmfiles": [str(path) for path in RmTuple.rmfiles]})
-
-calls = []
-"""
+    filler = bed.db.parent / "filler"
+    option = hooks.write_each(
+        pre_remove="__import__('faults').fill(args.db.parent)",
+        post_remove="note('removed', hash=RmTuple.hash, files=[str(path) for path in RmTuple.rmfiles])",
     )
     bed.state.mkdir()
     with small_disk(bed.state):
@@ -227,11 +233,10 @@ calls = []
         paths = bed.download(PACK)
         run_sql(bed.db, "PRAGMA wal_checkpoint(TRUNCATE)")
         bed.session.erase(PACK)
-        bed.wait_called("filled")
         program.wait_line("full")
-        (bed.db.parent / "filler").unlink()
-        bed.wait_called("post_remove")
-        assert bed.removed(PACK) == paths
+        filler.unlink()
+        (call,) = bed.wait_called("removed")
+        assert (call["hash"], sorted(call["files"])) == (PACK.hash, [*map(str, paths)])
         assert remaining(paths) == []
         assert program.stop() == 0
 

@@ -36,7 +36,7 @@ def test_hooks_are_called_in_order_with_what_the_torrent_was(
 ) -> None:
     other = single("other")
     bed.add(other)
-    program = bed.start("--grace", "0.2", *options, *bed.hooks)
+    bed.start("--grace", "0.2", *options, *bed.hooks)
     bed.session.load(torrent, bed.downloads)
     for kind in "TR" if torrent is ONE else "LTR":
         bed.session.write(torrent, kind)
@@ -306,7 +306,7 @@ def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed,
         pre_loop="os.chdir('/'); con.row_factory = lambda cursor, row: {'hash': row[0]}",
         post_remove="con.row_factory = sqlite3.Row",
     )
-    program = bed.start(*SHORT, *option, "--db", "relative.db", cwd=tmp_path)
+    bed.start(*SHORT, *option, "--db", "relative.db", cwd=tmp_path)
     for torrent in PACK, ONE:
         paths = bed.download(torrent)
         bed.erase(torrent)
@@ -325,7 +325,7 @@ def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed,
 def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
     hook: str, table: str, bed: Bed, hooks: Hooks
 ) -> None:
-    program = bed.start(*SHORT, *hooks.write_each(**{hook: f"con.execute('DELETE FROM {table}')"}))
+    bed.start(*SHORT, *hooks.write_each(**{hook: f"con.execute('DELETE FROM {table}')"}))
     stay = bed.seed(multi("stays"))
     bed.seed(PACK)
     bed.session.mark_complete(PACK)
@@ -460,7 +460,7 @@ def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(
     handler = inot_funcs[key]
     inot_funcs[key] = lambda path: [note("wrapped", file=str(path)), handler(path)]
 """
-    program = bed.start(*SHORT, *hooks.write_each(pre_loop=body))
+    bed.start(*SHORT, *hooks.write_each(pre_loop=body))
     paths = bed.download(PACK)
     bed.erase(PACK)
     assert remaining(paths) == []

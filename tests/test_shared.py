@@ -1,4 +1,4 @@
-"""Files that several torrents use, whatever way leads there: they stay until the last of these torrents goes."""
+"""Files that several torrents use, whatever way leads there, now or later: they stay until the last of them goes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 from conftest import Mount
-from session import Session
-from steps import SHORT, Bed, Hooks, below, link_files, names, remaining
+from session import VERSIONS, Session
+from steps import SHORT, Bed, Hooks, below, link_files, names, paused, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -110,19 +110,6 @@ def test_hard_links_are_separate_names(together: bool, bed: Bed) -> None:
     program.wait_line("removed .*2 of 2 files, 0 B")
     program.wait_line("removed .*2 of 2 files, 8 KiB")
     assert remaining(paths + links) == []
-
-
-def test_more_hard_links_than_one_pass_removes_all_go(bed: Bed) -> None:
-    torrents = [single(f"one{number:02}") for number in range(25)]
-    others = [make(b"other%02d" % number, torrent.data()) for number, torrent in enumerate(torrents)]
-    paths = bed.seed(*torrents)
-    for path, other in zip(paths, others):
-        os.link(path, bed.downloads / os.fsdecode(other.name))
-        bed.add_complete(other)
-    bed.seed(single("stays"))
-    bed.start(*SHORT)
-    bed.erase(*torrents, *others)
-    assert below(bed.downloads) == ["stays.bin"]
 
 
 def test_a_target_goes_with_the_last_link_to_it(bed: Bed) -> None:
@@ -232,3 +219,80 @@ def test_a_torrent_whose_row_was_deleted_keeps_its_files(bed: Bed) -> None:
     assert below(bed.downloads) == ["pack", "pack/both.bin", "pack/second.bin"]
     bed.session.save(other)
     program.wait_known(other.hash)
+
+
+PARTS = {"0.9.8": ("LR", "T"), "0.16": ("T", "LR")}  # of a full save, between which it may be looked at
+EDITED = make(PACK.name, PACK.content, b"http://tracker.example/announce")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("new", [EDITED, TWIN], ids=["edited", "replaced"])
+def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_late(new: Torrent, bed: Bed) -> None:
+    paths = bed.seed(PACK)
+    program = bed.start(*SHORT, *bed.hooks)
+    early, late = PARTS[bed.session.version]
+    with paused(program):
+        bed.session.erase(PACK)
+        bed.session.load(new, bed.downloads)
+        for kind in early:
+            bed.session.write(new, kind)
+    program.wait_line(rf"((held|returned) +pack|(held|kept) .*{TWIN.hash[:8]})")
+    assert remaining(paths) == paths
+    for kind in late:
+        bed.session.write(new, kind)
+    host = "tracker.example" if new is EDITED else "127.0.0.1"
+    expected = (host, *(bed.session.file(new, kind).read_bytes() for kind in "TLR"))
+    sql = f"SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = '{new.hash}'"
+    program.wait_rows(sql, lambda rows: rows == [expected])
+    bed.erase_another()
+    program.wait_files(new.hash, paths)
+    assert remaining(paths) == paths
+    assert bed.hooks_called(PACK.hash) == ([] if new is EDITED else ["pre_remove", "post_remove"])
+    bed.session.finish(new)
+    bed.session.save(new)
+    bed.settle()
+    bed.erase(new)
+    assert remaining(paths) == []
+
+
+def test_a_directory_replaced_by_a_link_keeps_the_target(bed: Bed) -> None:
+    paths = bed.seed(PACK, to="real")
+    bed.seed(TWIN, to="copy")
+    program = bed.start(*SHORT)
+    shutil.rmtree(bed.downloads / "copy")
+    (bed.downloads / "copy").symlink_to("real")
+    bed.erase(PACK)
+    program.wait_line("kept .*" + names(TWIN, "in"))
+    assert remaining(paths) == paths
+    bed.session.save(TWIN)
+    program.wait_files(TWIN.hash, paths)
+    bed.erase(TWIN)
+    assert remaining(paths) == []
+
+
+@pytest.mark.parametrize("then", ["nothing", "it is complete again", "rtwatch is started again"])
+@pytest.mark.parametrize("before", ["no data yet", "complete", "no data any more", "no data where it was moved"])
+def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, then: str, bed: Bed) -> None:
+    paths = bed.seed(PACK, to="real")
+    program = bed.start(*SHORT)
+    place = "moved" if "moved" in before else "links"
+    if before == "no data yet":
+        bed.add(RENAMED, to="links")
+    else:
+        bed.download(RENAMED, to="links")
+        shutil.rmtree(bed.downloads / "links")
+    if before.startswith("no data"):
+        bed.session.loaded[RENAMED.hash].rtorrent.update({"complete": 0, "chunks_done": 0})
+        bed.repoint(RENAMED, place)
+    bed.settle()
+    link_files(paths, RENAMED.paths(RENAMED.root(bed.downloads / place)))
+    if then == "it is complete again":
+        bed.session.finish(RENAMED)
+        bed.session.save(RENAMED)
+    elif then == "rtwatch is started again":
+        program.stop()
+        program = bed.start(*SHORT)
+    bed.settle()
+    bed.erase(PACK)
+    program.wait_line(f"kept .* in {RENAMED.hash[:8]}")
+    assert remaining(paths) == paths
