@@ -95,11 +95,11 @@ def fill(place: Path) -> Path:
     return filler
 
 
-def the_line(output: str) -> str:
-    """Return the only line of an output, which is no traceback."""
-    lines = output.splitlines()
-    assert len(lines) == 1, output
-    return lines[0]
+def the_line(result: subprocess.CompletedProcess[str], *statuses: int) -> str:
+    """Return the only line of a run that ended with one of these statuses."""
+    assert result.returncode in statuses, result.stderr
+    (line,) = result.stderr.splitlines()
+    return line
 
 
 def count_calls(trace: Path, calls: Sequence[str]) -> dict[str, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
+from scgi import UNKNOWN
 from session import VERSIONS
 from steps import SHORT, Bed, Hooks, bed_in, pack, pattern, paused, remaining, wait_stopped
 from torrents import make, multi, single, twin_of
@@ -79,6 +81,19 @@ def test_many_erased_at_once_cost_few_questions(bed: Bed) -> None:
     bed.erase(*torrents)
     assert not remaining(files)
     assert bed.session.asked.count("d.multicall2") < 30
+
+
+def test_more_erased_at_once_than_one_question_has_time_for_all_go(version: str, bed: Bed) -> None:
+    def answer_slowly(*params: object) -> object:
+        time.sleep(0.05)
+        raise UNKNOWN[version]
+
+    torrents = [single(f"number{number}", 10) for number in range(90)]
+    files = bed.seed(*torrents)
+    bed.start("-r", "--grace", "0.5")
+    bed.session.scgi.answers["d.directory"] = answer_slowly
+    bed.erase(*torrents)
+    assert not remaining(files)
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])

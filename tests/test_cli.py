@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,8 +37,7 @@ def test_wrong_usage_is_refused_in_one_line(words: list[str], named: str, tmp_pa
     (place / "file").write_bytes(b"")
     words = [word.replace("{}", str(place)) for word in words]
     result = run("--once", *words, state=state, env={"HOME": str(place)})
-    assert result.returncode == 2
-    assert named.replace("{}", str(place)) in the_line(result.stderr)
+    assert named.replace("{}", str(place)) in the_line(result, 2)
     assert not state.exists()
 
 
@@ -81,27 +78,6 @@ def test_quiet_says_nothing_and_verbose_every_file(bed: Bed) -> None:
     bed.erase(multi("pack"))
     program.wait_line(r"a\.bin")
     program.wait_line(r"b\.bin")
-
-
-def make_dangling_link(path: Path) -> None:
-    path.symlink_to("nothing")
-
-
-def make_huge_file(path: Path) -> None:
-    """Make a file larger than any torrent."""
-    path.touch()
-    os.truncate(path, 1 << 30)
-
-
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, make_dangling_link, make_huge_file])
-def test_directories_pipes_and_huge_files_are_no_torrents(make: Callable[[Path], None], bed: Bed) -> None:
-    bed.add(single("one"))
-    bed.session.file("A" * 40, "R").write_bytes(bed.session.file(single("one"), "R").read_bytes())
-    make(bed.session.file("A" * 40))
-    program = bed.start()
-    bed.settle()
-    assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{'A' * 40}'") == []
-    assert program.stop() == 0
 
 
 def test_a_link_to_a_torrent_is_one(bed: Bed) -> None:

@@ -15,17 +15,6 @@ from torrents import make, multi, single
 
 EXAMPLE = ("--hooks", PROJECT / "hooks_example.py")
 ONE, PACK = single("one"), multi("pack")
-COUNTING = """
-from hooks_example import *
-from hooks_example import post_loop as end
-
-def post_loop(con, inot, args):
-    def watches():
-        return open(f"/proc/self/fdinfo/{inot.fileno()}").read().count("inotify wd:")
-    before = watches()
-    end(con, inot, args)
-    print("watches", before, watches(), flush=True)
-"""
 
 
 class Command:
@@ -169,18 +158,6 @@ def test_any_dropped_file_is_looked_up(bed: Bed, drop: Path) -> None:
     bed.download(single("after"))
     assert program.stop() == 0
     assert "other" not in program.output
-
-
-@pytest.mark.parametrize("dropping", [True, False], ids=["with", "without"])
-def test_the_watch_ends_with_the_loop(dropping: bool, bed: Bed, tmp_path: Path) -> None:
-    if dropping:
-        (bed.state / "rtwatch-example" / "drop").mkdir(parents=True)
-    hooks = tmp_path / "counting.py"
-    hooks.write_text(COUNTING)
-    program = bed.start("--hooks", hooks)
-    assert program.stop() == 0
-    match = program.wait_line(r"watches (\d+) (\d+)")
-    assert int(match[1]) - int(match[2]) == int(dropping)
 
 
 def test_with_no_action_it_changes_nothing(bed: Bed, command: Command, drop: Path) -> None:

@@ -168,25 +168,6 @@ def test_broken_session_files_change_nothing(bed: Bed) -> None:
         assert bed.hooks_called(torrent.hash) == ADDED
 
 
-def test_a_magnet_without_its_metadata_is_no_torrent(bed: Bed) -> None:
-    erased = multi("erased")
-    bed.session.magnet(erased, bed.downloads)
-    meta = bed.session.path / f"{erased.hash}.meta"
-    meta.write_bytes(b"")
-    program = bed.start(*SHORT, *bed.hooks)
-    bed.session.magnet(PACK, bed.downloads)
-    bed.session.erase(erased)
-    bed.erase_another()
-    assert not rows_of(program, PACK) + rows_of(program, erased)
-    bed.session.metadata(PACK, bed.downloads)
-    program.wait_files(PACK.hash, PACK.paths(bed.downloads / "pack"))
-    bed.erase_another("third")
-    assert bed.hooks_called(PACK.hash) == ADDED
-    assert bed.calls(PACK.hash)[0]["known"] == []
-    assert bed.hooks_called(erased.hash) == []
-    assert meta.exists()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_which_the_next_start_finishes(
     number: int, bed: Bed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def test_files_moved_back_from_the_trash_are_the_torrents_again(torrent: Torrent
     bed.wait_called("post_remove", torrent)
     assert bed.removed(torrent) == sorted(paths)
     assert below(bed.downloads) == []
+    assert stat.S_IMODE((trash / torrent.hash).stat().st_mode) == 0o700
     place, metainfo = trash / torrent.hash, f"{os.fsdecode(torrent.name)}.torrent"
     assert (place / metainfo).read_bytes() == torrent.metainfo
     torrent.root(bed.downloads).mkdir(exist_ok=True)
