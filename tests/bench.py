@@ -43,21 +43,15 @@ SEED = 5
 ADDS = 31
 BATCH = 1000  # torrents erased together
 HOOKS = """
-import os, time
+import functools, os, time
 
 calls = os.open(os.environ["RTWATCH_CALLS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-def note(hook, file):
+def note(hook, con, file, *given):
     os.write(calls, f"{hook} {file.stem} {time.monotonic()} {time.process_time()}\\n".encode())
 
-def post_add(con, file, args):
-    note("post_add", file)
-
-def pre_remove(con, file, args):
-    note("pre_remove", file)
-
-def post_remove(con, file, args, removed):
-    note("post_remove", file)
+post_add, pre_remove = functools.partial(note, "post_add"), functools.partial(note, "pre_remove")
+post_remove = functools.partial(note, "post_remove")
 """
 
 Files = dict[tuple[bytes, ...], int]
@@ -86,17 +80,6 @@ class Cost(NamedTuple):
 def now(pid: int = 0) -> Cost:
     """Return the times by now of a process, of this one with 0; clock_getcpuclockid(3) has the number of its clock."""
     return Cost(time.monotonic(), time.clock_gettime((~pid << 3) | 2))
-
-
-class Figure(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    value: float
-    unit: str
-    floor: float | None = None
-    target: str = ""
-    met: bool | None = None
 
 
 def invent(rng: random.Random, number: int, count: int) -> tuple[bytes, Files]:
@@ -262,17 +245,12 @@ def floor_first(session: Path, db: Path) -> Cost:
     return now().since(begin)
 
 
-def floor_resume(session: Path, list_it: bool, decode_it: bool) -> Cost:
-    """List the session if wanted, open and read each R, and decode it if wanted."""
-    hashes = list_hashes(session)
+def floor_resume(session: Path) -> Cost:
+    """List the session, open, read and decode each R."""
     begin = now()
-    if list_it:
-        hashes = list_hashes(session)
     decode = bencodepy.BencodeDecoder().decode
-    for hash in hashes:
-        data = read(f"{session}/{hash}.torrent.rtorrent")
-        if decode_it:
-            decode(data)
+    for hash in list_hashes(session):
+        decode(read(f"{session}/{hash}.torrent.rtorrent"))
     return now().since(begin)
 
 
@@ -292,221 +270,193 @@ def floor_removal(db: Path, torrents: Sequence[tuple[str, str, Sequence[str]]]) 
     return cost
 
 
-def median(costs: Sequence[Cost]) -> Cost:
-    return Cost(*map(statistics.median, zip(*costs)))
-
-
-def compare(name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float) -> list[Figure]:
-    """Return two lines: processor time and time on the clock, beside their floors; the target is for the first."""
-    cost, floor = median(costs), median(floors)
-    return [
-        Figure(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{limit:g} x floor", cost.cpu <= limit * floor.cpu),
-        Figure(f"{name}, clock", cost.wall, "s", floor.wall),
-    ]
-
-
-class Bench:
-    """The figures; each method is one of the names of --only and returns its lines."""
-
-    def __init__(self, world: World, small: Callable[[], World], repeat: int) -> None:
-        self.world, self.small, self.repeat = world, small, repeat
-
-    def first(self) -> list[Figure]:
-        """Start without a database."""
-        world = self.world
-        starts, floors = [], []
-        for _ in range(self.repeat):
-            shutil.rmtree(world.state, ignore_errors=True)
-            world.state.mkdir()
-            floors.append(elsewhere(floor_first, world.session.path, world.state / "floor.db"))
-            shutil.rmtree(world.state)
-            starts.append(world.measure_start())
-        costs, peak = [cost for cost, _ in starts], max(peak for _, peak in starts)
-        return [
-            *compare("first start", costs, floors, 1.5),
-            Figure("first start, peak memory", peak, "MiB", None, "60 MiB", peak < 60),
-        ]
-
-    def restart(self) -> list[Figure]:
-        """Start with everything known."""
-        world = self.world
-        world.measure_start()
-        costs, floors, raw = [], [], []
-        for _ in range(max(5, self.repeat)):
-            floors.append(elsewhere(floor_resume, world.session.path, True, True))
-            raw.append(elsewhere(floor_resume, world.session.path, True, False))
-            costs.append(world.measure_start()[0])
-        wall, limit = median(costs).wall, 1.5 * max(1.0, world.number / 10000)
-        return [
-            *compare("restart", costs, floors, 3),
-            Figure("restart, R only read", median(costs).cpu, "s", median(raw).cpu),
-            Figure("restart", wall, "s", None, f"{limit:g} s", wall < limit),
-        ]
-
-    def event(self) -> list[Figure]:
-        """Add torrents, with nothing else going on and while the whole session is being saved."""
-        world = self.world
-        made = [*make_session(world.rng, 2 * ADDS, world.data / "added")]
-        figures = []
-        with world.start("--hooks", world.hooks) as program:
-            for name, torrents in (("idle", made[:ADDS]), ("in a save", made[ADDS:])):
-                renamed = {}
-                for number, each in enumerate(torrents):
-                    if name == "idle":
-                        time.sleep(0.02)
-                    else:
-                        world.session.save(*world.hashes[number::ADDS])
-                    world.add(each)
-                    renamed[each.torrent.hash] = time.monotonic()
-                called = world.wait_calls(program, "post_add", renamed)
-                took = statistics.median(1000 * (call.wall - when) for call, when in zip(called, renamed.values()))
-                figures.append(Figure(f"event to post_add, {name}", took, "ms", None, "5 ms", took < 5))
-            program.stop()
-        world.session.erase(*(each.torrent for each in made))
-        return figures
-
-    def save(self) -> list[Figure]:
-        """Save all torrents at full speed; some get another directory, which shows what is lost; erase one."""
-        world = self.world
-        world.measure_start()
-        costs, floors, delays, lost = [], [], [], 0
-        moving = [*world.singles[:: max(1, len(world.singles) // 20)], world.singles[-1]]
-        with world.start() as program:
-            for turn in range(self.repeat):
-                floors.append(elsewhere(floor_resume, world.session.path, False, True))
-                spare = world.make(1, 1)[0]
-                world.add(spare)
-                program.wait_known(spare.torrent.hash)
-                place = world.data / f"moved{turn}"
-                for torrent in moving:
-                    world.session.set_directory(torrent, place)
-                self.settle(program.pid)
-                begin = now(program.pid)
-                world.session.save(*world.hashes)
-                world.session.erase(spare.torrent)
-                gone = time.monotonic()
-                program.wait_line(f"vanished +{re.escape(spare.torrent.name.decode())}")
-                delays.append(1000 * (time.monotonic() - gone))
-                self.settle(program.pid)
-                costs.append(now(program.pid).since(begin))
-                rows = set(program.select("SELECT hash, CAST(file AS BLOB) FROM session_file"))
-                lost += len({(each.hash, os.fsencode(each.paths(place)[0])) for each in moving} - rows)
-            lost += sum("overflow" in line for line in program.lines)
-            program.stop()
-        delay = statistics.median(delays)
-        return [
-            compare("periodic save", costs, floors, 3)[0],  # rtorrent's own speed is in the time on the clock
-            Figure("periodic save, lost", lost, "", None, "0", lost == 0),
-            Figure("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100),
-        ]
-
-    def settle(self, pid: int) -> None:
-        """Wait until a process has had nothing to do for a fifth of a second."""
-        used = -1.0
-        while used != now(pid).cpu:
-            used = now(pid).cpu
-            time.sleep(0.2)
-
-    def removal(self) -> list[Figure]:
-        """Remove torrents of 1,000 files in a small and in a large session, then many torrents at once."""
-        large, costs, floors = self.remove(self.world, self.repeat)
-        small, *_ = self.remove(self.small(), 0)
-        return [
-            Figure("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small),
-            Figure("removal, a file of a common name", self.common, "ms", large, "the same", self.common < 1.2 * large),
-            Figure("a question and a look, CPU", self.question, "s", None, "0.5 s", self.question < 0.5),
-            *compare(f"removal of {BATCH} x 10 files", costs, floors, 2),
-        ]
-
-    def remove(self, world: World, batches: int) -> tuple[float, list[Cost], list[Cost]]:
-        """Return the ms of CPU for one file of a torrent of 1,000, and the costs and floors of whole batches."""
-        wide = world.make(self.repeat, 1000)
-        names: Files = {(b"%d.bin" % number,): 100 for number in range(1000)}  # that many torrents have
-        other = world.data / "other"
-        common = [make(world.rng, b"common%d" % n, names, other, "t.example.org") for n in range(2)]
-        tens = [world.make(BATCH, 10) for _ in range(batches)]
-        every = [*wide, *common, *(made for batch in tens for made in batch)]
-        for made in every:
-            world.add(made)
-        world.measure_start()
-        copy = world.state / "floor.db"
-        shutil.copy(world.db, copy)
-        costs, floors = [], []
-        for number, batch in enumerate(tens):
-            place = world.data / f"floor{number}"
-            victims = [(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t, *_ in batch]
-            floors.append(elsewhere(floor_removal, copy, victims))
-        copy.unlink()
-        with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
-            begin = now(program.pid)
-            self.erase(world, program, common[:1])
-            self.question = now(program.pid).since(begin).cpu
-            self.common = self.erase(world, program, common[1:]).cpu
-            ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
-            for batch in tens:
-                begin = now(program.pid)
-                cost = self.erase(world, program, batch)
-                costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
-            left = sum(torrent.root(place).exists() for torrent, place, *_ in every)
-            if left:
-                raise SystemExit(program.report(f"{left} torrents were not removed"))
-            program.stop()
-        return statistics.median(ms), costs, floors
-
-    def erase(self, world: World, program: Program, batch: Sequence[Made]) -> Cost:
-        """Erase torrents; return the times from the first pre_remove to the last post_remove."""
-        world.session.erase(*(made.torrent for made in batch))
-        hashes = [made.torrent.hash for made in batch]
-        ended = world.wait_calls(program, "post_remove", hashes)
-        return max(ended).since(min(world.wait_calls(program, "pre_remove", hashes)))
-
-    def idle(self) -> list[Figure]:
-        """Do nothing for a minute, with everything known."""
-        self.world.measure_start()
-        with self.world.start() as program:
-            time.sleep(1)
-            before = read_status(program.pid)
-            time.sleep(60)
-            after = read_status(program.pid)
-            program.stop()
-        keys = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
-        switches, resident = sum(after[key] - before[key] for key in keys), after["VmRSS"] / 1024
-        return [
-            Figure("idle, context switches a minute", switches, "", None, "0", switches == 0),
-            Figure("idle, resident memory", resident, "MiB", None, "30 MiB", resident < 30),
-        ]
-
-
-NAMES = ("first", "restart", "event", "save", "removal", "idle")
-
-
-def show(figure: Figure) -> None:
+def show(name: str, value: float, unit: str, floor: float | None = None, target: str = "", met: object = None) -> None:
     """Print one line of the table."""
-    name, value, unit, floor, target, met = figure
-    value_text = f"{value:.4g} {unit}"
     floor_text, ratio = (f"{floor:.4g} {unit}", f"{value / floor:.2f}") if floor else ("", "")
     verdict = "" if met is None else "met" if met else "MISSED"
-    sys.stdout.write(f"{name:32} {value_text:>12} {floor_text:>12} {ratio:>7}  {verdict:7} {target}\n".rstrip() + "\n")
-    sys.stdout.flush()
+    line = f"{name:32} {f'{value:.4g} {unit}':>12} {floor_text:>12} {ratio:>7}  {verdict:7} {target}"
+    print(line.rstrip(), flush=True)
+
+
+def compare(name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float) -> None:
+    """Print processor time and time on the clock, medians, beside their floors; the target is for the first."""
+    cost, floor = (Cost(*map(statistics.median, zip(*each))) for each in (costs, floors))
+    show(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{limit:g} x floor", cost.cpu <= limit * floor.cpu)
+    show(f"{name}, clock", cost.wall, "s", floor.wall)
+
+
+def settle(pid: int) -> None:
+    """Wait until a process has had nothing to do for a fifth of a second."""
+    used = -1.0
+    while used != now(pid).cpu:
+        used = now(pid).cpu
+        time.sleep(0.2)
+
+
+def first(world: World, repeat: int) -> None:
+    """Start without a database."""
+    starts, floors = [], []
+    for _ in range(repeat):
+        shutil.rmtree(world.state, ignore_errors=True)
+        world.state.mkdir()
+        floors.append(elsewhere(floor_first, world.session.path, world.state / "floor.db"))
+        shutil.rmtree(world.state)
+        starts.append(world.measure_start())
+    peak = max(peak for _, peak in starts)
+    compare("first start", [cost for cost, _ in starts], floors, 1.5)
+    show("first start, peak memory", peak, "MiB", None, "60 MiB", peak < 60)
+
+
+def restart(world: World, repeat: int) -> None:
+    """Start with everything known."""
+    world.measure_start()
+    floors = [elsewhere(floor_resume, world.session.path) for _ in range(max(5, repeat))]
+    costs = [world.measure_start()[0] for _ in floors]
+    wall, limit = statistics.median(cost.wall for cost in costs), 1.5 * max(1.0, world.number / 10000)
+    compare("restart", costs, floors, 3)
+    show("restart", wall, "s", None, f"{limit:g} s", wall < limit)
+
+
+def event(world: World, repeat: int) -> None:
+    """Add torrents, with nothing else going on and while the whole session is being saved."""
+    made = [*make_session(world.rng, 2 * ADDS, world.data / "added")]
+    with world.start("--hooks", world.hooks) as program:
+        for name, torrents in (("idle", made[:ADDS]), ("in a save", made[ADDS:])):
+            renamed = {}
+            for number, each in enumerate(torrents):
+                if name == "idle":
+                    time.sleep(0.02)
+                else:
+                    world.session.save(*world.hashes[number::ADDS])
+                world.add(each)
+                renamed[each.torrent.hash] = time.monotonic()
+            called = world.wait_calls(program, "post_add", renamed)
+            took = statistics.median(1000 * (call.wall - when) for call, when in zip(called, renamed.values()))
+            show(f"event to post_add, {name}", took, "ms", None, "5 ms", took < 5)
+        program.stop()
+    world.session.erase(*(each.torrent for each in made))
+
+
+def save(world: World, repeat: int) -> None:
+    """Save all torrents at full speed; some get another directory, which shows what is lost; erase one."""
+    world.measure_start()
+    costs, floors, delays, lost = [], [], [], 0
+    moving = [*world.singles[:: max(1, len(world.singles) // 20)], world.singles[-1]]
+    with world.start() as program:
+        for turn in range(repeat):
+            floors.append(elsewhere(floor_resume, world.session.path))
+            spare = world.make(1, 1)[0]
+            world.add(spare)
+            program.wait_known(spare.torrent.hash)
+            place = world.data / f"moved{turn}"
+            for torrent in moving:
+                world.session.set_directory(torrent, place)
+            settle(program.pid)
+            begin = now(program.pid)
+            world.session.save(*world.hashes)
+            world.session.erase(spare.torrent)
+            gone = time.monotonic()
+            program.wait_line(f"vanished +{re.escape(spare.torrent.name.decode())}")
+            delays.append(1000 * (time.monotonic() - gone))
+            settle(program.pid)
+            costs.append(now(program.pid).since(begin))
+            rows = set(program.select("SELECT hash, CAST(file AS BLOB) FROM session_file"))
+            lost += len({(each.hash, os.fsencode(each.paths(place)[0])) for each in moving} - rows)
+        lost += sum("overflow" in line for line in program.lines)
+        program.stop()
+    delay = statistics.median(delays)
+    compare("periodic save", costs, floors, 3)  # rtorrent's own speed is in the time on the clock
+    show("periodic save, lost", lost, "", None, "0", lost == 0)
+    show("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100)
+
+
+def removal(world: World, repeat: int) -> None:
+    """Remove torrents of 1,000 files in a small and in a large session, then many torrents at once."""
+    with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
+        small, *_ = remove(World(Path(directory), max(10, world.number // 10)), repeat, 0)
+    large, common, costs, floors = remove(world, repeat, repeat)
+    show("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small)
+    show("removal, a file of a common name", common, "ms", large, "the same", common < 1.2 * large)
+    compare(f"removal of {BATCH} x 10 files", costs, floors, 2)
+
+
+def remove(world: World, repeat: int, batches: int) -> tuple[float, float, list[Cost], list[Cost]]:
+    """Return the ms of CPU for one file of a torrent of 1,000, and of names that others have; costs and floors of whole
+    batches."""
+    wide = world.make(repeat, 1000)
+    names: Files = {(b"%d.bin" % number,): 100 for number in range(1000)}  # that many torrents have
+    common = [make(world.rng, b"common%d" % n, names, world.data / "other", "t.example.org") for n in range(2)]
+    tens = [world.make(BATCH, 10) for _ in range(batches)]
+    every = [*wide, *common, *(made for batch in tens for made in batch)]
+    for made in every:
+        world.add(made)
+    world.measure_start()
+    copy = world.state / "floor.db"
+    shutil.copy(world.db, copy)
+    costs, floors = [], []
+    for number, batch in enumerate(tens):
+        place = world.data / f"floor{number}"
+        victims = [(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t, *_ in batch]
+        floors.append(elsewhere(floor_removal, copy, victims))
+    copy.unlink()
+    with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
+        begin = now(program.pid)
+        erase(world, program, common[:1])
+        took = now(program.pid).since(begin).cpu
+        show("a question and a look, CPU", took, "s", None, "0.5 s", took < 0.5)
+        shared = erase(world, program, common[1:]).cpu
+        ms = [erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
+        for batch in tens:
+            begin = now(program.pid)
+            cost = erase(world, program, batch)
+            costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
+        left = sum(torrent.root(place).exists() for torrent, place, *_ in every)
+        if left:
+            raise SystemExit(program.report(f"{left} torrents were not removed"))
+        program.stop()
+    return statistics.median(ms), shared, costs, floors
+
+
+def erase(world: World, program: Program, batch: Sequence[Made]) -> Cost:
+    """Erase torrents; return the times from the first pre_remove to the last post_remove."""
+    world.session.erase(*(made.torrent for made in batch))
+    hashes = [made.torrent.hash for made in batch]
+    ended = world.wait_calls(program, "post_remove", hashes)
+    return max(ended).since(min(world.wait_calls(program, "pre_remove", hashes)))
+
+
+def idle(world: World, repeat: int) -> None:
+    """Do nothing for a minute, with everything known."""
+    world.measure_start()
+    with world.start() as program:
+        time.sleep(1)
+        before = read_status(program.pid)
+        time.sleep(60)
+        after = read_status(program.pid)
+        program.stop()
+    keys = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+    switches, resident = sum(after[key] - before[key] for key in keys), after["VmRSS"] / 1024
+    show("idle, context switches a minute", switches, "", None, "0", switches == 0)
+    show("idle, resident memory", resident, "MiB", None, "30 MiB", resident < 30)
+
+
+FIGURES = {"first": first, "restart": restart, "event": event, "save": save, "removal": removal, "idle": idle}
 
 
 def main() -> None:
     """Make the session and print the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--torrents", metavar="N", type=int, default=1000, help="size of the session, default 1000")
-    parser.add_argument("--only", metavar="NAME", choices=NAMES, action="append", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--only", metavar="NAME", choices=FIGURES, action="append", help="one of " + ", ".join(FIGURES))
     parser.add_argument("--repeat", metavar="N", type=int, default=3, help="times that each is measured, default 3")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
         begin = time.perf_counter()
-        world = World(Path(directory, "large"), args.torrents)
-        took = time.perf_counter() - begin
-        sys.stdout.write(f"{world.number} torrents, {world.files} files, made in {took:.1f} s\n")
-        sys.stdout.write(f"{'':32} {'rtwatch':>12} {'floor':>12} {'ratio':>7}  {'':7} target\n")
-        bench = Bench(world, lambda: World(Path(directory, "small"), max(10, args.torrents // 10)), args.repeat)
-        for name in args.only or NAMES:
-            for figure in getattr(bench, name)():
-                show(figure)
+        world = World(Path(directory), args.torrents)
+        print(f"{world.number} torrents, {world.files} files, made in {time.perf_counter() - begin:.1f} s")
+        print(f"{'':32} {'rtwatch':>12} {'floor':>12} {'ratio':>7}  {'':7} target", flush=True)
+        for name in args.only or FIGURES:
+            FIGURES[name](world, args.repeat)
 
 
 if __name__ == "__main__":
