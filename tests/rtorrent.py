@@ -142,18 +142,8 @@ class Rtorrent(SessionDirectory):
             self.process = None
 
     def call(self, method: str, *params: Any) -> Any:
-        """Call an XML-RPC method and return its answer; raises xmlrpc.client.Fault.
-
-        Bytes reach rtorrent exactly (as base64); in its answers bytes that are not UTF-8 have become others.
-        """
-        body = xmlrpc.client.dumps(tuple(params), method, encoding="utf-8").encode()
-        headers = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(DEADLINE)
-            connection.connect(str(self.socket))
-            connection.sendall(b"%d:%b,%b" % (len(headers), headers, body))
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))
-        return xmlrpc.client.loads(answer.partition(b"\r\n\r\n")[2])[0][0]
+        """Call an XML-RPC method and return its answer."""
+        return call(self.socket, method, *params)
 
     def multicall(self, *calls: tuple[Any, ...]) -> None:
         """Make several calls, each a tuple of method and parameters, in one request; none may fail."""
@@ -319,6 +309,21 @@ class Rtorrent(SessionDirectory):
                 return
             self._try("add_peer", hash_of(torrent), f"127.0.0.1:{other.call('network.listen.port')}")
         pytest.fail(f"{method} of {hash_of(torrent)} does not answer {value!r}")
+
+
+def call(path: Path | str, method: str, *params: Any) -> Any:
+    """Call an XML-RPC method on a socket and return its answer; raises xmlrpc.client.Fault.
+
+    Bytes reach rtorrent exactly (as base64); in its answers bytes that are not UTF-8 have become others.
+    """
+    body = xmlrpc.client.dumps(params, method, encoding="utf-8").encode()
+    headers = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(DEADLINE)
+        connection.connect(str(path))
+        connection.sendall(b"%d:%b,%b" % (len(headers), headers, body))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    return xmlrpc.client.loads(answer.partition(b"\r\n\r\n")[2])[0][0]
 
 
 def wait_until(happened: Callable[[], Any], seconds: float) -> bool:

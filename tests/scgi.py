@@ -19,6 +19,7 @@ UNKNOWN = {
 }
 HEAD = "Status: 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n"
 VIEWS = ("", "default", "main")
+SAVES = ("d.save_resume", "d.save_full_session")
 
 Change = Callable[[bytes], Optional[bytes]]
 
@@ -31,7 +32,7 @@ class Scgi:
         self.session = session
         self.tcp = tcp
         self.asked: list[tuple[Any, ...]] = []  # each method with its parameters
-        self.answers: dict[str, Any] = {}  # by method, instead of the true answer: a value, an exception or a function
+        self.answers: dict[str, Any] = {}  # by method, instead of the true answer: a value, or a function
         self.change: Change = lambda reply: reply  # of the reply's bytes; None keeps the connection open and silent
         self.socket: Optional[socket.socket] = None
         self._connections: set[socket.socket] = set()
@@ -98,13 +99,9 @@ class Scgi:
         later = False
         try:
             with self.session.busy:
-                answer = self.answers.get(method, getattr(self, "_" + method.replace(".", "_"), None))
-                if answer is None:
-                    raise xmlrpc.client.Fault(-506, f"Method '{method}' not defined")
-                if isinstance(answer, Exception):
-                    raise answer
+                answer = self.answers[method] if method in self.answers else self._tell(method, *params)
                 value = answer(*params) if callable(answer) else answer
-                if method in ("d.save_resume", "d.save_full_session") and method not in self.answers:
+                if method in SAVES and method not in self.answers:
                     later = self.session.version != "0.9.8"
                     if not later:
                         self._save(method, params)
@@ -118,48 +115,30 @@ class Scgi:
             if params[0] in self.session.loaded:
                 (self.session.save if method == "d.save_resume" else self.session.save_full)(params[0])
 
-    def _session_path(self, *_: Any) -> str:
-        return f"{self.session.path}/"
+    def _tell(self, method: str, *params: Any) -> Any:
+        """Return the true answer of a method."""
+        session, process = self.session, self.session.process
+        if method == "d.multicall2":
+            _, view, *columns = params
+            if view not in VIEWS:
+                raise xmlrpc.client.Fault(-503, "Could not find view.")
+            return [[self.column(hash, column.rstrip("=")) for column in columns] for hash in session.loaded]
+        if method in SAVES:
+            self.column(params[0], "d.hash")
+            return int(session.version == "0.9.8")
+        if method.startswith("d."):
+            return self.column(params[0], method)
+        facts = {"session.path": f"{session.path}/", "system.cwd": str(session.cwd), "system.env": str(session.home)}
+        return process.pid if process and method == "system.pid" else facts[method]
 
-    def _system_pid(self, *_: Any) -> int:
-        return self.session.process.pid if self.session.process else 0
-
-    def _system_cwd(self, *_: Any) -> str:
-        return str(self.session.cwd)
-
-    def _system_env(self, _: Any, name: str) -> str:
-        return str(self.session.home) if name == "HOME" else ""
-
-    def _d_multicall2(self, _: Any, view: str, *columns: str) -> list[list[Any]]:
-        if view not in VIEWS:
-            raise xmlrpc.client.Fault(-503, "Could not find view.")
-        return [[self._column(hash, column.rstrip("=")) for column in columns] for hash in self.session.loaded]
-
-    def _d_hash(self, hash: str) -> Any:
-        return self._column(hash, "d.hash")
-
-    def _d_directory(self, hash: str) -> Any:
-        return self._column(hash, "d.directory")
-
-    def _d_complete(self, hash: str) -> Any:
-        return self._column(hash, "d.complete")
-
-    def _d_save_resume(self, hash: str) -> int:
-        self._column(hash, "d.hash")
-        return int(self.session.version == "0.9.8")
-
-    _d_save_full_session = _d_save_resume
-
-    def _column(self, hash: str, column: str) -> Any:
+    def column(self, hash: str, column: str) -> Any:
         """Return what rtorrent says of a torrent, from what its next R would say."""
         if hash not in self.session.loaded:
             raise UNKNOWN[self.session.version]
         known = self.session.loaded[hash].rtorrent
-        if column == "d.hash":
-            return hash
         if column == "d.directory":
             return self._directory(os.fsencode(known["directory"]))
-        return known[column.partition(".")[2]]
+        return hash if column == "d.hash" else known[column.partition(".")[2]]
 
     def _directory(self, saved: bytes) -> str:
         """Return d.directory: `~` is expanded, a last `/` dropped, and what XML-RPC cannot carry has become another."""

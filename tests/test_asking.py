@@ -113,7 +113,7 @@ def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
     odd = make(b"odd\x01\xff", b"odd")
     files = bed.download(TORRENT, odd)
     bed.session.scgi.answers["d.multicall2"] = lambda *_: [
-        [hash, bed.session.scgi._column(hash, "d.directory") + ("\x01" if hash == odd.hash else "")]
+        [hash, bed.session.scgi.column(hash, "d.directory") + ("\x01" if hash == odd.hash else "")]
         for hash in bed.session.loaded
     ]
     bed.session.set_directory(odd, bed.downloads / "x\x01")
