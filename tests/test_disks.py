@@ -37,11 +37,7 @@ FAILURES: dict[str, tuple[Failure, list[str], str]] = {
     "directory may not be written": (lambda root: forbid(root, 0o555), ["a.bin"], "Permission denied"),
     "directory may not be searched": (lambda root: forbid(root / "sub", 0), BELOW, "Permission denied"),
     "mounted file": (lambda root: mounted(root / "a.bin", "--bind", str(root / "a.bin")), ["a.bin"], "busy"),
-    "read-only disk": (
-        lambda root: mounted(root, "--bind", "-o", "ro", str(root)),
-        ["a.bin", *BELOW],
-        "Read-only",
-    ),
+    "read-only disk": (lambda root: mounted(root, "--bind", "-o", "ro", str(root)), ["a.bin", *BELOW], "Read-only"),
     "EIO": (lambda root: strace("unlinkat:error=EIO:when=1"), ["a.bin"], "Input/output error"),
     "EPERM": (lambda root: strace("unlinkat:error=EPERM:when=1"), ["a.bin"], "Operation not permitted"),
 }

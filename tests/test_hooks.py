@@ -10,16 +10,7 @@ from pathlib import Path
 import pytest
 from faults import the_line
 from session import touch
-from steps import (
-    ALL_HOOKS,
-    AT_ONCE,
-    SHORT,
-    Bed,
-    Hooks,
-    paused,
-    remaining,
-    wait_stopped,
-)
+from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, Hooks, paused, remaining, wait_stopped
 from torrents import Torrent, make, multi, single, twin_of
 
 ONE, PACK = single("one"), multi("pack")

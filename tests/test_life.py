@@ -9,14 +9,7 @@ import bencodepy
 import pytest
 from program import Program, Rows
 from session import VERSIONS, Session
-from steps import (
-    LONG,
-    SHORT,
-    Bed,
-    overflow,
-    paused,
-    remaining,
-)
+from steps import LONG, SHORT, Bed, overflow, paused, remaining
 from torrents import Torrent, make, multi, single
 
 import rtwatch

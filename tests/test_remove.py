@@ -9,17 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from steps import (
-    LONG,
-    SHORT,
-    Bed,
-    Hooks,
-    below,
-    pattern,
-    remaining,
-    tree,
-    wait_held,
-)
+from steps import LONG, SHORT, Bed, Hooks, below, pattern, remaining, tree, wait_held
 from torrents import Torrent, make, multi, single
 
 OLD = 1600000000
