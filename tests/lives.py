@@ -156,27 +156,6 @@ class Fake(Session):
     def uses(self, hash: str, root: Path) -> list[Path]:
         return BY_HASH[hash].paths(root)
 
-    def cut_save(self, torrent: Torrent, steps: int) -> None:
-        """Begin a full save and be killed after some steps of it."""
-        for _ in zip(range(steps), self._save_full(torrent.hash)):
-            pass
-        self.kill()
-
-    def cut_erase(self, torrent: Torrent, steps: int) -> None:
-        """Begin an erase and be killed after some steps of it."""
-        for file in self.files(torrent)[:steps]:
-            file.unlink(missing_ok=True)
-        self.kill()
-
-    def load_on_full_disk(self, torrent: Torrent, directory: str) -> None:
-        """Load a torrent without space: 0.9.8 leaves an empty L.new, 0.16 moves empty files into place."""
-        self.load(torrent, directory)
-        if self.version == "0.9.8":
-            self.file(torrent, "L").with_name(self.file(torrent, "L").name + ".new").touch()
-        else:
-            for kind in "TLR":
-                self.write(torrent, kind, b"")
-
 
 @cache
 def slow_disk() -> Path:
@@ -900,10 +879,14 @@ class Steps(World):
 
     @step(3, on="new")
     def load_on_full_disk(self, torrent: Torrent) -> None:
-        """Load a torrent while the session's disk is full."""
+        """Load a torrent without space: 0.9.8 leaves an empty L.new, 0.16 moves empty files into place."""
         if isinstance(self.driver, Fake):
             self.trouble.add("full disk")
-            self.driver.load_on_full_disk(torrent, self.pick_directory())
+            self.driver.load(torrent, self.pick_directory())
+            if self.driver.version == "0.9.8":
+                self.driver.file(torrent, "L").with_suffix(".libtorrent_resume.new").touch()
+            for kind in "TLR" if self.driver.version != "0.9.8" else "":
+                self.driver.write(torrent, kind, b"")
             self.place_data(torrent, self.driver.word()[torrent.hash], "download")
 
     @step(3, "stopped", "started", "restarted", "catch_up")
@@ -942,9 +925,12 @@ class Steps(World):
         if isinstance(self.driver, Fake):
             self.trouble |= {"rtorrent ended", "session files"}
             if how == "save":
-                self.driver.cut_save(torrent, self.rng.randrange(10))
+                for _ in zip(range(self.rng.randrange(10)), self.driver._save_full(torrent.hash)):
+                    pass
             else:
-                self.driver.cut_erase(torrent, self.rng.randrange(1, 4))
+                for file in self.driver.files(torrent)[: self.rng.randrange(1, 4)]:
+                    file.unlink(missing_ok=True)
+            self.driver.kill()
 
     @step(6)
     def wait_for_grace(self) -> None:

@@ -24,6 +24,7 @@ from torrents import ANNOUNCE, PIECE_LENGTH, Torrent
 
 VERSIONS = ("0.9.8", "0.16")
 SUFFIXES = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
+META_DOWNLOAD = {"commands": [], "print_log": 0, "start": 1}  # beside the info of a magnet link
 WRITERS = 16  # torrents that 0.16 saves at once
 
 # The process of the fake rtorrent: it listens, for clients are told the process that did, and holds files open.
@@ -280,11 +281,11 @@ class Session(SessionDirectory):
     @undivided
     def save_on_full_disk(self, torrent: Torrent) -> None:
         """Do d.save_resume without space: 0.16 moves empty files into place, 0.9.8 leaves an empty L.new."""
-        kinds = "LR"
-        for kind in kinds if self.version != "0.9.8" else "L":
-            _work([self._write(self.file(torrent, kind), b"")])
-        for kind in kinds if self.version != "0.9.8" else "":
-            _work([_move(self.file(torrent, kind))])
+        files = [self.file(torrent, kind) for kind in ("LR" if self.version != "0.9.8" else "L")]
+        for file in files:
+            _work([self._write(file, b"")])
+        for file in files if self.version != "0.9.8" else ():
+            _work([_move(file)])
 
     @undivided
     def erase(self, *torrents: Torrent | str) -> None:
@@ -312,11 +313,8 @@ class Session(SessionDirectory):
         """Load the magnet link of a torrent: a stub is saved under its hash."""
         info = {"name": torrent.hash + ".meta", "pieces": bytes.fromhex(torrent.hash), "meta_download": 1}
         stub = {
-            "announce": ANNOUNCE,
-            "announce-list": [[ANNOUNCE]],
-            "magnet-uri": f"magnet:?xt=urn:btih:{torrent.hash}",
-            "rtorrent_meta_download": {"commands": [], "print_log": 0, "start": 1},
-            "info": info,
+            **{"announce": ANNOUNCE, "announce-list": [[ANNOUNCE]], "info": info},
+            **{"magnet-uri": f"magnet:?xt=urn:btih:{torrent.hash}", "rtorrent_meta_download": META_DOWNLOAD},
         }
         place = os.fsencode(directory) if self.version == "0.9.8" else os.fsencode(self.path) + b"/"
         self._insert(torrent.hash, bencodepy.encode(stub), {"directory": place})
@@ -326,8 +324,7 @@ class Session(SessionDirectory):
     def metadata(self, torrent: Torrent, directory: Directory) -> None:
         """Let the metadata of a magnet arrive: the stub is erased, the torrent loaded."""
         self.erase(torrent)
-        metainfo = bencodepy.decode(torrent.metainfo)
-        metainfo[b"rtorrent_meta_download"] = {b"commands": [], b"print_log": 0, b"start": 1}
+        metainfo = {**bencodepy.decode(torrent.metainfo), b"rtorrent_meta_download": META_DOWNLOAD}
         self._insert(torrent.hash, bencodepy.encode(metainfo), {})
         self.set_directory(torrent, directory)
         self.save_full(torrent)

@@ -109,14 +109,6 @@ def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
         link.symlink_to(path)
 
 
-def move(session: Session, torrent: Torrent, old: Path, new: Path) -> list[Path]:
-    """Move a torrent's data and tell rtorrent, which does not save that yet; return the new paths."""
-    new.mkdir(exist_ok=True)
-    torrent.root(old).rename(torrent.root(new))
-    session.set_directory(torrent, new)
-    return torrent.paths(torrent.root(new))
-
-
 def settle(program: Program, rtorrent: Client, directory: Path) -> None:
     """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
     torrent = single(f"settled {time.monotonic_ns()}")

@@ -234,18 +234,6 @@ def test_a_session_file_that_cannot_be_read_at_the_start_is_said_in_one_line(wha
     assert len([line for line in result.stderr.splitlines() if HASH in line]) == 1
 
 
-def test_a_torrent_of_unknown_place_with_an_unreadable_r_disturbs_nothing(bed: Bed) -> None:
-    bed.session.add(single("one"), "~/somewhere")
-    bed.session.kill()
-    assert bed.once().returncode == 0
-    file = bed.session.file(single("one"), "R")
-    file.unlink()
-    file.symlink_to(file.name)
-    result = bed.once()
-    assert result.returncode == 0
-    assert file.name in result.stderr
-
-
 def test_a_session_file_with_a_bad_block_is_read_again(bed: Bed) -> None:
     with strace("read:error=EIO:when=1", only=bed.session.file(OTHER)):
         program = bed.start()

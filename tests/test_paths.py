@@ -47,7 +47,6 @@ CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
     "single: in the directory": ("", ONE, ["x"], []),
     "multi: below the directory that bears its name": ("/pack", PACK, ["pack/a", "pack/s/b"], []),
     "multi: below a directory of another name": ("/else", PACK, ["else/a", "else/s/b"], []),
-    "multi: one file": ("/else", pack([b"a"]), ["else/a"], []),
     "length beats files": ("", {**pack([b"a"]), "length": 1}, ["pack"], ["a"]),
     **{
         f"written as {tail} {kind}": (tail, info, files, ["root/s/", "link -> root"])
@@ -66,14 +65,11 @@ CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
     "an empty last element where a file is": ("", LAST, ["a", "file"], ["file", "directory/", "link -> file"]),
     "an empty name of a file": ("", {"name": b"", "length": 1}, [], []),
     "an empty name of a pack": ("", pack([b"a"], name=b""), ["a"], []),
-    "padding": ("", pack(files=[entry(plain=[b"a"]), {**PAD, "attr": b"p"}]), [".pad/1", "a"], []),
-    "symlink": ("", pack(files=[{**PAD, "attr": b"l", "symlink path": [b"..", b"a"]}]), [".pad/1"], []),
     # the session directory
     "in the session": ("/../session/", ONE, [], []),
     "in the session through a link": ("", pack([b"link", b"a"], [b"c"]), ["c"], ["link -> ../session"]),
     "beside the session": ("/../session2", pack([b"a"]), ["../session2/a"], []),
     # names in other encodings
-    "the same name": ("", named(utf8=b"x"), ["x"], []),
     **{
         f"an unusable name {name!r}": ("", {**ONE, "name.utf-8": name}, ["x"], [])
         for name in (b"../evil", b"/evil", b"a/b", b"..", b".", b"\0", 1, [b"u"])

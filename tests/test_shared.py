@@ -130,7 +130,7 @@ def test_a_target_goes_with_the_last_link_to_it(bed: Bed) -> None:
     assert remaining(links + paths) == []
 
 
-@pytest.mark.parametrize("own", ["gone", "a directory", "not known"])
+@pytest.mark.parametrize("own", ["gone", "a directory"])
 @pytest.mark.parametrize("inherited", ["untouched", "changed", "gone"])
 def test_own_and_inherited_files_are_accounted_for_each_by_itself(own: str, inherited: str, bed: Bed) -> None:
     torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
@@ -140,14 +140,7 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(own: str, inhe
     program = bed.start(*SHORT)
     bed.erase(torrent)
     program.wait_line("used by a symlink in")
-    if own == "not known":
-        bed.session.kill()
-        bed.session.lock.unlink()  # nobody can tell where "elsewhere" is
-        bed.session.set_directory(twin, "elsewhere")
-        bed.session.save(twin)
-        program.wait_files(twin.hash, [])
-    else:
-        link.unlink()
+    link.unlink()
     if own == "a directory":
         link.mkdir()
     if inherited == "gone":
@@ -156,12 +149,7 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(own: str, inhe
         path.write_bytes(b"mine")
         os.utime(path, (4e9, 4e9))
     since = len(program.lines)
-    bed.session.erase(twin)
-    if own == "not known":
-        program.wait_line("waiting .*two", since)
-        bed.settle()
-        bed.session.save_all()
-    program.wait_gone(twin.hash)
+    bed.erase(twin)
     program.wait_line("removed +two, 1 of" if inherited == "untouched" else "erased +two, ", since)
     program.stop()
     said = "\n".join(program.lines[since:])
