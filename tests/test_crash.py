@@ -9,21 +9,17 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import count_calls, traced
-from program import Launcher, command, environment
-from session import Session
-from steps import seed, wait_vanished
+from program import command, environment
+from steps import LONG, Bed, bed_in
 from torrents import make, single
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the system calls' names are those of x86_64")
 
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
-
-
 AT_ONCE = ("--once", "-r", "--grace", "0")
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -39,13 +35,11 @@ STAY = [SHARING, *(single(f"other{number}") for number in range(4))]
 class Place:
     """A session with its downloads, trash and rtwatch's state, of which the latter three can be put back."""
 
-    def __init__(self, path: Path) -> None:
-        """Take a directory that does not exist yet."""
-        self.path = path
-        self.session, self.state = path / "session", path / "state"
-        self.downloads, self.trash = path / "downloads", path / "trash"
-        self.trash.mkdir(parents=True)
-        self.downloads.mkdir()
+    def __init__(self, bed: Bed) -> None:
+        """Take what lies in a test bed."""
+        self.path, self.session, self.state = bed.session.path.parent, bed.session.path, bed.state
+        self.downloads, self.trash = bed.downloads, self.path / "trash"
+        self.trash.mkdir()
 
     def save(self) -> None:
         """Keep a copy of the state, and links to all other files, which thus stay the files that they are."""
@@ -90,16 +84,15 @@ class Place:
 @pytest.fixture(scope="module")
 def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Give a place, saved, in which rtwatch has seen five of eleven torrents being erased and was ended then."""
-    place = Place(tmp_path_factory.mktemp("erased") / "place")
-    launcher = Launcher(place.session, place.state, place.path / "calls")
-    with Session(place.session) as session:
-        seed(session, place.downloads, *ERASED, *STAY)
-        session.add(LINKED, place.downloads)
-        (place.downloads / "linked").mkdir()
-        (place.downloads / "linked" / "used.bin").symlink_to("../target/used.bin")
-        program = launcher.start("-r", "--grace", "600")
-        wait_vanished(program, session, *ERASED)
+    with bed_in(tmp_path_factory.mktemp("erased") / "place") as bed:
+        bed.seed(*ERASED, *STAY)
+        bed.add(LINKED)
+        (bed.downloads / "linked").mkdir()
+        (bed.downloads / "linked" / "used.bin").symlink_to("../target/used.bin")
+        program = bed.start(*LONG)
+        bed.wait_vanished(*ERASED)
         assert program.stop() == 0
+        place = Place(bed)
         place.save()
         yield place
 

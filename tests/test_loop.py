@@ -121,25 +121,6 @@ def restart(session: Session) -> None:
     session.start()
 
 
-@pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
-@pytest.mark.parametrize("number", [3, 12])
-def test_a_deleted_session_directory_costs_no_data(number: int, options: tuple[str, ...], bed: Bed) -> None:
-    torrents = [single(f"number{number:03}") for number in range(number)]
-    paths = bed.seed(*torrents)
-    program = bed.start(*SHORT, *bed.hooks)
-    subprocess.run(["rm", "-rf", bed.session.path], check=True)
-    assert program.wait() == 1
-    assert str(bed.session.path) in program.lines[-1]
-    restart(bed.session)
-    program = bed.start(*SHORT, *options, *bed.hooks)
-    program.wait_line("held .*number")
-    paths += bed.download(*map(multi, ("one", "two", "three", "four")))
-    assert program.stop() == 0
-    assert bed.once(*SHORT, "--catch-up").returncode == 3
-    assert remaining(paths) == paths
-    assert not any("remove" in hook for hook in bed.hooks_called())
-
-
 @pytest.fixture
 def known(bed: Bed) -> Iterator[None]:
     """Let rtwatch know some torrents, and know them in the end without a hook; one's files then go with it."""
