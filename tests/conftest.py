@@ -33,26 +33,10 @@ def session(tmp_path: Path, version: str) -> Iterator[Session]:
 
 
 @pytest.fixture
-def downloads(tmp_path: Path) -> Path:
-    """Give the directory of the torrents' data."""
-    path = tmp_path / "downloads"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def bed(tmp_path: Path, session: Session) -> Iterator[Bed]:
     """Give a test bed: the session, a place for downloads, and what starts rtwatch."""
     with closing(Bed(session, tmp_path)) as bed:
         yield bed
-
-
-@pytest.fixture
-def launcher(tmp_path: Path, session: Session) -> Iterator[Launcher]:
-    """Give what starts rtwatch for the session."""
-    launcher = Launcher(session.path, tmp_path / "state", tmp_path / "calls")
-    yield launcher
-    launcher.close()
 
 
 @pytest.fixture
@@ -93,12 +77,10 @@ def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
 
 
 @pytest.fixture
-def real_launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
-    """Give what starts rtwatch for the real rtorrent that the test has asked for."""
-    client: Rtorrent = request.getfixturevalue("shared" if "shared" in request.fixturenames else "rtorrent")
-    launcher = Launcher(client.path, tmp_path / "state", tmp_path / "calls")
-    yield launcher
-    launcher.close()
+def real_launcher(rtorrent: Rtorrent, tmp_path: Path) -> Iterator[Launcher]:
+    """Give what starts rtwatch for the real rtorrent."""
+    with closing(Launcher(rtorrent.path, tmp_path / "state", tmp_path / "calls")) as launcher:
+        yield launcher
 
 
 @pytest.fixture

@@ -98,6 +98,13 @@ def download(program: Program, rtorrent: Client, directory: Path, *torrents: Tor
     return paths
 
 
+def settle(program: Program, rtorrent: Client, directory: Path) -> None:
+    """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
+    torrent = single(f"settled {time.monotonic_ns()}")
+    rtorrent.add(torrent, directory)
+    program.wait_known(torrent.hash)
+
+
 def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
     return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
 
@@ -107,36 +114,6 @@ def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
     for path, link in zip(paths, links):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
-
-
-def settle(program: Program, rtorrent: Client, directory: Path) -> None:
-    """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
-    torrent = single(f"settled {time.monotonic_ns()}")
-    rtorrent.add(torrent, directory)
-    program.wait_known(torrent.hash)
-
-
-def erase(program: Program, rtorrent: Client, *torrents: Torrent) -> None:
-    """Erase torrents and wait until rtwatch has finished them."""
-    rtorrent.erase(*torrents)
-    for torrent in torrents:
-        program.wait_gone(torrent.hash)
-
-
-def erase_another(program: Program, rtorrent: Client, directory: Path, name: str = "another") -> None:
-    """Let another torrent come and go: every grace that began before is over then."""
-    torrent = single(name)
-    rtorrent.add(torrent, directory)
-    program.wait_known(torrent.hash)
-    erase(program, rtorrent, torrent)
-
-
-def wait_vanished(program: Program, rtorrent: Client, *torrents: Torrent) -> None:
-    """Erase torrents and wait until rtwatch has seen that."""
-    since = len(program.lines)
-    rtorrent.erase(*torrents)
-    for torrent in torrents:
-        program.wait_line(rf"vanished .*{pattern(torrent)}", since)
 
 
 def wait_held(program: Program, torrent: Torrent, reason: str = "") -> None:
@@ -221,11 +198,17 @@ class Bed(Launcher):
 
     hooks_fail = False  # a test whose hooks do may say so
 
-    def __init__(self, session: Session, place: Path) -> None:
+    def __init__(self, rtorrent: Client, place: Path) -> None:
         """Make the directory for downloads; `to` of the steps below is relative to it."""
-        super().__init__(session.path, place / "state", place / "calls")
-        self.session, self.downloads = session, place / "downloads"
+        super().__init__(rtorrent.path, place / "state", place / "calls")
+        self.rtorrent, self.downloads = rtorrent, place / "downloads"
         self.downloads.mkdir()
+
+    @property
+    def session(self) -> Session:
+        """The rtorrent, which is a fake one."""
+        assert isinstance(self.rtorrent, Session)
+        return self.rtorrent
 
     def run(self, *options: str | Path, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
         """Run rtwatch, with options that let it end by itself, to its end."""
@@ -244,7 +227,7 @@ class Bed(Launcher):
         return self.started[-1]
 
     def seed(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
-        return seed(self.session, self.downloads / to, *torrents)
+        return seed(self.rtorrent, self.downloads / to, *torrents)
 
     def add(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None, **keys: Any) -> None:
         self.session.add(torrent, self.downloads / to, base, **keys)
@@ -262,21 +245,31 @@ class Bed(Launcher):
         return torrent.paths(torrent.root(self.downloads / to))
 
     def download(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
-        return download(self.program, self.session, self.downloads / to, *torrents)
+        return download(self.program, self.rtorrent, self.downloads / to, *torrents)
 
     def settle(self) -> None:
-        """Wait until rtwatch has worked what happened so far."""
-        settle(self.program, self.session, self.downloads)
+        """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
+        settle(self.program, self.rtorrent, self.downloads)
 
     def erase(self, *torrents: Torrent) -> None:
-        erase(self.program, self.session, *torrents)
+        """Erase torrents and wait until rtwatch has finished them."""
+        self.rtorrent.erase(*torrents)
+        for torrent in torrents:
+            self.program.wait_gone(torrent.hash)
 
     def erase_another(self, name: str = "another") -> None:
         """Let another torrent come and go: every grace that began before is over then."""
-        erase_another(self.program, self.session, self.downloads, name)
+        torrent = single(name)
+        self.rtorrent.add(torrent, self.downloads)
+        self.program.wait_known(torrent.hash)
+        self.erase(torrent)
 
     def wait_vanished(self, *torrents: Torrent) -> None:
-        wait_vanished(self.program, self.session, *torrents)
+        """Erase torrents and wait until rtwatch has seen that."""
+        since = len(self.program.lines)
+        self.rtorrent.erase(*torrents)
+        for torrent in torrents:
+            self.program.wait_line(rf"vanished .*{pattern(torrent)}", since)
 
     def leave_vanished(self, *torrents: Torrent) -> list[Path]:
         """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import filterfalse
 from pathlib import Path
@@ -13,7 +14,7 @@ import bencodepy
 import pytest
 from program import Launcher, Program
 from rtorrent import Rtorrent, magnet_link, places, set_directory
-from steps import SHORT, erase, erase_another, pack, remaining, removed, settle, tree, wait_called
+from steps import SHORT, Bed, pack, remaining, tree
 from torrents import Torrent, info_hash, make, single, twin_of
 
 RETURN = ("-r", "--grace", "2")  # what comes back does so in time
@@ -25,11 +26,11 @@ method.set_key = event.download.finished,move,"d.move_to=$d.data_path=,{1}"
 """
 
 
-def erase_and_tell(program: Program, launcher: Launcher, rtorrent: Rtorrent, torrent: Torrent) -> list[Path]:
+def erase_and_tell(bed: Bed, torrent: Torrent) -> list[Path]:
     """Erase a torrent; return the files that post_remove was told to be removed."""
-    rtorrent.erase(torrent)
-    wait_called(program, launcher, "post_remove", torrent)
-    return removed(launcher, torrent)
+    bed.rtorrent.erase(torrent)
+    bed.wait_called("post_remove", torrent)
+    return bed.removed(torrent)
 
 
 def select(program: Program, torrent: Torrent) -> list[tuple[Any, ...]]:
@@ -38,53 +39,52 @@ def select(program: Program, torrent: Torrent) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def launcher(real_launcher: Launcher) -> Launcher:
-    """Give what starts rtwatch for the real rtorrent."""
-    return real_launcher
+def bed(shared: Rtorrent, tmp_path: Path) -> Iterator[Bed]:
+    """Give a test bed with the real rtorrent."""
+    with closing(Bed(shared, tmp_path)) as bed:
+        yield bed
 
 
 @pytest.mark.parametrize("kind", [single, pack])
 def test_a_torrent_is_listed_when_loaded_and_its_files_go_when_it_is_erased(
-    kind: Callable[[str], Torrent], shared: Rtorrent, launcher: Launcher, downloads: Path
+    kind: Callable[[str], Torrent], shared: Rtorrent, bed: Bed
 ) -> None:
     torrent = kind("from load to erase")
-    paths = torrent.write(downloads)
-    before = tree(downloads)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    shared.load(torrent, directory=downloads)
-    wait_called(program, launcher, "post_add", torrent)
+    paths = torrent.write(bed.downloads)
+    before = tree(bed.downloads)
+    program = bed.start(*SHORT, *bed.hooks)
+    shared.load(torrent, directory=bed.downloads)
+    bed.wait_called("post_add", torrent)
     [(hash, name, tracker, tor, ltor, rtor)] = select(program, torrent)
     assert (hash, name, tracker) == (torrent.hash, torrent.name.decode(), "127.0.0.1")
     assert info_hash(bencodepy.decode(tor)[b"info"]) == torrent.hash
-    assert bencodepy.decode(rtor)[b"directory"] == os.fsencode(torrent.root(downloads))
+    assert bencodepy.decode(rtor)[b"directory"] == os.fsencode(torrent.root(bed.downloads))
     assert b"files" in bencodepy.decode(ltor)
     program.wait_files(torrent.hash, shared.used(torrent))
     shared.wait_complete(torrent)
-    settle(program, shared, downloads)
-    assert tree(downloads) == before
-    assert erase_and_tell(program, launcher, shared, torrent) == sorted(paths)
-    assert launcher.hooks_called(torrent.hash) == ["pre_add", "post_add", "pre_remove", "post_remove"]
-    assert [*downloads.iterdir()] == []
+    bed.settle()
+    assert tree(bed.downloads) == before
+    assert erase_and_tell(bed, torrent) == sorted(paths)
+    assert bed.hooks_called(torrent.hash) == ["pre_add", "post_add", "pre_remove", "post_remove"]
+    assert [*bed.downloads.iterdir()] == []
 
 
-def test_a_finished_download_calls_complete_and_goes_when_erased(
-    shared: Rtorrent, seeder: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_finished_download_calls_complete_and_goes_when_erased(shared: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
     torrent, empty = pack("downloaded"), pack("nothing came")
-    paths = [*places(torrent, downloads), *places(empty, downloads)]
+    paths = [*places(torrent, bed.downloads), *places(empty, bed.downloads)]
     originals = seeder.download(torrent, seeder.downloads)
-    program = launcher.start(*SHORT, *launcher.hooks)
+    program = bed.start(*SHORT, *bed.hooks)
     for each in torrent, empty:
-        shared.add(each, downloads)
+        shared.add(each, bed.downloads)
         shared.call("d.start", each.hash)
     shared.fetch(torrent, seeder)
-    [call] = wait_called(program, launcher, "complete", torrent)
+    [call] = bed.wait_called("complete", torrent)
     assert call["file"] == str(shared.path / f"{torrent.hash}.complete")
     assert torrent.hash in call["known"]
     program.wait_for(lambda: remaining(paths) == paths, "rtorrent creates no files")
-    settle(program, shared, downloads)
-    erase(program, shared, torrent, empty)
-    assert [*downloads.iterdir()] == []
+    bed.settle()
+    bed.erase(torrent, empty)
+    assert [*bed.downloads.iterdir()] == []
     assert remaining(originals) == originals
 
 
@@ -95,80 +95,76 @@ def erase_and_write(rtorrent: Rtorrent, torrent: Torrent, directory: Path) -> No
     rtorrent.load_source("load.start", torrent, str(rtorrent.file(torrent)), set_directory(directory))
 
 
-def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(
-    shared: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(shared: Rtorrent, bed: Bed) -> None:
     torrents = [pack(f"again {number}") for number in range(6)]
     same, elsewhere, written, written_elsewhere, at_once, later = torrents
     edited_at_once, edited_later = (make(t.name, t.content, b"http://localhost:1/announce") for t in (at_once, later))
-    new = downloads / "new"
+    new = bed.downloads / "new"
     new.mkdir()
-    paths = {torrent.hash: shared.download(torrent, downloads) for torrent in torrents}
+    paths = {torrent.hash: shared.download(torrent, bed.downloads) for torrent in torrents}
     everything = [path for some in paths.values() for path in some]
-    program = launcher.start(*RETURN, *launcher.hooks)
+    program = bed.start(*RETURN, *bed.hooks)
     shared.erase(later)
     program.wait_line("vanished +again 5")
-    shared.load(edited_later, directory=downloads)
-    shared.readd(same, downloads)
+    shared.load(edited_later, directory=bed.downloads)
+    shared.readd(same, bed.downloads)
     shared.readd(elsewhere, new)
-    erase_and_write(shared, written, downloads)
+    erase_and_write(shared, written, bed.downloads)
     erase_and_write(shared, written_elsewhere, new)
-    shared.readd(edited_at_once, downloads)
+    shared.readd(edited_at_once, bed.downloads)
     for torrent in elsewhere, written_elsewhere:
         paths[torrent.hash] = places(torrent, new)
     for torrent in edited_at_once, edited_later:
         tracker = f"SELECT tracker, torrent FROM torrent_data WHERE hash = '{torrent.hash}'"
         program.wait_rows(tracker, [("localhost", shared.file(torrent).read_bytes())].__eq__)
-    erase_another(program, shared, downloads)
+    bed.erase_another()
     for torrent in torrents:
         assert shared.used(torrent) == paths[torrent.hash]
         program.wait_files(torrent.hash, paths[torrent.hash])
-        assert launcher.hooks_called(torrent.hash) == []
+        assert bed.hooks_called(torrent.hash) == []
     assert remaining(everything) == everything
 
 
-def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
-    shared: Rtorrent, seeder: Rtorrent, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(shared: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
     torrent, again = pack("by magnet"), pack("by magnet again")
     for each in torrent, again:
         seeder.download(each, seeder.downloads)
-    kept = shared.download(again, downloads)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    shared.multicall(("d.erase", again.hash), ("load.start", "", magnet_link(again), set_directory(downloads)))
+    kept = shared.download(again, bed.downloads)
+    program = bed.start(*SHORT, *bed.hooks)
+    shared.multicall(("d.erase", again.hash), ("load.start", "", magnet_link(again), set_directory(bed.downloads)))
     shared.wait(1, "d.is_meta", again.hash)
-    shared.magnet(torrent, downloads)
-    erase_another(program, shared, downloads)
+    shared.magnet(torrent, bed.downloads)
+    bed.erase_another()
     assert select(program, torrent) == []
-    assert not launcher.hooks_called(torrent.hash) + launcher.hooks_called(again.hash)
+    assert not bed.hooks_called(torrent.hash) + bed.hooks_called(again.hash)
     assert remaining(kept) == kept
     for each in torrent, again:
         shared.fetch(each, seeder, "d.is_meta", 0)
         shared.fetch(each, seeder)
         shared.wait_complete(each)
-        program.wait_files(each.hash, places(each, downloads))
-        assert shared.used(each) == places(each, downloads)
-    wait_called(program, launcher, "complete", torrent)
-    erase_another(program, shared, downloads, "one more")
-    assert launcher.hooks_called(torrent.hash) == ["pre_add", "post_add", "complete"]
-    assert (launcher.hooks_called(again.hash), remaining(kept)) == ([], kept)
-    assert erase_and_tell(program, launcher, shared, torrent) == sorted(places(torrent, downloads))
+        program.wait_files(each.hash, places(each, bed.downloads))
+        assert shared.used(each) == places(each, bed.downloads)
+    bed.wait_called("complete", torrent)
+    bed.erase_another("one more")
+    assert bed.hooks_called(torrent.hash) == ["pre_add", "post_add", "complete"]
+    assert (bed.hooks_called(again.hash), remaining(kept)) == ([], kept)
+    assert erase_and_tell(bed, torrent) == sorted(places(torrent, bed.downloads))
 
 
 @pytest.mark.parametrize("save", ["d.save_full_session=", ""], ids=["saved at once", "saved later"])
 def test_data_that_rtorrent_moves_on_completion_goes_with_its_torrent(
-    save: str, rtorrent: Rtorrent, tmp_path: Path, downloads: Path
+    save: str, rtorrent: Rtorrent, tmp_path: Path
 ) -> None:
     torrent, twin = pack("downloaded"), twin_of(pack("downloaded"))
     rtorrent.download(torrent, rtorrent.downloads)
-    lines = MOVE_WHEN_FINISHED.format(save or "cat=", downloads)
+    lines = MOVE_WHEN_FINISHED.format(save or "cat=", tmp_path / "downloads")
     with (
         Rtorrent(tmp_path / "leecher", lines, version=rtorrent.version) as leecher,
-        closing(Launcher(leecher.path, tmp_path / "state", tmp_path / "calls")) as launcher,
+        closing(Bed(leecher, tmp_path)) as bed,
     ):
-        program = launcher.start(*SHORT)
+        program = bed.start(*SHORT)
         leecher.load(torrent)
-        moved, old = places(torrent, downloads), places(torrent, leecher.downloads)
+        moved, old = places(torrent, bed.downloads), places(torrent, leecher.downloads)
         leecher.fetch(torrent, rtorrent)
         program.wait_for(lambda: remaining(moved) == moved and not remaining(old), "rtorrent moves nothing")
         if not save:
@@ -176,32 +172,32 @@ def test_data_that_rtorrent_moves_on_completion_goes_with_its_torrent(
         program.wait_files(torrent.hash, moved)
         assert leecher.download(twin, leecher.downloads) == old
         program.wait_files(twin.hash, old)
-        erase(program, leecher, torrent)
+        bed.erase(torrent)
         assert remaining(moved) == []
         assert remaining(old) == old == leecher.used(twin)
 
 
-def test_a_persons_own_files_are_kept(shared: Rtorrent, launcher: Launcher, downloads: Path) -> None:
+def test_a_persons_own_files_are_kept(shared: Rtorrent, bed: Bed) -> None:
     """They lay there before the torrent, and rtorrent never found its data in them."""
     sizes = {f"{word} of {size}": (size, word) for size in (1000, 3000, 5000) for word in ("started", "checked")}
     torrents = {name: single(name, 3000) for name in sizes}
-    files = {name: downloads / os.fsdecode(torrent.name) for name, torrent in torrents.items()}
+    files = {name: bed.downloads / os.fsdecode(torrent.name) for name, torrent in torrents.items()}
     data = pack("complete, never started")
     for name, (size, _) in sizes.items():
         files[name].write_bytes(b"own " * (size // 4))
-    for path in [*files.values(), *data.write(downloads)]:
+    for path in [*files.values(), *data.write(bed.downloads)]:
         os.utime(path, (OLD, OLD))
-    before = {path: path.read_bytes() for path in [*files.values(), *places(data, downloads)]}
-    program = launcher.start(*SHORT)
+    before = {path: path.read_bytes() for path in [*files.values(), *places(data, bed.downloads)]}
+    bed.start(*SHORT)
     for name, (_, word) in sizes.items():
-        shared.load(torrents[name], start=word == "started", directory=downloads)
+        shared.load(torrents[name], start=word == "started", directory=bed.downloads)
         if word == "checked":
             shared.call("d.check_hash", torrents[name].hash)
         shared.wait(1, "d.is_hash_checked", torrents[name].hash)
         shared.save(torrents[name])
-    shared.add(data, downloads)
-    settle(program, shared, downloads)
-    erase(program, shared, data, *torrents.values())
+    shared.add(data, bed.downloads)
+    bed.settle()
+    bed.erase(data, *torrents.values())
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -384,14 +380,14 @@ def test_the_index_lists_what_rtorrent_uses_and_an_erase_takes_no_more(
     lines = ["encoding.add = utf-8"] if encoding else []
     with (
         Rtorrent(tmp_path / "rtorrent", *lines, version=version) as rtorrent,
-        closing(Launcher(rtorrent.path, tmp_path / "state", tmp_path / "calls")) as launcher,
+        closing(Bed(rtorrent, tmp_path)) as bed,
         closing(Launcher(rtorrent.path, tmp_path / "new state", tmp_path / "calls")) as new,
     ):
         top = os.fsencode(rtorrent.downloads.parent)
         before = prepare(top, shapes)
-        program = launcher.start(*SHORT)
+        program = bed.start(*SHORT)
         load(rtorrent, shapes)
-        settle(program, rtorrent, rtorrent.downloads)
+        bed.settle()
         files = {name: used(rtorrent, torrent) for name, torrent in torrents.items()}
         assert all(files.values())
         for index in program, new.start():
@@ -399,7 +395,7 @@ def test_the_index_lists_what_rtorrent_uses_and_an_erase_takes_no_more(
         started = {name: files[name] for name, shape in shapes.items() if shape.start}
         missing = {name: [*filterfalse(os.path.lexists, started[name])] for name in started}
         assert {name for name in missing if missing[name]} == ({"padding with attr"} if version == "0.16" else set())
-        erase(program, rtorrent, *torrents.values())
+        bed.erase(*torrents.values())
         after = everything(top)
         assert before - after == set()
         # what is behind a link out of the root, and roots that bear another name than `name`
