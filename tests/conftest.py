@@ -11,8 +11,8 @@ import pytest
 from faults import mounted
 from program import Launcher
 from rtorrent import COMPLETE_MARK, Rtorrent
-from session import VERSIONS, Session
-from steps import Bed, Hooks, pack, remaining, seed
+from session import VERSIONS
+from steps import Bed, Hooks, bed_in, pack, remaining, seed
 
 BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
 
@@ -26,16 +26,9 @@ def version() -> str:
 
 
 @pytest.fixture
-def session(tmp_path: Path, version: str) -> Iterator[Session]:
-    """Give the session directory of a running rtorrent."""
-    with Session(tmp_path / "session", version) as session:
-        yield session
-
-
-@pytest.fixture
-def bed(tmp_path: Path, session: Session) -> Iterator[Bed]:
-    """Give a test bed: the session, a place for downloads, and what starts rtwatch."""
-    with closing(Bed(session, tmp_path)) as bed:
+def bed(tmp_path: Path, version: str) -> Iterator[Bed]:
+    """Give a test bed."""
+    with bed_in(tmp_path, version) as bed:
         yield bed
 
 
