@@ -12,7 +12,7 @@ from faults import mounted
 from program import Launcher
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS
-from steps import Bed, Hooks, bed_in, pack, remaining, seed
+from steps import Bed, bed_in, pack, remaining, seed
 
 BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
 
@@ -30,12 +30,6 @@ def bed(tmp_path: Path, version: str) -> Iterator[Bed]:
     """Give a test bed."""
     with bed_in(tmp_path, version) as bed:
         yield bed
-
-
-@pytest.fixture
-def hooks(tmp_path: Path) -> Hooks:
-    """Give a hooks file to be written."""
-    return Hooks(tmp_path / "hooks.py")
 
 
 @pytest.fixture(params=VERSIONS)

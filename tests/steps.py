@@ -47,42 +47,6 @@ def note(hook, **what):
 '''
 
 
-class Hooks:
-    """A hooks file in the making, and the option that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, text: str) -> tuple[str, str]:
-        """Write `text` behind a preamble that has note(); return the option."""
-        self.path.write_text(PREAMBLE + text)
-        return "--hooks", str(self.path)
-
-    def write_each(self, **bodies: str) -> tuple[str, str]:
-        """Write all hooks as calls of note(), those in `bodies` followed by more; return the option."""
-        return self.write(
-            "".join(
-                f"def {name}({parameters}):\n    note({name!r})\n    {bodies.get(name, 'pass')}\n"
-                for name, parameters in ALL_HOOKS.items()
-            )
-        )
-
-    def write_queue(self, items: str, deed: str = "pass") -> tuple[str, str]:
-        """Write all hooks and a queue with `items`, the first one, whose function notes each of its calls."""
-        body = f"""
-    def mine(con, item, args, queues):
-        calls.append(item)
-        note("mine", item=str(item))
-        {deed}
-
-    calls = []
-    queues["mine"] = collections.deque({items})
-    queues.move_to_end("mine", last=False)
-    qfuncs["mine"] = mine
-"""
-        return self.write_each(pre_loop=body)
-
-
 def pack(name: str) -> Torrent:
     """Make a multi-file torrent of two files that bear its name."""
     data = name.encode()
@@ -202,6 +166,7 @@ class Bed(Launcher):
         """Make the directory for downloads; `to` of the steps below is relative to it."""
         super().__init__(rtorrent.path, place / "state", place / "calls")
         self.rtorrent, self.downloads = rtorrent, place / "downloads"
+        self.hooks_file = place / "hooks.py"
         self.downloads.mkdir()
 
     @property
@@ -286,6 +251,35 @@ class Bed(Launcher):
     def removed(self, torrent: Torrent) -> list[Path]:
         """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
         return removed(self, torrent)
+
+    def write_hooks(self, text: str) -> tuple[str, str]:
+        """Write a hooks file, `text` behind a preamble that has note(); return the option that names it."""
+        self.hooks_file.write_text(PREAMBLE + text)
+        return "--hooks", str(self.hooks_file)
+
+    def write_each(self, **bodies: str) -> tuple[str, str]:
+        """Write all hooks as calls of note(), those in `bodies` followed by more; return the option."""
+        return self.write_hooks(
+            "".join(
+                f"def {name}({parameters}):\n    note({name!r})\n    {bodies.get(name, 'pass')}\n"
+                for name, parameters in ALL_HOOKS.items()
+            )
+        )
+
+    def write_queue(self, items: str, deed: str = "pass") -> tuple[str, str]:
+        """Write all hooks and a queue with `items`, the first one, whose function notes each of its calls."""
+        body = f"""
+    def mine(con, item, args, queues):
+        calls.append(item)
+        note("mine", item=str(item))
+        {deed}
+
+    calls = []
+    queues["mine"] = collections.deque({items})
+    queues.move_to_end("mine", last=False)
+    qfuncs["mine"] = mine
+"""
+        return self.write_each(pre_loop=body)
 
 
 @contextmanager

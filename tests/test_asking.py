@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 import pytest
 from scgi import UNKNOWN
 from session import VERSIONS
-from steps import SHORT, Bed, Hooks, bed_in, pack, pattern, paused, remaining, wait_stopped
+from steps import SHORT, Bed, bed_in, pack, pattern, paused, remaining, wait_stopped
 from torrents import make, multi, single, twin_of
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "d.hash"}
@@ -235,8 +235,8 @@ def test_a_removal_goes_on_beside_saves_and_lets_others_through(bed: Bed) -> Non
     assert "complete" in bed.hooks_called()
 
 
-def test_a_torrent_that_comes_back_while_it_is_removed_keeps_the_rest(bed: Bed, hooks: Hooks) -> None:
-    option = hooks.write_each(pre_remove="os.kill(os.getpid(), 19)")
+def test_a_torrent_that_comes_back_while_it_is_removed_keeps_the_rest(bed: Bed) -> None:
+    option = bed.write_each(pre_remove="os.kill(os.getpid(), 19)")
     program = bed.start(*SHORT, *option)
     files = bed.download(TORRENT)
     bed.session.erase(TORRENT)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from faults import fill, mounted, small_disk, the_line, unprivileged
 from program import PROJECT, run
-from steps import AT_ONCE, SHORT, Bed, Hooks, remaining, wait_stopped
+from steps import AT_ONCE, SHORT, Bed, remaining, wait_stopped
 from torrents import multi, single, twin_of
 
 PACK = multi("pack")
@@ -199,10 +199,10 @@ def test_a_locked_database_at_the_start_loses_no_removal(bed: Bed) -> None:
     assert bed.removed(PACK) == paths
 
 
-def test_a_move_that_cannot_be_written_to_the_database_keeps_the_files(bed: Bed, hooks: Hooks, tmp_path: Path) -> None:
+def test_a_move_that_cannot_be_written_to_the_database_keeps_the_files(bed: Bed, tmp_path: Path) -> None:
     paths, moves = bed.seed(PACK, single("stays")), twin_of(PACK, b"another name")
     bed.seed(moves, to=tmp_path / "other")
-    program = bed.start(*SHORT, *hooks.write_each(pre_remove="os.kill(os.getpid(), 19)"))
+    program = bed.start(*SHORT, *bed.write_each(pre_remove="os.kill(os.getpid(), 19)"))
     bed.session.erase(PACK)
     wait_stopped(program)
     bed.session.set_directory_base(moves, bed.downloads / "pack")
@@ -214,11 +214,9 @@ def test_a_move_that_cannot_be_written_to_the_database_keeps_the_files(bed: Bed,
     assert remaining(paths) == paths
 
 
-def test_post_remove_is_called_although_the_disk_of_the_database_fills_up_during_the_removal(
-    bed: Bed, hooks: Hooks
-) -> None:
+def test_post_remove_is_called_although_the_disk_of_the_database_fills_up_during_the_removal(bed: Bed) -> None:
     filler = bed.db.parent / "filler"
-    option = hooks.write_each(
+    option = bed.write_each(
         pre_remove="__import__('faults').fill(args.db.parent)",
         post_remove="note('removed', hash=RmTuple.hash, files=[str(path) for path in RmTuple.rmfiles])",
     )

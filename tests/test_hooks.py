@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faults import the_line
 from session import touch
-from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, Hooks, paused, remaining, wait_stopped
+from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, paused, remaining, wait_stopped
 from torrents import Torrent, make, multi, single, twin_of
 
 ONE, PACK = single("one"), multi("pack")
@@ -59,8 +59,8 @@ def test_hooks_are_called_in_order_with_what_the_torrent_was(
     assert bed.db.exists() == ("-n" not in options)
 
 
-def test_hooks_get_their_arguments(bed: Bed, hooks: Hooks) -> None:
-    option = hooks.write_each(
+def test_hooks_get_their_arguments(bed: Bed) -> None:
+    option = bed.write_each(
         pre_loop="note('types', types=types(con, inot, args, queues, qfuncs, inot_funcs))\n"
         "    note('complete', same=qfuncs['complete'] is complete, left=[*queues['complete']])",
         pre_remove="note('types', types=types(con, file, args))",
@@ -71,7 +71,7 @@ def test_hooks_get_their_arguments(bed: Bed, hooks: Hooks) -> None:
         "    note('open', closed=inot.closed, rows=con.execute('SELECT count(*) FROM torrent_data').fetchone()[0])\n"
         "    note('args', **{key: str(value) for key, value in vars(args).items()})",
     )
-    with open(hooks.path, "a") as file:
+    with open(bed.hooks_file, "a") as file:
         file.write("""
 TYPES = sqlite3.Connection, inotify_simple.INotify, argparse.Namespace, Path, collections.OrderedDict, tuple, dict
 
@@ -134,35 +134,33 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "word"), REFUSED.values(), ids=REFUSED)
-def test_a_hooks_file_that_does_not_load_or_fit_is_refused(text: str, word: str, bed: Bed, hooks: Hooks) -> None:
-    result = bed.run(*hooks.write(text))
+def test_a_hooks_file_that_does_not_load_or_fit_is_refused(text: str, word: str, bed: Bed) -> None:
+    result = bed.run(*bed.write_hooks(text))
     line = the_line(result, 2)
-    assert hooks.path.name in line
+    assert bed.hooks_file.name in line
     assert word in line
     assert not bed.db.exists()
 
 
 @pytest.mark.parametrize("mode", [0o646, 0o777, 0o602, None, 0o400, 0o644, 0o755], ids=lambda mode: f"{mode or 0:o}")
-def test_a_hooks_file_that_others_may_write_is_refused(mode: int | None, bed: Bed, hooks: Hooks) -> None:
-    option = hooks.write_each()
-    hooks.path.chmod(mode or 0o644)
+def test_a_hooks_file_that_others_may_write_is_refused(mode: int | None, bed: Bed) -> None:
+    option = bed.write_each()
+    bed.hooks_file.chmod(mode or 0o644)
     if mode is None:
         if os.geteuid() != 0:
             pytest.skip("only root may give a file away")
-        os.chown(hooks.path, 65534, 65534)
+        os.chown(bed.hooks_file, 65534, 65534)
     result = bed.once(*option)
     if mode in (0o400, 0o644, 0o755):
         assert (result.returncode, bed.hooks_called()) == (0, ["pre_loop", "post_loop"])
     else:
-        assert str(hooks.path) in the_line(result, 2)
+        assert str(bed.hooks_file) in the_line(result, 2)
         assert bed.hooks_called() == []
 
 
-def test_a_relative_hooks_file_may_import_its_neighbour_and_have_more_parameters(
-    bed: Bed, hooks: Hooks, tmp_path: Path
-) -> None:
+def test_a_relative_hooks_file_may_import_its_neighbour_and_have_more_parameters(bed: Bed, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("WORD = 'neighbour'\n")
-    hooks.write(
+    bed.write_hooks(
         """
 from mine import WORD
 
@@ -179,7 +177,7 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
     note("pre_loop", more=len(queues["complete"]))  # is there without a hook of this name
 """
     )
-    bed.start("--hooks", hooks.path.name, cwd=tmp_path)
+    bed.start("--hooks", bed.hooks_file.name, cwd=tmp_path)
     bed.add(ONE)
     bed.wait_called("post_add")
     assert [(call["more"], call.get("word")) for call in bed.calls()] == [(0, None), (8, None), (7, "neighbour")]
@@ -190,9 +188,9 @@ FAILING.update(post_remove="OSError", post_loop="ValueError")
 
 
 @pytest.mark.parametrize(("hook", "error"), FAILING.items())
-def test_a_hook_that_fails_is_logged_and_the_loop_goes_on(hook: str, error: str, bed: Bed, hooks: Hooks) -> None:
+def test_a_hook_that_fails_is_logged_and_the_loop_goes_on(hook: str, error: str, bed: Bed) -> None:
     bed.hooks_fail = True
-    program = bed.start(*SHORT, *hooks.write_each(**{hook: f"raise {error}('of this hook')"}))
+    program = bed.start(*SHORT, *bed.write_each(**{hook: f"raise {error}('of this hook')"}))
     for count, torrent in enumerate([PACK, ONE], 1):
         paths = bed.download(torrent)
         bed.session.mark_complete(torrent)
@@ -207,9 +205,9 @@ def test_a_hook_that_fails_is_logged_and_the_loop_goes_on(hook: str, error: str,
     assert (bed.hooks_called()[0], bed.hooks_called()[-1]) == ("pre_loop", "post_loop")
 
 
-def test_a_torrent_whose_pre_remove_fails_is_held_until_the_next_start(bed: Bed, hooks: Hooks) -> None:
+def test_a_torrent_whose_pre_remove_fails_is_held_until_the_next_start(bed: Bed) -> None:
     bed.hooks_fail = True
-    program = bed.start(*SHORT, *hooks.write_each(pre_remove="raise ValueError('of this hook')"))
+    program = bed.start(*SHORT, *bed.write_each(pre_remove="raise ValueError('of this hook')"))
     paths = bed.download(PACK, ONE)
     bed.session.erase(PACK)
     program.wait_line("ValueError: of this hook")
@@ -219,14 +217,14 @@ def test_a_torrent_whose_pre_remove_fails_is_held_until_the_next_start(bed: Bed,
     assert program.stop() == 0
     assert bed.hooks_called()[-3:] == ["pre_remove", "pre_remove", "post_loop"]
     assert remaining(paths) == paths
-    bed.start(*SHORT, *hooks.write_each())
+    bed.start(*SHORT, *bed.write_each())
     bed.wait_called("post_remove", count=2)
     assert remaining(paths) == []
 
 
-def test_a_pre_loop_that_fails_ends_rtwatch(bed: Bed, hooks: Hooks) -> None:
+def test_a_pre_loop_that_fails_ends_rtwatch(bed: Bed) -> None:
     bed.hooks_fail = True
-    program = bed.start(*hooks.write_each(pre_loop="raise ValueError('of this hook')"), ready=False)
+    program = bed.start(*bed.write_each(pre_loop="raise ValueError('of this hook')"), ready=False)
     assert program.wait() == 1
     program.wait_line("ValueError: of this hook")
     program.wait_line("pre_loop")
@@ -235,9 +233,9 @@ def test_a_pre_loop_that_fails_ends_rtwatch(bed: Bed, hooks: Hooks) -> None:
 @pytest.mark.parametrize("hook", ALL_HOOKS)
 @pytest.mark.parametrize("deed", ["sys.exit()", "while True: time.sleep(0.01)"], ids=["exits", "hangs"])
 def test_a_hook_that_exits_ends_rtwatch_in_order_and_one_that_hangs_ends_at_the_second_signal(
-    deed: str, hook: str, bed: Bed, hooks: Hooks
+    deed: str, hook: str, bed: Bed
 ) -> None:
-    program = bed.start(*SHORT, *hooks.write_each(**{hook: deed}), ready=hook != "pre_loop")
+    program = bed.start(*SHORT, *bed.write_each(**{hook: deed}), ready=hook != "pre_loop")
     paths = bed.seed(PACK)
     if hook not in ("pre_loop", "pre_add", "post_add"):
         program.wait_known(PACK.hash)
@@ -258,9 +256,9 @@ def test_a_hook_that_exits_ends_rtwatch_in_order_and_one_that_hangs_ends_at_the_
     assert remaining(paths) == paths or hook == "post_remove"
 
 
-def test_after_a_signal_no_removal_begins(bed: Bed, hooks: Hooks) -> None:
+def test_after_a_signal_no_removal_begins(bed: Bed) -> None:
     body = "os.kill(os.getpid(), 15)\n    note('went on')"
-    program = bed.start(*SHORT, *hooks.write_each(pre_remove=body))
+    program = bed.start(*SHORT, *bed.write_each(pre_remove=body))
     paths = bed.download(ONE, PACK)
     bed.session.erase(ONE, PACK)
     assert program.wait() == 0
@@ -273,9 +271,9 @@ def test_after_a_signal_no_removal_begins(bed: Bed, hooks: Hooks) -> None:
 
 
 @pytest.mark.parametrize(("failure", "kept"), [("pass", True), ("raise ValueError('of this hook')", False)])
-def test_an_open_transaction_is_ended_after_the_hook(failure: str, kept: bool, bed: Bed, hooks: Hooks) -> None:
+def test_an_open_transaction_is_ended_after_the_hook(failure: str, kept: bool, bed: Bed) -> None:
     bed.hooks_fail = failure != "pass"
-    option = hooks.write_each(
+    option = bed.write_each(
         pre_loop="con.execute('CREATE TABLE IF NOT EXISTS mine (hash TEXT)')",
         post_add=f"con.execute('INSERT INTO mine VALUES (?)', (file.stem,))\n"
         f"    note('in', open=con.in_transaction)\n    {failure}",
@@ -291,8 +289,8 @@ def test_an_open_transaction_is_ended_after_the_hook(failure: str, kept: bool, b
     program.wait_known(ONE.hash)
 
 
-def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed, hooks: Hooks, tmp_path: Path) -> None:
-    option = hooks.write_each(
+def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed, tmp_path: Path) -> None:
+    option = bed.write_each(
         pre_loop="os.chdir('/'); con.row_factory = lambda cursor, row: {'hash': row[0]}",
         post_remove="con.row_factory = sqlite3.Row",
     )
@@ -312,10 +310,8 @@ def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed,
         *((hook, "session_file") for hook in ("post_add", "pre_remove")),
     ],
 )
-def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
-    hook: str, table: str, bed: Bed, hooks: Hooks
-) -> None:
-    bed.start(*SHORT, *hooks.write_each(**{hook: f"con.execute('DELETE FROM {table}')"}))
+def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(hook: str, table: str, bed: Bed) -> None:
+    bed.start(*SHORT, *bed.write_each(**{hook: f"con.execute('DELETE FROM {table}')"}))
     stay = bed.seed(multi("stays"))
     bed.seed(PACK)
     bed.session.mark_complete(PACK)
@@ -336,10 +332,10 @@ def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
         *("inot_funcs.clear()", "raise MemoryError", "raise RecursionError", "con.close()"),
     ],
 )
-def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed, hooks: Hooks) -> None:
+def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed) -> None:
     bed.hooks_fail = True
     paths = bed.seed(PACK)
-    program = bed.start(*SHORT, *hooks.write_queue("[1, 2, 3]", deed))
+    program = bed.start(*SHORT, *bed.write_queue("[1, 2, 3]", deed))
     bed.wait_called("mine")
     program.send_signal(signal.SIGTERM)
     assert program.wait() in (0, 1)
@@ -347,8 +343,8 @@ def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed, hooks
     assert remaining(paths) == paths
 
 
-def test_an_item_put_back_is_called_again_after_a_second_and_delays_nothing(bed: Bed, hooks: Hooks) -> None:
-    program = bed.start(*SHORT, *hooks.write_each(complete="queues['complete'].extend([path] * 3)"))
+def test_an_item_put_back_is_called_again_after_a_second_and_delays_nothing(bed: Bed) -> None:
+    program = bed.start(*SHORT, *bed.write_each(complete="queues['complete'].extend([path] * 3)"))
     paths = bed.download(PACK)
     with paused(program):
         bed.session.mark_complete(PACK)
@@ -364,9 +360,9 @@ def test_an_item_put_back_is_called_again_after_a_second_and_delays_nothing(bed:
 
 @pytest.mark.parametrize("failure", ["OSError(5, 'of this queue')", "sqlite3.OperationalError('of this queue')"])
 @pytest.mark.parametrize("item", ["args.session", "['a', 1]", "None"])
-def test_an_item_whose_function_fails_is_tried_again(item: str, failure: str, bed: Bed, hooks: Hooks) -> None:
+def test_an_item_whose_function_fails_is_tried_again(item: str, failure: str, bed: Bed) -> None:
     deed = f"if len(calls) < 3: raise {failure}"
-    program = bed.start(*hooks.write_queue(f"[{item}, {item}]", deed))
+    program = bed.start(*bed.write_queue(f"[{item}, {item}]", deed))
     calls = bed.wait_called("mine", count=4)
     assert len({call["item"] for call in calls}) == 1
     program.wait_line(re.escape("of this queue"))
@@ -374,9 +370,9 @@ def test_an_item_whose_function_fails_is_tried_again(item: str, failure: str, be
     assert bed.hooks_called().count("mine") == 4
 
 
-def test_a_long_queue_starves_no_other(bed: Bed, hooks: Hooks) -> None:
+def test_a_long_queue_starves_no_other(bed: Bed) -> None:
     deed = "if len(calls) == 1: os.kill(os.getpid(), 19)"
-    program = bed.start(*hooks.write_queue("range(500)", deed), ready=False)
+    program = bed.start(*bed.write_queue("range(500)", deed), ready=False)
     wait_stopped(program)
     bed.add(ONE)
     program.send_signal(signal.SIGCONT)
@@ -391,12 +387,10 @@ def move_into(directory: Path, name: str, content: bytes = b"") -> None:
     (directory / "new").rename(directory / name)
 
 
-def test_a_hook_may_watch_another_directory_whose_torrents_are_not_rtorrents(
-    bed: Bed, hooks: Hooks, tmp_path: Path
-) -> None:
+def test_a_hook_may_watch_another_directory_whose_torrents_are_not_rtorrents(bed: Bed, tmp_path: Path) -> None:
     watched = tmp_path / "watched"
     watched.mkdir()
-    option = hooks.write(
+    option = bed.write_hooks(
         f"""
 def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
     queues["mine"] = collections.deque()
@@ -437,9 +431,7 @@ def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
         *((spelling, "flags.CREATE") for spelling in ("str(args.session) + '/'", "link")),
     ],
 )
-def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(
-    spelling: str, mask: str, bed: Bed, hooks: Hooks
-) -> None:
+def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(spelling: str, mask: str, bed: Bed) -> None:
     body = f"""
     link = str(args.db) + ".link"
     os.symlink(args.session, link)
@@ -450,7 +442,7 @@ def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(
     handler = inot_funcs[key]
     inot_funcs[key] = lambda path: [note("wrapped", file=str(path)), handler(path)]
 """
-    bed.start(*SHORT, *hooks.write_each(pre_loop=body))
+    bed.start(*SHORT, *bed.write_each(pre_loop=body))
     paths = bed.download(PACK)
     bed.erase(PACK)
     assert remaining(paths) == []
@@ -465,7 +457,7 @@ def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(
 
 
 @pytest.mark.parametrize("deed", ["None", "{}['mine']"], ids=["hides", "fails"])
-def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, hooks: Hooks, tmp_path: Path) -> None:
+def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, tmp_path: Path) -> None:
     bed.hooks_fail = True
     moves, comes = make(b"another name", PACK.content, source=b"another tracker"), twin_of(ONE)
     paths = bed.seed(PACK, ONE)
@@ -474,7 +466,7 @@ def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, hooks
     for ext in "torrent", "rtorrent":
         inot_funcs[ext, flags.MOVED_TO] = lambda path: {deed}
 """
-    bed.start(*AT_ONCE, *hooks.write_each(pre_loop=body))
+    bed.start(*AT_ONCE, *bed.write_each(pre_loop=body))
     bed.add(comes)
     bed.erase(ONE)
     if deed != "None":
@@ -484,10 +476,10 @@ def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, hooks
     assert remaining(paths) == paths
 
 
-def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(bed: Bed, hooks: Hooks) -> None:
+def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(bed: Bed) -> None:
     bed.hooks_fail = True
     body = "inot_funcs['rtorrent', flags.CLOSE_NOWRITE] = lambda path: 1 / 0"
-    program = bed.start(*AT_ONCE, *hooks.write_each(pre_loop=body))
+    program = bed.start(*AT_ONCE, *bed.write_each(pre_loop=body))
     bed.add(ONE)
     program.wait_line("ZeroDivisionError")
     bed.settle()

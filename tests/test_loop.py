@@ -16,7 +16,7 @@ from faults import mounted, the_line
 from inotify_simple import flags, masks
 from program import Program, run
 from session import Session
-from steps import LONG, SHORT, Bed, Hooks, pattern, paused, remaining
+from steps import LONG, SHORT, Bed, pattern, paused, remaining
 from torrents import multi, single
 
 THREE = [multi(name) for name in ("one", "two", "three")]
@@ -49,12 +49,12 @@ def watched(program: Program) -> int:
     return mask & int(masks.ALL_EVENTS)
 
 
-def test_only_events_with_a_handler_are_watched(bed: Bed, hooks: Hooks) -> None:
+def test_only_events_with_a_handler_are_watched(bed: Bed) -> None:
     needed = flags.MOVED_TO | flags.CLOSE_WRITE | flags.DELETE | flags.DELETE_SELF | flags.MOVE_SELF
     program = bed.start(*bed.hooks)
     assert watched(program) == needed
     program.stop()
-    option = hooks.write_each(pre_loop='inot_funcs["other", flags.CREATE] = print')
+    option = bed.write_each(pre_loop='inot_funcs["other", flags.CREATE] = print')
     assert watched(bed.start(*option)) == needed | flags.CREATE
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from steps import LONG, SHORT, Bed, Hooks, below, pattern, remaining, tree, wait_held
+from steps import LONG, SHORT, Bed, below, pattern, remaining, tree, wait_held
 from torrents import Torrent, make, multi, single
 
 OLD = 1600000000
@@ -136,7 +136,7 @@ AFTER_THE_ERASE = {
 
 @pytest.mark.parametrize("down", [True, False], ids=["rtwatch is down", "rtwatch runs"])
 @pytest.mark.parametrize("shell", AFTER_THE_ERASE.values(), ids=AFTER_THE_ERASE)
-def test_a_file_changed_after_the_erase_is_kept(shell: str, down: bool, bed: Bed, hooks: Hooks) -> None:
+def test_a_file_changed_after_the_erase_is_kept(shell: str, down: bool, bed: Bed) -> None:
     paths = bed.seed(multi("pack"))
     (bed.downloads / "mine").write_bytes(b"mine")
     program = bed.start(*LONG)
@@ -146,7 +146,7 @@ def test_a_file_changed_after_the_erase_is_kept(shell: str, down: bool, bed: Bed
     if down:
         subprocess.run(["sh", "-ec", shell], cwd=bed.downloads, check=True)
     else:
-        options = hooks.write_each(pre_remove=f"os.chdir({str(bed.downloads)!r}); assert not os.system({shell!r})")
+        options = bed.write_each(pre_remove=f"os.chdir({str(bed.downloads)!r}); assert not os.system({shell!r})")
     assert bed.once(*SHORT, *options).returncode == 0
     assert b"mine" in paths[0].read_bytes()
     assert remaining(paths) == paths[:1]

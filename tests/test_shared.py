@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from conftest import Mount
 from session import VERSIONS, Session
-from steps import SHORT, Bed, Hooks, below, link_files, names, paused, remaining
+from steps import SHORT, Bed, below, link_files, names, paused, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -182,12 +182,12 @@ def test_a_torrent_whose_place_is_not_known_may_use_whatever_bears_its_name(link
     assert remaining(others) == []
 
 
-def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(bed: Bed, hooks: Hooks, tmp_path: Path) -> None:
+def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(bed: Bed, tmp_path: Path) -> None:
     prepared = Session(tmp_path / "prepared")
     prepared.add(SECOND, bed.downloads)
     bed.seed(FIRST)
     body = f"[p.rename(args.session / p.name) for p in Path({str(prepared.path)!r}).iterdir()]"
-    program = bed.start(*SHORT, *hooks.write_each(pre_remove=body))
+    program = bed.start(*SHORT, *bed.write_each(pre_remove=body))
     bed.erase(FIRST)
     program.wait_line("kept +both.bin: " + names(SECOND))
     assert below(bed.downloads) == ["pack", "pack/both.bin"]
