@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
-from scgi import UNKNOWN
-from session import VERSIONS
+from session import UNKNOWN, VERSIONS
 from steps import SHORT, Bed, bed_in, pack, pattern, paused, remaining, wait_stopped
 from torrents import make, multi, single, twin_of
 
