@@ -265,7 +265,8 @@ def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
             CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
             INSERT INTO rtwatch_torrent
                 SELECT hash, directory, root, '', '', arrived, counted, NULL, NULL, NULL FROM new;
-            UPDATE rtwatch_torrent SET vanished = strftime('%s') + 1, seen = 1 WHERE directory GLOB '*/pack';
+            UPDATE rtwatch_torrent SET vanished = strftime('%s') + 1, seen = 1
+                WHERE CAST(directory AS TEXT) LIKE '%/pack';
             DROP TABLE new;
             PRAGMA user_version = 1;
         """)

@@ -12,7 +12,6 @@ import pytest
 from steps import LONG, SHORT, Bed, below, pattern, remaining, tree, wait_held
 from torrents import Torrent, make, multi, single
 
-OLD = 1600000000
 PADDED = make(
     b"pack",
     {(b"a.bin",): b"a" * 100, (b".pad", b"924"): bytes(924), (b"b.bin",): b"b" * 100},
