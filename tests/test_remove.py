@@ -160,8 +160,7 @@ def test_only_files_below_a_path_go(bed: Bed) -> None:
     kept += bed.download(multi("three"), to="out")
     bed.erase(*map(multi, ("one", "two", "three")))
     program.wait_line("erased +two, none of 2 files")
-    assert remaining(gone) == []
-    assert remaining(kept) == kept
+    assert (remaining(gone), remaining(kept)) == ([], kept)
 
 
 def test_a_path_may_be_relative_and_is_never_removed(bed: Bed) -> None:
@@ -189,8 +188,7 @@ def test_the_lock_of_another_host_needs_a_path(bed: Bed) -> None:
     bed.session.save_all()
     program.wait_gone(multi("two").hash)
     program.wait_gone(multi("three").hash)
-    assert remaining(paths[2:]) == []
-    assert remaining(others) == others
+    assert (remaining(paths[2:]), remaining(others)) == ([], others)
 
 
 def test_a_dry_run_finishes_vanished_torrents_in_words(bed: Bed) -> None:

@@ -173,8 +173,8 @@ def test_data_that_rtorrent_moves_on_completion_goes_with_its_torrent(
         assert leecher.download(twin, leecher.downloads) == old
         program.wait_files(twin.hash, old)
         bed.erase(torrent)
-        assert remaining(moved) == []
-        assert remaining(old) == old == leecher.used(twin)
+        assert (remaining(moved), remaining(old)) == ([], old)
+        assert leecher.used(twin) == old
 
 
 def test_a_persons_own_files_are_kept(shared: Rtorrent, bed: Bed) -> None:
@@ -286,21 +286,19 @@ SHAPES = {
         odd(b"some 8", {"path": [b"p"], "path.utf-8": [b"u"]}, {"path": [b"q"]}, **{"name.utf-8": b"some used"}),
         encoding=True,
     ),
-    "relative single": Shape(single("relative single"), b"rel/sub"),
-    "relative multi": Shape(pack("relative multi"), b"rel/sub"),
-    "dot-slash single": Shape(single("dot-slash single"), b"./"),
-    "dot-slash multi": Shape(pack("dot-slash multi"), b"./"),
     "dot": Shape(pack("dot"), b"."),
-    "no directory single": Shape(single("no directory single"), b""),
-    "no directory multi": Shape(pack("no directory multi"), b""),
+    **{
+        f"{way} {kind.__name__}": Shape(kind(f"{way} {kind.__name__}"), directory)
+        for way, directory in (
+            *(("relative", b"rel/sub"), ("dot-slash", b"./"), ("no directory", b"")),
+            *(("home", b"~/x"), ("trailing slash", b"DL/real/")),
+        )
+        for kind in (single, pack)
+    },
     "relative with dots": Shape(pack("relative with dots"), b"rel/../../downloads/real"),
-    "home single": Shape(single("home single"), b"~/x"),
-    "home multi": Shape(pack("home multi"), b"~/x"),
     "home itself": Shape(pack("home itself"), b"~"),
     "home with a name": Shape(pack("home with a name"), b"~root/x", old=True),
     "home inside": Shape(pack("home inside"), b"DL/~/x"),
-    "trailing slash single": Shape(single("trailing slash single"), b"DL/real/"),
-    "trailing slash multi": Shape(pack("trailing slash multi"), b"DL/real/"),
     "trailing slashes": Shape(single("trailing slashes"), b"DL/real///"),
     "symlink single": Shape(single("symlink single"), b"DL/link"),
     "symlink multi": Shape(pack("symlink multi"), b"DL/link/"),

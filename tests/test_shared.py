@@ -178,8 +178,7 @@ def test_a_torrent_whose_place_is_not_known_may_use_whatever_bears_its_name(link
     program.wait_gone(torrent.hash)
     program.wait_gone(single("other").hash)
     program.wait_line("kept .*" + names(stays, "perhaps in"))
-    assert remaining(paths) == paths
-    assert remaining(others) == []
+    assert (remaining(paths), remaining(others)) == (paths, [])
 
 
 def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(bed: Bed, tmp_path: Path) -> None:
