@@ -9,7 +9,6 @@ from typing import Callable
 
 import pytest
 from faults import mounted
-from program import Launcher
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS
 from steps import Bed, bed_in, pack, remaining, seed
@@ -64,9 +63,9 @@ def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
 
 
 @pytest.fixture
-def real_launcher(rtorrent: Rtorrent, tmp_path: Path) -> Iterator[Launcher]:
+def real_launcher(rtorrent: Rtorrent, tmp_path: Path) -> Iterator[Bed]:
     """Give what starts rtwatch for the real rtorrent."""
-    with closing(Launcher(rtorrent.path, tmp_path / "state", tmp_path / "calls")) as launcher:
+    with closing(Bed(rtorrent, tmp_path)) as launcher:
         yield launcher
 
 

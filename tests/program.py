@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
@@ -237,59 +236,3 @@ class Program:
         with self._changed:
             texts.extend(text.decode("utf-8", "backslashreplace") for text in data)
             self._changed.notify_all()
-
-
-class Launcher:
-    """Starts rtwatch for one session, with the hooks of recorder.py at hand, and ends what it started."""
-
-    hooks = ("--hooks", Path(__file__).with_name("recorder.py"))
-
-    def __init__(self, session: Path, state: Path, record: Path) -> None:
-        """Remember what every start needs; `record` is the file that recorder.py writes."""
-        self.directory = session
-        self.state = state
-        self.record = record
-        self.started: list[Program] = []
-
-    @property
-    def db(self) -> Path:
-        return self.state / "rtwatch" / "rtwatch.db"
-
-    def start(
-        self,
-        *options: Argument,
-        paths: Sequence[Path] = (),
-        ready: bool = True,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> Program:
-        """Start the daemon and wait until it is ready."""
-        env = {"RTWATCH_RECORD": str(self.record), **(env or {})}
-        program = Program(self.directory, *options, state=self.state, paths=paths, cwd=cwd, env=env)
-        self.started.append(program)
-        if ready:
-            program.wait_ready()
-        return program
-
-    def once(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-        return self.run("--once", *options, paths=paths)
-
-    def run(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-        return run(*options, self.directory, *paths, state=self.state, env={"RTWATCH_RECORD": str(self.record)})
-
-    def calls(self, hash: str | None = None) -> list[dict[str, Any]]:
-        """Return the recorded hook calls, of one torrent only when `hash` is given."""
-        if not self.record.exists():
-            return []
-        lines = self.record.read_text().splitlines(keepends=True)
-        calls = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
-        return [call for call in calls if hash in (None, call.get("hash"))]
-
-    def hooks_called(self, hash: str | None = None) -> list[str]:
-        return [call["hook"] for call in self.calls(hash)]
-
-    def close(self) -> None:
-        """End what was started."""
-        for program in self.started:
-            program.kill()
-            print(program.report("output of rtwatch"))

@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Union
 
-from program import Launcher, Program
+import program
+from program import Argument, Program
 from rtorrent import Rtorrent
 from session import VERSIONS, Session
 from torrents import Torrent, make, single
@@ -142,32 +144,24 @@ def tree(*places: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
-def wait_called(
-    program: Program, launcher: Launcher, hook: str, torrent: Torrent | None = None, count: int = 1
-) -> list[dict[str, Any]]:
-    """Wait until a hook of recorder.py was called `count` times, for `torrent` if given; return its calls."""
-    hash = torrent and torrent.hash
-    program.wait_for(lambda: launcher.hooks_called(hash).count(hook) >= count, f"{hook} is not called {count} times")
-    return [call for call in launcher.calls(hash) if call["hook"] == hook]
-
-
-def removed(launcher: Launcher, torrent: Torrent) -> list[Path]:
-    """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
-    (call,) = [call for call in launcher.calls(torrent.hash) if call["hook"] == "post_remove"]
-    return sorted(map(Path, call["removed"]["rmfiles"]))
-
-
-class Bed(Launcher):
+class Bed:
     """What most tests lie in: a fake rtorrent, a place for downloads, and rtwatch, which never fails."""
 
+    hooks = ("--hooks", Path(__file__).with_name("recorder.py"))
     hooks_fail = False  # a test whose hooks do may say so
 
     def __init__(self, rtorrent: Client, place: Path) -> None:
         """Make the directory for downloads; `to` of the steps below is relative to it."""
-        super().__init__(rtorrent.path, place / "state", place / "calls")
-        self.rtorrent, self.downloads = rtorrent, place / "downloads"
-        self.hooks_file = place / "hooks.py"
-        self.downloads.mkdir()
+        self.rtorrent = rtorrent
+        self.state, self.downloads = place / "state", place / "downloads"
+        self.record, self.hooks_file = place / "calls", place / "hooks.py"
+        self.started: list[Program] = []
+        self.downloads.mkdir(parents=True)
+
+    @property
+    def db(self) -> Path:
+        """Path of the default database."""
+        return self.state / "rtwatch" / "rtwatch.db"
 
     @property
     def session(self) -> Session:
@@ -175,16 +169,50 @@ class Bed(Launcher):
         assert isinstance(self.rtorrent, Session)
         return self.rtorrent
 
-    def run(self, *options: str | Path, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+    def start(
+        self,
+        *options: Argument,
+        paths: Sequence[Path] = (),
+        ready: bool = True,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Program:
+        """Start the daemon and wait until it is ready."""
+        env = {"RTWATCH_RECORD": str(self.record), **(env or {})}
+        program = Program(self.rtorrent.path, *options, state=self.state, paths=paths, cwd=cwd, env=env)
+        self.started.append(program)
+        if ready:
+            program.wait_ready()
+        return program
+
+    def once(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+        """Run rtwatch --once to its end."""
+        return self.run("--once", *options, paths=paths)
+
+    def run(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
         """Run rtwatch, with options that let it end by itself, to its end."""
-        result = super().run(*options, paths=paths)
+        env = {"RTWATCH_RECORD": str(self.record)}
+        result = program.run(*options, self.rtorrent.path, *paths, state=self.state, env=env)
         assert "Traceback" not in result.stderr
         return result
 
+    def calls(self, hash: str | None = None) -> list[dict[str, Any]]:
+        """Return the recorded hook calls, of one torrent only when `hash` is given."""
+        if not self.record.exists():
+            return []
+        lines = self.record.read_text().splitlines(keepends=True)
+        calls = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
+        return [call for call in calls if hash in (None, call.get("hash"))]
+
+    def hooks_called(self, hash: str | None = None) -> list[str]:
+        return [call["hook"] for call in self.calls(hash)]
+
     def close(self) -> None:
         """End what was started, of which nothing may have failed."""
-        super().close()
-        assert self.hooks_fail or not any("Traceback" in program.output for program in self.started)
+        for started in self.started:
+            started.kill()
+            print(started.report("output of rtwatch"))
+        assert self.hooks_fail or not any("Traceback" in started.output for started in self.started)
 
     @property
     def program(self) -> Program:
@@ -245,12 +273,16 @@ class Bed(Launcher):
         return paths
 
     def wait_called(self, hook: str, torrent: Torrent | None = None, count: int = 1) -> list[dict[str, Any]]:
-        """Wait until a hook of recorder.py was called `count` times, for `torrent` if given; return its calls."""
-        return wait_called(self.program, self, hook, torrent, count)
+        """Wait until a hook was called `count` times, for `torrent` if given; return its calls."""
+        hash = torrent and torrent.hash
+        problem = f"{hook} is not called {count} times"
+        self.program.wait_for(lambda: self.hooks_called(hash).count(hook) >= count, problem)
+        return [call for call in self.calls(hash) if call["hook"] == hook]
 
     def removed(self, torrent: Torrent) -> list[Path]:
         """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
-        return removed(self, torrent)
+        (call,) = [call for call in self.calls(torrent.hash) if call["hook"] == "post_remove"]
+        return sorted(map(Path, call["removed"]["rmfiles"]))
 
     def write_hooks(self, text: str) -> tuple[str, str]:
         """Write a hooks file, `text` behind a preamble that has note(); return the option that names it."""

@@ -6,17 +6,16 @@ import os
 import subprocess
 from pathlib import Path
 
-from program import Launcher
 from steps import Bed, tree
 from torrents import multi, single
 
 
-def list_orphans(launcher: Launcher, directory: Path) -> subprocess.CompletedProcess[str]:
+def list_orphans(bed: Bed, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run rtwatch --orphans where no file was touched today."""
     for path in directory.rglob("*"):
         if path.is_file() and path.name != "written today":
             os.utime(path, (0, 0))
-    return launcher.run("--orphans", paths=[directory])
+    return bed.run("--orphans", paths=[directory])
 
 
 def test_orphans_are_the_files_that_no_torrent_lists(bed: Bed) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Callable, NamedTuple
 
 import bencodepy
 import pytest
-from program import Launcher, Program
+from program import Program
 from rtorrent import Rtorrent, magnet_link, places, set_directory
 from steps import SHORT, Bed, pack, remaining, tree
 from torrents import Torrent, info_hash, make, single, twin_of
@@ -379,7 +379,7 @@ def test_the_index_lists_what_rtorrent_uses_and_an_erase_takes_no_more(
     with (
         Rtorrent(tmp_path / "rtorrent", *lines, version=version) as rtorrent,
         closing(Bed(rtorrent, tmp_path)) as bed,
-        closing(Launcher(rtorrent.path, tmp_path / "new state", tmp_path / "calls")) as new,
+        closing(Bed(rtorrent, tmp_path / "new")) as new,
     ):
         top = os.fsencode(rtorrent.downloads.parent)
         before = prepare(top, shapes)
