@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from contextlib import nullcontext
+from functools import partial
+from typing import Callable
 
 import bencodepy
 import pytest
@@ -185,23 +187,19 @@ def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_which_the_next_st
 @pytest.mark.parametrize("when", [UNSEEN, SEEN, DOWN])
 @pytest.mark.parametrize("what", ["edited", "as a magnet link"])
 def test_a_torrent_that_returns_is_read_anew(what: str, when: str, bed: Bed) -> None:
-    def come_back() -> None:
-        if what == "edited":
-            bed.add(EDITED, to="elsewhere")
-        else:
-            bed.session.magnet(PACK, bed.downloads)
-
+    edited, stub = partial(bed.add, EDITED, to="elsewhere"), partial(bed.session.magnet, PACK, bed.downloads)
+    come_back: Callable[[], None] = edited if what == "edited" else stub
     program = bed.start(*(SHORT if when == UNSEEN else LONG), *bed.hooks)
     paths = expected = bed.download(PACK)
-    with paused(program) if when == UNSEEN else nullcontext():
-        if when == UNSEEN:
+    if when == UNSEEN:
+        with paused(program):
             bed.session.erase(PACK)
-        else:
-            bed.wait_vanished(PACK)
-        if when != DOWN:
             come_back()
-    if when != UNSEEN:
-        bed.settle()
+    else:
+        bed.wait_vanished(PACK)
+        if when == SEEN:
+            come_back()
+            bed.settle()
         program.stop()
         if when == DOWN:
             come_back()

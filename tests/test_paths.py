@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from program import Program
-from session import Session
-from steps import bed_in, settle
+from steps import bed_in
 from torrents import Torrent, craft, single
 
 Info = dict[str, Any]
@@ -146,48 +145,29 @@ def test_the_files_are_those_that_rtorrent_uses(kind: str, found: dict[str, list
     assert found[kind] == sorted(CASES[kind][2])
 
 
-@pytest.fixture
-def roaming(tmp_path: Path) -> Iterator[Session]:
-    """Give the session of an rtorrent with a home and a working directory of its own."""
-    make_things(tmp_path, ["home/", "real/", "cwd/link -> ../real"])
-    with Session(tmp_path / "session", cwd=tmp_path / "cwd", home=tmp_path / "home") as session:
-        yield session
+LOST = {"rtorrent": ["~", "~/x", "", ".", "rel"], "its home": ["~", "~/x"], "its working directory": ["", ".", "rel"]}
 
 
-def end_rtorrent(session: Session) -> None:
-    session.kill()
-
-
-def lose_home(session: Session) -> None:
-    """Start rtorrent with a home that is no absolute path."""
-    session.kill()
-    session.home = Path("relative")
-    session.start()
-
-
-def remove_cwd(session: Session) -> None:
-    """Remove the working directory of rtorrent; one of the name that the kernel then shows is there."""
-    (session.cwd / "link").unlink()
-    session.cwd.rmdir()
-    session.cwd.with_name("cwd (deleted)").mkdir()
-
-
-@pytest.mark.parametrize(
-    ("change", "unknown"),
-    [(end_rtorrent, ["~", "~/x", "", ".", "rel"]), (lose_home, ["~", "~/x"]), (remove_cwd, ["", ".", "rel"])],
-)
-def test_files_stay_unknown_while_their_directory_is(
-    change: Callable[[Session], None], unknown: list[str], roaming: Session, tmp_path: Path
-) -> None:
-    change(roaming)
-    torrents = [single(f"one{number}") for number in range(len(unknown))]
-    for torrent, directory in zip(torrents, unknown):
-        roaming.add(torrent, directory)
-    roaming.add(single("absolute"), tmp_path)
-    with Program(roaming.path, "-r", "--grace", "0", state=tmp_path / "state") as program:
-        program.wait_ready()
-        program.wait_files(single("absolute").hash, single("absolute").paths(tmp_path))
-        settle(program, roaming, tmp_path)
+@pytest.mark.parametrize("lost", LOST)
+def test_files_stay_unknown_while_their_directory_is(lost: str, tmp_path: Path) -> None:
+    cwd = tmp_path / "cwd"
+    make_things(tmp_path, ["home/", "cwd/"])
+    with bed_in(tmp_path, cwd=cwd, home=tmp_path / "home") as bed:
+        if lost == "its working directory":
+            cwd.rmdir()
+            cwd.with_name("cwd (deleted)").mkdir()  # the name that the kernel then shows
+        else:
+            bed.session.kill()
+        if lost == "its home":
+            bed.session.home = Path("relative")
+            bed.session.start()
+        torrents = [single(f"one{number}") for number in range(len(LOST[lost]))]
+        for torrent, directory in zip(torrents, LOST[lost]):
+            bed.session.add(torrent, directory)
+        bed.add(single("absolute"))
+        program = bed.start("-r", "--grace", "0")
+        program.wait_files(single("absolute").hash, single("absolute").paths(bed.downloads))
+        bed.settle()
         for torrent in torrents:
             program.wait_known(torrent.hash)
             assert find_files(program, torrent, tmp_path) == []
