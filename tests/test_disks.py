@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -167,35 +167,16 @@ HASH = "A" * 40
 OTHER = multi("pack")
 
 
-def make_socket(file: Path) -> None:
-    """Make a socket; it is bound by a relative path, for a socket's path has 107 bytes."""
-    before = Path.cwd()
-    os.chdir(file.parent)
-    try:
-        with closing(socket.socket(socket.AF_UNIX)) as sock:
-            sock.bind(file.name)
-    finally:
-        os.chdir(before)
-
-
-def make_forbidden(file: Path) -> None:
-    """Make a file that nobody may read."""
-    new = file.with_name("new")
-    new.write_bytes(single("unreadable").metainfo)
-    new.chmod(0)
-    new.rename(file)
-
-
-def make_huge(file: Path) -> None:
-    """Make a file larger than any torrent."""
-    file.touch()
-    os.truncate(file, 1 << 30)
-
-
-UNREADABLE: dict[str, Callable[[Path], object]] = {
-    **{"forbidden": make_forbidden, "link to itself": lambda file: os.symlink(file.name, file)},
-    **{"socket": make_socket, "pipe": os.mkfifo, "directory": Path.mkdir, "huge": make_huge},
+UNREADABLE = {  # shell commands that make the file $0
+    **{"forbidden": "echo >new; chmod 0 new; mv new $0", "link to itself": "ln -s $0 $0", "pipe": "mkfifo $0"},
+    **{"directory": "mkdir $0", "huge": "truncate -s 1G new; mv new $0"},
+    "socket": f"{sys.executable} -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' $0",
 }
+
+
+def make_unreadable(what: str, file: Path) -> None:
+    """Make a file that cannot be read."""
+    subprocess.run(["sh", "-ec", UNREADABLE[what], file.name], cwd=file.parent, check=True)
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
@@ -209,7 +190,7 @@ def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(kind: str,
     else:
         bed.session.file(HASH, "R").write_bytes(bed.session.file(OTHER, "R").read_bytes())
     broken = bed.session.file(HASH, kind)
-    UNREADABLE[what](broken)
+    make_unreadable(what, broken)
     bed.session.erase(OTHER)
     program.wait_line(rf"kept\b.*{HASH[:8]}")
     program.wait_gone(OTHER.hash)
@@ -226,7 +207,7 @@ def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(kind: str,
 @pytest.mark.parametrize("what", UNREADABLE)
 def test_a_session_file_that_cannot_be_read_at_the_start_is_said_in_one_line(what: str, bed: Bed) -> None:
     bed.seed(single("one"))
-    UNREADABLE[what](bed.session.file(HASH))
+    make_unreadable(what, bed.session.file(HASH))
     bed.session.file(HASH, "R").write_bytes(bed.session.file(single("one"), "R").read_bytes())
     with unprivileged():
         result = bed.once(*AT_ONCE)
