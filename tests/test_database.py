@@ -225,7 +225,7 @@ def test_post_remove_is_called_although_the_disk_of_the_database_fills_up_during
         paths = bed.download(PACK)
         run_sql(bed.db, "PRAGMA wal_checkpoint(TRUNCATE)")
         bed.session.erase(PACK)
-        program.wait_line("full")
+        program.wait_line("disk is full")
         filler.unlink()
         (call,) = bed.wait_called("removed")
         assert (call["hash"], sorted(call["files"])) == (PACK.hash, [*map(str, paths)])
