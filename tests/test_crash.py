@@ -108,7 +108,7 @@ def check_each(place: Place, call: str, *options: str, known: bool = True) -> No
     total = count_calls(trace, [call])[call]
     assert total > 0
     problems = []
-    for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 12)):
+    for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 6)):
         place.restore(known)
         killed, said = place.run(*AT_ONCE, *options, prefix=traced(f"{call}:signal=KILL:when={number}"))
         status, said_again = place.run(*AT_ONCE, *options)
