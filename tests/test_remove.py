@@ -123,6 +123,18 @@ def test_an_empty_directory_that_another_torrent_uses_stays(base: str, other: To
     assert below(bed.downloads) == ["pack", "pack/sub"]
 
 
+@pytest.mark.parametrize(("place", "reason"), [("real", "outside the torrent's directory"), ("pack/real", "reached")])
+def test_what_lies_behind_a_link_in_a_torrents_directory_stays(place: str, reason: str, bed: Bed) -> None:
+    for name in "pack", place:
+        (bed.downloads / name).mkdir()
+    (bed.downloads / "pack" / "sub").symlink_to(bed.downloads / place)
+    bed.seed(multi("pack"))
+    program = bed.start(*SHORT)
+    bed.erase(multi("pack"))
+    program.wait_line(rf"kept +\S*b\.bin: {reason}")
+    assert [path for path in below(bed.downloads) if path != "pack"] == [place, f"{place}/b.bin"]
+
+
 AFTER_THE_ERASE = {
     "written anew": "printf mine >pack/a.bin",
     "made longer": "printf mine >>pack/a.bin",
