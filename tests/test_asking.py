@@ -221,7 +221,7 @@ def test_an_rtorrent_that_was_killed_is_dead_though_nobody_has_waited_for_it(bed
 
 
 def test_a_removal_goes_on_beside_saves_and_lets_others_through(bed: Bed) -> None:
-    many = make(b"many", {(f"{number}".encode(),): b"x" for number in range(3000)})
+    many = make(b"many", {(f"{number}".encode(),): b"x" for number in range(1000)})
     busy, done = single("busy"), single("done")
     program = bed.start("-r", "--grace", "0", *bed.hooks)
     files = bed.download(many, busy, done)
