@@ -15,11 +15,9 @@ import math
 import os
 import random
 import re
-import resource
 import shutil
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,9 +29,9 @@ from typing import Any, Callable, NamedTuple, TypeVar
 
 import bencodepy
 import program
-from program import Program, command, environment
-from session import FIRST_R, Loaded, Session
-from torrents import info_hash
+from program import Program
+from session import Session
+from torrents import Torrent, craft
 
 sys.path.insert(0, str(program.PROJECT))
 
@@ -44,46 +42,29 @@ program.DEADLINE = 900.0  # seconds: a first start may take minutes
 SEED = 5
 ADDS = 31
 BATCH = 1000  # torrents erased together
-RTORRENT_SAVE = 0.0005  # seconds a torrent: session.save of 0.16.20, the faster of both versions
-MIB = 1 << 20
 HOOKS = """
-import os, time
+import functools, os, time
 
 calls = os.open(os.environ["RTWATCH_CALLS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-def note(hook, file):
+def note(hook, con, file, *given):
     os.write(calls, f"{hook} {file.stem} {time.monotonic()} {time.process_time()}\\n".encode())
 
-def post_add(con, file, args):
-    note("post_add", file)
-
-def pre_remove(con, file, args):
-    note("pre_remove", file)
-
-def post_remove(con, file, args, removed):
-    note("post_remove", file)
+post_add, pre_remove = functools.partial(note, "post_add"), functools.partial(note, "pre_remove")
+post_remove = functools.partial(note, "post_remove")
 """
 
+Files = dict[tuple[bytes, ...], int]
 Returned = TypeVar("Returned")
 
 
 class Made(NamedTuple):
-    """A torrent that was made, with the three session files that rtorrent would have."""
+    """A torrent whose files are empty, where they are, and what rtorrent saves of it beside that."""
 
-    hash: str
-    name: bytes
-    root: Path
-    files: dict[bytes, int]  # lengths by path below the root; a single-file torrent has one, its name
-    contents: dict[str, bytes]  # by suffix, in the order in which 0.9.8 renames them
-
-    @property
-    def single(self) -> bool:
-        """Whether it is a single-file torrent."""
-        return [*self.files] == [self.name]
-
-    def paths(self) -> list[Path]:
-        """Return the paths of its files."""
-        return [self.root / os.fsdecode(path) for path in self.files]
+    torrent: Torrent
+    directory: Path
+    saved: dict[str, Any]
+    resume: dict[str, Any]
 
 
 class Cost(NamedTuple):
@@ -93,7 +74,6 @@ class Cost(NamedTuple):
     cpu: float
 
     def since(self, begin: Cost) -> Cost:
-        """Return what was spent after `begin`."""
         return Cost(self.wall - begin.wall, self.cpu - begin.cpu)
 
 
@@ -102,62 +82,41 @@ def now(pid: int = 0) -> Cost:
     return Cost(time.monotonic(), time.clock_gettime((~pid << 3) | 2))
 
 
-class Figure(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    value: float
-    unit: str
-    floor: float | None = None
-    target: str = ""
-    met: bool | None = None
-
-
-# ---- A synthetic session ---------------------------------------------------------------------------------------------
-
-
-def make_files(rng: random.Random, number: int, count: int) -> tuple[bytes, dict[bytes, int]]:
+def invent(rng: random.Random, number: int, count: int) -> tuple[bytes, Files]:
     """Invent the name of a torrent and the names and lengths of its files."""
     year, group = rng.randint(1950, 2025), rng.choice(("GRP", "NTb", "FLUX", "decibeL"))
     name = f"Some.Longer.Title.{number}.{year}.1080p.WEB-DL.DDP5.1.H.264-{group}".encode()
     if count == 1:
-        return name + b".mkv", {name + b".mkv": int(rng.lognormvariate(22, 1)) + 1}
-    paths = (b"CD%d/%03d - %x.flac" % (n // 40, n, rng.getrandbits(60)) for n in range(count))
+        return name + b".mkv", {(): int(rng.lognormvariate(22, 1)) + 1}
+    paths = ((b"CD%d" % (n // 40), b"%03d - %x.flac" % (n, rng.getrandbits(60))) for n in range(count))
     return name, {path: int(rng.lognormvariate(18, 1)) + 1 for path in paths}
 
 
-def make_torrent(rng: random.Random, name: bytes, files: dict[bytes, int], directory: Path, tracker: str) -> Made:
+def make(rng: random.Random, name: bytes, files: Files, directory: Path, tracker: str) -> Made:
     """Make a torrent of 1,000 to 2,000 pieces, all downloaded into `directory`."""
     total = sum(files.values())
     piece = 1 << max(14, math.ceil(math.log2(total / 2000)))
     chunks = -(-total // piece)
     info = {"name": name, "piece length": piece, "pieces": rng.randbytes(20 * chunks), "private": 1, "source": tracker}
-    single = [*files] == [name]
-    if single:
-        info["length"] = total
-    else:
-        info["files"] = [{"length": length, "path": path.split(b"/")} for path, length in files.items()]
-    url = f"https://{tracker}/{rng.getrandbits(128):032x}/announce"
-    metainfo = {
-        **{"announce": url, "comment": f"https://{tracker}/torrents/{rng.getrandbits(20)}", "info": info},
+    single = () in files
+    info.update(
+        {"length": total} if single else {"files": [{"length": files[path], "path": [*path]} for path in files]}
+    )
+    torrent = craft(
+        info,
+        announce=f"https://{tracker}/{rng.getrandbits(128):032x}/announce",
+        comment=f"https://{tracker}/torrents/{rng.getrandbits(20)}",
         **{"created by": "mktorrent 1.1", "creation date": 1700000000},
-    }
-    root = directory if single else directory / os.fsdecode(name)
+    )
     saved = {
-        **FIRST_R,
-        **{"directory": os.fsencode(root), "complete": 1, "chunks_done": chunks, "chunks_wanted": chunks},
+        **{"complete": 1, "chunks_done": chunks, "chunks_wanted": chunks, "timestamp.finished": 1700000000},
         **{"custom": {"addtime": "1700000000", "x-filename": name}, "custom1": "movies", "views": ["main", "seeding"]},
-        **{"total_uploaded": rng.getrandbits(40), "total_downloaded": total, "timestamp.finished": 1700000000},
-        **{"tied_to_file": b"/home/user/watch/" + name + b".torrent", "loaded_file": b"", "key": rng.getrandbits(31)},
+        **{"total_uploaded": rng.getrandbits(40), "total_downloaded": total, "key": rng.getrandbits(31)},
+        **{"tied_to_file": b"/home/user/watch/" + name + b".torrent"},
     }
     progress = [{"completed": -(-length // piece), "mtime": 1700000000, "priority": 1} for length in files.values()]
-    resume = {
-        **{"bitfield": chunks, "files": progress, "peers": [], "trackers": {url: {"enabled": 1}}},
-        **{"uncertain_pieces.timestamp": 0},
-    }
-    contents = {".libtorrent_resume": resume, ".rtorrent": saved, "": metainfo}
-    encoded = {suffix: bencodepy.encode(content) for suffix, content in contents.items()}
-    return Made(info_hash(info), name, root, files, encoded)
+    content = b"" if single else dict.fromkeys(files, b"")
+    return Made(torrent._replace(content=content), directory, saved, {"bitfield": chunks, "files": progress})
 
 
 def make_session(rng: random.Random, number: int, data: Path) -> Iterator[Made]:
@@ -166,78 +125,45 @@ def make_session(rng: random.Random, number: int, data: Path) -> Iterator[Made]:
     last = None
     for n in range(number):
         if n % 20 == 19 and last:
-            yield make_torrent(rng, *last, "cross.example.net")
+            yield make(rng, *last, "cross.example.net")
             continue
         kind = rng.random()
         count = 1 if kind < 0.7 else rng.randint(2, 60) if kind < 0.95 else rng.randint(300, 1500)
-        last = *make_files(rng, n, count), data / f"disk{n % 3}"
-        yield make_torrent(rng, *last, f"tracker{rng.randrange(9)}.example.org")
-
-
-def write_data(made: Made) -> list[Path]:
-    """Make the files of a torrent, empty ones; return their paths."""
-    for path in made.paths():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return made.paths()
-
-
-def write_session(session: Path, made: Made) -> float:
-    """Write the session files as rtorrent 0.9.8 adds a torrent; return the monotonic time of the last rename."""
-    paths = [f"{session}/{made.hash}.torrent{suffix}" for suffix in made.contents]
-    for path, content in zip(paths, made.contents.values()):
-        Path(f"{path}.new").write_bytes(content)
-    for path in paths:
-        renamed = time.monotonic()
-        os.rename(f"{path}.new", path)
-    return renamed
-
-
-def erase_session(session: Path, hash: str) -> None:
-    """Unlink the session files of a torrent as rtorrent erases it."""
-    for suffix in (".libtorrent_resume", ".rtorrent", ""):
-        os.unlink(f"{session}/{hash}.torrent{suffix}")
-
-
-class Answering(Session):
-    """An rtorrent that answers for a session, and knows no more of a torrent than where R says it is."""
-
-    def _load(self, hash: str) -> Loaded:
-        """Return a torrent."""
-        directory = bencodepy.decode(self.file(hash, "R").read_bytes())[b"directory"]
-        return Loaded(b"", {"directory": directory}, {})
+        last = *invent(rng, n, count), data / f"disk{n % 3}"
+        yield make(rng, *last, f"tracker{rng.randrange(9)}.example.org")
 
 
 class World:
     """A session of so many torrents, its data, and rtwatch's state, below one temporary directory."""
 
     def __init__(self, directory: Path, number: int) -> None:
-        """Make it all."""
+        """Make it all; rtorrent is not running."""
         self.rng = random.Random(SEED)
         self.number = number
-        self.session, self.data, self.state = (directory / name for name in ("session", "data", "state"))
+        self.session = Session(directory / "session")
+        self.data, self.state = directory / "data", directory / "state"
         self.hooks, self.record = directory / "hooks.py", directory / "calls"
-        self.session.mkdir(parents=True)
         self.hooks.write_text(HOOKS)
-        self.hashes: list[str] = []
-        self.singles: dict[str, bytes] = {}  # names of single-file torrents by hash
-        self.files = 0
-        self.rtorrent: Answering
-        for made in make_session(self.rng, number, self.data):
-            write_session(self.session, made)
-            self.files += len(write_data(made))
-            self.hashes.append(made.hash)
-            if made.single:
-                self.singles[made.hash] = made.name
+        made = [*make_session(self.rng, number, self.data)]
+        self.files = sum(self.add(each) for each in made)
+        self.hashes = [each.torrent.hash for each in made]
+        self.singles = [each.torrent for each in made if each.torrent.content == b""]
 
     @property
     def db(self) -> Path:
-        """Path of the database."""
         return self.state / "rtwatch" / "rtwatch.db"
+
+    def add(self, made: Made) -> int:
+        """Load a torrent whose files, empty ones, are there; return their number."""
+        paths = made.torrent.write(made.directory)
+        self.session.load(made.torrent, made.directory, **made.saved)
+        self.session.loaded[made.torrent.hash].resume.update(made.resume)
+        self.session.save_full(made.torrent)
+        return len(paths)
 
     def start(self, *options: str | Path) -> Program:
         """Start rtwatch and wait until it is ready."""
-        program = Program(self.session, *options, state=self.state, env={"RTWATCH_CALLS": str(self.record)})
+        program = Program(self.session.path, *options, state=self.state, env={"RTWATCH_CALLS": str(self.record)})
         program.wait_ready()
         return program
 
@@ -246,14 +172,10 @@ class World:
         lines = map(str.split, self.record.read_text().splitlines()) if self.record.exists() else ()
         return {hash: Cost(float(wall), float(cpu)) for name, hash, wall, cpu in lines if name == hook}
 
-    def wait_calls(self, program: Program, hook: str, hashes: Iterable[str]) -> dict[str, Cost]:
+    def wait_calls(self, program: Program, hook: str, hashes: Iterable[str]) -> list[Cost]:
         """Wait until a hook was called for all these torrents; return its calls."""
-        wanted = set(hashes)
-        while not self.calls(hook).keys() >= wanted:
-            if program.process.poll() is not None:
-                raise SystemExit(program.report("rtwatch ended"))
-            time.sleep(0.1)
-        return self.calls(hook)
+        program.wait_for(lambda: self.calls(hook).keys() >= {*hashes}, f"{hook} is not called")
+        return [self.calls(hook)[hash] for hash in hashes]
 
     def measure_start(self) -> tuple[Cost, float]:
         """Start rtwatch, wait until it is ready, and end it; return what that took and the MiB it had at the most."""
@@ -263,14 +185,10 @@ class World:
             program.stop()
         return cost._replace(wall=cost.wall - begin), peak
 
-    def known(self) -> None:
-        """See that all torrents are in the database."""
-        self.start().stop()
-
     def make(self, number: int, files: int) -> list[Made]:
         """Make torrents of so many files each, on a disk of their own; nothing is written."""
-        invented = (make_files(self.rng, self.rng.getrandbits(40), files) for _ in range(number))
-        return [make_torrent(self.rng, *each, self.data / "other", "t.example.org") for each in invented]
+        invented = (invent(self.rng, self.rng.getrandbits(40), files) for _ in range(number))
+        return [make(self.rng, *each, self.data / "other", "t.example.org") for each in invented]
 
 
 def read_status(pid: int) -> dict[str, int]:
@@ -282,9 +200,6 @@ def elsewhere(function: Callable[..., Returned], *args: Any) -> Returned:
     """Run a function in a process of its own, as rtwatch runs."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
-
-
-# ---- Floors: tight loops ---------------------------------------------------------------------------------------------
 
 
 def read(path: str) -> bytes:
@@ -302,7 +217,6 @@ def connect(db: Path) -> sqlite3.Connection:
 
 
 def list_hashes(session: Path) -> list[str]:
-    """List the torrents of a session directory."""
     return sorted(entry.name[:40] for entry in os.scandir(session) if entry.name[40:] == ".torrent")
 
 
@@ -327,31 +241,24 @@ def floor_first(session: Path, db: Path) -> Cost:
         if number % 1000 == 0:
             con.commit()
     con.commit()
-    cost = now().since(begin)
     con.close()
-    return cost
-
-
-def floor_resume(session: Path, list_it: bool, decode_it: bool) -> Cost:
-    """List the session if wanted, open and read each R, and decode it if wanted."""
-    hashes = list_hashes(session)
-    begin = now()
-    if list_it:
-        hashes = list_hashes(session)
-    decode = bencodepy.BencodeDecoder().decode
-    for hash in hashes:
-        data = read(f"{session}/{hash}.torrent.rtorrent")
-        if decode_it:
-            decode(data)
     return now().since(begin)
 
 
-def floor_removal(db: Path, torrents: Sequence[tuple[str, Path, Sequence[Path]]]) -> Cost:
+def floor_resume(session: Path) -> Cost:
+    """List the session, open, read and decode each R."""
+    begin = now()
+    decode = bencodepy.BencodeDecoder().decode
+    for hash in list_hashes(session):
+        decode(read(f"{session}/{hash}.torrent.rtorrent"))
+    return now().since(begin)
+
+
+def floor_removal(db: Path, torrents: Sequence[tuple[str, str, Sequence[str]]]) -> Cost:
     """Unlink the files of torrents, remove their directories and delete their rows, a transaction for each."""
-    names = [(hash, str(root), [str(path) for path in paths]) for hash, root, paths in torrents]
     con = connect(db)
     begin = now()
-    for hash, root, paths in names:
+    for hash, root, paths in torrents:
         for path in paths:
             os.unlink(path)
         for directory in sorted({os.path.dirname(path) for path in paths} | {root}, reverse=True):
@@ -363,291 +270,193 @@ def floor_removal(db: Path, torrents: Sequence[tuple[str, Path, Sequence[Path]]]
     return cost
 
 
-def save_session(
-    session: Path, hashes: Sequence[str], pause: float, moved: dict[str, bytes], erased: str | None
-) -> tuple[float, float]:
-    """Write L and R of all torrents anew, as session.save does, not faster than one each `pause` seconds.
+def show(name: str, value: float, unit: str, floor: float | None = None, target: str = "", met: object = None) -> None:
+    """Print one line of the table."""
+    floor_text, ratio = (f"{floor:.4g} {unit}", f"{value / floor:.2f}") if floor else ("", "")
+    verdict = "" if met is None else "met" if met else "MISSED"
+    line = f"{name:32} {f'{value:.4g} {unit}':>12} {floor_text:>12} {ratio:>7}  {verdict:7} {target}"
+    print(line.rstrip(), flush=True)
 
-    `moved` gives new directories; `erased` is erased in the middle. Return the seconds it took and the monotonic time
-    at which T of the erased one went.
-    """
-    start = time.monotonic()
-    gone = math.nan
-    for number, hash in enumerate(hashes):
-        path = f"{session}/{hash}.torrent"
-        for suffix in (".libtorrent_resume", ".rtorrent"):
-            content = read(path + suffix)
-            if suffix == ".rtorrent" and hash in moved:
-                content = bencodepy.encode({**bencodepy.decode(content), b"directory": moved[hash]})
-            with open(path + suffix + ".new", "wb", 0) as file:
-                file.write(content)
-        for suffix in (".libtorrent_resume", ".rtorrent"):
-            os.rename(path + suffix + ".new", path + suffix)
-        if erased and number == len(hashes) // 2:
-            erase_session(session, erased)
+
+def compare(name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float) -> None:
+    """Print processor time and time on the clock, medians, beside their floors; the target is for the first."""
+    cost, floor = (Cost(*map(statistics.median, zip(*each))) for each in (costs, floors))
+    show(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{limit:g} x floor", cost.cpu <= limit * floor.cpu)
+    show(f"{name}, clock", cost.wall, "s", floor.wall)
+
+
+def settle(pid: int) -> None:
+    """Wait until a process has had nothing to do for a fifth of a second."""
+    used = -1.0
+    while used != now(pid).cpu:
+        used = now(pid).cpu
+        time.sleep(0.2)
+
+
+def first(world: World, repeat: int) -> None:
+    """Start without a database."""
+    starts, floors = [], []
+    for _ in range(repeat):
+        shutil.rmtree(world.state, ignore_errors=True)
+        world.state.mkdir()
+        floors.append(elsewhere(floor_first, world.session.path, world.state / "floor.db"))
+        shutil.rmtree(world.state)
+        starts.append(world.measure_start())
+    peak = max(peak for _, peak in starts)
+    compare("first start", [cost for cost, _ in starts], floors, 1.5)
+    show("first start, peak memory", peak, "MiB", None, "60 MiB", peak < 60)
+
+
+def restart(world: World, repeat: int) -> None:
+    """Start with everything known."""
+    world.measure_start()
+    floors = [elsewhere(floor_resume, world.session.path) for _ in range(max(5, repeat))]
+    costs = [world.measure_start()[0] for _ in floors]
+    wall, limit = statistics.median(cost.wall for cost in costs), 1.5 * max(1.0, world.number / 10000)
+    compare("restart", costs, floors, 3)
+    show("restart", wall, "s", None, f"{limit:g} s", wall < limit)
+
+
+def event(world: World, repeat: int) -> None:
+    """Add torrents, with nothing else going on and while the whole session is being saved."""
+    made = [*make_session(world.rng, 2 * ADDS, world.data / "added")]
+    with world.start("--hooks", world.hooks) as program:
+        for name, torrents in (("idle", made[:ADDS]), ("in a save", made[ADDS:])):
+            renamed = {}
+            for number, each in enumerate(torrents):
+                if name == "idle":
+                    time.sleep(0.02)
+                else:
+                    world.session.save(*world.hashes[number::ADDS])
+                world.add(each)
+                renamed[each.torrent.hash] = time.monotonic()
+            called = world.wait_calls(program, "post_add", renamed)
+            took = statistics.median(1000 * (call.wall - when) for call, when in zip(called, renamed.values()))
+            show(f"event to post_add, {name}", took, "ms", None, "5 ms", took < 5)
+        program.stop()
+    world.session.erase(*(each.torrent for each in made))
+
+
+def save(world: World, repeat: int) -> None:
+    """Save all torrents at full speed; some get another directory, which shows what is lost; erase one."""
+    world.measure_start()
+    costs, floors, delays, lost = [], [], [], 0
+    moving = [*world.singles[:: max(1, len(world.singles) // 20)], world.singles[-1]]
+    with world.start() as program:
+        for turn in range(repeat):
+            floors.append(elsewhere(floor_resume, world.session.path))
+            spare = world.make(1, 1)[0]
+            world.add(spare)
+            program.wait_known(spare.torrent.hash)
+            place = world.data / f"moved{turn}"
+            for torrent in moving:
+                world.session.set_directory(torrent, place)
+            settle(program.pid)
+            begin = now(program.pid)
+            world.session.save(*world.hashes)
+            world.session.erase(spare.torrent)
             gone = time.monotonic()
-        time.sleep(max(0.0, start + number * pause - time.monotonic()))
-    return time.monotonic() - start, gone
+            program.wait_line(f"vanished +{re.escape(spare.torrent.name.decode())}")
+            delays.append(1000 * (time.monotonic() - gone))
+            settle(program.pid)
+            costs.append(now(program.pid).since(begin))
+            rows = set(program.select("SELECT hash, CAST(file AS BLOB) FROM session_file"))
+            lost += len({(each.hash, os.fsencode(each.paths(place)[0])) for each in moving} - rows)
+        lost += sum("overflow" in line for line in program.lines)
+        program.stop()
+    delay = statistics.median(delays)
+    compare("periodic save", costs, floors, 3)  # rtorrent's own speed is in the time on the clock
+    show("periodic save, lost", lost, "", None, "0", lost == 0)
+    show("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100)
 
 
-# ---- Figures ---------------------------------------------------------------------------------------------------------
+def removal(world: World, repeat: int) -> None:
+    """Remove torrents of 1,000 files in a small and in a large session, then many torrents at once."""
+    with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
+        small, *_ = remove(World(Path(directory), max(10, world.number // 10)), repeat, 0)
+    large, common, costs, floors = remove(world, repeat, repeat)
+    show("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small)
+    show("removal, a file of a common name", common, "ms", large, "the same", common < 1.2 * large)
+    compare(f"removal of {BATCH} x 10 files", costs, floors, 2)
 
 
-def median(costs: Sequence[Cost]) -> Cost:
-    """Return the medians of both times."""
-    return Cost(*map(statistics.median, zip(*costs)))
-
-
-def compare(name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float) -> list[Figure]:
-    """Return two lines: processor time and time on the clock, beside their floors; the target is for the first."""
-    cost, floor = median(costs), median(floors)
-    return [
-        Figure(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{limit:g} x floor", cost.cpu <= limit * floor.cpu),
-        Figure(f"{name}, clock", cost.wall, "s", floor.wall),
-    ]
-
-
-class Bench:
-    """The figures; each method is one of the names of --only and returns its lines."""
-
-    def __init__(self, world: World, small: Callable[[], World], repeat: int) -> None:
-        """`small` makes a session of a tenth of the torrents."""
-        self.world, self.small, self.repeat = world, small, repeat
-
-    def first(self) -> list[Figure]:
-        """Start without a database."""
-        world = self.world
-        starts, floors = [], []
-        for _ in range(self.repeat):
-            shutil.rmtree(world.state, ignore_errors=True)
-            world.state.mkdir()
-            floors.append(elsewhere(floor_first, world.session, world.state / "floor.db"))
-            shutil.rmtree(world.state)
-            starts.append(world.measure_start())
-        costs, peak = [cost for cost, _ in starts], max(peak for _, peak in starts)
-        return [
-            *compare("first start", costs, floors, 1.5),
-            Figure("first start, peak memory", peak, "MiB", None, "60 MiB", peak < 60),
-        ]
-
-    def restart(self) -> list[Figure]:
-        """Start with everything known."""
-        world = self.world
-        world.known()
-        costs, floors, raw = [], [], []
-        for _ in range(max(5, self.repeat)):
-            floors.append(elsewhere(floor_resume, world.session, True, True))
-            raw.append(elsewhere(floor_resume, world.session, True, False))
-            costs.append(world.measure_start()[0])
-        wall, limit = median(costs).wall, 1.5 * max(1.0, world.number / 10000)
-        return [
-            *compare("restart", costs, floors, 3),
-            Figure("restart, R only read", median(costs).cpu, "s", median(raw).cpu),
-            Figure("restart", wall, "s", None, f"{limit:g} s", wall < limit),
-        ]
-
-    def event(self) -> list[Figure]:
-        """Add torrents, with nothing else going on and while the whole session is being saved."""
-        world = self.world
-        made = [*make_session(world.rng, 2 * ADDS, world.data / "added")]
-        for torrent in made:
-            write_data(torrent)
-        figures = []
-        with world.start("--hooks", world.hooks) as program, ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            pool.submit(time.monotonic).result()
-            for name, torrents, saving in (("idle", made[:ADDS], False), ("in a save", made[ADDS:], True)):
-                pause = max(0.015, world.number * RTORRENT_SAVE / ADDS) if saving else 0.02
-                renamed, save = {}, None
-                for torrent in torrents:
-                    if saving and (save is None or save.done()):
-                        save = pool.submit(save_session, world.session, world.hashes, RTORRENT_SAVE, {}, None)
-                        time.sleep(0.1)
-                    renamed[torrent.hash] = write_session(world.session, torrent)
-                    time.sleep(pause)
-                if save is not None:
-                    save.result()
-                called = world.wait_calls(program, "post_add", renamed)
-                took = statistics.median(1000 * (called[hash].wall - when) for hash, when in renamed.items())
-                figures.append(Figure(f"event to post_add, {name}", took, "ms", None, "5 ms", took < 5))
-            program.stop()
-        for torrent in made:
-            erase_session(world.session, torrent.hash)
-        return figures
-
-    def save(self) -> list[Figure]:
-        """Save all torrents at full speed; some get another directory, so that one sees what is lost; erase one."""
-        world = self.world
-        world.known()
-        costs, floors, delays, lost = [], [], [], 0
-        singles = [*world.singles]
-        moving = sorted({*singles[:: max(1, len(singles) // 20)], singles[-1]})
-        with world.start() as program, ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            pool.submit(time.monotonic).result()
-            for turn in range(self.repeat):
-                floors.append(elsewhere(floor_resume, world.session, False, True))
-                spare = world.make(1, 1)[0]
-                write_session(world.session, spare)
-                program.wait_known(spare.hash)
-                moved = {hash: os.fsencode(world.data / f"moved{turn}") for hash in moving}
-                time.sleep(0.5)
-                begin = now(program.pid)
-                save = pool.submit(save_session, world.session, world.hashes, 0, moved, spare.hash)
-                program.wait_line(f"vanished +{re.escape(spare.name.decode())}")
-                recorded = time.monotonic()
-                _, gone = save.result()
-                delays.append(1000 * (recorded - gone))
-                self.settle(program.pid)
-                costs.append(now(program.pid).since(begin))
-                rows = set(program.select("SELECT hash, CAST(file AS BLOB) FROM session_file"))
-                lost += len({(hash, place + b"/" + world.singles[hash]) for hash, place in moved.items()} - rows)
-            lost += sum("overflow" in line for line in program.lines)
-            program.stop()
-        delay = statistics.median(delays)
-        return [
-            compare("periodic save", costs, floors, 3)[0],  # rtorrent's own speed is in the time on the clock
-            Figure("periodic save, lost", lost, "", None, "0", lost == 0),
-            Figure("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100),
-        ]
-
-    def settle(self, pid: int) -> None:
-        """Wait until a process has had nothing to do for a fifth of a second."""
-        used = -1.0
-        while used != now(pid).cpu:
-            used = now(pid).cpu
-            time.sleep(0.2)
-
-    def removal(self) -> list[Figure]:
-        """Remove torrents of 1,000 files in a small and in a large session, then many torrents at once."""
-        large, costs, floors = self.remove(self.world, self.repeat)
-        small, *_ = self.remove(self.small(), 0)
-        return [
-            Figure("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small),
-            Figure("removal, a file of a common name", self.common, "ms", large, "the same", self.common < 1.2 * large),
-            Figure("a question and a look, CPU", self.question, "s", None, "0.5 s", self.question < 0.5),
-            *compare(f"removal of {BATCH} x 10 files", costs, floors, 2),
-        ]
-
-    def remove(self, world: World, batches: int) -> tuple[float, list[Cost], list[Cost]]:
-        """Return the ms of CPU for one file of a torrent of 1,000, and the costs and floors of whole batches."""
-        wide = world.make(self.repeat, 1000)
-        names = {b"%d.bin" % number: 100 for number in range(1000)}  # that many torrents have
-        place = world.data / "other"
-        common = [make_torrent(world.rng, b"common%d" % n, names, place, "t.example.org") for n in range(5)]
-        tens = [world.make(BATCH, 10) for _ in range(batches)]
-        for made in (*wide, *common, *(made for batch in tens for made in batch)):
-            write_data(made)
-            write_session(world.session, made)
-        world.known()
-        floors = []
-        copy = world.state / "floor.db"
-        shutil.copy(world.db, copy)
-        for number, batch in enumerate(tens):
-            other = [made._replace(root=world.data / f"floor{number}" / made.root.name) for made in batch]
-            victims = [(made.hash, made.root, write_data(made)) for made in other]
-            floors.append(elsewhere(floor_removal, copy, victims))
-        copy.unlink()
-        world.rtorrent = Answering(world.session)
-        with world.rtorrent:
-            world.rtorrent.start()
-            with world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
-                return self.remove_all(world, program, wide, common, tens, floors)
-
-    def remove_all(
-        self,
-        world: World,
-        program: Program,
-        wide: Sequence[Made],
-        common: Sequence[Made],
-        tens: Sequence[Sequence[Made]],
-        floors: list[Cost],
-    ) -> tuple[float, list[Cost], list[Cost]]:
-        """Erase everything and return what `remove` returns."""
-        costs = []
+def remove(world: World, repeat: int, batches: int) -> tuple[float, float, list[Cost], list[Cost]]:
+    """Return the ms of CPU for one file of a torrent of 1,000, and of names that others have; costs and floors of whole
+    batches."""
+    wide = world.make(repeat, 1000)
+    names: Files = {(b"%d.bin" % number,): 100 for number in range(1000)}  # that many torrents have
+    common = [make(world.rng, b"common%d" % n, names, world.data / "other", "t.example.org") for n in range(2)]
+    tens = [world.make(BATCH, 10) for _ in range(batches)]
+    every = [*wide, *common, *(made for batch in tens for made in batch)]
+    for made in every:
+        world.add(made)
+    world.measure_start()
+    copy = world.state / "floor.db"
+    shutil.copy(world.db, copy)
+    costs, floors = [], []
+    for number, batch in enumerate(tens):
+        place = world.data / f"floor{number}"
+        victims = [(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t, *_ in batch]
+        floors.append(elsewhere(floor_removal, copy, victims))
+    copy.unlink()
+    with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
         begin = now(program.pid)
-        self.erase(world, program, common[:1])
-        self.question = now(program.pid).since(begin).cpu
-        self.common = self.erase(world, program, common[1:2]).cpu
-        ms = [self.erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
+        erase(world, program, common[:1])
+        took = now(program.pid).since(begin).cpu
+        show("a question and a look, CPU", took, "s", None, "0.5 s", took < 0.5)
+        shared = erase(world, program, common[1:]).cpu
+        ms = [erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
         for batch in tens:
             begin = now(program.pid)
-            cost = self.erase(world, program, batch)
+            cost = erase(world, program, batch)
             costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
-        left = sum(made.root.exists() for made in (*wide, *(made for batch in tens for made in batch)))
+        left = sum(torrent.root(place).exists() for torrent, place, *_ in every)
         if left:
             raise SystemExit(program.report(f"{left} torrents were not removed"))
         program.stop()
-        return statistics.median(ms), costs, floors
-
-    def erase(self, world: World, program: Program, batch: Sequence[Made]) -> Cost:
-        """Erase torrents as rtorrent does; return the times from the first pre_remove to the last post_remove."""
-        for made in batch:
-            erase_session(world.session, made.hash)
-            world.rtorrent.loaded.pop(made.hash, None)
-        hashes = {made.hash for made in batch}
-        ended = [when for hash, when in world.wait_calls(program, "post_remove", hashes).items() if hash in hashes]
-        begun = [when for hash, when in world.calls("pre_remove").items() if hash in hashes]
-        return max(ended).since(min(begun))
-
-    def idle(self) -> list[Figure]:
-        """Do nothing for a minute, with everything known."""
-        self.world.known()
-        with self.world.start() as program:
-            time.sleep(1)
-            before = read_status(program.pid)
-            time.sleep(60)
-            after = read_status(program.pid)
-            program.stop()
-        keys = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
-        switches, resident = sum(after[key] - before[key] for key in keys), after["VmRSS"] / 1024
-        return [
-            Figure("idle, context switches a minute", switches, "", None, "0", switches == 0),
-            Figure("idle, resident memory", resident, "MiB", None, "30 MiB", resident < 30),
-        ]
-
-    def version(self) -> list[Figure]:
-        """Start for --version only."""
-        floors = [self.run([sys.executable, "-c", "pass"]) for _ in range(15)]
-        costs = [self.run(command("--version")) for _ in range(15)]
-        return [figure._replace(target="", met=None) for figure in compare("--version", costs, floors, 0)]
-
-    def run(self, words: Sequence[str]) -> Cost:
-        """Run a command to its end."""
-        begin, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(words, env=environment(self.world.state), stdout=subprocess.DEVNULL, check=True)
-        end = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return Cost(time.monotonic() - begin, end.ru_utime + end.ru_stime - used.ru_utime - used.ru_stime)
+    return statistics.median(ms), shared, costs, floors
 
 
-NAMES = ("first", "restart", "event", "save", "removal", "idle", "version")
+def erase(world: World, program: Program, batch: Sequence[Made]) -> Cost:
+    """Erase torrents; return the times from the first pre_remove to the last post_remove."""
+    world.session.erase(*(made.torrent for made in batch))
+    hashes = [made.torrent.hash for made in batch]
+    ended = world.wait_calls(program, "post_remove", hashes)
+    return max(ended).since(min(world.wait_calls(program, "pre_remove", hashes)))
 
 
-def show(figure: Figure) -> None:
-    """Print one line of the table."""
-    name, value, unit, floor, target, met = figure
-    value_text = f"{value:.4g} {unit}"
-    floor_text, ratio = (f"{floor:.4g} {unit}", f"{value / floor:.2f}") if floor else ("", "")
-    verdict = "" if met is None else "met" if met else "MISSED"
-    sys.stdout.write(f"{name:32} {value_text:>12} {floor_text:>12} {ratio:>7}  {verdict:7} {target}\n".rstrip() + "\n")
-    sys.stdout.flush()
+def idle(world: World, repeat: int) -> None:
+    """Do nothing for a minute, with everything known."""
+    world.measure_start()
+    with world.start() as program:
+        time.sleep(1)
+        before = read_status(program.pid)
+        time.sleep(60)
+        after = read_status(program.pid)
+        program.stop()
+    keys = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+    switches, resident = sum(after[key] - before[key] for key in keys), after["VmRSS"] / 1024
+    show("idle, context switches a minute", switches, "", None, "0", switches == 0)
+    show("idle, resident memory", resident, "MiB", None, "30 MiB", resident < 30)
+
+
+FIGURES = {"first": first, "restart": restart, "event": event, "save": save, "removal": removal, "idle": idle}
 
 
 def main() -> None:
     """Make the session and print the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--torrents", metavar="N", type=int, default=1000, help="size of the session, default 1000")
-    parser.add_argument("--only", metavar="NAME", choices=NAMES, action="append", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--only", metavar="NAME", choices=FIGURES, action="append", help="one of " + ", ".join(FIGURES))
     parser.add_argument("--repeat", metavar="N", type=int, default=3, help="times that each is measured, default 3")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
         begin = time.perf_counter()
-        world = World(Path(directory, "large"), args.torrents)
-        took = time.perf_counter() - begin
-        sys.stdout.write(f"{world.number} torrents, {world.files} files, made in {took:.1f} s\n")
-        sys.stdout.write(f"{'':32} {'rtwatch':>12} {'floor':>12} {'ratio':>7}  {'':7} target\n")
-        bench = Bench(world, lambda: World(Path(directory, "small"), max(10, args.torrents // 10)), args.repeat)
-        for name in args.only or NAMES:
-            for figure in getattr(bench, name)():
-                show(figure)
+        world = World(Path(directory), args.torrents)
+        print(f"{world.number} torrents, {world.files} files, made in {time.perf_counter() - begin:.1f} s")
+        print(f"{'':32} {'rtwatch':>12} {'floor':>12} {'ratio':>7}  {'':7} target", flush=True)
+        for name in args.only or FIGURES:
+            FIGURES[name](world, args.repeat)
 
 
 if __name__ == "__main__":

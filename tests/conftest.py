@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Callable
 
 import pytest
-from faults import folding_directory, mounted
-from program import Launcher
+from faults import mounted
 from rtorrent import COMPLETE_MARK, Rtorrent
-from session import VERSIONS, Session
-from steps import Hooks, pack, remaining, seed
+from session import VERSIONS
+from steps import Bed, bed_in, pack, remaining, seed
 
 BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
 
@@ -26,36 +25,10 @@ def version() -> str:
 
 
 @pytest.fixture
-def session(tmp_path: Path, version: str) -> Iterator[Session]:
-    """Give the session directory of a running rtorrent."""
-    with Session(tmp_path / "session", version) as session:
-        session.start()
-        yield session
-
-
-@pytest.fixture
-def downloads(tmp_path: Path) -> Path:
-    """Give the directory of the torrents' data."""
-    path = tmp_path / "downloads"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def launcher(tmp_path: Path, session: Session) -> Iterator[Launcher]:
-    """Give what starts rtwatch for the session."""
-    launcher = Launcher(session.path, tmp_path / "state", tmp_path / "calls")
-    yield launcher
-    launcher.close()
-
-
-@pytest.fixture
-def hooks(tmp_path: Path) -> Hooks:
-    """Give a hooks file to be written."""
-    return Hooks(tmp_path / "hooks.py")
-
-
-# the real rtorrent
+def bed(tmp_path: Path, version: str) -> Iterator[Bed]:
+    """Give a test bed."""
+    with bed_in(tmp_path, version) as bed:
+        yield bed
 
 
 @pytest.fixture(params=VERSIONS)
@@ -90,12 +63,10 @@ def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
 
 
 @pytest.fixture
-def real_launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
-    """Give what starts rtwatch for the real rtorrent that the test has asked for."""
-    client: Rtorrent = request.getfixturevalue("shared" if "shared" in request.fixturenames else "rtorrent")
-    launcher = Launcher(client.path, tmp_path / "state", tmp_path / "calls")
-    yield launcher
-    launcher.close()
+def real_launcher(rtorrent: Rtorrent, tmp_path: Path) -> Iterator[Bed]:
+    """Give what starts rtwatch for the real rtorrent."""
+    with closing(Bed(rtorrent, tmp_path)) as launcher:
+        yield launcher
 
 
 @pytest.fixture
@@ -116,10 +87,3 @@ def mount() -> Iterator[Mount]:
             return place
 
         yield mount
-
-
-@pytest.fixture
-def folding(tmp_path: Path) -> Iterator[Path]:
-    """Give a directory that takes "a" and "A" for one name."""
-    with folding_directory(tmp_path / "folding") as directory:
-        yield directory

@@ -82,54 +82,6 @@ def small_disk(place: Path) -> Iterator[None]:
         yield
 
 
-FOLDING = (  # how to make a file system that takes "a" and "A" for one name, and how to mount it
-    ("", "mount -t tmpfs -o casefold rtwatch-test {place}"),
-    ("mkfs.ext4 -q -O casefold {image}", "mount -o loop {image} {place}"),
-    ("mkfs.vfat {image}", "mount -o loop {image} {place}"),
-    ("mkntfs -q -F {image}", "lowntfs-3g -o ignore_case {image} {place}"),
-)
-
-
-@contextmanager
-def folding_directory(place: Path) -> Iterator[Path]:
-    """Mount a file system on `place` and give a directory of it that folds case; skip the test where none is."""
-    place.mkdir()
-    problems = ["only root may mount"] if os.geteuid() != 0 else []
-    for make_it, attach in FOLDING if not problems else ():
-        problem = try_folding(make_it, attach, place)
-        if problem is None:
-            break
-        problems.append(problem)
-    else:
-        pytest.skip(f"no case-folding file system can be made: {'; '.join(problems)}")
-    try:
-        yield place / "Case"
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
-def try_folding(make_it: str, attach: str, place: Path) -> str | None:
-    """Try one way to make a case-folding file system; return why it failed."""
-    image = place.with_name("image")
-    with open(image, "wb") as file:
-        file.truncate(16 << 20)
-    try:
-        for text in filter(None, (make_it, attach)):
-            command = [part.format(image=image, place=place) for part in text.split()]
-            subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=True)
-    except FileNotFoundError as error:
-        return f"no {error.filename}"
-    except subprocess.CalledProcessError as error:
-        return f"{' '.join(error.cmd[:4])}: {error.stderr.splitlines()[-1]}"
-    (place / "Case").mkdir()
-    subprocess.run(["chattr", "+F", place / "Case"], capture_output=True, check=False)  # not all need that
-    (place / "Case" / "Test").touch()
-    if (place / "Case" / "test").exists():
-        return None
-    subprocess.run(["umount", place], check=True)
-    return f"{attach} does not fold"
-
-
 def fill(place: Path) -> Path:
     """Use up all space of a file system; return the file to remove when there is to be space again."""
     filler = place / "filler"
@@ -143,11 +95,11 @@ def fill(place: Path) -> Path:
     return filler
 
 
-def the_line(output: str) -> str:
-    """Return the only line of an output, which is no traceback."""
-    lines = output.splitlines()
-    assert len(lines) == 1, output
-    return lines[0]
+def the_line(result: subprocess.CompletedProcess[str], *statuses: int) -> str:
+    """Return the only line of a run that ended with one of these statuses."""
+    assert result.returncode in statuses, result.stderr
+    (line,) = result.stderr.splitlines()
+    return line
 
 
 def count_calls(trace: Path, calls: Sequence[str]) -> dict[str, int]:

@@ -89,11 +89,7 @@ def parse_life(text: str) -> Life:
     return Life(driver, tuple(options), tuple((name, int(number)) for name, number in pairs))
 
 
-# ---- The disk --------------------------------------------------------------------------------------------------------
-
-
 def canonical(path: Path) -> Path:
-    """Return the real path of the parent, plus the name."""
     return Path(os.path.realpath(path.parent), path.name)
 
 
@@ -106,12 +102,10 @@ def hops(path: Path) -> list[Path]:
 
 
 def files_below(directory: Path) -> list[Path]:
-    """Return all that is below a directory but directories."""
     return sorted(path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
 def contents(torrent: Torrent) -> list[bytes]:
-    """Return the contents of a torrent's files."""
     return [torrent.content] if isinstance(torrent.content, bytes) else [*torrent.content.values()]
 
 
@@ -121,9 +115,6 @@ def holds(file: Path, data: bytes) -> bool:
         return file.is_file() and file.stat().st_size == len(data) and file.read_bytes() == data
     except FileNotFoundError:  # removed this very moment
         return False
-
-
-# ---- Drivers ---------------------------------------------------------------------------------------------------------
 
 
 def resolve(driver: Driver, directory: bytes) -> Path:
@@ -163,33 +154,11 @@ class Fake(Session):
         return {hash: resolve(self, self.loaded[hash].rtorrent["directory"]) for hash in loaded}
 
     def uses(self, hash: str, root: Path) -> list[Path]:
-        """Return the files of a loaded torrent."""
         return BY_HASH[hash].paths(root)
-
-    def cut_save(self, torrent: Torrent, steps: int) -> None:
-        """Begin a full save and be killed after some steps of it."""
-        for _ in zip(range(steps), self._save_full(torrent.hash)):
-            pass
-        self.kill()
-
-    def cut_erase(self, torrent: Torrent, steps: int) -> None:
-        """Begin an erase and be killed after some steps of it."""
-        for file in self.files(torrent)[:steps]:
-            file.unlink(missing_ok=True)
-        self.kill()
 
     def add_stopped(self, torrent: Torrent, directory: Path) -> None:
         """Load a torrent without starting it."""
         self.add(torrent, directory, state=0, state_changed=0, **{"timestamp.started": 0})
-
-    def load_on_full_disk(self, torrent: Torrent, directory: str) -> None:
-        """Load a torrent without space: 0.9.8 leaves an empty L.new, 0.16 moves empty files into place."""
-        self.load(torrent, directory)
-        if self.version == "0.9.8":
-            self.file(torrent, "L").with_name(self.file(torrent, "L").name + ".new").touch()
-        else:
-            for kind in "TLR":
-                self.write(torrent, kind, b"")
 
 
 @cache
@@ -234,7 +203,7 @@ class Real(Rtorrent):
 
     @property
     def loaded(self) -> set[str]:
-        """The hashes of all that is loaded, stubs too."""
+        """Return the loaded torrents, without stubs."""
         return {*self.loaded_hashes()} if self.process else set()
 
     def word(self) -> dict[str, Path]:
@@ -264,9 +233,6 @@ class Real(Rtorrent):
 
 
 Driver = Union[Fake, Real]
-
-
-# ---- The world -------------------------------------------------------------------------------------------------------
 
 
 class World:
@@ -317,10 +283,7 @@ class World:
         for path in (self.base, self.other):
             shutil.rmtree(path)
 
-    # what the driver says
-
     def used(self) -> dict[str, list[Path]]:
-        """Return the files of each loaded torrent."""
         return {hash: self.driver.uses(hash, root) for hash, root in self.driver.word().items()}
 
     def loaded(self) -> list[Torrent]:
@@ -345,7 +308,6 @@ class World:
         return {*paths, *self.own}
 
     def look(self) -> dict[Path, Identity]:
-        """Return what lies at the wanted paths."""
         return {path: identity for path in self.wanted() if (identity := self.identity(path))}
 
     def identity(self, path: Path) -> Optional[Identity]:
@@ -369,11 +331,8 @@ class World:
         if deleted and not self.handled:
             raise Broken(f"removed while rtorrent has it open: {deleted}")
 
-    # rtwatch
-
     @property
     def program(self) -> Optional[Program]:
-        """The running rtwatch."""
         return self.programs[-1] if self.programs and self.programs[-1].process.poll() is None else None
 
     @property
@@ -423,8 +382,6 @@ class World:
         if self.program:
             wait_until(lambda: self.indexed(torrent.hash) == wanted, 1)
 
-    # rtorrent
-
     def start_rtorrent(self) -> None:
         """Start rtorrent, if it does not run; what it does not load any more is nobody's, but was not erased."""
         if not self.driver.process:
@@ -470,8 +427,6 @@ class World:
             self.note_erase(torrent)
             self.driver.erase(torrent)
 
-    # the person
-
     def by_hand(self, *paths: Path) -> None:
         """Note that a person changes files, by all their names."""
         self.hands = True
@@ -487,10 +442,7 @@ class World:
         self.own.add(path)
 
     def is_handled(self, path: Path) -> bool:
-        """Tell whether a person had a file in his hands, or a directory above it."""
         return not self.handled.isdisjoint([path, *path.parents])
-
-    # the end
 
     def finish(self) -> None:
         """Let everything end well, and hold the second promise."""
@@ -555,9 +507,6 @@ class World:
                     if mine and (f"/{path}".endswith(f"/{file}") or not file) and is_true(self, path, mine, match):
                         explained.add(path)
         return sorted(path for path in rest - explained if not self.left[path] & forgotten)
-
-
-# ---- Reasons, and when they are true ---------------------------------------------------------------------------------
 
 
 def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[str]]:
@@ -727,8 +676,6 @@ class Steps(World):
             if saved:
                 self.driver.save(torrent)
 
-    # a torrent's life
-
     @step(12, "download", "download2", "seed", "links", "links2", "hard", "dirlink", "unfinished", on="new")
     def add(self, torrent: Torrent, how: str) -> None:
         """Load a torrent."""
@@ -843,8 +790,6 @@ class Steps(World):
         elif self.rng.random() < 0.5:
             self.driver.erase(torrent)
 
-    # a person's hands on the downloads
-
     @step(2, "notes", "append", "delete", "rename", "directory", "pipe", "own", on="file")
     def handle(self, path: Path, how: str) -> None:
         """Change a file, or put something else in its place, or something beside it."""
@@ -915,8 +860,6 @@ class Steps(World):
             place.symlink_to(moved)
             self.by_hand(moved)
 
-    # a person's hands on the session
-
     @step(2, "T", "R", "LR", "TLR", "LRT")
     def delete_session_files(self, kinds: str) -> None:
         """Delete session files by hand, of one torrent or of several."""
@@ -946,13 +889,15 @@ class Steps(World):
 
     @step(3, on="new")
     def load_on_full_disk(self, torrent: Torrent) -> None:
-        """Load a torrent while the session's disk is full."""
+        """Load a torrent without space: 0.9.8 leaves an empty L.new, 0.16 moves empty files into place."""
         if isinstance(self.driver, Fake):
             self.trouble.add("full disk")
-            self.driver.load_on_full_disk(torrent, self.pick_directory())
+            self.driver.load(torrent, self.pick_directory())
+            if self.driver.version == "0.9.8":
+                self.driver.file(torrent, "L").with_suffix(".libtorrent_resume.new").touch()
+            for kind in "TLR" if self.driver.version != "0.9.8" else "":
+                self.driver.write(torrent, kind, b"")
             self.place_data(torrent, self.driver.word()[torrent.hash], "download")
-
-    # both programs' lives
 
     @step(3, "stopped", "started", "restarted", "catch_up")
     def rtwatch(self, how: str) -> None:
@@ -990,13 +935,15 @@ class Steps(World):
         if isinstance(self.driver, Fake):
             self.trouble |= {"rtorrent ended", "session files"}
             if how == "save":
-                self.driver.cut_save(torrent, self.rng.randrange(10))
+                for _ in zip(range(self.rng.randrange(10)), self.driver._save_full(torrent.hash)):
+                    pass
             else:
-                self.driver.cut_erase(torrent, self.rng.randrange(1, 4))
+                for file in self.driver.files(torrent)[: self.rng.randrange(1, 4)]:
+                    file.unlink(missing_ok=True)
+            self.driver.kill()
 
     @step(6)
     def wait_for_grace(self) -> None:
-        """Let all graces end."""
         time.sleep(2 * GRACE)
 
     @step(2)
@@ -1010,7 +957,6 @@ class Steps(World):
             raise Broken(f"-n failed or changed something: {done}")
 
 
-# ---- Living ----------------------------------------------------------------------------------------------------------
 
 
 class Outcome(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
@@ -15,8 +14,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Callable, TypeVar, Union
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -38,7 +37,6 @@ def environment(state: Path, extra: Mapping[str, str] | None = None) -> dict[str
 
 
 def command(*args: Argument) -> list[str]:
-    """Return the command line that runs rtwatch, with warnings as errors."""
     return [sys.executable, "-W", "error", "-m", "rtwatch", *map(str, args)]
 
 
@@ -96,15 +94,9 @@ class Program:
         self._reader.start()
 
     def __enter__(self) -> Program:
-        """Return the running program."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """End the process, whatever it does, and show its output beside a failed test."""
         self.kill()
         if error is not None:
@@ -118,23 +110,13 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
         return self.process.pid
 
     def report(self, problem: str) -> str:
-        """Return `problem` with what is needed to understand it."""
         return f"{problem}; exit status {self.process.poll()}; notified {self.notified}; output:\n{self.output}"
 
     def wait_ready(self) -> None:
-        """Wait until rtwatch told the service manager that it is ready."""
-        self.wait_notified("READY=1")
-
-    def wait_notified(self, assignment: str) -> None:
-        """Wait for `assignment`, as STOPPING=1, on the notify socket."""
-        self._wait(
-            lambda: any(assignment in message.split("\n") for message in self.notified) or None,
-            f"no {assignment} was notified",
-        )
+        self.wait_for(lambda: any("READY=1" in text.split("\n") for text in self.notified), "no READY=1 was notified")
 
     def wait_line(self, regex: str, since: int = 0) -> re.Match[str]:
         """Wait until a line, the `since` first ones left out, matches `regex`; return the match."""
@@ -149,28 +131,21 @@ class Program:
 
     def wait_rows(self, sql: str, predicate: Callable[[Rows], Any]) -> Rows:
         """Wait until `predicate` is true of the rows that `sql` selects, and return them."""
-        seen: list[object] = []
+        seen: list[Rows] = [[]]
 
-        def find() -> tuple[Rows] | None:
-            try:
-                rows = self.select(sql)
-            except sqlite3.OperationalError as error:  # no database or no table yet
-                seen[:] = [error]
-                return None
-            seen[:] = [rows]
-            return (rows,) if predicate(rows) else None
+        def find() -> bool | None:
+            with suppress(sqlite3.OperationalError):  # no database or no table yet
+                seen[0] = self.select(sql)
+                return bool(predicate(seen[0])) or None
+            return None
 
-        try:
-            return self._wait(find, f"{sql!r} does not select what is waited for")[0]
-        except AssertionError as error:
-            raise AssertionError(f"last seen {seen}; {error}") from None
+        self._wait(find, f"{sql!r} does not select what is waited for", seen)
+        return seen[0]
 
     def wait_known(self, hash: str) -> None:
-        """Wait until a torrent has its rows."""
         self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", bool)
 
     def wait_gone(self, hash: str) -> None:
-        """Wait until a torrent has no row (any more)."""
         self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", lambda rows: not rows)
 
     def wait_files(self, hash: str, paths: Iterable[Path]) -> None:
@@ -191,15 +166,7 @@ class Program:
         finally:
             con.close()
 
-    def connect(self) -> sqlite3.Connection:
-        """Return a connection to the database, opened as users' scripts open it."""
-        import rtwatch
-
-        con: sqlite3.Connection = rtwatch.connect(self.db)
-        return con
-
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process."""
         self.process.send_signal(number)
 
     def stop(self) -> int:
@@ -229,7 +196,7 @@ class Program:
         self._notify.close()
         self._sockets.cleanup()
 
-    def _wait(self, find: Callable[[], Found | None], problem: str) -> Found:
+    def _wait(self, find: Callable[[], Found | None], problem: str, facts: Sequence[object] = ()) -> Found:
         """Return what `find` finds; raise AssertionError when it takes too long or the process has ended."""
         deadline = time.monotonic() + DEADLINE
         while True:
@@ -240,7 +207,7 @@ class Program:
             if found is not None:
                 return found
             if ended or time.monotonic() > deadline:
-                raise AssertionError(self.report(problem))
+                raise AssertionError(self.report(f"{problem}; last seen {facts}" if facts else problem))
             with self._changed:
                 self._changed.wait(PAUSE)
 
@@ -269,63 +236,3 @@ class Program:
         with self._changed:
             texts.extend(text.decode("utf-8", "backslashreplace") for text in data)
             self._changed.notify_all()
-
-
-class Launcher:
-    """Starts rtwatch for one session, with the hooks of recorder.py at hand, and ends what it started."""
-
-    hooks = ("--hooks", Path(__file__).with_name("recorder.py"))
-
-    def __init__(self, session: Path, state: Path, record: Path) -> None:
-        """Remember what every start needs; `record` is the file that recorder.py writes."""
-        self.session = session
-        self.state = state
-        self.record = record
-        self.started: list[Program] = []
-
-    @property
-    def db(self) -> Path:
-        """Path of the default database."""
-        return self.state / "rtwatch" / "rtwatch.db"
-
-    def start(
-        self,
-        *options: Argument,
-        paths: Sequence[Path] = (),
-        ready: bool = True,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> Program:
-        """Start the daemon and wait until it is ready."""
-        env = {"RTWATCH_RECORD": str(self.record), **(env or {})}
-        program = Program(self.session, *options, state=self.state, paths=paths, cwd=cwd, env=env)
-        self.started.append(program)
-        if ready:
-            program.wait_ready()
-        return program
-
-    def once(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-        """Run rtwatch --once to its end."""
-        return self.run("--once", *options, paths=paths)
-
-    def run(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-        """Run rtwatch, with options that let it end by itself, to its end."""
-        return run(*options, self.session, *paths, state=self.state, env={"RTWATCH_RECORD": str(self.record)})
-
-    def calls(self, hash: str | None = None) -> list[dict[str, Any]]:
-        """Return the recorded hook calls, of one torrent only when `hash` is given."""
-        if not self.record.exists():
-            return []
-        lines = self.record.read_text().splitlines(keepends=True)
-        calls = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
-        return [call for call in calls if hash in (None, call.get("hash"))]
-
-    def hooks_called(self, hash: str | None = None) -> list[str]:
-        """Return the names of the recorded hooks in order."""
-        return [call["hook"] for call in self.calls(hash)]
-
-    def close(self) -> None:
-        """End what was started."""
-        for program in self.started:
-            program.kill()
-            print(program.report("output of rtwatch"))

@@ -32,7 +32,6 @@ def note(hook: str, con: sqlite3.Connection, *given: Any) -> None:
 
 
 def text(value: Any) -> Any:
-    """Return a field of RmTuple as JSON can hold it."""
     return [path.as_posix() for path in value] if isinstance(value, list) else value and str(value)
 
 

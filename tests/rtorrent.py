@@ -21,7 +21,7 @@ from xml.parsers.expat import ExpatError
 
 import bencodepy
 import pytest
-from session import SUFFIXES, VERSIONS, Directory, hash_of, pass_tick
+from session import VERSIONS, Directory, SessionDirectory, hash_of, pass_tick
 from torrents import ANNOUNCE, Torrent
 
 PROGRAMS = (Path("/usr/bin/rtorrent"), Path(__file__).resolve().parents[1] / ".rtorrent/bin/rtorrent")
@@ -70,7 +70,7 @@ def find_program(version: str) -> Path:
     return programs()[version]
 
 
-class Rtorrent:
+class Rtorrent(SessionDirectory):
     """One rtorrent process after another on the same session; ends only the process that it started itself."""
 
     def __init__(self, directory: Path, *lines: str, version: str = VERSIONS[0]) -> None:
@@ -89,30 +89,6 @@ class Rtorrent:
         self.tell.chmod(0o755)
         self.process: Optional[subprocess.Popen[bytes]] = None
         self._numbers = itertools.count(1)
-
-    def __enter__(self) -> Rtorrent:
-        """Start rtorrent."""
-        self.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """End the process, if it still runs."""
-        self.kill()
-
-    @property
-    def lock(self) -> Path:
-        """Path of the lock file."""
-        return self.path / "rtorrent.lock"
-
-    def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
-        """Return the path of a torrent's session file, `kind` being T, R or L."""
-        return self.path / (hash_of(torrent) + SUFFIXES[kind])
-
-    def files(self, torrent: Torrent | str) -> list[Path]:
-        """Return the paths of a torrent's three session files, in the order of an erase."""
-        return [self.file(torrent, kind) for kind in "LRT"]
-
-    # the process
 
     def start(self) -> None:
         """Start rtorrent and wait until it answers and has loaded its session; fails when it ends instead."""
@@ -165,21 +141,9 @@ class Rtorrent:
             self.process.wait(DEADLINE)
             self.process = None
 
-    # its answers
-
     def call(self, method: str, *params: Any) -> Any:
-        """Call an XML-RPC method and return its answer; raises xmlrpc.client.Fault.
-
-        Bytes reach rtorrent exactly (as base64); in its answers bytes that are not UTF-8 have become others.
-        """
-        body = xmlrpc.client.dumps(tuple(params), method, encoding="utf-8").encode()
-        headers = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(DEADLINE)
-            connection.connect(str(self.socket))
-            connection.sendall(b"%d:%b,%b" % (len(headers), headers, body))
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))
-        return xmlrpc.client.loads(answer.partition(b"\r\n\r\n")[2])[0][0]
+        """Call an XML-RPC method and return its answer."""
+        return call(self.socket, method, *params)
 
     def multicall(self, *calls: tuple[Any, ...]) -> None:
         """Make several calls, each a tuple of method and parameters, in one request; none may fail."""
@@ -203,10 +167,6 @@ class Rtorrent:
         hashes: list[str] = self.call("download_list", "")
         return hashes
 
-    def is_loaded(self, torrent: Torrent | str) -> bool:
-        """Return whether rtorrent has a torrent."""
-        return bool(self._try("d.hash", hash_of(torrent)) == hash_of(torrent))
-
     def used(self, torrent: Torrent | str) -> list[Path]:
         """Return the paths of a torrent's files: d.directory joined with f.path, not resolved, byte for byte.
 
@@ -222,8 +182,6 @@ class Rtorrent:
         directory, *paths = told.read_bytes().split(b"\0")[:-1]
         cwd = os.readlink(b"/proc/%d/cwd" % self.process.pid)
         return [Path(os.fsdecode(os.path.join(cwd, directory) + b"/" + path)) for path in paths]
-
-    # a torrent's life
 
     def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
         """Load a torrent without starting it; it is in the session on return."""
@@ -243,20 +201,15 @@ class Rtorrent:
         self.call(method, "", source, *commands, f"d.custom.set={NUMBER},{number}")
         self._wait_saved(torrent, number, full=True)
 
-    def reload(self, torrent: Torrent, *commands: str | bytes, erased: Torrent | str | None = None) -> None:
-        """Erase a torrent (or another) and load it, both in one request."""
+    def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
+        """Erase and load again, both in one request, as web interfaces do to edit a torrent or to move its data."""
         number = next(self._numbers)
-        load = ("load.raw_start", "", torrent.metainfo, *commands, f"d.custom.set={NUMBER},{number}")
-        self.wait_checked(erased or torrent)
-        self.multicall(("d.erase", hash_of(erased or torrent)), load)
+        place, mark = set_place(directory, base), f"d.custom.set={NUMBER},{number}"
+        self.wait_checked(torrent)
+        self.multicall(("d.erase", torrent.hash), ("load.raw_start", "", torrent.metainfo, *place, mark))
         self._wait_saved(torrent, number, full=True)
 
-    def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
-        """Erase and load again, as web interfaces do to edit a torrent or to move its data."""
-        self.reload(torrent, *set_place(directory, base))
-
     def magnet(self, torrent: Torrent, directory: Directory) -> None:
-        """Load the magnet link of a torrent: a stub is saved under its hash."""
         self.load_source("load.start", torrent, magnet_link(torrent), set_directory(directory))
 
     def download(self, torrent: Torrent, directory: Path, base: Path | None = None) -> list[Path]:
@@ -281,7 +234,6 @@ class Rtorrent:
             self._wait(functools.partial(self._is_checked, hash), f"the hash check of {hash} does not end")
 
     def _is_checked(self, hash: str) -> bool:
-        """Return whether no hash check runs or is queued for a torrent."""
         return bool(self._try("d.hashing", hash) == 0 or self._try("d.is_open", hash) == 0)
 
     def set_directory(self, torrent: Torrent | str, directory: Directory | bytes) -> None:
@@ -289,7 +241,6 @@ class Rtorrent:
         self._set("d.directory.set", torrent, directory)
 
     def set_directory_base(self, torrent: Torrent | str, base: Directory | bytes) -> None:
-        """Do d.directory_base.set, which is in memory only until the next save."""
         self._set("d.directory_base.set", torrent, base)
 
     def _set(self, method: str, torrent: Torrent | str, directory: Directory | bytes) -> None:
@@ -305,14 +256,10 @@ class Rtorrent:
         left = [file for torrent in torrents for file in self.files(torrent)]
         self._wait(lambda: not any(map(os.path.lexists, left)), f"session files stay: {left}")
 
-    # saves
-
     def save(self, *torrents: Torrent | str) -> None:
-        """Do d.save_resume: L and R are written anew on return."""
         self._save("d.save_resume", *torrents)
 
     def save_full(self, *torrents: Torrent | str) -> None:
-        """Do d.save_full_session: L, R and T are written anew on return."""
         self._save("d.save_full_session", *torrents)
 
     def save_all(self) -> None:
@@ -343,7 +290,7 @@ class Rtorrent:
                 return
             if self.process is None or self.process.poll() is not None:
                 break
-            if self.is_loaded(hash):
+            if self._try("d.hash", hash) == hash:
                 self.call("d.save_full_session", hash)
         pytest.fail(f"{hash} is not saved: {self.log.read_text(errors='replace')}")
 
@@ -355,19 +302,28 @@ class Rtorrent:
         except (OSError, KeyError, ValueError, bencodepy.BencodeDecodeError):
             return 0
 
-    # other rtorrents
-
-    def add_peer(self, torrent: Torrent | str, other: Rtorrent) -> None:
-        """Tell this rtorrent that another one has the torrent."""
-        self._try("add_peer", hash_of(torrent), f"127.0.0.1:{other.call('network.listen.port')}")
-
     def fetch(self, torrent: Torrent | str, other: Rtorrent, method: str = "d.complete", value: int = 1) -> None:
         """Download from another rtorrent until a method answers `value`; a peer that is told too early is forgotten."""
         for _ in range(int(DEADLINE / FORGOTTEN)):
             if wait_until(lambda: self._try(method, hash_of(torrent)) == value, FORGOTTEN):
                 return
-            self.add_peer(torrent, other)
+            self._try("add_peer", hash_of(torrent), f"127.0.0.1:{other.call('network.listen.port')}")
         pytest.fail(f"{method} of {hash_of(torrent)} does not answer {value!r}")
+
+
+def call(path: Path | str, method: str, *params: Any) -> Any:
+    """Call an XML-RPC method on a socket and return its answer; raises xmlrpc.client.Fault.
+
+    Bytes reach rtorrent exactly (as base64); in its answers bytes that are not UTF-8 have become others.
+    """
+    body = xmlrpc.client.dumps(params, method, encoding="utf-8").encode()
+    headers = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(DEADLINE)
+        connection.connect(str(path))
+        connection.sendall(b"%d:%b,%b" % (len(headers), headers, body))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    return xmlrpc.client.loads(answer.partition(b"\r\n\r\n")[2])[0][0]
 
 
 def wait_until(happened: Callable[[], Any], seconds: float) -> bool:
@@ -386,15 +342,12 @@ def set_directory(directory: Directory | bytes, method: str = "d.directory.set")
 
 
 def set_place(directory: Directory, base: Directory | None) -> tuple[bytes]:
-    """Return the command that tells a torrent its directory as session.Session.add does."""
     return (set_directory(directory) if base is None else set_directory(base, "d.directory_base.set"),)
 
 
 def magnet_link(torrent: Torrent) -> str:
-    """Return the magnet link of a torrent."""
     return f"magnet:?xt=urn:btih:{torrent.hash}&tr={ANNOUNCE.decode()}"
 
 
 def places(torrent: Torrent, directory: Path) -> list[Path]:
-    """Return the paths of a torrent's files when rtorrent is told to use `directory`."""
     return torrent.paths(torrent.root(directory))

@@ -1,10 +1,12 @@
-"""A session directory written as rtorrent writes it: the same system calls in the order of its version.
+"""A session directory written as rtorrent writes it, with the same system calls in the order of its version, and an
+SCGI socket that answers as rtorrent does.
 
 Measured with 0.9.8 and 0.16.20; L, R and T are HASH.torrent.libtorrent_resume, HASH.torrent.rtorrent and HASH.torrent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -14,17 +16,17 @@ import sys
 import tempfile
 import threading
 import time
+import xmlrpc.client
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Callable, NamedTuple, TypeVar, Union, cast
+from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union, cast
 
 import bencodepy
-from scgi import Scgi
 from torrents import ANNOUNCE, PIECE_LENGTH, Torrent
 
 VERSIONS = ("0.9.8", "0.16")
 SUFFIXES = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
+META_DOWNLOAD = {"commands": [], "print_log": 0, "start": 1}  # beside the info of a magnet link
 WRITERS = 16  # torrents that 0.16 saves at once
 
 # The process of the fake rtorrent: it listens, for clients are told the process that did, and holds files open.
@@ -48,6 +50,7 @@ while True:
 NAMES = {"0.9.8": "rtorrent main", "0.16": "rtorrent-main"}
 
 Directory = Union[str, Path]
+Change = Callable[[bytes], Optional[bytes]]
 Steps = Iterator[None]
 
 
@@ -60,6 +63,7 @@ class Loaded(NamedTuple):
 
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
+Self = TypeVar("Self", bound="SessionDirectory")
 
 
 def undivided(verb: Verb) -> Verb:
@@ -73,8 +77,41 @@ def undivided(verb: Verb) -> Verb:
     return cast(Verb, run)
 
 
-class Session:
-    """The session directory `path`, and a process that bears rtorrent's name, for the lock; a context manager."""
+class SessionDirectory:
+    """The session directory `path` of an rtorrent, which runs within the context of the object."""
+
+    path: Path
+
+    def __enter__(self: Self) -> Self:
+        """Start rtorrent."""
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start rtorrent."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End the process as kill -9 does, if it still runs."""
+        raise NotImplementedError
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "rtorrent.lock"
+
+    def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
+        return self.path / (hash_of(torrent) + SUFFIXES[kind])
+
+    def files(self, torrent: Torrent | str) -> list[Path]:
+        """Return the paths of a torrent's three session files, in the order of an erase."""
+        return [self.file(torrent, kind) for kind in "LRT"]
+
+
+class Session(SessionDirectory):
+    """The session directory `path`, and a process that bears rtorrent's name, for the lock."""
 
     def __init__(
         self,
@@ -97,35 +134,9 @@ class Session:
         self._listens = scgi
         path.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> Session:
-        """Return the session."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End the process."""
-        self.kill()
-
-    @property
-    def lock(self) -> Path:
-        """Path of the lock file."""
-        return self.path / "rtorrent.lock"
-
     @property
     def asked(self) -> list[str]:
-        """The methods that were called on the SCGI socket, in order."""
         return [method for method, *_ in self.scgi.asked]
-
-    def file(self, torrent: Torrent | str, kind: str = "T") -> Path:
-        """Return the path of a torrent's session file, `kind` being T, R or L."""
-        return self.path / (hash_of(torrent) + SUFFIXES[kind])
-
-    def files(self, torrent: Torrent | str) -> list[Path]:
-        """Return the paths of a torrent's three session files, in the order of an erase."""
-        return [self.file(torrent, kind) for kind in "LRT"]
-
-    # rtorrent's own life
 
     def start(self) -> None:
         """Start rtorrent: replace a stale lock, and load what the directory holds (which writes nothing)."""
@@ -162,10 +173,6 @@ class Session:
         self.process.stdin.flush()
         self._wait_process()
 
-    def close_files(self) -> None:
-        """Let the process close the files that it has open."""
-        self.open_files(())
-
     def write_lock(self, host: str, pid: int) -> None:
         """Write the lock as the process `pid` on `host` does."""
         fd = os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o444)
@@ -187,8 +194,6 @@ class Session:
             self.process.communicate()
             self.process = None
             self._sockets.cleanup()
-
-    # a torrent's life
 
     @undivided
     def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None, **keys: Any) -> None:
@@ -279,11 +284,11 @@ class Session:
     @undivided
     def save_on_full_disk(self, torrent: Torrent) -> None:
         """Do d.save_resume without space: 0.16 moves empty files into place, 0.9.8 leaves an empty L.new."""
-        kinds = "LR"
-        for kind in kinds if self.version != "0.9.8" else "L":
-            _work([self._write(self.file(torrent, kind), b"")])
-        for kind in kinds if self.version != "0.9.8" else "":
-            _work([_move(self.file(torrent, kind))])
+        files = [self.file(torrent, kind) for kind in ("LR" if self.version != "0.9.8" else "L")]
+        for file in files:
+            _work([self._write(file, b"")])
+        for file in files if self.version != "0.9.8" else ():
+            _work([_move(file)])
 
     @undivided
     def erase(self, *torrents: Torrent | str) -> None:
@@ -311,11 +316,8 @@ class Session:
         """Load the magnet link of a torrent: a stub is saved under its hash."""
         info = {"name": torrent.hash + ".meta", "pieces": bytes.fromhex(torrent.hash), "meta_download": 1}
         stub = {
-            "announce": ANNOUNCE,
-            "announce-list": [[ANNOUNCE]],
-            "magnet-uri": f"magnet:?xt=urn:btih:{torrent.hash}",
-            "rtorrent_meta_download": {"commands": [], "print_log": 0, "start": 1},
-            "info": info,
+            **{"announce": ANNOUNCE, "announce-list": [[ANNOUNCE]], "info": info},
+            **{"magnet-uri": f"magnet:?xt=urn:btih:{torrent.hash}", "rtorrent_meta_download": META_DOWNLOAD},
         }
         place = os.fsencode(directory) if self.version == "0.9.8" else os.fsencode(self.path) + b"/"
         self._insert(torrent.hash, bencodepy.encode(stub), {"directory": place})
@@ -325,8 +327,7 @@ class Session:
     def metadata(self, torrent: Torrent, directory: Directory) -> None:
         """Let the metadata of a magnet arrive: the stub is erased, the torrent loaded."""
         self.erase(torrent)
-        metainfo = bencodepy.decode(torrent.metainfo)
-        metainfo[b"rtorrent_meta_download"] = {b"commands": [], b"print_log": 0, b"start": 1}
+        metainfo = {**bencodepy.decode(torrent.metainfo), b"rtorrent_meta_download": META_DOWNLOAD}
         self._insert(torrent.hash, bencodepy.encode(metainfo), {})
         self.set_directory(torrent, directory)
         self.save_full(torrent)
@@ -344,8 +345,6 @@ class Session:
         loaded = self.loaded.pop(hash)
         loaded.rtorrent.update({key.decode(): value for key, value in decode(self.file(hash, "R")).items()})
         return loaded
-
-    # what is written, as steps, for 0.16 takes many torrents' steps in turn
 
     def _save_full(self, hash: str) -> Steps:
         """Write all three: T is moved last by 0.9.8 and first by 0.16."""
@@ -395,32 +394,14 @@ class Session:
 
 
 FIRST_R: dict[str, Any] = {
-    **{f"custom{number}": "" for number in range(1, 6)},
-    "chunks_done": 0,
-    "chunks_wanted": 1,
-    "choke_heuristics.down.leech": "download_leech",
-    "choke_heuristics.down.seed": "download_leech",
-    "choke_heuristics.up.leech": "upload_leech",
-    "choke_heuristics.up.seed": "upload_seed",
-    "complete": 0,
-    "connection_leech": "leech",
-    "connection_seed": "seed",
-    "directory": "",
-    "hashing": 0,
-    "ignore_commands": 0,
-    "key": 12345,
-    "loaded_file": "",
-    "priority": 2,
-    "state": 1,
-    "state_changed": 1700000000,
-    "state_counter": 1,
-    "throttle_name": "",
-    "tied_to_file": "",
-    "timestamp.finished": 0,
-    "timestamp.started": 1700000000,
-    "total_downloaded": 0,
-    "total_uploaded": 0,
-    "views": [],
+    **dict.fromkeys(("directory", "loaded_file", "throttle_name", "tied_to_file"), ""),
+    **dict.fromkeys(("custom1", "custom2", "custom3", "custom4", "custom5"), ""),
+    **dict.fromkeys(("chunks_done", "complete", "hashing", "ignore_commands", "timestamp.finished"), 0),
+    **dict.fromkeys(("total_downloaded", "total_uploaded"), 0),
+    **dict.fromkeys(("state_changed", "timestamp.started"), 1700000000),
+    **{f"choke_heuristics.{way}.{end}": f"{way}load_leech" for way in ("up", "down") for end in ("leech", "seed")},
+    **{"chunks_wanted": 1, "connection_leech": "leech", "connection_seed": "seed", "key": 12345, "priority": 2},
+    **{"state": 1, "state_counter": 1, "views": []},
 }
 
 
@@ -434,7 +415,6 @@ def decode(file: Path) -> dict[bytes, Any]:
 
 
 def hash_of(torrent: Torrent | str) -> str:
-    """Return the hash of a torrent that is given as itself or by its hash."""
     return torrent if isinstance(torrent, str) else torrent.hash
 
 
@@ -465,3 +445,163 @@ def _work(steps: Iterable[Steps]) -> None:
     left = list(steps)
     while left:
         left = [step for step in left if next(step, StopIteration) is None]
+
+
+UNKNOWN = {
+    "0.9.8": xmlrpc.client.Fault(-501, "Could not find info-hash."),
+    "0.16": xmlrpc.client.Fault(-503, "invalid parameters: info-hash not found"),
+}
+HEAD = "Status: 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n"
+VIEWS = ("", "default", "main")
+SAVES = ("d.save_resume", "d.save_full_session")
+
+
+class Scgi:
+    """Answers for a session, whose process must listen on `socket`; a test may change what is answered and how."""
+
+    def __init__(self, session: Session, tcp: bool) -> None:
+        """Answer as rtorrent does; nothing is bound yet."""
+        self.session = session
+        self.tcp = tcp
+        self.asked: list[tuple[Any, ...]] = []  # each method with its parameters
+        self.answers: dict[str, Any] = {}  # by method, instead of the true answer: a value, or a function
+        self.change: Change = lambda reply: reply  # of the reply's bytes; None keeps the connection open and silent
+        self.socket: Optional[socket.socket] = None
+        self._connections: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+
+    def bind(self, directory: Union[str, Path]) -> int:
+        """Bind a new socket, in `directory` or to a port of 127.0.0.1; return its descriptor."""
+        self.socket = socket.socket(socket.AF_INET if self.tcp else socket.AF_UNIX)
+        self.socket.bind(("127.0.0.1", 0) if self.tcp else os.path.join(directory, "rpc.sock"))
+        return self.socket.fileno()
+
+    def start(self) -> None:
+        """Answer from now on; the process listens."""
+        assert self.socket is not None
+        self._run(self._accept, self.socket)
+
+    def stop(self) -> None:
+        """Close the socket and all connections."""
+        if self.socket is None:
+            return
+        for connection in (self.socket, *self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        self.socket.close()
+        self.socket = None
+        self._threads.clear()
+
+    def _run(self, target: Callable[[socket.socket], None], connection: socket.socket) -> None:
+        """Run a function in a thread of its own."""
+        thread = threading.Thread(target=target, args=(connection,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take connections until the socket is shut down."""
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                self._connections.add(connection)
+                self._run(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        """Answer the one request of a connection."""
+        with connection, contextlib.suppress(OSError, EOFError):
+            method, params = read_request(connection)
+            answer, later = self._answer(method, params)
+            reply = xmlrpc.client.dumps(answer, methodresponse=True, allow_none=True).encode()
+            changed = self.change(HEAD.format(len(reply)).encode() + reply)
+            if changed is None:
+                connection.recv(1)
+            else:
+                connection.sendall(changed)
+                connection.shutdown(socket.SHUT_WR)
+            if later:
+                self._save(method, params)
+        self._connections.discard(connection)
+
+    def _answer(self, method: str, params: tuple[Any, ...]) -> tuple[Any, bool]:
+        """Return the answer to a request, and whether it is followed by a save, as in 0.16."""
+        self.asked.append((method, *params))
+        later = False
+        try:
+            with self.session.busy:
+                answer = self.answers[method] if method in self.answers else self._tell(method, *params)
+                value = answer(*params) if callable(answer) else answer
+                if method in SAVES and method not in self.answers:
+                    later = self.session.version != "0.9.8"
+                    if not later:
+                        self._save(method, params)
+        except xmlrpc.client.Fault as fault:
+            return fault, False
+        return (value,), later
+
+    def _save(self, method: str, params: tuple[Any, ...]) -> None:
+        """Do d.save_resume or d.save_full_session."""
+        with self.session.busy:
+            if params[0] in self.session.loaded:
+                (self.session.save if method == "d.save_resume" else self.session.save_full)(params[0])
+
+    def _tell(self, method: str, *params: Any) -> Any:
+        """Return the true answer of a method."""
+        session, process = self.session, self.session.process
+        if method == "d.multicall2":
+            _, view, *columns = params
+            if view not in VIEWS:
+                raise xmlrpc.client.Fault(-503, "Could not find view.")
+            return [[self.column(hash, column.rstrip("=")) for column in columns] for hash in session.loaded]
+        if method in SAVES:
+            self.column(params[0], "d.hash")
+            return int(session.version == "0.9.8")
+        if method.startswith("d."):
+            return self.column(params[0], method)
+        facts = {"session.path": f"{session.path}/", "system.cwd": str(session.cwd), "system.env": str(session.home)}
+        return process.pid if process and method == "system.pid" else facts[method]
+
+    def column(self, hash: str, column: str) -> Any:
+        """Return what rtorrent says of a torrent, from what its next R would say."""
+        if hash not in self.session.loaded:
+            raise UNKNOWN[self.session.version]
+        known = self.session.loaded[hash].rtorrent
+        if column == "d.directory":
+            return self._directory(os.fsencode(known["directory"]))
+        return hash if column == "d.hash" else known[column.partition(".")[2]]
+
+    def _directory(self, saved: bytes) -> str:
+        """Return d.directory: `~` is expanded, a last `/` dropped, and what XML-RPC cannot carry has become another."""
+        if saved.startswith(b"~"):
+            saved = os.fsencode(self.session.home) + saved[1:]
+        if saved.endswith(b"/") and saved != b"/":
+            saved = saved[:-1]
+        return "".join(map(self._character, os.fsdecode(saved))) or "."
+
+    def _character(self, character: str) -> str:
+        """Return a character as an answer carries it."""
+        if character <= "\uffff" and not "\udc80" <= character <= "\udcff":
+            return character
+        return "?" if self.session.version == "0.9.8" else "".join(f"%{byte:02X}" for byte in os.fsencode(character))
+
+
+def read_request(connection: socket.socket) -> tuple[str, tuple[Any, ...]]:
+    """Read an SCGI request: a netstring of headers, then XML-RPC; raises EOFError when it is cut short."""
+    size = b"".join(iter(lambda: read(connection, 1), b":"))
+    headers = read(connection, int(size) + 1).split(b"\0")
+    body = read(connection, int(headers[headers.index(b"CONTENT_LENGTH") + 1]))
+    params, method = xmlrpc.client.loads(body)
+    return str(method), params
+
+
+def read(connection: socket.socket, size: int) -> bytes:
+    """Read so many bytes."""
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data

@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Union
 
-from program import Launcher, Program
+import program
+from program import Argument, Program
 from rtorrent import Rtorrent
-from session import Session
+from session import VERSIONS, Session
 from torrents import Torrent, make, single
 
 AT_ONCE = ("-r", "--grace", "0")
@@ -46,28 +49,6 @@ def note(hook, **what):
 '''
 
 
-class Hooks:
-    """A hooks file in the making, and the option that names it."""
-
-    def __init__(self, path: Path) -> None:
-        """Remember where the file is to be."""
-        self.path = path
-
-    def write(self, text: str) -> tuple[str, str]:
-        """Write `text` behind a preamble that has note(); return the option."""
-        self.path.write_text(PREAMBLE + text)
-        return "--hooks", str(self.path)
-
-    def write_each(self, **bodies: str) -> tuple[str, str]:
-        """Write all hooks as calls of note(), those in `bodies` followed by more; return the option."""
-        return self.write(
-            "".join(
-                f"def {name}({parameters}):\n    note({name!r})\n    {bodies.get(name, 'pass')}\n"
-                for name, parameters in ALL_HOOKS.items()
-            )
-        )
-
-
 def pack(name: str) -> Torrent:
     """Make a multi-file torrent of two files that bear its name."""
     data = name.encode()
@@ -83,33 +64,6 @@ def download(program: Program, rtorrent: Client, directory: Path, *torrents: Tor
     return paths
 
 
-def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
-    """Download torrents and return the paths of all their files."""
-    return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
-
-
-def add_complete(session: Session, torrent: Torrent, directory: Path, base: Path | str | None = None) -> None:
-    """Load a torrent whose data is there, by whatever name, and save it as complete."""
-    session.add(torrent, directory, base)
-    session.finish(torrent)
-    session.save(torrent)
-
-
-def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
-    """Make symlinks to files, as tools for cross-seeding do."""
-    for path, link in zip(paths, links):
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-
-
-def move(session: Session, torrent: Torrent, old: Path, new: Path) -> list[Path]:
-    """Move a torrent's data and tell rtorrent, which does not save that yet; return the new paths."""
-    new.mkdir(exist_ok=True)
-    torrent.root(old).rename(torrent.root(new))
-    session.set_directory(torrent, new)
-    return torrent.paths(torrent.root(new))
-
-
 def settle(program: Program, rtorrent: Client, directory: Path) -> None:
     """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
     torrent = single(f"settled {time.monotonic_ns()}")
@@ -117,36 +71,15 @@ def settle(program: Program, rtorrent: Client, directory: Path) -> None:
     program.wait_known(torrent.hash)
 
 
-def erase(program: Program, rtorrent: Client, *torrents: Torrent) -> None:
-    """Erase torrents and wait until rtwatch has finished them."""
-    rtorrent.erase(*torrents)
-    for torrent in torrents:
-        program.wait_gone(torrent.hash)
+def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
+    return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
 
 
-def erase_another(program: Program, rtorrent: Client, directory: Path, name: str = "another") -> None:
-    """Let another torrent come and go: every grace that began before is over then."""
-    torrent = single(name)
-    rtorrent.add(torrent, directory)
-    program.wait_known(torrent.hash)
-    erase(program, rtorrent, torrent)
-
-
-def wait_vanished(program: Program, rtorrent: Client, *torrents: Torrent) -> None:
-    """Erase torrents and wait until rtwatch has seen that."""
-    since = len(program.lines)
-    rtorrent.erase(*torrents)
-    for torrent in torrents:
-        program.wait_line(rf"vanished .*{pattern(torrent)}", since)
-
-
-def leave_vanished(launcher: Launcher, rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
-    """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""
-    program = launcher.start(*LONG)
-    paths = download(program, rtorrent, directory, *torrents)
-    wait_vanished(program, rtorrent, *torrents)
-    assert program.stop() == 0
-    return paths
+def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
+    """Make symlinks to files, as tools for cross-seeding do."""
+    for path, link in zip(paths, links):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
 
 
 def wait_held(program: Program, torrent: Torrent, reason: str = "") -> None:
@@ -157,6 +90,12 @@ def wait_held(program: Program, torrent: Torrent, reason: str = "") -> None:
     match = program.wait_line(rf"(held|removed|erased|dropped) .*({pattern(torrent)}|and \d+ more).*")
     assert match[1] == "held"
     assert re.search(reason, match[0])
+
+
+def wait_stopped(program: Program) -> None:
+    """Wait until a hook has stopped rtwatch with signal 19."""
+    status = Path(f"/proc/{program.pid}/status")
+    program.wait_for(lambda: "\nState:\tT" in status.read_text(), "rtwatch does not stop")
 
 
 @contextmanager
@@ -178,7 +117,6 @@ def overflow(session: Client) -> None:
 
 
 def pattern(torrent: Torrent) -> str:
-    """Return the pattern of a torrent's name."""
     return re.escape(os.fsdecode(torrent.name))
 
 
@@ -188,7 +126,6 @@ def names(torrent: Torrent, word: str = "also in") -> str:
 
 
 def below(place: Path) -> list[str]:
-    """Return the sorted relative paths of everything below a directory."""
     return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
 
 
@@ -207,16 +144,178 @@ def tree(*places: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
-def wait_called(
-    program: Program, launcher: Launcher, hook: str, torrent: Torrent | None = None, count: int = 1
-) -> list[dict[str, Any]]:
-    """Wait until a hook of recorder.py was called `count` times, for `torrent` if given; return its calls."""
-    hash = torrent and torrent.hash
-    program.wait_for(lambda: launcher.hooks_called(hash).count(hook) >= count, f"{hook} is not called {count} times")
-    return [call for call in launcher.calls(hash) if call["hook"] == hook]
+class Bed:
+    """What most tests lie in: a fake rtorrent, a place for downloads, and rtwatch, which never fails."""
+
+    hooks = ("--hooks", Path(__file__).with_name("recorder.py"))
+    hooks_fail = False  # a test whose hooks do may say so
+
+    def __init__(self, rtorrent: Client, place: Path) -> None:
+        """Make the directory for downloads; `to` of the steps below is relative to it."""
+        self.rtorrent = rtorrent
+        self.state, self.downloads = place / "state", place / "downloads"
+        self.record, self.hooks_file = place / "calls", place / "hooks.py"
+        self.started: list[Program] = []
+        self.downloads.mkdir(parents=True)
+
+    @property
+    def db(self) -> Path:
+        """Path of the default database."""
+        return self.state / "rtwatch" / "rtwatch.db"
+
+    @property
+    def session(self) -> Session:
+        """The rtorrent, which is a fake one."""
+        assert isinstance(self.rtorrent, Session)
+        return self.rtorrent
+
+    def start(
+        self,
+        *options: Argument,
+        paths: Sequence[Path] = (),
+        ready: bool = True,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Program:
+        """Start the daemon and wait until it is ready."""
+        env = {"RTWATCH_RECORD": str(self.record), **(env or {})}
+        program = Program(self.rtorrent.path, *options, state=self.state, paths=paths, cwd=cwd, env=env)
+        self.started.append(program)
+        if ready:
+            program.wait_ready()
+        return program
+
+    def once(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+        """Run rtwatch --once to its end."""
+        return self.run("--once", *options, paths=paths)
+
+    def run(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+        """Run rtwatch, with options that let it end by itself, to its end."""
+        env = {"RTWATCH_RECORD": str(self.record)}
+        result = program.run(*options, self.rtorrent.path, *paths, state=self.state, env=env)
+        assert "Traceback" not in result.stderr
+        return result
+
+    def calls(self, hash: str | None = None) -> list[dict[str, Any]]:
+        """Return the recorded hook calls, of one torrent only when `hash` is given."""
+        if not self.record.exists():
+            return []
+        lines = self.record.read_text().splitlines(keepends=True)
+        calls = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
+        return [call for call in calls if hash in (None, call.get("hash"))]
+
+    def hooks_called(self, hash: str | None = None) -> list[str]:
+        return [call["hook"] for call in self.calls(hash)]
+
+    def close(self) -> None:
+        """End what was started, of which nothing may have failed."""
+        for started in self.started:
+            started.kill()
+            print(started.report("output of rtwatch"))
+        assert self.hooks_fail or not any("Traceback" in started.output for started in self.started)
+
+    @property
+    def program(self) -> Program:
+        """The rtwatch that was started last."""
+        return self.started[-1]
+
+    def seed(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
+        return seed(self.rtorrent, self.downloads / to, *torrents)
+
+    def add(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None, **keys: Any) -> None:
+        self.session.add(torrent, self.downloads / to, base, **keys)
+
+    def add_complete(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None) -> None:
+        """Load a torrent whose data is there, by whatever name, and save it as complete."""
+        self.add(torrent, to, base)
+        self.session.finish(torrent)
+        self.session.save(torrent)
+
+    def repoint(self, torrent: Torrent, to: Path | str) -> list[Path]:
+        """Give a torrent another directory and save that; return the new paths of its files."""
+        self.session.set_directory(torrent, self.downloads / to)
+        self.session.save(torrent)
+        return torrent.paths(torrent.root(self.downloads / to))
+
+    def download(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
+        return download(self.program, self.rtorrent, self.downloads / to, *torrents)
+
+    def settle(self) -> None:
+        """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
+        settle(self.program, self.rtorrent, self.downloads)
+
+    def erase(self, *torrents: Torrent) -> None:
+        """Erase torrents and wait until rtwatch has finished them."""
+        self.rtorrent.erase(*torrents)
+        for torrent in torrents:
+            self.program.wait_gone(torrent.hash)
+
+    def erase_another(self, name: str = "another") -> None:
+        """Let another torrent come and go: every grace that began before is over then."""
+        torrent = single(name)
+        self.rtorrent.add(torrent, self.downloads)
+        self.program.wait_known(torrent.hash)
+        self.erase(torrent)
+
+    def wait_vanished(self, *torrents: Torrent) -> None:
+        """Erase torrents and wait until rtwatch has seen that."""
+        since = len(self.program.lines)
+        self.rtorrent.erase(*torrents)
+        for torrent in torrents:
+            self.program.wait_line(rf"vanished .*{pattern(torrent)}", since)
+
+    def leave_vanished(self, *torrents: Torrent) -> list[Path]:
+        """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""
+        self.start(*LONG)
+        paths = self.download(*torrents)
+        self.wait_vanished(*torrents)
+        assert self.program.stop() == 0
+        return paths
+
+    def wait_called(self, hook: str, torrent: Torrent | None = None, count: int = 1) -> list[dict[str, Any]]:
+        """Wait until a hook was called `count` times, for `torrent` if given; return its calls."""
+        hash = torrent and torrent.hash
+        problem = f"{hook} is not called {count} times"
+        self.program.wait_for(lambda: self.hooks_called(hash).count(hook) >= count, problem)
+        return [call for call in self.calls(hash) if call["hook"] == hook]
+
+    def removed(self, torrent: Torrent) -> list[Path]:
+        """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
+        (call,) = [call for call in self.calls(torrent.hash) if call["hook"] == "post_remove"]
+        return sorted(map(Path, call["removed"]["rmfiles"]))
+
+    def write_hooks(self, text: str) -> tuple[str, str]:
+        """Write a hooks file, `text` behind a preamble that has note(); return the option that names it."""
+        self.hooks_file.write_text(PREAMBLE + text)
+        return "--hooks", str(self.hooks_file)
+
+    def write_each(self, **bodies: str) -> tuple[str, str]:
+        """Write all hooks as calls of note(), those in `bodies` followed by more; return the option."""
+        return self.write_hooks(
+            "".join(
+                f"def {name}({parameters}):\n    note({name!r})\n    {bodies.get(name, 'pass')}\n"
+                for name, parameters in ALL_HOOKS.items()
+            )
+        )
+
+    def write_queue(self, items: str, deed: str = "pass") -> tuple[str, str]:
+        """Write all hooks and a queue with `items`, the first one, whose function notes each of its calls."""
+        body = f"""
+    def mine(con, item, args, queues):
+        calls.append(item)
+        note("mine", item=str(item))
+        {deed}
+
+    calls = []
+    queues["mine"] = collections.deque({items})
+    queues.move_to_end("mine", last=False)
+    qfuncs["mine"] = mine
+"""
+        return self.write_each(pre_loop=body)
 
 
-def removed(launcher: Launcher, torrent: Torrent) -> list[Path]:
-    """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
-    (call,) = [call for call in launcher.calls(torrent.hash) if call["hook"] == "post_remove"]
-    return sorted(map(Path, call["removed"]["rmfiles"]))
+@contextmanager
+def bed_in(place: Path, version: str = VERSIONS[0], **options: Any) -> Iterator[Bed]:
+    """Give a test bed in a directory, with a running rtorrent."""
+    with Session(place / "session", version, **options) as session, closing(Bed(session, place)) as bed:
+        yield bed

@@ -8,21 +8,18 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import pytest
-from faults import below, count_calls, traced
-from program import Launcher, Program, command, environment
-from session import Session
-from steps import seed, wait_vanished
-from torrents import Torrent, make, single
+from faults import count_calls, traced
+from program import command, environment
+from steps import LONG, Bed, bed_in
+from torrents import make, single
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the system calls' names are those of x86_64")
 
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
-CALLS = ("unlink", "unlinkat", "rename", "renameat", "rmdir", "mkdir", "ftruncate", "pwrite64", "fdatasync")
 AT_ONCE = ("--once", "-r", "--grace", "0")
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -38,13 +35,11 @@ STAY = [SHARING, *(single(f"other{number}") for number in range(4))]
 class Place:
     """A session with its downloads, trash and rtwatch's state, of which the latter three can be put back."""
 
-    def __init__(self, path: Path) -> None:
-        """Take a directory that does not exist yet."""
-        self.path = path
-        self.session, self.state = path / "session", path / "state"
-        self.downloads, self.trash = path / "downloads", path / "trash"
-        self.trash.mkdir(parents=True)
-        self.downloads.mkdir()
+    def __init__(self, bed: Bed) -> None:
+        """Take what lies in a test bed."""
+        self.path, self.session, self.state = bed.session.path.parent, bed.session.path, bed.state
+        self.downloads, self.trash = bed.downloads, self.path / "trash"
+        self.trash.mkdir()
 
     def save(self) -> None:
         """Keep a copy of the state, and links to all other files, which thus stay the files that they are."""
@@ -89,17 +84,15 @@ class Place:
 @pytest.fixture(scope="module")
 def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Give a place, saved, in which rtwatch has seen five of eleven torrents being erased and was ended then."""
-    place = Place(tmp_path_factory.mktemp("erased") / "place")
-    launcher = Launcher(place.session, place.state, place.path / "calls")
-    with Session(place.session) as session:
-        session.start()
-        seed(session, place.downloads, *ERASED, *STAY)
-        session.add(LINKED, place.downloads)
-        (place.downloads / "linked").mkdir()
-        (place.downloads / "linked" / "used.bin").symlink_to("../target/used.bin")
-        program = launcher.start("-r", "--grace", "600")
-        wait_vanished(program, session, *ERASED)
+    with bed_in(tmp_path_factory.mktemp("erased") / "place") as bed:
+        bed.seed(*ERASED, *STAY)
+        bed.add(LINKED)
+        (bed.downloads / "linked").mkdir()
+        (bed.downloads / "linked" / "used.bin").symlink_to("../target/used.bin")
+        program = bed.start(*LONG)
+        bed.wait_vanished(*ERASED)
         assert program.stop() == 0
+        place = Place(bed)
         place.save()
         yield place
 
@@ -115,7 +108,7 @@ def check_each(place: Place, call: str, *options: str, known: bool = True) -> No
     total = count_calls(trace, [call])[call]
     assert total > 0
     problems = []
-    for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 12)):
+    for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 6)):
         place.restore(known)
         killed, said = place.run(*AT_ONCE, *options, prefix=traced(f"{call}:signal=KILL:when={number}"))
         status, said_again = place.run(*AT_ONCE, *options)
@@ -144,59 +137,3 @@ def test_a_removal_to_the_trash_that_is_killed_is_finished_by_the_next_start(cal
 def test_a_first_start_that_is_killed_is_repeated_by_the_next(call: str, erased: Place) -> None:
     check_each(erased, call, known=False)
     assert len(erased.end()[1]["torrent_data"]) == len(STAY) + 1
-
-
-def wait_rows(program: Program, sql: str) -> None:
-    """Wait until `sql` selects anything, or the program has ended."""
-
-    def is_through() -> bool:
-        with suppress(sqlite3.OperationalError):  # no database or no table yet
-            return bool(program.select(sql)) or program.process.poll() is not None
-        return program.process.poll() is not None
-
-    program.wait_for(is_through, f"{sql} selects nothing")
-
-
-def live(place: Place, prefix: Sequence[str]) -> int:
-    """Let torrents come and go while rtwatch runs below `prefix`, and start it again when it was killed; return how
-    it ended the first time. What went while it was not running is left to --catch-up."""
-    launcher = Launcher(place.session, place.state, place.path / "calls")
-    goes: list[Torrent] = [FIRST, SHARED]
-    with Session(place.session) as session, below(*prefix):
-        session.start()
-        seed(session, place.downloads, *STAY)
-        program = launcher.start("-r", "--grace", "0.1", ready=False)
-        program.wait_for(lambda: program.notified or program.process.poll() is not None, "rtwatch is not ready")
-        seed(session, place.downloads, *goes)
-        wait_rows(program, f"SELECT 1 WHERE (SELECT count(*) FROM torrent_data) = {len(STAY + goes)}")
-        if program.process.poll() is not None:
-            place.run("--once")
-        session.erase(*goes)
-        wait_rows(program, f"SELECT 1 WHERE (SELECT count(*) FROM torrent_data) = {len(STAY)}")
-        status = program.wait() if program.process.poll() is not None else program.stop()
-        launcher.close()
-        assert place.run("--catch-up", *AT_ONCE)[0] == 0
-    return status
-
-
-def test_torrents_that_come_and_go_while_rtwatch_is_killed_are_not_lost(tmp_path: Path) -> None:
-    first = Place(tmp_path / "undisturbed")
-    trace = tmp_path / "trace"
-    assert live(first, traced(*CALLS, trace=trace)) == 0
-    files, rows = first.end()
-    assert {name for name, content in files.items() if content} == {
-        *(f"downloads/other{number}.bin" for number in range(4)),
-        *("downloads/shared/both.bin", "downloads/shared/stays.bin"),
-    }
-    numbers = [(call, number) for call, total in count_calls(trace, CALLS).items() for number in range(1, total + 1)]
-    assert len(numbers) > 100
-    for call, number in numbers if NIGHTLY else numbers[3::17]:
-        place = Place(tmp_path / f"{call}{number}")
-        assert live(place, traced(f"{call}:signal=KILL:when={number}")) in (-signal.SIGKILL, 0)
-        found, found_rows = place.end()
-        # after a kill nobody knows who wrote what was written a moment before
-        assert files.items() <= found.items()
-        assert found.keys() - files.keys() <= {"downloads/shared/gone.bin"}
-        assert {key: [row[0] for row in found_rows[key]] for key in rows} == {
-            key: [row[0] for row in rows[key]] for key in rows
-        }

@@ -14,9 +14,9 @@ from typing import Callable
 
 import bencodepy
 import pytest
-from program import Launcher, Program
+from program import Program
 from rtorrent import Rtorrent, places
-from steps import download, link_files, names, overflow, pack, pattern, paused, remaining, removed, seed, wait_called
+from steps import Bed, download, link_files, names, overflow, pack, pattern, paused, remaining, seed
 from torrents import Torrent, make, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
@@ -27,7 +27,7 @@ OTHERS = [pack("bystander"), pack("another")]
 class Story:
     """A real rtorrent with two other torrents, and rtwatch, which asks it or has to wait for its saves."""
 
-    def __init__(self, rtorrent: Rtorrent, launcher: Launcher, mode: str) -> None:
+    def __init__(self, rtorrent: Rtorrent, launcher: Bed, mode: str) -> None:
         """Seed the others."""
         self.rtorrent, self.launcher, self.mode = rtorrent, launcher, mode
         self.options = (*GRACE, *(() if mode == ASKED else ("--scgi", "none")))
@@ -57,7 +57,7 @@ class Story:
 
 
 @pytest.fixture(params=[ASKED, SAVED])
-def story(request: pytest.FixtureRequest, rtorrent: Rtorrent, real_launcher: Launcher) -> Iterator[Story]:
+def story(request: pytest.FixtureRequest, rtorrent: Rtorrent, real_launcher: Bed) -> Iterator[Story]:
     """Give a story; the data of its other torrents must be there in the end."""
     story = Story(rtorrent, real_launcher, request.param)
     yield story
@@ -95,8 +95,8 @@ def test_a_file_goes_with_the_last_torrent_that_uses_it(
     other, both = share(story, torrent)
     program = story.start(*story.launcher.hooks)
     story.erase(program, torrent)
-    wait_called(program, story.launcher, "post_remove", torrent)
-    assert removed(story.launcher, torrent) == sorted({*files} - {*both})
+    story.launcher.wait_called("post_remove", torrent)
+    assert story.launcher.removed(torrent) == sorted({*files} - {*both})
     assert remaining(both) == both
     assert all(path.exists() for path in story.rtorrent.used(other))
     story.erase(program, other)
@@ -113,7 +113,7 @@ def test_torrents_erased_together_in_the_middle_of_saves_all_go(story: Story) ->
     story.rtorrent.multicall(("session.save",), *erasing[:20], ("session.save",), *erasing[20:])
     story.save_when_waited_for(program, *torrents)
     for torrent in torrents:
-        wait_called(program, story.launcher, "post_remove", torrent)
+        story.launcher.wait_called("post_remove", torrent)
     assert remaining(files) == []
     hooks = [call["hook"] for call in story.launcher.calls() if call["hash"]]
     assert sorted(hooks) == ["post_remove"] * 40 + ["pre_remove"] * 40

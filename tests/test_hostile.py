@@ -8,18 +8,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
 import bencodepy
 import pytest
-from faults import below
+from faults import the_line
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from program import Launcher, command, environment, run
-from session import FIRST_R, Session
-from steps import AT_ONCE, LONG, SHORT, download, remaining, settle
+from program import command, environment, run
+from session import FIRST_R
+from steps import AT_ONCE, SHORT, Bed, bed_in, remaining
 from torrents import craft, make, multi, single
 
 import rtwatch
@@ -41,8 +42,6 @@ def check_printed(output: str) -> None:
     assert "Traceback" not in output
 
 
-# made up and mutated files
-
 NAMES = st.sampled_from(
     [
         *(b"a", b"b", b"pack", b"", b".", b"..", b"...", b"/", b"../b", b"a/b", b"/etc/passwd", b"\0", b"a\0b"),
@@ -57,7 +56,6 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 
 
 def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Make values of a kind, and now and then another value."""
     return good | good | good | ANYTHING
 
 
@@ -143,7 +141,6 @@ def test_any_resume_file_is_refused_or_names_a_directory(data: bytes) -> None:
 
 
 def crafted(*paths: Sequence[bytes], **more: Any) -> dict[str, Any]:
-    """Return an info dictionary with files of one byte at these paths."""
     return {"name": b"pack", "files": [{"length": 1, "path": list(path), **more} for path in paths]}
 
 
@@ -161,25 +158,32 @@ CRAFTED: dict[str, dict[str, Any]] = {
 }
 
 
-def test_torrents_made_to_reach_outside_do_not(session: Session, launcher: Launcher, downloads: Path) -> None:
+def test_torrents_made_to_reach_outside_do_not(bed: Bed) -> None:
     """Whatever their names and directories are: nothing goes but what they list, and that is below their roots."""
-    places = [downloads / str(number) for number in range(len(CRAFTED))]
+    places = [bed.downloads / str(number) for number in range(len(CRAFTED))]
     lives = [(craft(info), f"{place}/pack") for info, place in zip(CRAFTED.values(), places)]
     long = "/x" + "x" * 255
+    (bed.downloads / "link").symlink_to(bed.session.path)
     for base in (
-        *(f"{session.path}", f"{session.path}/", f"{downloads}/0/..//1/.", f"{downloads}/missing/../.."),
-        *("", ".", "~", "~/x", "x/\udcff", f"{downloads}/a\0b", f"{downloads}{long}", f"/nowhere{long * 20}"),
+        *(
+            f"{bed.session.path}",
+            f"{bed.session.path}/",
+            f"{bed.downloads}/0/..//1/.",
+            f"{bed.downloads}/missing/../..",
+        ),
+        f"{bed.downloads}/link",
+        *("", ".", "~", "~/x", "x/\udcff", f"{bed.downloads}/a\0b", f"{bed.downloads}{long}", f"/nowhere{long * 20}"),
     ):
         lives.append((craft(crafted([b"file %d" % len(lives)], [b"", b""])), base))
-    victims = [place / name for place in [downloads, *places] for name in ("victim", "passwd")]
-    victims += [session.path / f"file {number}" for number in range(len(lives))]
+    victims = [place / name for place in [bed.downloads, *places] for name in ("victim", "passwd")]
+    victims += [bed.session.path / f"file {number}" for number in range(len(lives))]
     for victim in victims:
         victim.parent.mkdir(exist_ok=True)
         victim.write_bytes(b"v")
-    program = launcher.start("-v", *SHORT)
+    program = bed.start("-v", *SHORT)
     for torrent, base in lives:
-        session.add(torrent, downloads, base, complete=1)
-    settle(program, session, downloads)
+        bed.add(torrent, base=base, complete=1)
+    bed.settle()
     rows = program.select("SELECT CAST(file AS BLOB) FROM session_file")
     listed = [Path(os.fsdecode(file)) for (file,) in rows]
     own = [path for path in listed if all(len(os.fsencode(part)) < 256 for part in path.parts)]
@@ -188,7 +192,7 @@ def test_torrents_made_to_reach_outside_do_not(session: Session, launcher: Launc
     for path in own:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    session.erase(*(torrent for torrent, _ in lives))
+    bed.session.erase(*(torrent for torrent, _ in lives))
     for torrent, _ in lives:
         program.wait_gone(torrent.hash)
     assert program.stop() == 0
@@ -198,8 +202,6 @@ def test_torrents_made_to_reach_outside_do_not(session: Session, launcher: Launc
     assert all(len(line) < 6000 for line in program.lines)
 
 
-# what one file may cost
-
 SIZE = 10 << 20
 MEMORY = 300 << 10  # KiB
 UNITS = 65  # of processor time, one being two million turns of an empty loop; 45 were 2 s where this was written
@@ -207,7 +209,6 @@ SINGLE = b"4:infod6:lengthi1e4:name1:aee"
 
 
 def text(value: bytes) -> bytes:
-    """Return a bencoded string."""
     return b"%d:%s" % (len(value), value)
 
 
@@ -226,7 +227,6 @@ def repeat(head: bytes, piece: Callable[[int], bytes], tail: bytes, most: bool) 
 
 
 def an_entry(path: bytes, more: bytes = b"") -> bytes:
-    """Return an entry of `files` with a bencoded path."""
     return b"d6:lengthi1e4:path" + path + more + b"e"
 
 
@@ -295,14 +295,14 @@ with open(sys.argv[1], "w") as file:
 
 
 @pytest.mark.parametrize("kind", COSTLY if NIGHTLY else WORST)
-def test_one_file_costs_little(kind: str, session: Session, tmp_path: Path) -> None:
+def test_one_file_costs_little(kind: str, bed: Bed, tmp_path: Path) -> None:
     """However it is made: read by the whole program, which then lists its files or refuses it."""
-    session.add(single("other"), tmp_path)
-    session.file("A" * 40).write_bytes(COSTLY[kind]())
-    session.file("A" * 40, "R").write_bytes(b"d9:directory" + text(os.fsencode(tmp_path)) + b"e")
+    bed.session.add(single("other"), tmp_path)
+    bed.session.file("A" * 40).write_bytes(COSTLY[kind]())
+    bed.session.file("A" * 40, "R").write_bytes(b"d9:directory" + text(os.fsencode(tmp_path)) + b"e")
     for turn in "123":  # what else runs on the machine may spoil one
         result = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(tmp_path / "cost"), "--once", *AT_ONCE, str(session.path)],
+            [sys.executable, "-c", MEASURE, str(tmp_path / "cost"), "--once", *AT_ONCE, str(bed.session.path)],
             env=environment(tmp_path / turn),
             capture_output=True,
             text=True,
@@ -320,74 +320,39 @@ def test_one_file_costs_little(kind: str, session: Session, tmp_path: Path) -> N
     assert seconds / unit < UNITS
 
 
-CUT_SHORT = {
-    "in a list": b"d1:al",
-    "in a number": b"d1:ai1",
-    "in a string": b"d1:a5:b",
-    "in a digit": b"d1:a1",
-    "in a length": b"d1:a12",
-    "in a long length": b"d1:a" + b"9" * 5000 + b":",
-}
-
-
-@pytest.mark.parametrize("data", CUT_SHORT.values(), ids=CUT_SHORT)
-def test_a_torrent_that_is_cut_short_is_said_and_stops_nothing(
-    data: bytes, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    session.add(single("other"), downloads)
-    session.file("A" * 40).write_bytes(data)
-    session.file("A" * 40, "R").write_bytes(session.file(single("other"), "R").read_bytes())
-    with below("sh", "-c", 'ulimit -t 5; exec "$0" "$@"'):  # seconds of processor time
-        result = launcher.once(*AT_ONCE)
-    assert result.returncode == 0
-    assert re.search(f"unreadable .*{'A' * 40}", result.stderr)
-
-
-# what is printed
-
-
 @pytest.fixture
-def evil(tmp_path: Path) -> Iterator[tuple[Session, Launcher, Path]]:
-    """Give a session, a launcher and a place for downloads, with names that would move the cursor."""
-    place = tmp_path / EVIL
-    downloads = place / "downloads"
-    with Session(place / "session") as session:
-        downloads.mkdir()
-        session.start()
-        launcher = Launcher(session.path, place / "state", tmp_path / "calls")
-        yield session, launcher, downloads
-        launcher.close()
+def evil(tmp_path: Path) -> Iterator[Bed]:
+    """Give a test bed in a place with a name that would move the cursor."""
+    with bed_in(tmp_path / EVIL) as bed:
+        yield bed
 
 
 @pytest.mark.parametrize("journal", [False, True], ids=["", "journal"])
-def test_nothing_that_happens_forges_a_line(journal: bool, evil: tuple[Session, Launcher, Path]) -> None:
-    session, launcher, downloads = evil
-    name = EVIL.encode()
+def test_nothing_that_happens_forges_a_line(journal: bool, evil: Bed) -> None:
+    session, name = evil.session, EVIL.encode()
     torrent = make(name, {(name,): b"x" * 100, (b"sub " + name, b"b"): b"y" * 50, (b"longer " + name,): b"z"})
     sharing = make(name, {(name,): b"x" * 100, (b"c",): b"c"})
     status = os.fstat(2)
     env = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"} if journal else {}
-    program = launcher.start("-v", *SHORT, "--trash", downloads, env=env)
-    paths = download(program, session, downloads, torrent, sharing)
+    program = evil.start("-v", *SHORT, "--trash", evil.downloads, env=env)
+    paths = evil.download(torrent, sharing)
     paths[2].write_bytes(b"longer than it was")
     session.file("B" * 40, "R").write_bytes(b"garbage" + name)
     session.file("B" * 40).write_bytes(make(name + b"/", b"x").metainfo)
     session.erase(torrent)
     program.wait_line("waiting.*evil")
-    session.set_directory(sharing, downloads / "elsewhere")
-    session.save(sharing)
+    evil.repoint(sharing, "elsewhere")
     program.wait_line("moved.*evil")
-    session.add(torrent, downloads, complete=1)
+    evil.add(torrent, complete=1)
     program.wait_line("returned.*evil")
-    for kind in "TR":
-        session.file("B" * 40, kind).unlink()
+    session.erase("B" * 40)
     since = len(program.lines)
     session.erase(torrent)
     program.wait_line("waiting.*evil", since)  # XML-RPC does not carry the path of this session
-    settle(program, session, downloads)
+    evil.settle()
     session.save_all()
     program.wait_gone(torrent.hash)
-    settle(program, session, downloads)
+    evil.settle()
     assert program.stop() == 0
     program.wait_line("kept.*evil")
     check_printed(program.output)
@@ -408,53 +373,41 @@ def test_nothing_that_happens_forges_a_line(journal: bool, evil: tuple[Session, 
     ],
     ids=lambda words: " ".join(words).replace(EVIL, "EVIL"),
 )
-def test_no_argument_forges_a_line(words: list[str], evil: tuple[Session, Launcher, Path]) -> None:
-    session, launcher, _ = evil
-    result = run("--once", *(word.replace("{}", str(session.path.parent)) for word in words), state=launcher.state)
+def test_no_argument_forges_a_line(words: list[str], evil: Bed) -> None:
+    result = run("--once", *(word.replace("{}", str(evil.session.path.parent)) for word in words), state=evil.state)
     assert "evil" in result.stderr
     check_printed(result.stdout + result.stderr)
 
 
-def test_a_failing_hook_forges_no_line(evil: tuple[Session, Launcher, Path]) -> None:
-    session, launcher, downloads = evil
-    hooks = downloads / "hooks.py"
+def test_a_failing_hook_forges_no_line(evil: Bed) -> None:
+    evil.hooks_fail = True
+    hooks = evil.downloads / "hooks.py"
     hooks.write_text(f"def pre_add(con, file, args):\n    raise ValueError({EVIL!r} + '\\n' + str(args.session))\n")
-    program = launcher.start("--hooks", hooks)
-    session.add(make(EVIL.encode(), b"x"), downloads)
+    program = evil.start("--hooks", hooks)
+    evil.add(make(EVIL.encode(), b"x"))
     program.wait_line("ValueError")
     assert program.stop() == 0
     check_printed(program.output.replace("Traceback", ""))
     hooks.write_text(f"raise ValueError({EVIL!r})\n")
-    result = launcher.once("--hooks", hooks)
-    assert result.returncode == 2
-    check_printed(result.stderr)
-    assert len(result.stderr.splitlines()) == 1
+    check_printed(the_line(evil.once("--hooks", hooks), 2))
 
 
-def test_a_terminal_gets_colours_and_a_count_and_nothing_else(evil: tuple[Session, Launcher, Path]) -> None:
-    session, launcher, downloads = evil
-    torrent = make(EVIL.encode(), {(EVIL.encode(),): b"x" * 100})
-    session.download(torrent, downloads)
+def test_a_terminal_gets_colours_and_a_count_and_nothing_else(evil: Bed) -> None:
+    evil.seed(make(EVIL.encode(), {(EVIL.encode(),): b"x" * 100}))
     for number in range(120):
-        session.add(single(f"other{number}"), downloads)
-    program = launcher.start(*LONG)
-    session.erase(torrent)
-    program.wait_line("vanished.*evil")
-    program.stop()
-    session.add(torrent, downloads)
-    session.erase(single("other7"))
+        evil.add(single(f"other{number}"))
     parent, child = pty.openpty()
-    env = {**environment(launcher.state), "TERM": "xterm"}
+    env = {**environment(evil.state), "TERM": "xterm"}
     env.pop("NO_COLOR", None)
-    line = command("--once", "-v", *AT_ONCE, session.path)
     output = b""
-    with subprocess.Popen(line, env=env, stdin=child, stdout=child, stderr=child) as process:
+    with subprocess.Popen(
+        command("--once", "-v", *AT_ONCE, evil.session.path), env=env, stdin=child, stdout=child, stderr=child
+    ) as process:
         os.close(child)
-        try:
+        with suppress(OSError):  # the other end of the terminal is closed
             while data := os.read(parent, 65536):
                 output += data
-        except OSError:  # the other end of the terminal was closed
-            os.close(parent)
+        os.close(parent)
     assert process.returncode == 0
     shown = re.sub(r"\x1b\[\d*m", "", output.decode())
     assert shown != output.decode()

@@ -1,4 +1,4 @@
-"""The loop: what it watches and waits for, what ends it, and what else may run beside it."""
+"""The loop: what it watches and waits for, what ends it, and what a session directory that others take away costs."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import Mount
 from faults import mounted, the_line
 from inotify_simple import flags, masks
-from program import Launcher, Program, run
+from program import Program, run
 from session import Session
-from steps import LONG, SHORT, Hooks, download, remaining, seed, settle, wait_vanished
+from steps import LONG, SHORT, Bed, pattern, paused, remaining
 from torrents import multi, single
 
 THREE = [multi(name) for name in ("one", "two", "three")]
 
 
-# waiting
-
-
-def test_idle_costs_no_wake_up(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.download(single("one"), downloads)
-    program = launcher.start(*launcher.hooks)
+def test_idle_costs_no_wake_up(bed: Bed) -> None:
+    bed.seed(single("one"))
+    program = bed.start(*bed.hooks)
     system_call = Path(f"/proc/{program.pid}/syscall")
     try:
         system_call.read_text()
@@ -50,104 +49,125 @@ def watched(program: Program) -> int:
     return mask & int(masks.ALL_EVENTS)
 
 
-def test_only_events_with_a_handler_are_watched(session: Session, launcher: Launcher, hooks: Hooks) -> None:
+def test_only_events_with_a_handler_are_watched(bed: Bed) -> None:
     needed = flags.MOVED_TO | flags.CLOSE_WRITE | flags.DELETE | flags.DELETE_SELF | flags.MOVE_SELF
-    program = launcher.start(*launcher.hooks)
+    program = bed.start(*bed.hooks)
     assert watched(program) == needed
     program.stop()
-    option = hooks.write_each(pre_loop='inot_funcs["other", flags.CREATE] = print')
-    assert watched(launcher.start(*option)) == needed | flags.CREATE
-
-
-# the end
+    option = bed.write_each(pre_loop='inot_funcs["other", flags.CREATE] = print')
+    assert watched(bed.start(*option)) == needed | flags.CREATE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_rtwatch_in_order(number: int, session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*LONG, *launcher.hooks)
-    (path, *_) = download(program, session, downloads, single("one"))
-    wait_vanished(program, session, single("one"))
+def test_a_signal_ends_rtwatch_in_order(number: int, bed: Bed) -> None:
+    program = bed.start(*LONG, *bed.hooks)
+    (path, *_) = bed.download(single("one"))
+    bed.wait_vanished(single("one"))
     program.send_signal(number)
     assert program.wait() == 0
-    assert launcher.hooks_called()[0] == "pre_loop"
-    assert launcher.hooks_called()[-1] == "post_loop"
-    assert "pre_remove" not in launcher.hooks_called()
+    assert bed.hooks_called()[0] == "pre_loop"
+    assert bed.hooks_called()[-1] == "post_loop"
+    assert "pre_remove" not in bed.hooks_called()
     told = "\n".join(program.notified).split("\n")
     assert told.count("READY=1") == told.count("STOPPING=1") == 1
     assert any(line.startswith("STATUS=") for line in told)
-    assert "Traceback" not in program.output
     assert path.exists()
 
 
-def remove(session: Session) -> None:
-    """Remove the session directory."""
-    shutil.rmtree(session.path)
+LOSSES: dict[str, Callable[[Bed, Mount], object]] = {
+    "removed": lambda bed, mount: shutil.rmtree(bed.session.path),
+    "moved away": lambda bed, mount: bed.session.path.rename(bed.downloads / "moved"),
+    "replaced": lambda bed, mount: os.system(f"mv {bed.session.path} {bed.downloads}; mkdir {bed.session.path}"),
+    "covered by a mount": lambda bed, mount: mount(bed.session.path, "-t", "tmpfs", "rtwatch-test"),
+}
 
 
-def move_away(session: Session) -> None:
-    """Move the session directory away."""
-    session.path.rename(session.path.with_name("moved"))
-
-
-def replace(session: Session) -> None:
-    """Put an empty directory in the session directory's place."""
-    move_away(session)
-    session.path.mkdir()
-
-
-@pytest.mark.parametrize("lose", [remove, move_away, replace])
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
 def test_the_end_of_the_session_directory_ends_rtwatch_and_removes_nothing(
-    lose: Callable[[Session], None], session: Session, launcher: Launcher, downloads: Path
+    lose: Callable[[Bed, Mount], object], bed: Bed, mount: Mount
 ) -> None:
-    paths = seed(session, downloads, *THREE)
-    program = launcher.start(*SHORT, *launcher.hooks)
-    lose(session)
+    paths = bed.seed(*THREE)
+    program = bed.start(*SHORT, *bed.hooks)
+    with paused(program):
+        bed.session.erase(THREE[0])
+        lose(bed, mount)
     assert program.wait() == 1
-    assert session.path.name in program.lines[-1]
+    assert bed.session.path.name in program.lines[-1]
     assert remaining(paths) == paths
     assert len(program.select("SELECT 1 FROM torrent_data")) == 3
-    assert launcher.hooks_called() == ["pre_loop", "post_loop"]
+    assert bed.hooks_called() == ["pre_loop", "post_loop"]
     assert "STOPPING=1" in program.notified
 
 
-def test_a_mount_over_the_session_ends_rtwatch(session: Session, launcher: Launcher, downloads: Path) -> None:
-    paths = seed(session, downloads, *THREE)
-    program = launcher.start(*SHORT)
-    program.send_signal(signal.SIGSTOP)
-    session.erase(THREE[0])
-    with mounted(session.path, "-t", "tmpfs", "rtwatch-test"):
-        program.send_signal(signal.SIGCONT)
-        assert program.wait() == 1
-    assert remaining(paths) == paths
-
-
-# beside another
-
-
 @pytest.mark.parametrize("db", [(), ("--db", "other.db")], ids=["same database", "other database"])
-def test_a_second_rtwatch_on_a_session_is_refused(
-    db: tuple[str, ...], session: Session, launcher: Launcher, tmp_path: Path
-) -> None:
-    program = launcher.start()
+def test_a_second_rtwatch_on_a_session_is_refused(db: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
+    program = bed.start()
     link = tmp_path / "link"
-    link.symlink_to(session.path)
-    for path in session.path, link:
-        second = run(*db, path, state=launcher.state, cwd=tmp_path)
-        assert second.returncode == 1
-        assert re.search(f"{session.path.name}|{path.name}", the_line(second.stderr))
+    link.symlink_to(bed.session.path)
+    for path in bed.session.path, link:
+        second = run(*db, path, state=bed.state, cwd=tmp_path)
+        assert re.search(f"{bed.session.path.name}|{path.name}", the_line(second, 1))
     program.kill()
-    assert launcher.start(*db, cwd=tmp_path).stop() == 0
+    assert bed.start(*db, cwd=tmp_path).stop() == 0
 
 
-def test_a_dry_run_may_run_beside_and_changes_nothing(session: Session, launcher: Launcher, downloads: Path) -> None:
-    program = launcher.start(*LONG)
-    dry = launcher.start("-n", *SHORT)
-    paths = download(program, session, downloads, multi("pack"))
-    dry.wait_line("pack")
-    session.erase(multi("pack"))
-    dry.wait_line("would remove.*pack")
-    settle(program, session, downloads)
-    program.wait_files(multi("pack").hash, paths)
-    assert dry.stop() == 0
+TORRENTS = [multi("target"), *map(single, ("one", "two", "three"))]
+
+
+def restart(session: Session) -> None:
+    """Start another rtorrent in the session directory, made anew where it is missing."""
+    session.kill()
+    session.path.mkdir(exist_ok=True)
+    session.start()
+
+
+@pytest.fixture
+def known(bed: Bed) -> Iterator[None]:
+    """Let rtwatch know some torrents, and know them in the end without a hook; one's files then go with it."""
+    paths = bed.seed(*TORRENTS)
+    assert bed.once().returncode == 0
+    yield
     assert remaining(paths) == paths
-    program.wait_files(multi("pack").hash, paths)
+    bed.start(*SHORT, *bed.hooks)
+    bed.settle()
+    bed.erase(TORRENTS[0])
+    bed.program.stop()
+    assert remaining(paths) == [path for path in paths if "target" not in path.parts]
+    assert bed.hooks_called(TORRENTS[0].hash) == ["pre_remove", "post_remove"]
+    assert [bed.hooks_called(torrent.hash) for torrent in TORRENTS[1:]] == [[], [], []]
+
+
+@pytest.mark.parametrize(("how", "options"), [("mv", ()), ("cp", ()), ("cp", ("--catch-up",))])
+def test_a_session_restored_after_the_start_is_known(
+    how: str, options: tuple[str, ...], bed: Bed, known: None, tmp_path: Path
+) -> None:
+    saved = bed.session.path.rename(tmp_path / "saved")
+    restart(bed.session)
+    program = bed.start(*SHORT, *options, *bed.hooks)
+    program.wait_line("held .*4 of 4 torrents missing")
+    bed.session.kill()
+    for kind in "TRL":
+        files = [saved / bed.session.file(torrent, kind).name for torrent in TORRENTS]
+        subprocess.run([how, *files, bed.session.path], check=True)
+    bed.session.start()
+    for torrent in TORRENTS:
+        program.wait_line(rf"returned .*{pattern(torrent)}")
+    program.stop()
+
+
+def test_a_session_directory_moved_away_and_back_is_known(bed: Bed, known: None, tmp_path: Path) -> None:
+    program = bed.start(*SHORT)
+    away = bed.session.path.rename(tmp_path / "away")
+    assert program.wait() == 1
+    away.rename(bed.session.path)
+
+
+def test_a_session_directory_that_was_covered_by_a_mount_is_known(bed: Bed, known: None) -> None:
+    with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
+        restart(bed.session)
+        program = bed.start(*SHORT)
+        program.wait_line("held .*4 of 4 torrents missing")
+        bed.erase_another()
+        bed.session.kill()
+        program.stop()
+    bed.session.start()

@@ -6,62 +6,56 @@ import os
 import subprocess
 from pathlib import Path
 
-from program import Launcher
-from session import Session
-from steps import tree
+from steps import Bed, tree
 from torrents import multi, single
 
 
-def list_orphans(launcher: Launcher, directory: Path) -> subprocess.CompletedProcess[str]:
+def list_orphans(bed: Bed, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run rtwatch --orphans where no file was touched today."""
     for path in directory.rglob("*"):
         if path.is_file() and path.name != "written today":
             os.utime(path, (0, 0))
-    return launcher.run("--orphans", paths=[directory])
+    return bed.run("--orphans", paths=[directory])
 
 
-def test_orphans_are_the_files_that_no_torrent_lists(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.download(multi("pack"), downloads)
-    session.download(single("one"), downloads)
-    orphans = [downloads / "pack" / "orphan", downloads / "two\nlines"]
-    for path in *orphans, downloads / ".nfs0001", downloads / "written today":
+def test_orphans_are_the_files_that_no_torrent_lists(bed: Bed) -> None:
+    bed.seed(multi("pack"))
+    bed.seed(single("one"))
+    orphans = [bed.downloads / "pack" / "orphan", bed.downloads / "two\nlines"]
+    for path in *orphans, bed.downloads / ".nfs0001", bed.downloads / "written today":
         path.write_bytes(b"")
-    state = tree(launcher.state)
-    result = list_orphans(launcher, downloads)
+    state = tree(bed.state)
+    result = list_orphans(bed, bed.downloads)
     assert result.returncode == 0
     assert sorted(result.stdout.splitlines()) == [str(path).replace("\n", "\\n") for path in orphans]
     assert "2 files, 0 B below" in result.stderr
     assert "1 path with a line break" in result.stderr
-    assert tree(launcher.state) == state
+    assert tree(bed.state) == state
 
 
-def test_a_directory_without_any_torrent_has_no_orphans(session: Session, launcher: Launcher, downloads: Path) -> None:
-    session.download(single("one"), downloads)
-    (downloads / "other").mkdir()
-    result = list_orphans(launcher, downloads / "other")
+def test_a_directory_without_any_torrent_has_no_orphans(bed: Bed) -> None:
+    bed.seed(single("one"))
+    (bed.downloads / "other").mkdir()
+    result = list_orphans(bed, bed.downloads / "other")
     assert (result.returncode, result.stdout) == (2, "")
     assert "no torrent has a file below it" in result.stderr
 
 
-def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    session.download(single("one"), downloads)
-    multi("pack").write(downloads)
-    session.add(multi("pack"), "downloads")  # only a running rtorrent knows where this is
-    session.kill()
-    (downloads / "orphan").write_bytes(b"")
-    result = list_orphans(launcher, downloads)
-    assert (result.returncode, result.stdout) == (0, f"{downloads / 'orphan'}\n")
+def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed: Bed) -> None:
+    bed.seed(single("one"))
+    multi("pack").write(bed.downloads)
+    bed.session.add(multi("pack"), "downloads")  # only a running rtorrent knows where this is
+    bed.session.kill()
+    (bed.downloads / "orphan").write_bytes(b"")
+    result = list_orphans(bed, bed.downloads)
+    assert (result.returncode, result.stdout) == (0, f"{bed.downloads / 'orphan'}\n")
     assert "unknown " in result.stderr
 
 
-def test_there_are_no_orphans_beside_an_unreadable_torrent(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    session.download(single("one"), downloads)
-    session.file(multi("pack")).write_bytes(b"")
-    (downloads / "may be its file").write_bytes(b"")
-    result = list_orphans(launcher, downloads)
+def test_there_are_no_orphans_beside_an_unreadable_torrent(bed: Bed) -> None:
+    bed.seed(single("one"))
+    bed.session.file(multi("pack")).write_bytes(b"")
+    (bed.downloads / "may be its file").write_bytes(b"")
+    result = list_orphans(bed, bed.downloads)
     assert (result.returncode, result.stdout) == (1, "")
     assert "cannot be read, see above" in result.stderr

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from program import Launcher, Program
-from session import Session
-from steps import settle
-from torrents import Torrent, craft, multi, single
+from program import Program
+from steps import bed_in
+from torrents import Torrent, craft, single
 
 Info = dict[str, Any]
 
 
 def pack(*paths: list[bytes], **more: Any) -> Info:
-    """Return the info dictionary of a multi-file torrent."""
     return {"name": b"pack", "files": [{"length": 1, "path": path} for path in paths], **more}
 
 
@@ -27,7 +25,6 @@ def entry(**paths: Any) -> Info:
 
 
 def named(**names: Any) -> Info:
-    """Return the info dictionary of a single-file torrent x that has further names in other encodings."""
     return {"name": b"x", "length": 1, **{f"name.{encoding}": name for encoding, name in names.items()}}
 
 
@@ -49,7 +46,6 @@ CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
     "single: in the directory": ("", ONE, ["x"], []),
     "multi: below the directory that bears its name": ("/pack", PACK, ["pack/a", "pack/s/b"], []),
     "multi: below a directory of another name": ("/else", PACK, ["else/a", "else/s/b"], []),
-    "multi: one file": ("/else", pack([b"a"]), ["else/a"], []),
     "length beats files": ("", {**pack([b"a"]), "length": 1}, ["pack"], ["a"]),
     **{
         f"written as {tail} {kind}": (tail, info, files, ["root/s/", "link -> root"])
@@ -68,14 +64,11 @@ CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
     "an empty last element where a file is": ("", LAST, ["a", "file"], ["file", "directory/", "link -> file"]),
     "an empty name of a file": ("", {"name": b"", "length": 1}, [], []),
     "an empty name of a pack": ("", pack([b"a"], name=b""), ["a"], []),
-    "padding": ("", pack(files=[entry(plain=[b"a"]), {**PAD, "attr": b"p"}]), [".pad/1", "a"], []),
-    "symlink": ("", pack(files=[{**PAD, "attr": b"l", "symlink path": [b"..", b"a"]}]), [".pad/1"], []),
     # the session directory
     "in the session": ("/../session/", ONE, [], []),
     "in the session through a link": ("", pack([b"link", b"a"], [b"c"]), ["c"], ["link -> ../session"]),
     "beside the session": ("/../session2", pack([b"a"]), ["../session2/a"], []),
     # names in other encodings
-    "the same name": ("", named(utf8=b"x"), ["x"], []),
     **{
         f"an unusable name {name!r}": ("", {**ONE, "name.utf-8": name}, ["x"], [])
         for name in (b"../evil", b"/evil", b"a/b", b"..", b".", b"\0", 1, [b"u"])
@@ -135,20 +128,16 @@ def find_files(program: Program, torrent: Torrent, place: Path) -> list[str]:
 def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
     """Give the files that rtwatch lists for every case."""
     base = tmp_path_factory.mktemp("paths")
-    with Session(base / "session") as session:
-        session.start()
+    with bed_in(base) as bed:
         torrents = {kind: craft({**case[1], "case": kind}) for kind, case in CASES.items()}
         for number, (kind, (tail, _, _, things)) in enumerate(CASES.items()):
             make_things(base / str(number), things)
-            session.add(torrents[kind], base, f"{base}/{number}{tail}")
-        launcher = Launcher(session.path, base / "state", base / "calls")
-        program = launcher.start()
-        files = {}
-        for number, (kind, torrent) in enumerate(torrents.items()):
+            bed.add(torrents[kind], base=f"{base}/{number}{tail}")
+        program = bed.start()
+        for torrent in torrents.values():
             program.wait_known(torrent.hash)
-            files[kind] = find_files(program, torrent, base / str(number))
-        yield files
-        launcher.close()
+        places = zip(torrents.items(), map(str, range(len(CASES))))
+        yield {kind: find_files(program, torrent, base / place) for (kind, torrent), place in places}
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -156,68 +145,29 @@ def test_the_files_are_those_that_rtorrent_uses(kind: str, found: dict[str, list
     assert found[kind] == sorted(CASES[kind][2])
 
 
-@pytest.fixture
-def roaming(tmp_path: Path) -> Iterator[Session]:
-    """Give the session of an rtorrent with a home and a working directory of its own."""
-    make_things(tmp_path, ["home/", "real/", "cwd/link -> ../real"])
-    with Session(tmp_path / "session", cwd=tmp_path / "cwd", home=tmp_path / "home") as session:
-        session.start()
-        yield session
+LOST = {"rtorrent": ["~", "~/x", "", ".", "rel"], "its home": ["~", "~/x"], "its working directory": ["", ".", "rel"]}
 
 
-def test_a_directory_means_what_it_means_to_rtorrent(roaming: Session, tmp_path: Path) -> None:
-    directories = {
-        **{"~": "home", "~/": "home", "~/x": "home/x", "~//x/../y/": "home/y", "~root/x": "homeroot/x"},
-        **{"": "cwd", ".": "cwd", "./": "cwd", "rel/sub": "cwd/rel/sub", "../x": "x", "./link/x": "real/x"},
-        **{"pack": "cwd/pack", " ~": "cwd/ ~", "\udcff": "cwd/\udcff"},
-    }
-    torrents = {name: (single(f"one{n}"), multi(f"pack{n}")) for n, name in enumerate(directories)}
-    for directory in directories:
-        for torrent in torrents[directory]:
-            roaming.add(torrent, tmp_path, directory)
-    program = Program(roaming.path, state=tmp_path / "state", cwd=tmp_path)
-    with program:
-        program.wait_ready()
-        for directory, place in directories.items():
-            for torrent in torrents[directory]:
-                program.wait_files(torrent.hash, torrent.paths(tmp_path / place))
-
-
-def end_rtorrent(session: Session) -> None:
-    """Let no rtorrent run; its lock stays."""
-    session.kill()
-
-
-def lose_home(session: Session) -> None:
-    """Start rtorrent with a home that is no absolute path."""
-    session.kill()
-    session.home = Path("relative")
-    session.start()
-
-
-def remove_cwd(session: Session) -> None:
-    """Remove the working directory of rtorrent; one of the name that the kernel then shows is there."""
-    (session.cwd / "link").unlink()
-    session.cwd.rmdir()
-    session.cwd.with_name("cwd (deleted)").mkdir()
-
-
-@pytest.mark.parametrize(
-    ("change", "unknown"),
-    [(end_rtorrent, ["~", "~/x", "", ".", "rel"]), (lose_home, ["~", "~/x"]), (remove_cwd, ["", ".", "rel"])],
-)
-def test_files_stay_unknown_while_their_directory_is(
-    change: Callable[[Session], None], unknown: list[str], roaming: Session, tmp_path: Path
-) -> None:
-    change(roaming)
-    torrents = [single(f"one{number}") for number in range(len(unknown))]
-    for torrent, directory in zip(torrents, unknown):
-        roaming.add(torrent, directory)
-    roaming.add(single("absolute"), tmp_path)
-    with Program(roaming.path, "-r", "--grace", "0", state=tmp_path / "state") as program:
-        program.wait_ready()
-        program.wait_files(single("absolute").hash, single("absolute").paths(tmp_path))
-        settle(program, roaming, tmp_path)
+@pytest.mark.parametrize("lost", LOST)
+def test_files_stay_unknown_while_their_directory_is(lost: str, tmp_path: Path) -> None:
+    cwd = tmp_path / "cwd"
+    make_things(tmp_path, ["home/", "cwd/"])
+    with bed_in(tmp_path, cwd=cwd, home=tmp_path / "home") as bed:
+        if lost == "its working directory":
+            cwd.rmdir()
+            cwd.with_name("cwd (deleted)").mkdir()  # the name that the kernel then shows
+        else:
+            bed.session.kill()
+        if lost == "its home":
+            bed.session.home = Path("relative")
+            bed.session.start()
+        torrents = [single(f"one{number}") for number in range(len(LOST[lost]))]
+        for torrent, directory in zip(torrents, LOST[lost]):
+            bed.session.add(torrent, directory)
+        bed.add(single("absolute"))
+        program = bed.start("-r", "--grace", "0")
+        program.wait_files(single("absolute").hash, single("absolute").paths(bed.downloads))
+        bed.settle()
         for torrent in torrents:
             program.wait_known(torrent.hash)
             assert find_files(program, torrent, tmp_path) == []

@@ -19,7 +19,6 @@ RULES_AND_FAILURES = (*rtwatch.RULES, rtwatch.look_at, rtwatch.Removal.carry_out
 
 
 def section(title: str) -> str:
-    """Return the text of one section."""
     return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 

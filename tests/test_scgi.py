@@ -11,7 +11,7 @@ from typing import Any, Union
 
 import bencodepy
 import pytest
-from rtorrent import DEADLINE, Rtorrent, wait_until
+from rtorrent import DEADLINE, Rtorrent, call, wait_until
 from session import Session
 from torrents import multi, single
 
@@ -19,27 +19,16 @@ Client = Union[Session, Rtorrent]
 COLUMNS = ("d.hash=", "d.directory=", "d.complete=", "d.state_changed=", "d.state_counter=")
 
 
-def listening(pid: int) -> str:
-    """Return the path of the unix socket on which a process listens, from what the kernel says of it."""
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    lines = [line.split() for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()]
-    (path,) = [line[7] for line in lines if line[3] == "00010000" and f"socket:[{line[6]}]" in links]
-    return path
-
-
 def ask(client: Client, method: str, *params: Any) -> Any:
-    """Ask on the socket of the client's process; return the answer, or what a fault says."""
+    """Ask the client, whose process must be the one that listens; return the answer, or what a fault says."""
     assert client.process is not None
-    body = xmlrpc.client.dumps(params, method).encode()
-    headers = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
+    path: Any = client.socket if isinstance(client, Rtorrent) else client.scgi.socket.getsockname()  # type: ignore[union-attr]
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(listening(client.process.pid))
+        connection.connect(str(path))
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         assert struct.unpack("3i", credentials)[0] == client.process.pid
-        connection.sendall(b"%d:%b,%b" % (len(headers), headers, body))
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
     try:
-        return xmlrpc.client.loads(answer.partition(b"\r\n\r\n")[2])[0][0]
+        return call(path, method, *params)
     except xmlrpc.client.Fault as fault:
         return fault.faultCode, fault.faultString
 
@@ -53,7 +42,6 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
             yield rtorrent
     else:
         with Session(tmp_path / "session", version) as session:
-            session.start()
             yield session
 
 

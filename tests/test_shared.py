@@ -1,4 +1,4 @@
-"""Files that several torrents use, whatever way leads there: they stay until the last of these torrents goes."""
+"""Files that several torrents use, whatever way leads there, now or later: they stay until the last of them goes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import pytest
 from conftest import Mount
-from program import Launcher
-from session import Session
-from steps import SHORT, Hooks, add_complete, below, erase, link_files, names, remaining, seed, wait_held
+from session import VERSIONS, Session
+from steps import SHORT, Bed, below, link_files, names, paused, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -51,189 +50,97 @@ WAYS = {
 
 @pytest.mark.parametrize("first", [0, 1], ids=["the owner first", "the other first"])
 @pytest.mark.parametrize("way_name", WAYS)
-def test_a_shared_file_goes_with_its_last_torrent(
-    way_name: str, first: int, session: Session, launcher: Launcher, downloads: Path, mount: Mount
-) -> None:
+def test_a_shared_file_goes_with_its_last_torrent(way_name: str, first: int, bed: Bed, mount: Mount) -> None:
     way = WAYS[way_name]
-    paths = seed(session, downloads / "real", PACK)
-    subprocess.run(["sh", "-ec", way.shell], cwd=downloads, check=True)
+    paths = bed.seed(PACK, to="real")
+    subprocess.run(["sh", "-ec", way.shell], cwd=bed.downloads, check=True)
     if way.bound:
-        mount(downloads / "bound", "--bind", downloads / way.bound)
-    add_complete(session, way.torrent, downloads, way.base if way.base[0] == "~" else f"{downloads}/{way.base}")
-    program = launcher.start(*SHORT)
+        mount(bed.downloads / "bound", "--bind", bed.downloads / way.bound)
+    bed.add_complete(way.torrent, base=way.base if way.base[0] == "~" else f"{bed.downloads}/{way.base}")
+    program = bed.start(*SHORT)
     erased, stays = [(PACK, way.torrent), (way.torrent, PACK)][first]
-    erase(program, session, erased)
+    bed.erase(erased)
     program.wait_line("removed .*2 of 2 files" if first and "symlinks" in way_name else "kept .*" + names(stays, "in"))
     assert remaining(paths) == paths
-    erase(program, session, stays)
-    assert [name for name in below(downloads) if name.endswith(".bin")] == []
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_a_shared_file_on_a_file_system_that_folds_case_goes_with_its_last_torrent(
-    first: int, folding: Path, session: Session, launcher: Launcher
-) -> None:
-    torrent = make(b"Pack", {(b"A.bin",): b"pack" * 100, (b"sub", b"b.bin"): b"pack" * 200})
-    twin = make(b"pack", {(b"a.BIN",): b"pack" * 100, (b"Sub", b"b.bin"): b"pack" * 200})
-    paths = seed(session, folding, torrent)
-    add_complete(session, twin, folding)
-    program = launcher.start(*SHORT)
-    erased, stays = [(torrent, twin), (twin, torrent)][first]
-    erase(program, session, erased)
-    program.wait_line("kept .*" + names(stays, "in"))
-    assert remaining(paths) == paths
-    erase(program, session, stays)
-    assert remaining(paths) == []
+    bed.erase(stays)
+    assert [name for name in below(bed.downloads) if name.endswith(".bin")] == []
 
 
 @pytest.mark.parametrize("name", ["One.bin", "caf\u00e9"])
-def test_the_same_file_under_a_name_in_another_case_or_normal_form_is_anothers(
-    name: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_the_same_file_under_a_name_in_another_case_or_normal_form_is_anothers(name: str, bed: Bed) -> None:
     other = name.swapcase() if name.isascii() else unicodedata.normalize("NFD", name)
     torrent, twin = make(name.encode(), b"one" * 100), make(other.encode(), b"one" * 100)
-    [path] = seed(session, downloads, torrent)
-    os.link(path, downloads / other)  # as a file system that folds names shows one file
-    session.add(twin, downloads)
-    program = launcher.start(*SHORT)
-    erase(program, session, torrent)
+    [path] = bed.seed(torrent)
+    os.link(path, bed.downloads / other)  # as a file system that folds names shows one file
+    bed.add(twin)
+    program = bed.start(*SHORT)
+    bed.erase(torrent)
     program.wait_line("kept .*also in " + twin.hash[:8])
     assert path.exists()
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
-def test_only_the_shared_part_of_a_torrent_is_kept_and_only_until_its_last_torrent_goes(
-    together: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    seed(session, downloads, FIRST, SECOND)
-    program = launcher.start(*SHORT)
-    if not together:
-        erase(program, session, FIRST)
-        program.wait_line("kept +both.bin: " + names(SECOND))
-        assert below(downloads) == ["pack", "pack/both.bin", "pack/second.bin"]
-    erase(program, session, *([FIRST, SECOND] if together else [SECOND]))
-    assert below(downloads) == []
-
-
-def test_a_torrent_that_has_all_its_data_elsewhere_protects_nothing(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths, others = seed(session, downloads / "one", PACK), seed(session, downloads / "two", TWIN)
-    program = launcher.start(*SHORT)
-    erase(program, session, PACK)
-    assert remaining(paths) == []
-    assert remaining(others) == others
-
-
-def test_a_file_and_a_directory_of_the_same_name_leave_each_other_alone(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_file_and_a_directory_of_one_name_stay_apart(bed: Bed) -> None:
     file = make(b"pack", b"one file")
-    paths = seed(session, downloads, PACK)
-    session.add(file, downloads, chunks_done=1)
-    program = launcher.start(*SHORT)
-    erase(program, session, file)
+    paths = bed.seed(PACK)
+    bed.add(file, chunks_done=1)
+    program = bed.start(*SHORT)
+    bed.erase(file)
     program.wait_line("pack: not a regular file")
     assert remaining(paths) == paths
-    session.add(file, downloads, chunks_done=1)
-    shutil.rmtree(downloads / "pack")
-    (downloads / "pack").write_bytes(b"one file")
+    bed.add(file, chunks_done=1)
+    shutil.rmtree(bed.downloads / "pack")
+    (bed.downloads / "pack").write_bytes(b"one file")
     program.wait_known(file.hash)
-    erase(program, session, PACK)
-    assert (downloads / "pack").read_bytes() == b"one file"
-
-
-# other names of the same bytes
+    bed.erase(PACK)
+    assert (bed.downloads / "pack").read_bytes() == b"one file"
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
-def test_hard_links_of_two_torrents_are_names_of_their_own(
-    together: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths, links = seed(session, downloads / "real", PACK), TWIN.paths(downloads / "links" / "pack")
+def test_hard_links_are_separate_names(together: bool, bed: Bed) -> None:
+    paths, links = bed.seed(PACK, to="real"), TWIN.paths(bed.downloads / "links" / "pack")
     for path, link in zip(paths, links):
         link.parent.mkdir(parents=True, exist_ok=True)
         os.link(path, link)
-    add_complete(session, TWIN, downloads / "links")
-    program = launcher.start(*SHORT)
+    bed.add_complete(TWIN, to="links")
+    program = bed.start(*SHORT)
     if not together:
-        erase(program, session, PACK)
+        bed.erase(PACK)
         assert (remaining(paths), remaining(links)) == ([], links)
-    erase(program, session, *([PACK, TWIN] if together else [TWIN]))
+    bed.erase(*([PACK, TWIN] if together else [TWIN]))
     program.wait_line("removed .*2 of 2 files, 0 B")
     program.wait_line("removed .*2 of 2 files, 8 KiB")
     assert remaining(paths + links) == []
 
 
-def test_more_hard_links_than_one_pass_removes_all_go(session: Session, launcher: Launcher, downloads: Path) -> None:
-    torrents = [single(f"one{number:02}") for number in range(25)]
-    others = [make(b"other%02d" % number, torrent.data()) for number, torrent in enumerate(torrents)]
-    paths = seed(session, downloads, *torrents)
-    for path, other in zip(paths, others):
-        os.link(path, downloads / os.fsdecode(other.name))
-        add_complete(session, other, downloads)
-    session.download(single("stays"), downloads)
-    program = launcher.start(*SHORT)
-    erase(program, session, *torrents, *others)
-    assert below(downloads) == ["stays.bin"]
-
-
-def test_a_file_renamed_for_another_torrent_is_that_ones(session: Session, launcher: Launcher, downloads: Path) -> None:
-    torrent, twin = single("one"), make(b"renamed.bin", single("one").content)
-    [path] = seed(session, downloads, torrent)
-    path.rename(downloads / "renamed.bin")
-    add_complete(session, twin, downloads)
-    program = launcher.start(*SHORT)
-    erase(program, session, torrent)
-    program.wait_line("none of its 1 files? is at")
-    assert below(downloads) == ["renamed.bin"]
-    erase(program, session, twin)
-    assert below(downloads) == []
-
-
-# files that are inherited from their owner through a symlink
-
-
-def test_a_target_goes_with_the_last_of_several_torrents_that_link_to_it(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_target_goes_with_the_last_link_to_it(bed: Bed) -> None:
     torrent, twin, third = single("one"), make(b"two", single("one").content), make(b"three", single("one").content)
-    paths = seed(session, downloads, torrent)
-    links = [downloads / "two", downloads / "three"]
+    paths = bed.seed(torrent)
+    links = [bed.downloads / "two", bed.downloads / "three"]
     links[0].symlink_to("one.bin")
     links[1].symlink_to("two")
     for other in twin, third:
-        add_complete(session, other, downloads)
-    program = launcher.start(*SHORT)
-    erase(program, session, torrent)
+        bed.add_complete(other)
+    program = bed.start(*SHORT)
+    bed.erase(torrent)
     program.stop()
-    program = launcher.start(*SHORT)
-    erase(program, session, twin)
+    program = bed.start(*SHORT)
+    bed.erase(twin)
     assert remaining(links + paths) == links + paths
-    erase(program, session, third)
+    bed.erase(third)
     assert remaining(links + paths) == []
 
 
-@pytest.mark.parametrize("own", ["gone", "a directory", "not known"])
+@pytest.mark.parametrize("own", ["gone", "a directory"])
 @pytest.mark.parametrize("inherited", ["untouched", "changed", "gone"])
-def test_own_and_inherited_files_are_accounted_for_each_by_itself(
-    own: str, inherited: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_own_and_inherited_files_are_accounted_for_each_by_itself(own: str, inherited: str, bed: Bed) -> None:
     torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
-    [path], [link] = seed(session, downloads, torrent), twin.paths(downloads / "two")
+    [path], [link] = bed.seed(torrent), twin.paths(bed.downloads / "two")
     link_files([path], [link])
-    add_complete(session, twin, downloads)
-    program = launcher.start(*SHORT)
-    erase(program, session, torrent)
+    bed.add_complete(twin)
+    program = bed.start(*SHORT)
+    bed.erase(torrent)
     program.wait_line("used by a symlink in")
-    if own == "not known":
-        session.kill()
-        session.lock.unlink()  # nobody can tell where "elsewhere" is
-        session.set_directory(twin, "elsewhere")
-        session.save(twin)
-        program.wait_files(twin.hash, [])
-    else:
-        link.unlink()
+    link.unlink()
     if own == "a directory":
         link.mkdir()
     if inherited == "gone":
@@ -242,11 +149,7 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(
         path.write_bytes(b"mine")
         os.utime(path, (4e9, 4e9))
     since = len(program.lines)
-    session.erase(twin)
-    if own == "not known":
-        program.wait_line("waiting .*two", since)
-        session.save_all()
-    program.wait_gone(twin.hash)
+    bed.erase(twin)
     program.wait_line("removed +two, 1 of" if inherited == "untouched" else "erased +two, ", since)
     program.stop()
     said = "\n".join(program.lines[since:])
@@ -256,71 +159,127 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(
     assert remaining([path]) == ([path] if inherited == "changed" else [])
 
 
-# torrents that are not known well
-
-
 @pytest.mark.parametrize("link", [False, True], ids=["a file", "a link"])
-def test_a_torrent_whose_place_is_not_known_may_use_whatever_bears_its_name(
-    link: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_torrent_whose_place_is_not_known_may_use_whatever_bears_its_name(link: bool, bed: Bed) -> None:
     torrent = make(b"b.bin", b"b" * 100)
     stays = PACK if link else twin_of(torrent)
-    paths, others = seed(session, downloads, torrent), seed(session, downloads, single("other"))
-    session.kill()
-    session.lock.unlink()  # nobody can tell where "elsewhere" is
-    session.add(stays, "elsewhere")
+    paths, others = bed.seed(torrent), bed.seed(single("other"))
+    bed.session.kill()
+    bed.session.lock.unlink()  # nobody can tell where "elsewhere" is
+    bed.session.add(stays, "elsewhere")
     if link:
-        link_files(paths, [session.cwd / "elsewhere" / "pack" / "sub" / "b.bin"])
-    program = launcher.start(*SHORT)
+        link_files(paths, [bed.session.cwd / "elsewhere" / "pack" / "sub" / "b.bin"])
+    program = bed.start(*SHORT)
     program.wait_line("unknown ")
-    session.erase(torrent, single("other"))
+    bed.session.erase(torrent, single("other"))
     program.wait_line("waiting .*other")
-    session.save_all()
+    bed.settle()
+    bed.session.save_all()
     program.wait_gone(torrent.hash)
     program.wait_gone(single("other").hash)
     program.wait_line("kept .*" + names(stays, "perhaps in"))
-    assert remaining(paths) == paths
-    assert remaining(others) == []
+    assert (remaining(paths), remaining(others)) == (paths, [])
 
 
-def test_a_held_torrent_keeps_the_files_it_shares(
-    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
-    paths = seed(session, downloads, PACK, TWIN)
-    program = launcher.start(*SHORT, *hooks.write_each(pre_remove=f"assert file.stem != {PACK.hash!r}"))
-    session.erase(PACK)
-    wait_held(program, PACK, "its pre_remove hook failed")
-    erase(program, session, TWIN)
-    program.wait_line("kept .*" + names(PACK))
-    assert remaining(paths[:2]) == paths[:2]
-
-
-def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(
-    session: Session, launcher: Launcher, downloads: Path, hooks: Hooks, tmp_path: Path
-) -> None:
+def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(bed: Bed, tmp_path: Path) -> None:
     prepared = Session(tmp_path / "prepared")
-    prepared.add(SECOND, downloads)
-    seed(session, downloads, FIRST)
+    prepared.add(SECOND, bed.downloads)
+    bed.seed(FIRST)
     body = f"[p.rename(args.session / p.name) for p in Path({str(prepared.path)!r}).iterdir()]"
-    program = launcher.start(*SHORT, *hooks.write_each(pre_remove=body))
-    erase(program, session, FIRST)
+    program = bed.start(*SHORT, *bed.write_each(pre_remove=body))
+    bed.erase(FIRST)
     program.wait_line("kept +both.bin: " + names(SECOND))
-    assert below(downloads) == ["pack", "pack/both.bin"]
-    program.wait_files(SECOND.hash, SECOND.paths(downloads / "pack"))
+    assert below(bed.downloads) == ["pack", "pack/both.bin"]
+    program.wait_files(SECOND.hash, SECOND.paths(bed.downloads / "pack"))
 
 
-def test_a_torrent_whose_row_somebody_deleted_keeps_its_files_and_is_known_again_at_its_next_save(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_torrent_whose_row_was_deleted_keeps_its_files(bed: Bed) -> None:
     other = make(b"other", SECOND.content)
-    session.download(FIRST, downloads)
-    session.download(other, downloads, downloads / "pack")
-    program = launcher.start(*SHORT)
+    bed.seed(FIRST)
+    bed.session.download(other, bed.downloads, bed.downloads / "pack")
+    program = bed.start(*SHORT)
     with closing(sqlite3.connect(program.db)) as con:  # as in the sqlite shell, where foreign keys are off
         con.execute("DELETE FROM torrent_data WHERE hash = ?", (other.hash,))
         con.commit()
-    erase(program, session, FIRST)
+    bed.erase(FIRST)
     program.wait_line(rf'both.bin: also in {other.hash[:8]}\S* "\?"')
-    assert below(downloads) == ["pack", "pack/both.bin", "pack/second.bin"]
-    session.save(other)
+    assert below(bed.downloads) == ["pack", "pack/both.bin", "pack/second.bin"]
+    bed.session.save(other)
     program.wait_known(other.hash)
+
+
+PARTS = {"0.9.8": ("LR", "T"), "0.16": ("T", "LR")}  # of a full save, between which it may be looked at
+EDITED = make(PACK.name, PACK.content, b"http://tracker.example/announce")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("new", [EDITED, TWIN], ids=["edited", "replaced"])
+def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_late(new: Torrent, bed: Bed) -> None:
+    paths = bed.seed(PACK)
+    program = bed.start(*SHORT, *bed.hooks)
+    early, late = PARTS[bed.session.version]
+    with paused(program):
+        bed.session.erase(PACK)
+        bed.session.load(new, bed.downloads)
+        for kind in early:
+            bed.session.write(new, kind)
+    program.wait_line(rf"((held|returned) +pack|(held|kept) .*{TWIN.hash[:8]})")
+    assert remaining(paths) == paths
+    for kind in late:
+        bed.session.write(new, kind)
+    host = "tracker.example" if new is EDITED else "127.0.0.1"
+    expected = (host, *(bed.session.file(new, kind).read_bytes() for kind in "TLR"))
+    sql = f"SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = '{new.hash}'"
+    program.wait_rows(sql, lambda rows: rows == [expected])
+    bed.erase_another()
+    program.wait_files(new.hash, paths)
+    assert remaining(paths) == paths
+    assert bed.hooks_called(PACK.hash) == ([] if new is EDITED else ["pre_remove", "post_remove"])
+    bed.session.finish(new)
+    bed.session.save(new)
+    bed.settle()
+    bed.erase(new)
+    assert remaining(paths) == []
+
+
+def test_a_directory_replaced_by_a_link_keeps_the_target(bed: Bed) -> None:
+    paths = bed.seed(PACK, to="real")
+    bed.seed(TWIN, to="copy")
+    program = bed.start(*SHORT)
+    shutil.rmtree(bed.downloads / "copy")
+    (bed.downloads / "copy").symlink_to("real")
+    bed.erase(PACK)
+    program.wait_line("kept .*" + names(TWIN, "in"))
+    assert remaining(paths) == paths
+    bed.session.save(TWIN)
+    program.wait_files(TWIN.hash, paths)
+    bed.erase(TWIN)
+    assert remaining(paths) == []
+
+
+@pytest.mark.parametrize("then", ["nothing", "it is complete again", "rtwatch is started again"])
+@pytest.mark.parametrize("before", ["no data yet", "complete", "no data any more", "no data where it was moved"])
+def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, then: str, bed: Bed) -> None:
+    paths = bed.seed(PACK, to="real")
+    program = bed.start(*SHORT)
+    place = "moved" if "moved" in before else "links"
+    if before == "no data yet":
+        bed.add(RENAMED, to="links")
+    else:
+        bed.download(RENAMED, to="links")
+        shutil.rmtree(bed.downloads / "links")
+    if before.startswith("no data"):
+        bed.session.loaded[RENAMED.hash].rtorrent.update({"complete": 0, "chunks_done": 0})
+        bed.repoint(RENAMED, place)
+    bed.settle()
+    link_files(paths, RENAMED.paths(RENAMED.root(bed.downloads / place)))
+    if then == "it is complete again":
+        bed.session.finish(RENAMED)
+        bed.session.save(RENAMED)
+    elif then == "rtwatch is started again":
+        program.stop()
+        program = bed.start(*SHORT)
+    bed.settle()
+    bed.erase(PACK)
+    program.wait_line(f"kept .* in {RENAMED.hash[:8]}")
+    assert remaining(paths) == paths

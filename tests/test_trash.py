@@ -3,55 +3,53 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 from conftest import Mount
-from program import Launcher
-from session import Session
-from steps import SHORT, add_complete, below, erase, link_files, remaining, removed, seed, settle, wait_called
+from steps import SHORT, Bed, below, link_files, remaining
 from torrents import Torrent, make, multi, single
 
 PACK = multi("pack")
 
 
 @pytest.mark.parametrize("torrent", [single("one"), PACK], ids=["single", "multi"])
-def test_files_moved_back_from_the_trash_are_the_torrents_again(
-    torrent: Torrent, session: Session, launcher: Launcher, downloads: Path, trash: Path
-) -> None:
-    paths = seed(session, downloads, torrent)
+def test_files_moved_back_from_the_trash_are_the_torrents_again(torrent: Torrent, bed: Bed, trash: Path) -> None:
+    paths = bed.seed(torrent)
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
-    program = launcher.start(*SHORT, "--trash", trash, *launcher.hooks)
-    erase(program, session, torrent)
-    wait_called(program, launcher, "post_remove", torrent)
-    assert removed(launcher, torrent) == sorted(paths)
-    assert below(downloads) == []
+    program = bed.start(*SHORT, "--trash", trash, *bed.hooks)
+    bed.erase(torrent)
+    bed.wait_called("post_remove", torrent)
+    assert bed.removed(torrent) == sorted(paths)
+    assert below(bed.downloads) == []
+    assert stat.S_IMODE((trash / torrent.hash).stat().st_mode) == 0o700
     place, metainfo = trash / torrent.hash, f"{os.fsdecode(torrent.name)}.torrent"
     assert (place / metainfo).read_bytes() == torrent.metainfo
-    torrent.root(downloads).mkdir(exist_ok=True)
+    torrent.root(bed.downloads).mkdir(exist_ok=True)
     for name in os.listdir(place):
         if not name.endswith((".torrent", ".txt")):
-            (place / name).rename(torrent.root(downloads) / name)
-    add_complete(session, torrent, downloads)
+            (place / name).rename(torrent.root(bed.downloads) / name)
+    bed.add_complete(torrent)
     program.wait_files(torrent.hash, paths)
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths] == before
-    settle(program, session, downloads)
-    erase(program, session, torrent)
+    bed.settle()
+    bed.erase(torrent)
     assert remaining(paths) == []
     again = trash / f"{torrent.hash}.2"
     assert (again / metainfo).read_bytes() == torrent.metainfo
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in torrent.paths(again)] == before
 
 
-def test_the_trash_overwrites_nothing(session: Session, launcher: Launcher, downloads: Path, trash: Path) -> None:
+def test_the_trash_overwrites_nothing(bed: Bed, trash: Path) -> None:
     torrent = make(b"pack", {(b"a.bin",): b"a" * 100, (b"pack.torrent",): b"mine", (b"sub", b"c"): b"c"})
     earlier = trash / torrent.hash
     earlier.mkdir()
     (earlier / "a.bin").write_bytes(b"earlier")
     (trash / f"{torrent.hash}.2").symlink_to("nowhere")
-    paths = seed(session, downloads, torrent)
-    program = launcher.start(*SHORT, "--trash", trash)
-    erase(program, session, torrent)
+    paths = bed.seed(torrent)
+    program = bed.start(*SHORT, "--trash", trash)
+    bed.erase(torrent)
     place = trash / f"{torrent.hash}.3"
     assert (place / "a.bin").read_bytes() == b"a" * 100
     assert (place / "sub" / "c").read_bytes() == b"c"
@@ -62,31 +60,27 @@ def test_the_trash_overwrites_nothing(session: Session, launcher: Launcher, down
     assert [path.read_bytes() for path in earlier.iterdir()] == [b"earlier"]
 
 
-@pytest.mark.parametrize("kind", ["tmpfs", "bind mount"])
-def test_a_trash_on_another_file_system_keeps_the_files(
-    kind: str, mount: Mount, session: Session, launcher: Launcher, downloads: Path, trash: Path, tmp_path: Path
+def test_a_trash_into_which_nothing_can_be_renamed_keeps_the_files(
+    mount: Mount, bed: Bed, trash: Path, tmp_path: Path
 ) -> None:
-    if kind == "tmpfs":
-        mount(trash, "-t", "tmpfs", "rtwatch-test")
-    else:  # nothing can be renamed into it either
-        (tmp_path / "real trash").mkdir()
-        mount(trash, "--bind", tmp_path / "real trash")
-    paths = seed(session, downloads, PACK)
-    program = launcher.start(*SHORT, "--trash", trash)
-    erase(program, session, PACK)
-    program.wait_line("kept .*(on another file system than the trash|ross-device)")
+    (tmp_path / "real trash").mkdir()
+    mount(trash, "--bind", tmp_path / "real trash")
+    paths = bed.seed(PACK)
+    program = bed.start(*SHORT, "--trash", trash)
+    bed.erase(PACK)
+    program.wait_line("kept .*ross-device")
     assert remaining(paths) == paths
     assert [*trash.rglob("*.bin")] == []
 
 
 @pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
 def test_only_the_part_of_a_torrent_on_the_file_system_of_the_trash_goes_there(
-    options: tuple[str, ...], mount: Mount, session: Session, launcher: Launcher, downloads: Path, trash: Path
+    options: tuple[str, ...], mount: Mount, bed: Bed, trash: Path
 ) -> None:
-    mount(downloads / "pack" / "sub", "-t", "tmpfs", "rtwatch-test")
-    paths = seed(session, downloads, PACK)
-    program = launcher.start(*SHORT, *options, "--trash", trash)
-    session.erase(PACK)
+    mount(bed.downloads / "pack" / "sub", "-t", "tmpfs", "rtwatch-test")
+    paths = bed.seed(PACK)
+    program = bed.start(*SHORT, *options, "--trash", trash)
+    bed.session.erase(PACK)
     program.wait_line("(trashed|would trash) +pack, 1 of 2 files")
     program.wait_line(r"kept +sub/b\.bin: on another file system than the trash")
     assert remaining(paths) == (paths if options else paths[1:])
@@ -96,20 +90,18 @@ def test_only_the_part_of_a_torrent_on_the_file_system_of_the_trash_goes_there(
         assert (trash / PACK.hash / "a.bin").read_bytes() == b"pack" * 100
 
 
-def test_inherited_files_reach_the_trash_with_their_last_torrent(
-    session: Session, launcher: Launcher, downloads: Path, trash: Path
-) -> None:
+def test_inherited_files_reach_the_trash_with_their_last_torrent(bed: Bed, trash: Path) -> None:
     first, second = make(b"x.bin", b"first" * 9), make(b"x.bin", b"second" * 9)
     twin = make(b"pack", {(b"a.bin",): first.data(), (b"b.bin",): second.data()})
-    paths = seed(session, downloads / "one", first) + seed(session, downloads / "two", second)
-    links = twin.paths(twin.root(downloads))
+    paths = bed.seed(first, to="one") + bed.seed(second, to="two")
+    links = twin.paths(twin.root(bed.downloads))
     link_files(paths, links)
-    add_complete(session, twin, downloads)
-    program = launcher.start(*SHORT, "--trash", trash)
-    erase(program, session, first, second)
+    bed.add_complete(twin)
+    bed.start(*SHORT, "--trash", trash)
+    bed.erase(first, second)
     assert remaining(paths + links) == paths + links
     assert [*trash.rglob("*.bin")] == []
-    erase(program, session, twin)
+    bed.erase(twin)
     assert remaining(paths + links) == []
     assert {path.read_bytes() for path in (trash / twin.hash).rglob("x.bin")} == {b"first" * 9, b"second" * 9}
     assert [(trash / twin.hash / link.name).is_symlink() for link in links] == [True, True]
