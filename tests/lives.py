@@ -158,7 +158,8 @@ class Fake(Session):
 
     def add_stopped(self, torrent: Torrent, directory: Path) -> None:
         """Load a torrent without starting it."""
-        self.add(torrent, directory, state=0, state_changed=0, **{"timestamp.started": 0})
+        never: dict[str, Any] = {"state": 0, "state_changed": 0, "timestamp.started": 0}
+        self.add(torrent, directory, **never)
 
 
 @cache
@@ -955,8 +956,6 @@ class Steps(World):
         done = run("-n", "--once", *self.options, self.driver.path, *self.paths, state=self.base / "state")
         if done.returncode not in (0, 3) or "Traceback" in done.stderr or (quiet and tree(*places) != before):
             raise Broken(f"-n failed or changed something: {done}")
-
-
 
 
 class Outcome(NamedTuple):

@@ -11,28 +11,22 @@ from typing import Any, Optional
 
 import bencodepy
 import pytest
-from program import Launcher
 from rtorrent import Rtorrent, places
-from session import Session
 from steps import (
     LONG,
     SHORT,
-    Hooks,
-    add_complete,
-    download,
-    erase,
+    Bed,
     link_files,
     pack,
     paused,
     remaining,
-    seed,
     settle,
-    wait_vanished,
 )
 from torrents import Torrent, make, single, twin_of
 
 import rtwatch
 
+NEVER_STARTED: dict[str, Any] = {"state": 0, "state_changed": 0, "timestamp.started": 0}
 OLD = 1_000_000_000  # Unix time long before any torrent here
 DOCUMENTS = make(b"Documents", {(b"a.nfo",): b"a" * 16384, (b"taxes.pdf",): b"t" * 40000, (b"z.bin",): b"z" * 100})
 PIECES = 4  # of 16 KiB each
@@ -85,69 +79,61 @@ def test_a_file_is_rtorrents_when_it_has_all_of_its_pieces(name: str) -> None:
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["", "restarted"])
 @pytest.mark.parametrize("field", [b"\x80", b"\0", None], ids=["a piece", "no piece", "never checked"])
-def test_a_persons_file_that_a_torrent_merely_names_is_kept(
-    field: Optional[bytes], restarted: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = place_old(DOCUMENTS, downloads)
-    program = launcher.start(*SHORT)
-    session.add(DOCUMENTS, downloads)
+def test_a_persons_file_that_a_torrent_merely_names_is_kept(field: Optional[bytes], restarted: bool, bed: Bed) -> None:
+    paths = place_old(DOCUMENTS, bed.downloads)
+    program = bed.start(*SHORT)
+    bed.session.add(DOCUMENTS, bed.downloads)
     program.wait_known(DOCUMENTS.hash)
     if field is not None:
-        session.loaded[DOCUMENTS.hash].resume["bitfield"] = field
-        session.save(DOCUMENTS)
+        bed.session.loaded[DOCUMENTS.hash].resume["bitfield"] = field
+        bed.session.save(DOCUMENTS)
     paths[1].write_bytes(b"written by its owner since")
-    settle(program, session, downloads)
+    bed.settle()
     if restarted:
         program.stop()
-        program = launcher.start(*SHORT)
-    erase(program, session, DOCUMENTS)
+        program = bed.start(*SHORT)
+    bed.erase(DOCUMENTS)
     program.wait_line("kept .*here before the torrent, and rtorrent has not saved that it is complete")
     assert remaining(paths) == (paths[1:] if field == b"\x80" else paths)
 
 
-def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    paths = place_old(DOCUMENTS, downloads)
-    program = launcher.start(*SHORT, "--grace", "2")
-    add_complete(session, DOCUMENTS, downloads)
-    settle(program, session, downloads)
-    wait_vanished(program, session, DOCUMENTS)
-    session.add(DOCUMENTS, downloads, state=0, state_changed=0, **{"timestamp.started": 0})
+def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(bed: Bed) -> None:
+    paths = place_old(DOCUMENTS, bed.downloads)
+    program = bed.start(*SHORT, "--grace", "2")
+    bed.add_complete(DOCUMENTS)
+    bed.settle()
+    bed.wait_vanished(DOCUMENTS)
+    bed.add(DOCUMENTS, **NEVER_STARTED)
     program.wait_line("returned +Documents")
-    erase(program, session, DOCUMENTS)
+    bed.erase(DOCUMENTS)
     assert not remaining(paths)
 
 
 @pytest.mark.parametrize("edited", [False, True], ids=["", "edited"])
-def test_a_torrent_that_was_never_started_has_written_nothing(
-    edited: bool, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program = launcher.start(*SHORT)
-    session.add(DOCUMENTS, downloads, state=0, state_changed=0, **{"timestamp.started": 0})
+def test_a_torrent_that_was_never_started_has_written_nothing(edited: bool, bed: Bed) -> None:
+    program = bed.start(*SHORT)
+    bed.add(DOCUMENTS, **NEVER_STARTED)
     program.wait_known(DOCUMENTS.hash)
-    paths = DOCUMENTS.write_root(DOCUMENTS.root(downloads))
+    paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
     if edited:
-        session.readd(DOCUMENTS, downloads)
+        bed.session.readd(DOCUMENTS, bed.downloads)
         program.wait_line("returned +Documents")
-    erase(program, session, DOCUMENTS)
+    bed.erase(DOCUMENTS)
     program.wait_line(f"kept .*({rtwatch.FOUND if edited else 'never started'})")
     assert remaining(paths) == paths
 
 
 @pytest.mark.parametrize("name", ["state/rtwatch", "hooks.py"])
-def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(
-    name: str, session: Session, launcher: Launcher, tmp_path: Path, hooks: Hooks
-) -> None:
-    program = launcher.start(*SHORT, *hooks.write_each())
+def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(name: str, bed: Bed, tmp_path: Path) -> None:
+    program = bed.start(*SHORT, *bed.write_each())
     place = tmp_path / name
     content = (
         place.read_bytes() if place.is_file() else {(file.name.encode(),): b"d" * 10**7 for file in place.iterdir()}
     )
     own = make(os.fsencode(place.name), content)
-    add_complete(session, own, place.parent)
+    bed.add_complete(own, place.parent)
     program.wait_known(own.hash)
-    erase(program, session, own)
+    bed.erase(own)
     program.wait_line("kept .*belongs to rtwatch")
     assert remaining(own.paths(own.root(place.parent))) == own.paths(own.root(place.parent))
 
@@ -165,124 +151,110 @@ LATE = ["at once", "while a hook runs", "while it is stopped", "while it is down
 
 @pytest.mark.parametrize("late", LATE)
 @pytest.mark.parametrize("shell", SINCE.values(), ids=SINCE)
-def test_what_somebody_put_in_place_since_the_erase_is_kept(
-    shell: str, late: str, session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
-) -> None:
+def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: str, bed: Bed) -> None:
     torrent, other = single("one", 3000), single("slow")
-    path, *_ = seed(session, downloads, torrent, single("another"))
-    options = hooks.write_each(post_add="time.sleep(2)") if "hook" in late else ()
-    program = launcher.start(*(LONG if late == "at once" else SHORT), *options)
+    path, *_ = bed.seed(torrent, single("another"))
+    options = bed.write_each(post_add="time.sleep(2)") if "hook" in late else ()
+    program = bed.start(*(LONG if late == "at once" else SHORT), *options)
     if "down" in late:
         program.stop()
     if "hook" in late:
-        session.add(other, downloads)
+        bed.session.add(other, bed.downloads)
         program.wait_known(other.hash)
     with paused(program) if "stopped" in late else nullcontext():
         if late == "at once":
-            wait_vanished(program, session, torrent)
+            bed.wait_vanished(torrent)
         else:
-            session.erase(torrent)
-        subprocess.run(["sh", "-ec", shell], cwd=downloads, check=True)
+            bed.session.erase(torrent)
+        subprocess.run(["sh", "-ec", shell], cwd=bed.downloads, check=True)
         if "stopped" in late:
             time.sleep(1.2)  # what is read within a second is not late
     if late == "at once":
         program.stop()
-        program = launcher.start(*SHORT)
+        program = bed.start(*SHORT)
     elif "down" in late:
-        program = launcher.start(*SHORT, "--catch-up")
+        program = bed.start(*SHORT, "--catch-up")
     program.wait_gone(torrent.hash)
     assert path.read_bytes() == b"mine"
     program.wait_line(r"kept .*(changed|put there) after the torrent vanished|longer than")
 
 
 @pytest.mark.parametrize("shell", ["chmod 600 one.bin", "chown 12345 one.bin", "rm ../link", "touch -a one.bin"])
-def test_what_changes_only_names_and_modes_of_a_file_does_not_keep_it(
-    shell: str, session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    (path,) = seed(session, downloads / "at", single("one", 3000))
-    os.link(path, downloads / "link")
-    program = launcher.start(*SHORT, "--grace", "1")
-    wait_vanished(program, session, single("one", 3000))
+def test_what_changes_only_names_and_modes_of_a_file_does_not_keep_it(shell: str, bed: Bed) -> None:
+    (path,) = bed.seed(single("one", 3000), to="at")
+    os.link(path, bed.downloads / "link")
+    program = bed.start(*SHORT, "--grace", "1")
+    bed.wait_vanished(single("one", 3000))
     subprocess.run(["sh", "-ec", shell], cwd=path.parent, check=True)
     program.wait_gone(single("one", 3000).hash)
     assert not path.exists()
 
 
-def test_an_inherited_file_that_somebody_replaced_is_kept(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_an_inherited_file_that_somebody_replaced_is_kept(bed: Bed) -> None:
     torrent, twin = pack("pack"), twin_of(pack("pack"))
-    program = launcher.start(*SHORT)
-    paths = download(program, session, downloads / "own", torrent)
-    link_files(paths, places(twin, downloads / "links"))
-    add_complete(session, twin, downloads / "links")
-    settle(program, session, downloads)
-    erase(program, session, torrent)
-    (downloads / "mine").write_bytes(b"mine")
-    os.rename(downloads / "mine", paths[0])
-    erase(program, session, twin)
+    bed.start(*SHORT)
+    paths = bed.download(torrent, to="own")
+    link_files(paths, places(twin, bed.downloads / "links"))
+    bed.add_complete(twin, "links")
+    bed.settle()
+    bed.erase(torrent)
+    (bed.downloads / "mine").write_bytes(b"mine")
+    os.rename(bed.downloads / "mine", paths[0])
+    bed.erase(twin)
     assert remaining(paths) == paths[:1]
-    assert not (downloads / "own" / "pack" / "below").exists()
+    assert not (bed.downloads / "own" / "pack" / "below").exists()
 
 
 # where paths lead, and which directories go
 
 
-def test_the_directory_of_an_original_goes_with_the_last_that_links_to_it(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_the_directory_of_an_original_goes_with_the_last_that_links_to_it(bed: Bed) -> None:
     torrent, twin = pack("pack"), twin_of(pack("pack"))
-    program = launcher.start(*SHORT)
-    paths = download(program, session, downloads / "own", torrent)
-    link_files(paths, places(twin, downloads / "links"))
-    add_complete(session, twin, downloads / "links")
-    settle(program, session, downloads)
-    erase(program, session, torrent)
+    bed.start(*SHORT)
+    paths = bed.download(torrent, to="own")
+    link_files(paths, places(twin, bed.downloads / "links"))
+    bed.add_complete(twin, "links")
+    bed.settle()
+    bed.erase(torrent)
     assert remaining(paths) == paths
-    erase(program, session, twin)
-    assert sorted(path.name for path in downloads.iterdir() if path.is_dir()) == ["links", "own"]
-    assert not [*(downloads / "own").iterdir(), *(downloads / "links").iterdir()]
+    bed.erase(twin)
+    assert sorted(path.name for path in bed.downloads.iterdir() if path.is_dir()) == ["links", "own"]
+    assert not [*(bed.downloads / "own").iterdir(), *(bed.downloads / "links").iterdir()]
 
 
-def test_a_link_that_leads_through_another_link_is_looked_at_again(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
+def test_a_link_that_leads_through_another_link_is_looked_at_again(bed: Bed) -> None:
     torrent, twin = pack("pack"), twin_of(pack("pack"))
-    program = launcher.start(*SHORT)
-    paths = download(program, session, downloads / "own", torrent)
-    torrent.write_root(torrent.root(downloads / "copy"))
-    way = downloads / "way"
+    bed.start(*SHORT)
+    paths = bed.download(torrent, to="own")
+    torrent.write_root(torrent.root(bed.downloads / "copy"))
+    way = bed.downloads / "way"
     way.symlink_to("copy")
-    link_files(torrent.paths(torrent.root(way)), places(twin, downloads / "links"))
-    add_complete(session, twin, downloads / "links")
-    settle(program, session, downloads)
+    link_files(torrent.paths(torrent.root(way)), places(twin, bed.downloads / "links"))
+    bed.add_complete(twin, "links")
+    bed.settle()
     way.unlink()
     way.symlink_to("own")
-    erase(program, session, torrent)
+    bed.erase(torrent)
     assert remaining(paths) == paths
 
 
-def test_what_stays_of_a_torrent_that_returned_elsewhere_is_said(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program = launcher.start(*SHORT, "--grace", "5")
-    paths = download(program, session, downloads / "old", pack("pack"))
-    wait_vanished(program, session, pack("pack"))
-    session.add(pack("pack"), downloads / "new")
+def test_what_stays_of_a_torrent_that_returned_elsewhere_is_said(bed: Bed) -> None:
+    program = bed.start(*SHORT, "--grace", "5")
+    paths = bed.download(pack("pack"), to="old")
+    bed.wait_vanished(pack("pack"))
+    bed.session.add(pack("pack"), bed.downloads / "new")
     program.wait_line(r"returned +pack, 2 files, nobody uses 2 files at its former place, .*/old/pack")
     assert remaining(paths) == paths
 
 
-def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(
-    session: Session, launcher: Launcher, downloads: Path
-) -> None:
-    program = launcher.start(*SHORT)
-    download(program, session, downloads, pack("pack"))
+def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(bed: Bed) -> None:
+    program = bed.start(*SHORT)
+    bed.download(pack("pack"))
     program.stop()
-    torrent = bencodepy.decode(session.file(pack("pack")).read_bytes())
+    torrent = bencodepy.decode(bed.session.file(pack("pack")).read_bytes())
     torrent[b"announce"] = b"http://tracker.example/announce"
-    session.file(pack("pack")).write_bytes(bencodepy.encode(torrent))
-    program = launcher.start(*SHORT)
+    bed.session.file(pack("pack")).write_bytes(bencodepy.encode(torrent))
+    program = bed.start(*SHORT)
     program.wait_rows(
         "SELECT tracker FROM torrent_data WHERE name = 'pack'", lambda rows: rows == [("tracker.example",)]
     )
@@ -292,7 +264,7 @@ def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(
 
 
 def test_a_newcomer_with_its_data_in_place_is_saved_and_goes_at_its_first_erase(
-    rtorrent: Rtorrent, real_launcher: Launcher
+    rtorrent: Rtorrent, real_launcher: Bed
 ) -> None:
     torrent = pack("pack")
     program = real_launcher.start("-r", "--grace", "0.5")
@@ -305,11 +277,11 @@ def test_a_newcomer_with_its_data_in_place_is_saved_and_goes_at_its_first_erase(
 
     program.wait_for(is_saved, "it is not saved")
     settle(program, rtorrent, rtorrent.downloads)
-    erase(program, rtorrent, torrent)
+    real_launcher.erase(torrent)
     assert not remaining(paths)
 
 
-def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, real_launcher: Launcher) -> None:
+def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, real_launcher: Bed) -> None:
     paths = place_old(DOCUMENTS, rtorrent.downloads)
     paths[1].write_bytes(b"not the torrent's" * 1000)
     os.utime(paths[1], (OLD, OLD))
@@ -321,6 +293,6 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     rtorrent.save(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
     settle(program, rtorrent, rtorrent.downloads)
-    erase(program, rtorrent, DOCUMENTS)
+    real_launcher.erase(DOCUMENTS)
     assert paths[1].read_bytes() == b"not the torrent's" * 1000
     assert not paths[0].exists()
