@@ -67,7 +67,7 @@ def test_a_trash_on_another_file_system_keeps_the_files(
     kind: str, mount: Mount, session: Session, launcher: Launcher, downloads: Path, trash: Path, tmp_path: Path
 ) -> None:
     if kind == "tmpfs":
-        mount(trash, "-t", "tmpfs", "rtwatch-test")
+        mount(trash, "-t", "tmpfs", "-o", "mode=700", "rtwatch-test")
     else:  # nothing can be renamed into it either
         (tmp_path / "real trash").mkdir()
         mount(trash, "--bind", tmp_path / "real trash")
