@@ -301,11 +301,14 @@ class Scanner:
 
     def value(self, default: Any = None) -> Any:
         """Return the next value as bencode.py decodes it, `default` for one too long or too deep to be of use."""
-        start, longest = self.at, MAX_NUMBER if self.is_next(b"i") else MAX_VALUE
+        start = self.at
         self.skip()
-        if self.at - start <= longest or self.data[start] in b"0123456789":
+        data = self.data[start : self.at]
+        if data[:1] == b"i":
+            return int(data[1:-1]) if len(data) <= MAX_NUMBER else default
+        if len(data) <= MAX_VALUE or data[:1].isdigit():
             with suppress(BencodeDecodeError):
-                return DECODER.decode(self.data[start : self.at])
+                return DECODER.decode(data)
         return default
 
     def path(self) -> Any:
@@ -411,7 +414,7 @@ def parse_info(scanner: Scanner) -> dict[bytes, Any]:
             except Unreadable as error:  # it counts only without `length`, which comes later
                 info[key], scanner.at = error, start
                 scanner.skip()
-        elif key == b"name" or key.startswith(b"name."):
+        elif key == b"name" or (key.startswith(b"name.") and len(info[b"name"]) <= MAX_ENCODINGS + 1):
             info[b"name"][key[5:].lower()] = scanner.value()
         elif key in (b"length", b"meta_download"):
             info[key] = scanner.value()
@@ -430,14 +433,14 @@ def parse_files(scanner: Scanner) -> list[tuple[int, dict[bytes, bytes]]]:
         for key in scanner.each_key():
             if key == b"length":
                 length = scanner.value()
-            elif key == b"path" or key.startswith(b"path."):
+            elif key == b"path" or (key.startswith(b"path.") and len(found) <= MAX_ENCODINGS + 1):
                 found[key[5:].lower()] = scanner.path()
             else:
                 scanner.skip()
         if not isinstance(length, int) or length < 0:
             raise Unreadable("a file's length is no number")
         paths = find_possible(choose_paths(found))
-        number += len(paths)
+        number += len({*paths.values()})
         if number > MAX_FILES:
             raise Unreadable("it lists too many files")
         if paths:
@@ -564,10 +567,11 @@ def locate_files(
         for name, path in zip(names, itertools.accumulate(names, lambda path, name: path + b"/" + name)):
             real = above + b"/" + name
             if path not in directories:
-                if os.path.islink(real):
+                info, _ = look_at(os.fsdecode(real))
+                if info and stat.S_ISLNK(info.st_mode):
                     links.append(real)
                     real = os.path.realpath(real)
-                directories[path] = real if os.path.lexists(real) else None
+                directories[path] = real if info else None
             if directories[path] is None:
                 return real + parent[len(path) :]
             above = directories[path] or b""

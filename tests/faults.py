@@ -143,6 +143,12 @@ def fill(place: Path) -> Path:
     return filler
 
 
+def make_huge_file(path: Path) -> None:
+    """Make a file larger than any torrent."""
+    path.touch()
+    os.truncate(path, 1 << 30)
+
+
 def the_line(output: str) -> str:
     """Return the only line of an output, which is no traceback."""
     lines = output.splitlines()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import the_line
+from faults import make_huge_file, the_line
 from program import Launcher, run
 from session import Session
 from steps import SHORT, download, erase, settle
@@ -87,12 +87,6 @@ def test_quiet_says_nothing_and_verbose_every_file(session: Session, launcher: L
 def make_dangling_link(path: Path) -> None:
     """Make a symlink that leads nowhere."""
     path.symlink_to("nothing")
-
-
-def make_huge_file(path: Path) -> None:
-    """Make a file larger than any torrent."""
-    path.touch()
-    os.truncate(path, 1 << 30)
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, make_dangling_link, make_huge_file])

@@ -208,6 +208,8 @@ def test_events_that_the_database_cannot_take_are_worked_later(
         assert sorted([*removed(launcher, goes), *removed(launcher, also)]) == sorted(paths)
         assert program.stop() == 0
         assert "Traceback" not in program.output
+        for line in "added +comes", "moved +moves", "removed +goes":
+            assert len(re.findall(line, program.output)) == 1
         assert program.select("PRAGMA integrity_check") == [("ok",)]
 
 

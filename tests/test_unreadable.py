@@ -120,6 +120,25 @@ def test_a_session_file_with_a_bad_block_is_read_again(session: Session, launche
     assert program.stop() == 0
 
 
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_a_lock_that_cannot_be_read_is_no_other_host(
+    what: str, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """It holds removals, and hangs nothing."""
+    paths = session.download(PACK, downloads)
+    session.lock.unlink()
+    UNREADABLE[what](session.lock)
+    with unprivileged():
+        program = launcher.start(*SHORT, "--scgi", "none")
+    program.wait_line("watching .*rtorrent.lock is unreadable")
+    session.erase(PACK)
+    program.wait_line("held +pack: rtorrent.lock cannot be read")
+    program.wait_line("remedy +chmod a.r rtorrent.lock")
+    assert program.stop() == 0
+    assert "another host" not in program.output
+    assert remaining(paths) == paths
+
+
 @pytest.mark.parametrize("mode", [0, 0o300])
 def test_a_session_directory_that_has_or_gets_no_permission_ends_rtwatch(
     mode: int, session: Session, launcher: Launcher, downloads: Path
