@@ -3251,6 +3251,14 @@ def walk_files(directory: Path, passed_over: Sequence[Path]) -> Iterator[tuple[P
                 yield path, info
 
 
+def write_out(output: str) -> None:
+    """Write to standard output, in whatever encoding; raise Error."""
+    try:
+        sys.stdout.buffer.write(os.fsencode(output))
+    except OSError as error:
+        raise Error(f"standard output: {error.strerror}; what it got is not complete") from None
+
+
 def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
     """Print the files below PATH that no torrent lists and nobody touched for a day, and say their number and size.
 
@@ -3267,7 +3275,7 @@ def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
                 continue
             odd += "\n" in str(path)
             line = printable(str(path)) if "\n" in str(path) or sys.stdout.isatty() else str(path)
-            sys.stdout.buffer.write(os.fsencode(line) + b"\n")
+            write_out(line + "\n")
             sizes.append(info.st_blocks * 512)
         found = f"{count(len(sizes), 'file')}, {human_size(sum(sizes))}"
         say(logging.INFO, "orphans", f"{found} below {directory}, not touched for a day")
@@ -3376,6 +3384,10 @@ def watch_session(args: Args) -> int:
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
+    def print_help(self, file: object = None) -> None:
+        """Print the help; raise Error, where argparse would say nothing."""
+        write_out(self.format_help())
+
     def error(self, message: str) -> Any:
         """Raise Error."""
         raise Error(f"{message}; see rtwatch --help", 2)
@@ -3390,7 +3402,7 @@ class VersionAction(argparse.Action):
 
         libraries = f"inotify_simple {version('inotify_simple')}, bencode.py {version('bencode_py')}"  # as 3.9 finds it
         own = f"rtwatch {__version__}, Python {sys.version.split()[0]}, sqlite {sqlite3.sqlite_version}"
-        sys.stdout.write(f"{own}, {libraries}\n")
+        write_out(f"{own}, {libraries}\n")
         parser.exit()
 
 
@@ -3448,7 +3460,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     args.paths = tuple(map(absolute, args.paths))
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
-    args.db = absolute(args.db) or state_directory() / "rtwatch.db"
+    db = Path(state_directory() / "rtwatch.db" if args.db is None else args.db)
+    args.db = Path(absolute(str(db.parent) if str(args.db) else "") or "/", db.name)  # itself it may not be a link
     if not args.session.is_dir():
         raise Error(f"{args.session}: no such session directory; {session_advice()}", 2)
     refuse_root(args.session, sys.argv[1:] if argv is None else argv)
@@ -3473,6 +3486,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run rtwatch and return its exit status."""
+    open_standard_files()
     set_up_log(verbose=False, quiet=False)
     try:
         status = run(argv)
@@ -3491,7 +3505,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def run(argv: Optional[Sequence[str]]) -> int:
     """Do what the command line says and return the exit status; raise Error."""
-    open_standard_files()
     args = parse_args(argv)
     set_up_log(args.verbose, args.quiet)
     return watch_session(args)
@@ -3502,7 +3515,8 @@ def open_standard_files() -> None:
     while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
         pass
     os.close(fd)
-    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")  # None when closed
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)  # it is None when it was closed
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def close_standard_files(status: int) -> int:
@@ -3511,9 +3525,9 @@ def close_standard_files(status: int) -> int:
         try:
             file.flush()
         except OSError as error:
-            if file is sys.stdout:
+            if file is sys.stdout and status == 0:
                 logger.critical("standard output: %s; what it got is not complete", error.strerror)
-                status = status or 1
+                status = 1
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, file.fileno())
             os.close(null)

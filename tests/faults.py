@@ -61,6 +61,20 @@ def unprivileged() -> Iterator[None]:
         yield
 
 
+NOBODY = 65534
+AS_USER = (  # who may read all files, as the tests and Python may lie in root's home
+    *("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=+dac_override,+dac_read_search"),
+    *("--ambient-caps=+dac_override,+dac_read_search", "env", "-u", "HOME"),
+)
+
+
+@contextmanager
+def without_home() -> Iterator[None]:
+    """Start every rtwatch as a user without HOME and without an entry in passwd(5)."""
+    with below(*AS_USER):
+        yield
+
+
 @contextmanager
 def mounted(place: Path, *options: str) -> Iterator[None]:
     """Mount something on a directory or file, as mount(8) is told; skip the test where that is not allowed."""

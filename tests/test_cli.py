@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from faults import make_huge_file, the_line
-from program import Launcher, run
+from program import Launcher, command, environment, run
 from session import Session
 from steps import SHORT, download, erase, settle
 from torrents import multi, single
@@ -109,3 +112,42 @@ def test_a_link_to_a_torrent_is_one(session: Session, launcher: Launcher, downlo
     session.file(single("one")).symlink_to(moved)
     program = launcher.start()
     program.wait_files(single("one").hash, single("one").paths(downloads))
+
+
+# standard output and error
+
+
+ASKED = {"help": ["--help"], "version": ["--version"], "orphans": ["--orphans", "{session}", "{downloads}"]}
+
+
+@pytest.mark.parametrize("words", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("output", ["full", "closed", "closed pipe"])
+def test_what_standard_output_does_not_take_is_said_in_one_line(
+    output: str, words: list[str], session: Session, downloads: Path, state: Path
+) -> None:
+    session.download(single("one"), downloads)
+    for number in range(300):
+        (downloads / f"{number:0250}").touch()
+        os.utime(downloads / f"{number:0250}", (0, 0))
+    line = command(*(word.format(session=session.path, downloads=downloads) for word in words))
+    redirection = {"full": ">/dev/full", "closed": ">&-", "closed pipe": "| :"}[output]
+    script = f"set -o pipefail; sleep 0.2; {shlex.join(line)} {redirection}"
+    env = {**environment(state), "PYTHONUNBUFFERED": ""}
+    result = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
+    lines = [line for line in result.stderr.splitlines() if " orphans  " not in line]
+    assert result.returncode == 1
+    assert re.search("^rtwatch: standard output: ", the_line("\n".join(lines)))
+
+
+@pytest.mark.parametrize("closed", ["2>/dev/full", "2>&-", "0<&- >&- 2>&-"])
+def test_a_standard_error_that_takes_nothing_changes_nothing(
+    closed: str, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """Above all, the database does not get the number of standard error, and what is said."""
+    session.download(single("one"), downloads)
+    script = f"{shlex.join(command('--once', '-v', session.path))} {closed}"
+    result = subprocess.run(["bash", "-c", script], env=environment(launcher.state), capture_output=True, check=False)
+    assert result.returncode == 0
+    with closing(sqlite3.connect(launcher.db)) as con:
+        assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert con.execute("SELECT name FROM torrent_data").fetchall() == [("one.bin",)]

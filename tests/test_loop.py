@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +41,21 @@ def test_idle_costs_no_wake_up(session: Session, launcher: Launcher, downloads: 
         return number == "7" and int(arguments[2], 16) & 0xFFFFFFFF == 0xFFFFFFFF
 
     program.wait_for(polls_without_a_timeout, "rtwatch does not wait in poll without a timeout")
+
+
+def test_a_service_manager_that_does_not_read_hangs_nothing(
+    session: Session, launcher: Launcher, downloads: Path, tmp_path: Path
+) -> None:
+    """Its socket takes ten messages (net.unix.max_dgram_qlen); rtwatch sends one at every change."""
+    name = f"\0rtwatch-test {tmp_path}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(name)
+        program = launcher.start(*LONG, ready=False, env={"NOTIFY_SOCKET": name.replace("\0", "@")})
+        for number in range(40):
+            download(program, session, downloads, single(f"number {number}"))
+        begin = time.monotonic()
+        assert program.stop() == 0
+        assert time.monotonic() - begin < 5
 
 
 def watched(program: Program) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 from pathlib import Path
 
-from program import Launcher
+from program import Launcher, command, environment
 from session import Session
 from steps import tree
 from torrents import multi, single
@@ -65,3 +66,20 @@ def test_there_are_no_orphans_beside_an_unreadable_torrent(
     result = list_orphans(launcher, downloads)
     assert (result.returncode, result.stdout) == (1, "")
     assert "cannot be read, see above" in result.stderr
+
+
+def test_names_are_escaped_on_a_terminal_and_raw_in_a_pipe(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    session.download(single("one"), downloads)
+    name = "evil\x1b]0;title\x07\x9b2J\u202e\udcff"
+    (downloads / name).touch()
+    os.utime(downloads / name, (0, 0))
+    line = command("--orphans", "-q", session.path, downloads)
+    raw = subprocess.run(line, env=environment(launcher.state), stdout=subprocess.PIPE, check=True)
+    assert raw.stdout == os.fsencode(f"{downloads}/{name}\n")
+    parent, child = pty.openpty()
+    subprocess.run(line, env=environment(launcher.state), stdout=child, check=True)
+    assert os.read(parent, 65536).decode() == f"{downloads}/{ascii(name)[1:-1]}\r\n"
+    os.close(parent)
+    os.close(child)

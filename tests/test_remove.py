@@ -386,3 +386,34 @@ def test_once_waits_for_the_grace(session: Session, launcher: Launcher, download
     assert launcher.once("-r", "--grace", "0.4", *launcher.hooks).returncode == 0
     assert remaining(paths) == []
     assert launcher.hooks_called() == ["pre_loop", "pre_remove", "post_remove", "post_loop"]
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "UnicodeEncodeError('ascii', 'x', 0, 1, 'as in a locale')"])
+@pytest.mark.parametrize("where", ["os.unlink", "os.lstat", "os.rmdir"])
+def test_a_removal_that_fails_in_an_unforeseen_way_is_said_and_made_again(
+    where: str, error: str, session: Session, launcher: Launcher, downloads: Path, hooks: Hooks
+) -> None:
+    """Within a second, and with growing pauses; no file of it is left out the next time."""
+    option = hooks.write(
+        f"""
+failures = [1]
+before = {where}
+
+def fail(path, *args, **options):
+    if failures and os.path.basename(path) in ("a.bin", "sub"):
+        failures.pop()
+        raise {error}
+    return before(path, *args, **options)
+
+def pre_remove(con, file, args):
+    {where} = fail
+"""
+    )
+    program = launcher.start(*SHORT, *option)
+    paths = download(program, session, downloads, multi("pack"))
+    session.erase(multi("pack"))
+    program.wait_line("failed +a removal")
+    program.wait_line(r"removed +pack, 2 of 2 files")
+    assert remaining([*paths, downloads / "pack"]) == []
+    program.wait_gone(multi("pack").hash)
+    assert program.stop() == 0

@@ -113,3 +113,21 @@ def test_inherited_files_reach_the_trash_with_their_last_torrent(
     assert remaining(paths + links) == []
     assert {path.read_bytes() for path in (trash / twin.hash).rglob("x.bin")} == {b"first" * 9, b"second" * 9}
     assert [(trash / twin.hash / link.name).is_symlink() for link in links] == [True, True]
+
+
+def test_any_name_reaches_the_trash_in_any_locale_and_once(
+    session: Session, launcher: Launcher, downloads: Path, trash: Path
+) -> None:
+    name = "\u96ea \u00e9".encode()
+    torrent = make(name, {(name,): b"x" * 100, (b"\xe9",): b"y"})
+    paths = seed(session, downloads, torrent)
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    program = launcher.start(*SHORT, "--trash", trash, env=locale)
+    erase(program, session, torrent)
+    assert program.stop() == 0
+    assert remaining(paths) == []
+    place = trash / torrent.hash
+    names = {b"\xe9", name, name + b".torrent"}
+    assert names <= {*os.listdir(os.fsencode(place))} <= {*names, b"rtwatch-undo.txt"}
+    assert os.listdir(trash) == [torrent.hash]
+    assert "Traceback" not in program.output
