@@ -429,7 +429,7 @@ def parse_files(scanner: Scanner) -> list[tuple[int, dict[bytes, bytes]]]:
     if not scanner.is_next(b"l") or scanner.data.startswith(b"le", scanner.at):
         raise Unreadable("it lists no files")
     for _ in paced(scanner.each_item(), scanner.meanwhile):
-        length, found = None, {}
+        length, found = None, dict[bytes, Any]()
         for key in scanner.each_key():
             if key == b"length":
                 length = scanner.value()
@@ -2183,7 +2183,7 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
         raise Error(f"{path}: {error.strerror}; --hooks names a Python file", 2) from None
     try:
         sys.modules[module.__name__] = module
-        exec(compile(source, path, "exec"), vars(module))
+        exec(compile(source, path, "exec"), vars(module))  # noqa: S102 - they are the user's
     except (Exception, SystemExit) as error:  # whatever the user's file does
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [1])[-1]

@@ -364,7 +364,9 @@ def test_300000_files_are_read_and_events_are_taken_in_between(
     program.wait_for(lambda: processor_time(program.pid) > 1.0, "it is not read")
     begin = time.time()
     session.erase(single("one"))
-    program.wait_rows(f"SELECT count(*) FROM session_file WHERE hash = '{large.hash}'", lambda rows: rows[0][0] == 300_000)
+    program.wait_rows(
+        f"SELECT count(*) FROM session_file WHERE hash = '{large.hash}'", lambda rows: rows[0][0] == 300_000
+    )
     end = time.time()
     rows = program.wait_rows("SELECT vanished FROM rtwatch_torrent WHERE vanished", bool)
     print(f"{end - begin:.1f} s after the erase, seen {rows[0][0] - begin:.2f} s after it")

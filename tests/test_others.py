@@ -185,7 +185,9 @@ def test_root_is_refused_on_the_session_of_another_user_with_the_command_that_ru
     assert result.returncode == 2
     assert launcher.calls() == []
     (command,) = re.findall(r"run rtwatch as that user: (.+)", the_line(result.stderr))
-    shell = subprocess.run(["sh", "-c", command], env=environment(launcher.state, env), stdout=subprocess.PIPE, check=True)
+    shell = subprocess.run(
+        ["sh", "-c", command], env=environment(launcher.state, env), stdout=subprocess.PIPE, check=True
+    )
     words = shlex.join([*options, "--hooks", str(hooks.path), str(session.path)])
     if sudo and uid == NOBODY:
         assert shell.stdout.decode() == f"nobody: rtwatch {words}\n"
