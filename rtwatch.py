@@ -207,7 +207,7 @@ def session_advice() -> str:
 
 MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
 MAX_VALUE, MAX_NUMBER = 1 << 20, 20  # bytes of a list or dictionary, and of a number, that is built
-MAX_FILES = 500_000  # of one torrent, in all encodings
+MAX_FILES = 400_000  # of one torrent, in all encodings; 300,000 take 260 MiB
 MAX_ENCODINGS = 100  # of one name
 NAME_MAX, PATH_MAX = 255, 4096  # of Linux: characters of a file name, bytes of a path and its NUL
 IMPOSSIBLE = [b"x" * PATH_MAX]  # a path that cannot exist
@@ -245,7 +245,7 @@ Item = TypeVar("Item")
 
 def paced(items: Iterable[Item], meanwhile: Callable[[], object]) -> Iterator[Item]:
     """Give the items of a long list, and call `meanwhile` before every thousandth."""
-    for number, item in enumerate(items):
+    for number, item in enumerate(items, 1):
         if number % 1000 == 0:
             meanwhile()
         yield item
@@ -2609,7 +2609,7 @@ class Watch:
         data = t_error = metainfo = None
         try:
             data = read_session_file(t_path)
-            metainfo = parse_metainfo(data)
+            metainfo = parse_metainfo(data, self.session.meanwhile)
             if metainfo is None:
                 self.stubs.add(hash)
                 return None
