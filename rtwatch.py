@@ -215,7 +215,7 @@ TOKEN = re.compile(rb"[dle]|i(?:0|-?[1-9][0-9]*)e|(0|[1-9][0-9]{0,8}):")  # of b
 LIST, KEY, VALUE, END = b"lkve"  # what may come next in a container; the byte that ends one
 OPENING = {ord("l"): LIST, ord("d"): KEY}
 MALFORMED = "it is no valid bencoding"
-RESUME_KEYS = {b"directory", b"complete", b"chunks_done"}  # of R and L; no other value is built
+NEEDED_KEYS = {b"announce", b"announce-list", b"directory", b"complete", b"chunks_done"}  # no other value is built
 
 
 class Metainfo(NamedTuple):
@@ -314,16 +314,13 @@ class Scanner:
     def path(self) -> Any:
         """Return a list of strings, as nearly all are, without bencode.py: in a third of the time."""
         start, elements = self.at, []
-        self.at += self.is_next(b"l")
-        while start < self.at < start + MAX_VALUE and not self.is_next(b"e"):
-            token = TOKEN.match(self.data, self.at)
-            if token is None or token[1] is None:
-                break
-            self.at = token.end() + int(token[1])
-            elements.append(self.data[token.end() : self.at])
-        if self.at > start and self.is_next(b"e"):
+        if self.is_next(b"l"):
             self.at += 1
-            return elements
+            while self.data[self.at : self.at + 1].isdigit() and self.at < start + MAX_VALUE:
+                elements.append(self.string())
+            if self.is_next(b"e"):
+                self.at += 1
+                return elements
         self.at = start
         return self.value(IMPOSSIBLE)
 
@@ -344,13 +341,15 @@ class Scanner:
         self.at += 1
 
 
-def decode(data: bytes) -> dict[bytes, Any]:
-    """Decode what rtwatch needs of R or L; raise Unreadable."""
+def decode(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> dict[bytes, Any]:
+    """Decode what rtwatch needs of T, R or L; raise Unreadable. `meanwhile` is called now and then for a large one."""
     if not data:
         raise Unreadable("it is empty")
-    scanner, values = Scanner(data), {}
+    scanner, values = Scanner(data, meanwhile), {}
     for key in scanner.each_key():
-        if key in RESUME_KEYS:
+        if key == b"info":
+            values[key] = parse_info(scanner)
+        elif key in NEEDED_KEYS:
             values[key] = scanner.value()
         else:
             scanner.skip()
@@ -369,22 +368,8 @@ def parse_resume(data: bytes) -> Resume:
 
 
 def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> Optional[Metainfo]:
-    """Parse T; return None for the stub of a magnet link whose metadata has not come yet; raise Unreadable.
-
-    `meanwhile` is called now and then while a large one is parsed.
-    """
-    if not data:
-        raise Unreadable("it is empty")
-    scanner, torrent = Scanner(data, meanwhile), {}
-    for key in scanner.each_key():
-        if key == b"info":
-            torrent[key] = parse_info(scanner)
-        elif key in (b"announce", b"announce-list"):
-            torrent[key] = scanner.value()
-        else:
-            scanner.skip()
-    if scanner.at != len(data):
-        raise Unreadable(MALFORMED)
+    """Parse T; return None for the stub of a magnet link whose metadata has not come yet; raise Unreadable."""
+    torrent = decode(data, meanwhile)
     info = torrent.get(b"info")
     if info is None:
         raise Unreadable("it has no info dictionary")
