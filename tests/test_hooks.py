@@ -191,6 +191,20 @@ def test_a_hooks_file_that_others_may_write_is_refused(
         assert str(hooks.path) in the_line(result.stderr)
 
 
+def test_a_traceback_shows_the_line_of_the_hooks_file_in_its_own_encoding(
+    session: Session, launcher: Launcher, hooks: Hooks
+) -> None:
+    """It is read once, by the descriptor that was checked."""
+    hooks.path.write_bytes(
+        b"# coding: latin-1\nWORD = '\xe9'\ndef pre_loop(*args):\n    raise ValueError(ascii(WORD))\n"
+    )
+    program = launcher.start("--hooks", hooks.path, ready=False)
+    program.wait_line(rf'File "{hooks.path}", line 4, in pre_loop')
+    program.wait_line(r"raise ValueError\(ascii\(WORD\)\)")
+    program.wait_line(r"ValueError: '\\xe9'")
+    assert program.wait() == 1
+
+
 def test_a_relative_hooks_file_may_import_its_neighbour_and_have_more_parameters(
     session: Session, launcher: Launcher, downloads: Path, hooks: Hooks, tmp_path: Path
 ) -> None:
