@@ -23,7 +23,7 @@ from typing import Any, Callable, Optional
 
 from inotify_simple import flags
 
-from rtwatch import Unreadable, parse_metainfo
+from rtwatch import Unreadable, parse_metainfo, read_session_file
 
 COMMAND = ["true"]  # gets the path of what is finished as one more argument; rtwatch waits for it, so let it be short
 STATE = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "rtwatch-example"
@@ -107,7 +107,7 @@ def sort_out(queue: deque[Path], func: Optional[Callable[[Path], object]], path:
 def on_dropped(con: Connection, path: Path, args: Namespace, queues: Any) -> None:
     """Say how many of the file names in a dropped torrent the session has already."""
     try:
-        metainfo = parse_metainfo(path.read_bytes())
+        metainfo = parse_metainfo(read_session_file(path))  # only a regular file, and no huge one
     except (OSError, Unreadable) as error:
         logger.warning(LINE, "found", f"{path.name} cannot be read: {error}")
         return
@@ -119,4 +119,5 @@ def on_dropped(con: Connection, path: Path, args: Namespace, queues: Any) -> Non
 
 def safe_name(name: str) -> str:
     """Return a torrent's name as a file name: no odd characters, no dot or dash first, at most 200 bytes."""
-    return re.sub(r"[^\w .()\[\]+-]", "_", name).lstrip(".- ").encode()[:200].decode(errors="ignore") or "unnamed"
+    name = re.sub(r"[^\w .()\[\]+-]", "_", name).lstrip(".- ").encode()[:200].decode(errors="ignore") or "unnamed"
+    return os.fsdecode(name.encode())  # whatever the locale

@@ -25,15 +25,14 @@ from __future__ import annotations
 import argparse
 import bisect
 import errno
-import fcntl
-import hashlib
 import inspect
 import itertools
 import logging
 import os
+import pwd
 import re
-import runpy
 import shlex
+import shutil
 import signal
 import socket
 import sqlite3
@@ -45,11 +44,12 @@ import traceback
 import unicodedata
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache, lru_cache, partial
 from pathlib import Path, PosixPath
 from select import POLLIN, POLLOUT, poll
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 from urllib.parse import quote, urlsplit
 
 from bencodepy import BencodeDecodeError, BencodeDecoder
@@ -162,17 +162,26 @@ def show_progress(done: int, total: int) -> None:
 
 
 def notify(message: str) -> None:
-    """Tell the service manager, if there is one (sd_notify(3)); a manager that does not listen is no error."""
+    """Tell the service manager, if there is one (sd_notify(3)); one that does not listen, or not now, is no error."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.setblocking(False)
             sock.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
+
+
+def home_directory() -> Path:
+    """Return the user's home, which a user with neither HOME nor an entry in passwd(5) does not have."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
 
 
 def state_directory() -> Path:
     """Return rtwatch's directory below $XDG_STATE_HOME, which must be absolute to count (XDG base directories)."""
     home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "state") / "rtwatch"
+    return (Path(home) if home.startswith("/") else home_directory() / ".local" / "state") / "rtwatch"
 
 
 def forced_command(args: Args) -> str:
@@ -186,10 +195,10 @@ def forced_command(args: Args) -> str:
 
 def session_advice() -> str:
     """Return where rtorrent's configuration says that its session is, as far as that can be read plainly."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    for file in (Path.home() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
-        with suppress(OSError):
-            lines = file.read_text("utf-8", "replace")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home_directory() / ".config")
+    for file in (home_directory() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
+        with suppress(OSError, Unreadable):
+            lines = read_session_file(file).decode("utf-8", "replace")
             for path in re.findall(r'^\s*(?:session\.path\.set|session)\s*=\s*"?([^"(){}$,;#\n]+?)"?\s*$', lines, re.M):
                 return f"{file} says session.path.set = {path}: rtwatch {shlex.quote(path)}"
     return "name the one of session.path.set in your rtorrent.rc: rtwatch SESSION"
@@ -198,12 +207,18 @@ def session_advice() -> str:
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
 
 MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
-MAX_VALUES = 600_000  # in one session file: some 60,000 files, two seconds to decode and write
-MAX_ENCODINGS = 8  # of one name
-MAX_ELEMENTS = 256  # of one path
-PATH_MAX = 4096  # bytes, of Linux
-PLAIN_ENTRY = {b"length", b"path"}  # of `files`
-TOKEN = re.compile(rb"[dle]|i-?[0-9]+e|([0-9]{1,9}):")  # of bencode; a string follows its length
+MAX_VALUE, MAX_NUMBER = 1 << 20, 20  # bytes of a list or dictionary, and of a number, that is built
+MAX_FILES = 400_000  # of one torrent, in all encodings; 300,000 take 260 MiB
+MAX_ENCODINGS = 100  # of one name
+NAME_MAX, PATH_MAX = 255, 4096  # of Linux: characters of a file name, bytes of a path and its NUL
+IMPOSSIBLE = [b"x" * PATH_MAX]  # a path that cannot exist
+TOKEN = re.compile(rb"[dle]|i(?:0|-?[1-9][0-9]*)e|(0|[1-9][0-9]{0,8}):")  # of bencode; a string follows its length
+LIST, KEY, VALUE, END = b"lkve"  # what may come next in a container; the byte that ends one
+OPENING = {ord("l"): LIST, ord("d"): KEY}
+MALFORMED = "it is no valid bencoding"
+NEEDED_KEYS = {  # no other value is built
+    *(b"announce", b"announce-list", b"directory", b"complete", b"timestamp.started", b"state_changed", b"bitfield")
+}
 
 
 class Metainfo(NamedTuple):
@@ -229,35 +244,123 @@ class Resume(NamedTuple):
     started: bool  # ever; before that rtorrent writes no file
 
 
-class Decoder(BencodeDecoder):
-    """bencode.py's decoder, strict in string lengths: 4.1.0 takes `-6:` and then goes back and forth for ever."""
-
-    def decode_string(self, x: bytes, f: int, kind: str = "value", **kwargs: object) -> tuple[bytes, int]:
-        """Return the string that starts at `f` and the position behind it; raise ValueError."""
-        colon = x.index(b":", f)
-        length = x[f:colon]
-        if not length.isdigit() or (length[0] == 48 and len(length) > 1):
-            raise ValueError(length)
-        end = colon + 1 + int(length)
-        return x[colon + 1 : end], end
+DECODER = BencodeDecoder(max_depth=100)
+Item = TypeVar("Item")
 
 
-DECODER = Decoder(max_depth=950)  # nearly rtorrent's own limit, and what Python's stack allows
+def paced(items: Iterable[Item], meanwhile: Callable[[], object]) -> Iterator[Item]:
+    """Give the items of a long list, and call `meanwhile` before every thousandth."""
+    for number, item in enumerate(items, 1):
+        if number % 1000 == 0:
+            meanwhile()
+        yield item
 
 
-def decode(data: bytes) -> dict[bytes, Any]:
-    """Decode a bencoded dictionary without any text encoding; raise Unreadable."""
+class Scanner:
+    """A position in bencoded data; what nobody asks for is skipped without building it.
+
+    Every method but `is_next` reads at the position and moves it on; it raises Unreadable where the data is malformed.
+    bencode.py only gets values that were checked: 4.1.0 takes the length `-6:` and loops for ever.
+    """
+
+    def __init__(self, data: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Begin at the start; `meanwhile` is called now and then."""
+        self.data, self.at, self.meanwhile = data, 0, meanwhile
+
+    def is_next(self, kind: bytes) -> bool:
+        """Tell whether the next value is a dictionary `d`, a list `l` or a number `i`, or an end `e`."""
+        return self.data.startswith(kind, self.at)
+
+    def skip(self) -> None:
+        """Move behind the next value, however deep it is nested."""
+        data, at, match = self.data, self.at, TOKEN.match
+        inside = bytearray([VALUE])  # what comes next in each open container
+        for turn in itertools.count(1):
+            token, place = match(data, at), inside[-1]
+            if token is None or (place == KEY and token[1] is None and data[at] != END):
+                raise Unreadable(MALFORMED)
+            kind, at = data[at], token.end() + int(token[1] or 0)
+            if kind == END:
+                inside.pop()
+            elif place != LIST:
+                inside[-1] = VALUE if place == KEY else KEY
+            if kind in OPENING:
+                inside.append(OPENING[kind])
+            if (kind == END and place == VALUE) or at > len(data):
+                raise Unreadable(MALFORMED)
+            if len(inside) == 1:
+                break
+            if turn % 100_000 == 0:
+                self.meanwhile()
+        self.at = at
+
+    def string(self) -> bytes:
+        """Return the next value, a string."""
+        token = TOKEN.match(self.data, self.at)
+        if token is None or token[1] is None:
+            raise Unreadable(MALFORMED)
+        start, self.at = token.end(), token.end() + int(token[1])
+        if self.at > len(self.data):
+            raise Unreadable(MALFORMED)
+        return self.data[start : self.at]
+
+    def value(self, default: Any = None) -> Any:
+        """Return the next value as bencode.py decodes it, `default` for one too long or too deep to be of use."""
+        start = self.at
+        self.skip()
+        data = self.data[start : self.at]
+        if data[:1] == b"i":
+            return int(data[1:-1]) if len(data) <= MAX_NUMBER else default
+        if len(data) <= MAX_VALUE or data[:1].isdigit():
+            with suppress(BencodeDecodeError):
+                return DECODER.decode(data)
+        return default
+
+    def path(self) -> Any:
+        """Return a list of strings, as nearly all are, without bencode.py: in a third of the time."""
+        start, elements = self.at, []
+        if self.is_next(b"l"):
+            self.at += 1
+            while self.data[self.at : self.at + 1].isdigit() and self.at < start + MAX_VALUE:
+                elements.append(self.string())
+            if self.is_next(b"e"):
+                self.at += 1
+                return elements
+        self.at = start
+        return self.value(IMPOSSIBLE)
+
+    def each_key(self) -> Iterator[bytes]:
+        """Give the keys of a dictionary; the caller reads or skips each value."""
+        if not self.is_next(b"d"):
+            raise Unreadable(MALFORMED)
+        self.at += 1
+        while not self.is_next(b"e"):
+            yield self.string()
+        self.at += 1
+
+    def each_item(self) -> Iterator[None]:
+        """Stop at every item of a list; the caller reads or skips it."""
+        self.at += 1
+        while not self.is_next(b"e"):
+            yield
+        self.at += 1
+
+
+def decode(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> dict[bytes, Any]:
+    """Decode what rtwatch needs of T, R or L; raise Unreadable. `meanwhile` is called now and then for a large one."""
     if not data:
         raise Unreadable("it is empty")
-    if len(data) > MAX_VALUES and data.count(b"e") + data.count(b":") > MAX_VALUES:  # every value has one of them
-        raise Unreadable("it holds too many values")
-    try:
-        value = DECODER.decode(data)
-    except BencodeDecodeError as error:
-        raise Unreadable(str(error)) from None
-    if not isinstance(value, dict):
-        raise Unreadable("it is not a bencoded dictionary")
-    return value
+    scanner, values = Scanner(data, meanwhile), {}
+    for key in scanner.each_key():
+        if key == b"info":
+            values[key] = parse_info(scanner)
+        elif key in NEEDED_KEYS:
+            values[key] = scanner.value()
+        else:
+            scanner.skip()
+    if scanner.at != len(data):
+        raise Unreadable(MALFORMED)
+    return values
 
 
 def parse_resume(data: bytes) -> Resume:
@@ -270,26 +373,75 @@ def parse_resume(data: bytes) -> Resume:
     return Resume(directory, bool(resume.get(b"complete")), bool(started))
 
 
-def parse_metainfo(data: bytes) -> Optional[Metainfo]:
+def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> Optional[Metainfo]:
     """Parse T; return None for the stub of a magnet link whose metadata has not come yet; raise Unreadable."""
-    torrent = decode(data)
+    torrent = decode(data, meanwhile)
     info = torrent.get(b"info")
-    if not isinstance(info, dict):
+    if info is None:
         raise Unreadable("it has no info dictionary")
-    if info.get(b"meta_download") == 1:
+    stub = info.get(b"meta_download")
+    if isinstance(stub, int) and stub:
         return None
-    names = parse_paths(info, b"name")
-    multi = b"length" not in info
-    entries = info.get(b"files") if multi else [info]
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise Unreadable("it lists no files")
-    lengths = [entry.get(b"length") for entry in entries]
-    if not all(isinstance(length, int) and length >= 0 for length in lengths):
-        raise Unreadable("a file's length is no number")
-    paths = [parse_paths(entry, b"path") for entry in entries] if multi else [names]
     piece = info.get(b"piece length")
     piece = piece if isinstance(piece, int) and piece > 0 else 0
-    return Metainfo(parse_tracker(torrent), multi, names, list(zip(lengths, paths)), piece)
+    names = choose_paths({key: [name] for key, name in info[b"name"].items()})
+    if b"length" not in info:
+        files = info.get(b"files", Unreadable("it lists no files"))
+        if isinstance(files, Unreadable):
+            raise files
+        return Metainfo(parse_tracker(torrent), True, names, files, piece)
+    if not isinstance(info[b"length"], int):  # rtorrent takes a negative one, and then cannot open the file
+        raise Unreadable("its length is no number")
+    paths = find_possible(names)
+    return Metainfo(parse_tracker(torrent), False, names, [(info[b"length"], paths)], piece)
+
+
+def parse_info(scanner: Scanner) -> dict[bytes, Any]:
+    """Parse what is needed of `info`: the names by encoding in a dictionary, files or what is wrong with them."""
+    info: dict[bytes, Any] = {b"name": {}}
+    for key in scanner.each_key():
+        start = scanner.at
+        if key == b"files":
+            try:
+                info[key] = parse_files(scanner)
+            except Unreadable as error:  # it counts only without `length`, which comes later
+                info[key], scanner.at = error, start
+                scanner.skip()
+        elif key == b"name" or (key.startswith(b"name.") and len(info[b"name"]) <= MAX_ENCODINGS + 1):
+            info[b"name"][key[5:].lower()] = scanner.value()
+        elif key in (b"length", b"meta_download", b"piece length"):
+            info[key] = scanner.value()
+        else:
+            scanner.skip()
+    return info
+
+
+def parse_files(scanner: Scanner) -> list[tuple[int, dict[bytes, bytes]]]:
+    """Parse `files`, without those that cannot exist; raise Unreadable."""
+    files: list[tuple[int, dict[bytes, bytes]]] = []
+    number = 0
+    if not scanner.is_next(b"l") or scanner.data.startswith(b"le", scanner.at):
+        raise Unreadable("it lists no files")
+    for _ in paced(scanner.each_item(), scanner.meanwhile):
+        length, found = None, dict[bytes, Any]()
+        for key in scanner.each_key():
+            if key == b"length":
+                length = scanner.value()
+            elif key == b"path" or (key.startswith(b"path.") and len(found) <= MAX_ENCODINGS + 1):
+                found[key[5:].lower()] = scanner.path()
+            else:
+                scanner.skip()
+        if not isinstance(length, int) or length < 0:
+            raise Unreadable("a file's length is no number")
+        paths = find_possible(choose_paths(found))
+        number += len({*paths.values()})
+        if number > MAX_FILES:
+            raise Unreadable("it lists too many files")
+        if paths or not files or files[-1][1]:
+            files.append((length, paths))
+        else:  # only how much there is of it counts
+            files[-1] = (files[-1][0] + length, {})
+    return files
 
 
 def find_finished(metainfo: Metainfo, l_data: Optional[bytes]) -> list[bool]:
@@ -315,24 +467,21 @@ def find_finished(metainfo: Metainfo, l_data: Optional[bytes]) -> list[bool]:
     return finished
 
 
-def parse_paths(entry: dict[bytes, Any], key: bytes) -> dict[bytes, bytes]:
-    """Return the path at `key` as b"", and those at `key.ENC` by ENC in lower case; raise Unreadable.
+def choose_paths(found: dict[bytes, Any]) -> dict[bytes, bytes]:
+    """Return the path of a file by encoding, from lists of elements; raise Unreadable.
 
-    rtorrent 0.9.8 uses the latter after `encoding.add = ENC`, 0.16 never does. Those that fail the checks are ignored.
+    b"" is that of the key without an encoding. rtorrent 0.9.8 uses the others after `encoding.add = ENC`, 0.16 never
+    does. Those that fail the checks are ignored.
     """
-    if key == b"path" and entry.keys() == PLAIN_ENTRY:  # as most of a million are
-        return {b"": join_path(entry[b"path"])}
-    own = entry.get(key) if key == b"path" else [entry.get(key)]
-    prefix = key + b"."
-    others = [other for other in entry if other.startswith(prefix)]
-    if not others:
+    own = found.pop(b"", None)
+    if not found:
         return {b"": join_path(own)}
-    if len(others) > MAX_ENCODINGS:
+    if len(found) > MAX_ENCODINGS:
         raise Unreadable("it names a file in too many encodings")
     paths = {}
-    for other in others:
+    for key, elements in found.items():
         with suppress(Unreadable):
-            paths[other[len(prefix) :].lower()] = join_path(entry[other] if key == b"path" else [entry[other]])
+            paths[key] = join_path(elements)
     return {b"": join_path(own) if isinstance(own, list) or not paths else next(iter(paths.values())), **paths}
 
 
@@ -343,19 +492,32 @@ def join_path(elements: object) -> bytes:
     """
     if not isinstance(elements, list) or not elements:
         raise Unreadable("a file has no path")
-    if len(elements) > MAX_ELEMENTS:
-        raise Unreadable("a path has too many elements")
     try:
         path = b"/".join(elements)
     except TypeError:
         raise Unreadable("a file name is no string") from None
     inside = path.count(b"/") >= len(elements)  # more than the joints
     if inside or b"." in elements or b".." in elements or b"\0" in path:
-        raise Unreadable(f"{str(path)[:40]} is not a path of file names")
+        raise Unreadable(f"{path[:40]!s} is not a path of file names")
     if b"" in elements:
         path = b"/".join(filter(None, elements))
         path += b"/" if path and not elements[-1] else b""
     return path
+
+
+def find_possible(paths: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return those paths by encoding that can exist, one of them as b""."""
+    if len(paths) == 1:
+        return paths if can_exist(paths[b""]) else {}
+    possible = {key: path for key, path in paths.items() if can_exist(path)}
+    return {b"": next(iter(possible.values())), **possible} if possible else {}
+
+
+def can_exist(path: bytes) -> bool:
+    """Tell whether Linux takes a path: no file system has names over 255 bytes, or over 255 characters as exFAT."""
+    if len(path) <= NAME_MAX:
+        return True
+    return len(path) < PATH_MAX and all(len(name.decode("utf-8", "replace")) <= NAME_MAX for name in path.split(b"/"))
 
 
 def parse_tracker(torrent: dict[bytes, Any]) -> Optional[str]:
@@ -401,41 +563,56 @@ def resolve_directory(directory: bytes, pid: int) -> Optional[bytes]:
     return os.path.realpath(path) if path else None
 
 
-def locate_files(metainfo: Metainfo, place: bytes, session: bytes) -> tuple[list[bytes], list[bytes]]:
+def locate_files(
+    metainfo: Metainfo, place: bytes, session: bytes, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[list[bytes], list[bytes]]:
     """Return the canonical path of every file, and the symlinks among the torrent's own directories.
 
     Canonical is the real path of the parent, plus the name. `place` is the absolute directory that R says; what lies in
     `session` is skipped. Where encodings give different names, a multi-file torrent's directory tells which is likely,
     then what exists on disk; of what neither tells, all are listed.
     """
+    if not can_exist(place):
+        return [], []
     root = os.path.realpath(place)
     top = canonical(place.rstrip(b"/"))
     bears_name = metainfo.multi and os.path.basename(top) in metainfo.names.values()
     links = [top] if bears_name and os.path.islink(top) else []
+    directories: dict[bytes, Optional[bytes]] = {b"": root.rstrip(b"/")}  # real paths by path below the root
 
-    @cache
     def resolve(parent: bytes) -> bytes:
-        """Return the real path of a directory below the root, "/" at its end; what does not exist stays as it is."""
-        path = root
-        if parent:
-            above, _, name = parent.rpartition(b"/")
-            path = resolve(above) + name
-            if os.path.islink(path):
-                links.append(path)
-                path = os.path.realpath(path)
-        return path.rstrip(b"/") + b"/"
+        """Return the real path of a directory below the root; from the first that is missing, names stay as they are.
+
+        Nothing is looked at or remembered below that one: a torrent may list a million of them.
+        """
+        real = directories.get(parent)
+        if real is not None:
+            return real
+        above, names = directories[b""] or b"", parent.split(b"/")
+        for name, path in zip(names, itertools.accumulate(names, lambda path, name: path + b"/" + name)):
+            real = above + b"/" + name
+            if path not in directories:
+                info, _ = look_at(os.fsdecode(real))
+                if info and stat.S_ISLNK(info.st_mode):
+                    links.append(real)
+                    real = os.path.realpath(real)
+                directories[path] = real if info else None
+            if directories[path] is None:
+                return real + parent[len(path) :]
+            above = directories[path] or b""
+        return above
 
     def locate(path: bytes) -> list[bytes]:
         """Return the canonical path of one file; nothing when it is no file to the rtorrent that wrote here."""
         parent, _, name = path.rstrip(b"/").rpartition(b"/")
-        file = resolve(parent) + name if name else root
+        file = resolve(parent) + b"/" + name if name else root
         known = (name and not path.endswith(b"/")) or is_data(look_at(os.fsdecode(file))[0])
-        return [file] if known and len(file) <= PATH_MAX else []
+        return [file] if known and len(file) < PATH_MAX else []
 
     last = os.path.basename(top)
     own = metainfo.names[b""]
     files: list[bytes] = []
-    for _, paths in metainfo.files:
+    for _, paths in paced(metainfo.files, meanwhile):
         if len(paths) == 1:
             files += locate(paths[b""])
             continue
@@ -473,8 +650,8 @@ def is_below(path: Path, directory: Path) -> bool:
 
 
 def text(name: bytes) -> str:
-    """Return a torrent's name as text."""
-    return name.decode("utf-8", "replace")
+    """Return a torrent's name as text; one too long for a file is cut, and stays too long."""
+    return name[: 4 * NAME_MAX].decode("utf-8", "replace")[: NAME_MAX + 1]
 
 
 def is_whole(data: bytes) -> bool:
@@ -513,7 +690,7 @@ class Loaded(NamedTuple):
 
 
 class Lock(NamedTuple):
-    """rtorrent.lock: its state is "running", "stale" (no such process), "elsewhere" (another host) or "missing"."""
+    """rtorrent.lock, "running", "stale" (no such process), "elsewhere" (another host), "unreadable" or "missing"."""
 
     state: str
     pid: int  # as it stands there
@@ -536,6 +713,7 @@ class Session:
     def __init__(self, path: Path) -> None:
         self.path, self.text = path, str(path)
         self.identity: Optional[os.stat_result] = None  # of the directory that is watched
+        self.meanwhile: Callable[[], object] = lambda: None  # is called now and then while a large torrent is read
 
     def file(self, hash: str, letter: str = "T") -> Path:
         """Return the path of T, R or L."""
@@ -591,11 +769,11 @@ class Session:
         path = self.path / "rtorrent.lock"
         try:
             info = path.stat()
-            host, _, pid = path.read_bytes().decode("ascii", "replace").strip().partition(":+")
+            host, _, pid = read_session_file(path).decode("ascii", "replace").strip().partition(":+")
         except FileNotFoundError:
             return Lock("missing", 0, "", NEVER)
-        except OSError:
-            return Lock("elsewhere", 0, "", NEVER)
+        except (OSError, Unreadable):
+            return Lock("unreadable", 0, "", NEVER)
         number = int(pid) if pid.isdecimal() else 0
         state = "running" if identify_process(number) else "stale"
         if host != socket.gethostname() or not number:
@@ -610,7 +788,7 @@ class Session:
         """
         meta = self.identify_meta(hash)
         data = read_session_file(self.file(hash))
-        metainfo = parse_metainfo(data)
+        metainfo = parse_metainfo(data, self.meanwhile)
         if metainfo is None:
             return None
         try:
@@ -619,7 +797,8 @@ class Session:
             l_data = None
         place = expand_directory(resume.directory, pid)
         root = os.path.realpath(place) if place else None
-        files, links = locate_files(metainfo, place, os.fsencode(self.path)) if place else ([], [])
+        session = os.fsencode(self.path)
+        files, links = locate_files(metainfo, place, session, self.meanwhile) if place else ([], [])
         found = [] if resume.complete or not root else self.find_found(hash, metainfo, root, files)
         return Loaded(hash, metainfo, resume, root, files, links, found, meta, (data, l_data, r_data))
 
@@ -674,7 +853,7 @@ def read_session_file(path: str | Path) -> bytes:
                 raise Unreadable("it is not a regular file")
             if info.st_size > MAX_FILE:
                 raise Unreadable(f"it is larger than {human_size(MAX_FILE)}")
-            return file.read()
+            return file.read(info.st_size + 1)  # not to the end, which may run away
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO):
             raise Unreadable(str(error.strerror)) from None
@@ -689,6 +868,61 @@ def file_system(path: Path) -> str:
             if line.split()[2] == f"{os.major(device)}:{os.minor(device)}":
                 return line.split(" - ")[1].split()[0]
     return ""
+
+
+def open_own(path: Path, flags: int = os.O_RDONLY, status: int = 1, above: bool = False) -> int:
+    """Open a file or directory that only the user and root can change; raise Error with the command that mends it.
+
+    No link is followed: `path` is real, and a link met on the way was put there since. What was opened is what is
+    checked, and what the caller goes on to use. `above` is for the directories above it, see `may_change`.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        info = os.fstat(fd)
+        if not flags & os.O_DIRECTORY and not is_data(info):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if os.readlink(f"/proc/self/fd/{fd}") != str(path):
+            raise OSError(errno.ELOOP, "it was replaced by a symlink meanwhile", str(path))
+        command = may_change(info, above)
+        if command:
+            advice = f"make it yours alone, or choose another: {command} {shlex.quote(str(path))}"
+            raise Error(f"{path}: others can change it; {advice}", status)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def may_change(info: os.stat_result, above: bool) -> Optional[str]:
+    """Return the command to type when another user than root can change a file or directory, None otherwise.
+
+    In a directory above ours with the sticky bit, others cannot replace what is ours; the user's own group is often
+    theirs alone; and a user namespace shows what belongs to nobody in it, as / in a sandbox, as owned by 65534.
+    """
+    if info.st_uid not in (0, os.geteuid(), 65534 if above else 0):
+        return f"sudo chown {os.geteuid()}"
+    writable = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if above and (info.st_mode & stat.S_ISVTX or (writable == stat.S_IWGRP and info.st_gid in (0, os.getegid()))):
+        return None
+    return "chmod go-w" if writable else None
+
+
+@contextmanager
+def own_directory(path: Path) -> Iterator[Path]:
+    """Give a way to a directory of the user's own that leads there whatever happens to its path; raise as open_own."""
+    fd = open_own(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, the number of one without a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def is_data(info: Optional[os.stat_result]) -> bool:
@@ -877,6 +1111,7 @@ def open_database(args: Args) -> Con:
     """Open the index of this session, made or brought up to date when needed, with -n a temporary copy; raise Error."""
     db = args.db
     try:
+        prepare_database(db, args.no_action)
         present = db.exists() and db.stat().st_size > 0
         # leaves no file behind: without a -wal it has no writer and cannot change
         mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
@@ -886,8 +1121,6 @@ def open_database(args: Args) -> Con:
                 con = connect("")
                 disk.backup(con)
         if not args.no_action:
-            db.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(db, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # -wal and -shm get the same mode
             con = connect(db)
             con.execute("PRAGMA journal_mode = WAL")
             con.execute("PRAGMA synchronous = NORMAL")
@@ -902,6 +1135,23 @@ def open_database(args: Args) -> Con:
         return con
     except (sqlite3.Error, OSError) as error:
         raise unusable(db, error) from None
+
+
+def prepare_database(db: Path, no_action: bool) -> None:
+    """Make the database and its directory if they are missing; raise Error when others can change or replace them.
+
+    sqlite opens by path, and the -wal and -shm beside it, so the whole way there is checked, before sqlite: closing a
+    descriptor of the database drops the locks of the process. The files beside it get the mode of the database.
+    """
+    for place in [*reversed(db.parent.parents), db.parent]:
+        if not no_action:
+            with suppress(FileExistsError):
+                place.mkdir(mode=0o700)
+        elif not place.exists():
+            return
+        os.close(open_own(place, os.O_PATH | os.O_DIRECTORY, above=place != db.parent))
+    if not no_action or os.path.lexists(db):
+        os.close(open_own(db, os.O_RDONLY if no_action else os.O_RDWR | os.O_CREAT))
 
 
 def find_version(disk: Con, db: Path, session: Path) -> int:
@@ -932,6 +1182,7 @@ class Index:
 
     def __init__(self, con: Con) -> None:
         self.con = con
+        self.meanwhile: Callable[[], object] = lambda: None  # is called now and then while many rows are written
 
     def query(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Run one statement; its rows are tuples whatever `row_factory` a hook has set."""
@@ -1088,15 +1339,16 @@ class Index:
         What it has inherited stays, and what was found at the same path before the torrent.
         """
         self.query("DELETE FROM session_file WHERE hash = ?", hash)
-        self.con.executemany("INSERT INTO session_file VALUES (?, ?)", ((hash, file) for file in files))
+        rows = ((hash, file) for file in paced(files, self.meanwhile))
+        self.con.executemany("INSERT INTO session_file VALUES (?, ?)", rows)
         self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why IN ('link', 'way')", hash)
         sql = """DELETE FROM rtwatch_use WHERE hash = ? AND why = 'found'
                  AND file NOT IN (SELECT file FROM session_file WHERE hash = ?)"""
         self.query(sql, hash, hash)
         hops, ways = find_links([*files, *links])
         used = {"link": {*links, *hops}, "way": ways, "found": found}
-        rows = ((hash, file, why) for why, some in used.items() for file in some)
-        self.con.executemany("INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, ?)", rows)
+        uses = ((hash, file, why) for why, some in used.items() for file in some)
+        self.con.executemany("INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, ?)", uses)
         directories = {os.path.dirname(file) for file in itertools.chain(files, used["link"])}
         if len(directories) > 1000:
             directories.difference_update(row[0] for row in self.query("SELECT directory FROM rtwatch_directory"))
@@ -1631,6 +1883,7 @@ HOLDS = {
     "host": Hold(
         "rtorrent.lock names another host", "name the directories of your downloads after SESSION", forced=True
     ),
+    "lock": Hold("rtorrent.lock cannot be read", "chmod a+r rtorrent.lock, in the session directory", forced=True),
     "open": Hold("for rtorrent to close files of it that no torrent lists; looked at again in a minute", waits=True),
     "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
     "updated": Hold("vanished before rtwatch was updated", forced=True, lasting=True),
@@ -1686,8 +1939,8 @@ def guard_wipe(torrent: Torrent, facts: Facts) -> Optional[str]:
 
 def guard_host(torrent: Torrent, facts: Facts) -> Optional[str]:
     """Hold removals outside PATH where rtorrent is on another host or in a container: it may see other paths."""
-    elsewhere = facts.evidence.process.lock.state == "elsewhere" and not facts.paths and facts.remove
-    return "host" if elsewhere and not facts.evidence.forced else None
+    reason = {"elsewhere": "host", "unreadable": "lock"}.get(facts.evidence.process.lock.state)
+    return reason if facts.remove and not facts.paths and not facts.evidence.forced else None
 
 
 GUARDS = (guard_present, guard_lasting, guard_host, guard_word, guard_nameless, guard_wipe)
@@ -1938,10 +2191,10 @@ def make_trash(trash: Path, torrent: Torrent, metainfo: bytes) -> Path:
     directory = next(path for path in map(trash.joinpath, names) if not os.path.lexists(path))
     directory.mkdir(mode=0o700)
     stem = torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
-    file = directory / f"{stem}.torrent"
+    file = directory / os.fsdecode(f"{stem}.torrent".encode())  # whatever the locale
     try:
         file.write_bytes(metainfo)
-    except OSError:
+    except BaseException:
         file.unlink(missing_ok=True)
         directory.rmdir()
         raise
@@ -1957,7 +2210,7 @@ def is_folding(path: Path, info: os.stat_result) -> bool:
     """Tell whether a file is also there under its name in the other case or in another normal form."""
     others = {path.name.swapcase(), unicodedata.normalize("NFC", path.name), unicodedata.normalize("NFD", path.name)}
     for other in others - {path.name}:
-        with suppress(OSError):
+        with suppress(OSError, UnicodeEncodeError):  # as the locale may not have that character
             if os.path.samestat(os.lstat(path.parent / other), info):
                 return True
     return False
@@ -1978,7 +2231,7 @@ class Removal:
         others = sorted({*inherited, *directories} - {*self.files})
         self.todo = deque((file, file in inherited) for file in self.files)
         self.todo.extend((file, True) for file in others)
-        self.metainfo = parse_metainfo(t_data)
+        self.metainfo = parse_metainfo(t_data, index.meanwhile)
         self.numbers = number_files(self.metainfo, os.fsencode(torrent.root)) if self.metainfo and torrent.root else {}
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
         self.folded: dict[bytes, dict[str, list[Path]]] = {}  # files by folded name by directory
@@ -1989,7 +2242,7 @@ class Removal:
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
         self.freed = 0
-        self.trash: Optional[Path] = None
+        self.trash: Optional[str] = None  # name of its directory in the trash
         self.limits = Limits(
             root=torrent.root or args.session,
             session=args.session,
@@ -2049,34 +2302,40 @@ class Removal:
         return names
 
     def carry_out(self, file: ListedFile, reason: Optional[str]) -> None:
-        """Remove the first file to do, or keep it; what fails is kept, with its reason. -n changes nothing here."""
-        self.todo.popleft()
+        """Remove the first file to do, or keep it; what fails is kept, with its reason. -n changes nothing here.
+
+        Whatever else is raised, the file stays the first to do.
+        """
         if file.info and reason is None:
             try:
                 if stat.S_ISLNK(file.info.st_mode):
                     self.targets[file.path] = os.path.realpath(file.path)
-                if not self.args.no_action:
-                    remove_file(file, self.trash_place(file) if self.args.trash else None)
+                if not self.args.no_action and self.args.trash:
+                    with own_directory(self.args.trash) as trash:
+                        remove_file(file, self.trash_place(trash, file))
+                elif not self.args.no_action:
+                    remove_file(file, None)
                 self.removed.append(file.path)
                 self.went[file.path] = file.top
                 self.freed += file.info.st_blocks * 512 if file.info.st_nlink == 1 or self.args.trash else 0
+                self.todo.popleft()
                 return
-            except FileNotFoundError:
-                reason = GONE
             except OSError as error:
-                reason = f"cannot be removed: {error.strerror or error}"
+                gone = not os.path.lexists(file.path)  # and not the trash
+                reason = GONE if gone else f"cannot be removed: {error.strerror or error}"
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
             self.index.update_inherited(file.path, self.torrent.hash, file.top)
         if reason == GONE and file.left:  # a removal that was cut short took it
             self.went[file.path] = file.top
         self.kept.setdefault(reason or GONE, []).append(file.path)
+        self.todo.popleft()
 
-    def trash_place(self, file: ListedFile) -> Path:
+    def trash_place(self, trash: Path, file: ListedFile) -> Path:
         """Return where a file goes in the trash: as it lay below the torrent's root, or below "linked" if inherited."""
-        self.trash = self.trash or make_trash(self.args.trash, self.torrent, self.t_data)
+        self.trash = self.trash or make_trash(trash, self.torrent, self.t_data).name
         if is_below(file.path, self.limits.root):
-            return self.trash / file.path.relative_to(self.limits.root)
-        return self.trash / "linked" / str(len(self.removed)) / file.path.name
+            return trash / self.trash / file.path.relative_to(self.limits.root)
+        return trash / self.trash / "linked" / str(len(self.removed)) / file.path.name
 
     def prune(self) -> None:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
@@ -2105,7 +2364,7 @@ class Removal:
         name, root = self.index.label(self.torrent.hash, self.torrent.name), self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if self.removed:
-            place = self.trash if self.args.verbose else f"{self.args.trash}/{self.torrent.hash[:8]}*"
+            place = f"{self.args.trash}/{self.trash if self.args.verbose else f'{self.torrent.hash[:8]}*'}"
             where = [f"in {place}"] if self.trash else []
             say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
         elif self.torrent.root is None:
@@ -2146,21 +2405,21 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     """Run the hooks file and return its hooks by name; raise Error when it does not load or a hook cannot be called."""
     if path is None:
         return {}
+    module = ModuleType("rtwatch_hooks")
+    module.__file__ = str(path)
     try:
-        info = path.stat()
-        if not is_data(info):
-            raise IsADirectoryError(errno.EISDIR, "not a regular file")
+        with open(open_own(path, status=2), "rb") as file:
+            source = file.read()
     except OSError as error:
         raise Error(f"{path}: {error.strerror}; --hooks names a Python file", 2) from None
-    if info.st_mode & stat.S_IWOTH or info.st_uid not in (0, os.geteuid()):
-        raise Error(f"{path}: others can write to it; rtwatch runs what is yours alone: chown and chmod o-w {path}", 2)
     try:
-        module = runpy.run_path(str(path), run_name="rtwatch_hooks")
+        sys.modules[module.__name__] = module
+        exec(compile(source, path, "exec"), vars(module))  # noqa: S102 - they are the user's
     except (Exception, SystemExit) as error:  # whatever the user's file does
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [1])[-1]
         raise Error(f"{path}:{line}: the hooks file does not load: {type(error).__name__}: {error}", 2) from None
-    hooks = {name: module[name] for name in HOOKS if name in module}
+    hooks = {name: getattr(module, name) for name in HOOKS if hasattr(module, name)}
     for name, hook in hooks.items():
         try:
             inspect.signature(hook).bind(*range(HOOKS[name]))
@@ -2422,6 +2681,7 @@ class Watch:
         loop.add_queue("word", self.on_word)
         loop.add_queue("complete", None)
         loop.step = self.step
+        session.meanwhile = index.meanwhile = loop.take_events
         for mask in (flags.MOVED_TO, flags.CLOSE_WRITE):
             loop.inot_funcs["torrent", mask] = loop.inot_funcs["rtorrent", mask] = self.note_saved
         loop.inot_funcs["torrent", flags.DELETE] = self.note_deleted
@@ -2568,7 +2828,7 @@ class Watch:
         left = [file for file in former if file.exists() and not self.index.is_used_file(file)]
         more = [f"nobody uses {count(len(left), 'file')} at its former place, {left[0].parent}"] if left else []
         what = "added" if known is None else "returned" if known.vanished is not None else "renewed"
-        say(self.level, what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"), *more)
+        self.say_written(what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"), *more)
         if known is None:
             self.call_hook("post_add", path, self.args)
 
@@ -2601,7 +2861,14 @@ class Watch:
             self.index.insert_files(hash, loaded.files, loaded.links, loaded.found)
             self.note_root(loaded.root)
             self.note_newcomer(hash, loaded.found)
-            say(self.level, "moved", text(loaded.metainfo.names[b""]), f"to {os.fsdecode(loaded.root or directory)}")
+            where = f"to {os.fsdecode(loaded.root or directory)}"
+            self.say_written("moved", text(loaded.metainfo.names[b""]), where)
+
+    def say_written(self, verb: str, name: str, *details: str) -> None:
+        """Say what became of a torrent's rows, when they are committed: a full disk makes this come again."""
+        if logger.isEnabledFor(self.level):
+            self.index.con.commit()
+        say(self.level, verb, name, *details)
 
     def find_again(self, hash: str, known: Place) -> None:
         """Look whether rtorrent has said in L that it has files that were here before the torrent."""
@@ -2647,7 +2914,7 @@ class Watch:
         data = t_error = metainfo = None
         try:
             data = read_session_file(t_path)
-            metainfo = parse_metainfo(data)
+            metainfo = parse_metainfo(data, self.session.meanwhile)
             if metainfo is None:
                 self.stubs.add(hash)
                 return None
@@ -2873,7 +3140,7 @@ class Watch:
     def relocate(self, hash: str) -> None:
         """Look again where the files of a known torrent are; a place that cannot be known now stays."""
         place, blobs = self.index.find_place(hash), self.index.find_blobs(hash)
-        metainfo = parse_metainfo(blobs[1]) if place and blobs else None
+        metainfo = parse_metainfo(blobs[1], self.index.meanwhile) if place and blobs else None
         path = expand_directory(place.directory, self.find_pid(place.directory)) if place else None
         if place and metainfo and path:
             files, links = locate_files(metainfo, path, os.fsencode(self.args.session))
@@ -2882,7 +3149,7 @@ class Watch:
             self.index.update_place(hash, place.directory, root)
             self.index.insert_files(hash, files, links, found)
             if root != place.root:
-                say(self.level, "moved", text(metainfo.names[b""]), f"to {os.fsdecode(root)}")
+                self.say_written("moved", text(metainfo.names[b""]), f"to {os.fsdecode(root)}")
 
     def is_being_saved(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
@@ -2979,10 +3246,10 @@ class Watch:
         """Return the torrents whose files cannot all be known."""
         names: dict[bytes, str] = {}
         for hash, name, data in self.index.find_unplaced():
-            metainfo = parse_metainfo(data)
+            metainfo, torrent = parse_metainfo(data, self.index.meanwhile), f'{hash} "{name}"'
             for _, paths in metainfo.files if metainfo else ():
                 for path in paths.values():
-                    names[os.path.basename(path.rstrip(b"/")).lower()] = f'{hash} "{name}"'
+                    names[os.path.basename(path.rstrip(b"/")).lower()] = torrent
         return Doubts(names, [trouble.doubt for trouble in self.troubles.values() if trouble.doubt])
 
     def look_again(self, facts: Facts) -> None:
@@ -3021,6 +3288,7 @@ class Watch:
         soon = time.monotonic() + 1
         if self.expired and any(name == "erased" and when < soon for when, name, _ in self.loop.due.values()):
             return
+        self.index.con.commit()  # a full disk makes it come again
         for reason, names in self.held.items():
             hold = HOLDS[reason]
             waits = "would wait" if self.args.no_action else "waiting"
@@ -3048,17 +3316,15 @@ class Watch:
             next(self.removing)
         except StopIteration:
             self.end_removal()
-        except (sqlite3.OperationalError, OSError) as error:
-            self.index.con.rollback()
-            self.pause = min(MINUTE, 2 * self.pause)
-            say(logging.ERROR, "failed", f"{error}; tried again in {self.pause:g} s")
-            self.ready.clear()
-            self.removing = None
-            self.loop.call_later("word", self.pause, "word", self.args.session)
         except (Exception, SystemExit) as error:
-            self.end_removal()
-            if self.loop.survive(error, "a removal"):
-                self.loop.call_sooner("word", MINUTE, "word", self.args.session)
+            self.removing = None
+            self.ready.clear()
+            self.index.con.rollback()
+            if not isinstance(error, (sqlite3.OperationalError, OSError)) and not self.loop.survive(error, "a removal"):
+                return False
+            self.pause = min(MINUTE, 2 * self.pause)
+            say(logging.ERROR, "failed", f"{error or 'a removal'}; tried again in {self.pause:g} s")
+            self.loop.call_later("word", self.pause, "word", self.args.session)
         return self.removing is not None or bool(self.ready)
 
     def end_removal(self) -> None:
@@ -3075,7 +3341,8 @@ class Watch:
         if torrent is None or not self.may_remove(torrent):
             return
         if self.args.trash:
-            self.args.trash.stat()  # fails, and so comes again, while the trash is not mounted
+            with own_directory(self.args.trash):  # fails, and so comes again, while the trash is not mounted
+                pass
         if hash not in self.prepared and "pre_remove" in self.hooks:
             if not self.call_hook("pre_remove", path, self.args):
                 self.hold(torrent, "hook")
@@ -3250,6 +3517,7 @@ class Watch:
             elif torrent:
                 files = count(len(self.index.find_files(hash)), "file")
                 self.index.delete_torrent(hash)
+                self.index.con.commit()
                 say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
 
     def give_up(self) -> None:
@@ -3279,8 +3547,8 @@ class Watch:
         mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
         where = [f"only below {' '.join(map(str, args.paths))}"] if args.paths and args.remove else []
         known = [count(torrents, "torrent"), count(files, "file"), how]
-        home = f"{Path.home()}/"
-        session = str(args.session).replace(home, "~/", 1) if is_below(args.session, Path.home()) else str(args.session)
+        home = home_directory()
+        session = f"~/{args.session.relative_to(home)}" if is_below(args.session, home) else str(args.session)
         more = [f"trash {args.trash}"] if args.trash else []
         more += [f"hooks {' '.join(hooks) or 'none'}"] if args.hooks else []
         return [session, mode, *where, *known, *more]
@@ -3359,6 +3627,14 @@ def walk_files(directory: Path, passed_over: Sequence[Path]) -> Iterator[tuple[P
                 yield path, info
 
 
+def write_out(output: str) -> None:
+    """Write to standard output, in whatever encoding; raise Error."""
+    try:
+        sys.stdout.buffer.write(os.fsencode(output))
+    except OSError as error:
+        raise Error(f"standard output: {error.strerror}; what it got is not complete") from None
+
+
 def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
     """Print the files below PATH that no torrent lists and nobody touched for a day, and say their number and size.
 
@@ -3374,8 +3650,8 @@ def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
             if info.st_mtime > time.time() - DAY or index.is_used_file(path) or doubts.find(path):
                 continue
             odd += "\n" in str(path)
-            line = printable(str(path)) if "\n" in str(path) else str(path)
-            sys.stdout.buffer.write(os.fsencode(line) + b"\n")
+            line = printable(str(path)) if "\n" in str(path) or sys.stdout.isatty() else str(path)
+            write_out(line + "\n")
             sizes.append(info.st_blocks * 512)
         found = f"{count(len(sizes), 'file')}, {human_size(sum(sizes))}"
         say(logging.INFO, "orphans", f"{found} below {directory}, not touched for a day")
@@ -3388,23 +3664,43 @@ def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
 
 @contextmanager
 def writer_lock(session: Path) -> Iterator[None]:
-    """Be the one writer for this session; raise Error."""
-    path = state_directory() / f"{hashlib.sha1(os.fsencode(session)).hexdigest()}.lock"
-    with ExitStack() as stack:
+    """Be the one writer for this session, whoever the others are and whatever environment they have; raise Error.
+
+    The lock is an abstract socket named after device and inode of the session directory. It ends with its process, so
+    it is never stale, and it leaves nothing open in the session directory. There is one for each network namespace:
+    an rtwatch in a container with its own network does not see one outside.
+    """
+    info = session.stat()
+    name = f"\0rtwatch {info.st_dev} {info.st_ino}"
+    with socket.socket(socket.AF_UNIX) as lock, socket.socket(socket.AF_UNIX) as other:
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            stack.callback(os.close, fd)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.write(fd, b"%d\n" % os.getpid())
-        except BlockingIOError:
-            owner = path.read_text("utf-8", "replace").strip()
-            advice = f"another rtwatch watches it, process {owner}; end that one first: kill {owner}"
-            raise Error(f"{session}: {advice}") from None
-        except OSError as error:
-            raise Error(f"{path}: {error.strerror}; XDG_STATE_HOME={path.parent.parent} must be writable") from None
+            lock.bind(name)
+            lock.listen()  # tells who we are
+        except OSError:
+            other.setblocking(False)
+            with suppress(OSError):
+                other.connect(name)
+                pid, uid, _ = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                advice = f"process {pid} of {user_name(uid)}; end that one first: kill {pid}"
+                raise Error(f"{session}: another rtwatch watches it, {advice}") from None
+            raise Error(f"{session}: another rtwatch watches it") from None
         yield
+
+
+def refuse_root(session: Path, words: Sequence[str]) -> None:
+    """Refuse to run as root on a session of another user, whose torrents would choose which files root removes."""
+    owner = session.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    name, gid, home, groups = user_name(owner.st_uid), owner.st_gid, str(session.parent), "--clear-groups"
+    with suppress(KeyError):
+        _, _, _, gid, _, home, _ = pwd.getpwuid(owner.st_uid)
+        groups = "--init-groups"
+    command = ["setpriv", f"--reuid={owner.st_uid}", f"--regid={gid}", groups, "env", f"HOME={home}"]
+    if shutil.which("sudo") and groups == "--init-groups":  # sudo knows only users of passwd(5)
+        command = ["sudo", "-u", name]
+    line = shlex.join([*command, "rtwatch", *words])
+    raise Error(f"{session}: the session belongs to {name}, not to root; run rtwatch as that user: {line}", 2)
 
 
 def catch_signals(loop: Loop, wake: int) -> None:
@@ -3435,7 +3731,6 @@ def watch_session(args: Args) -> int:
         loop = Loop(con, inot, args, wake)
         watch = Watch(index, loop, session, Rtorrent(session, args.scgi, wake), args)
         if args.orphans:
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
             watch.bring_up_to_date()
             if any(trouble.nameless for trouble in watch.troubles.values()):
                 raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
@@ -3467,6 +3762,10 @@ def watch_session(args: Args) -> int:
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
+    def print_help(self, file: object = None) -> None:
+        """Print the help; raise Error, where argparse would say nothing."""
+        write_out(self.format_help())
+
     def error(self, message: str) -> Any:
         """Raise Error."""
         raise Error(f"{message}; see rtwatch --help", 2)
@@ -3481,7 +3780,7 @@ class VersionAction(argparse.Action):
 
         libraries = f"inotify_simple {version('inotify_simple')}, bencode.py {version('bencode_py')}"  # as 3.9 finds it
         own = f"rtwatch {__version__}, Python {sys.version.split()[0]}, sqlite {sqlite3.sqlite_version}"
-        sys.stdout.write(f"{own}, {libraries}\n")
+        write_out(f"{own}, {libraries}\n")
         parser.exit()
 
 
@@ -3539,9 +3838,11 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     args.paths = tuple(map(absolute, args.paths))
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
-    args.db = absolute(args.db) or state_directory() / "rtwatch.db"
+    db = Path(state_directory() / "rtwatch.db" if args.db is None else args.db)
+    args.db = Path(absolute(str(db.parent) if str(args.db) else "") or "/", db.name)  # itself it may not be a link
     if not args.session.is_dir():
         raise Error(f"{args.session}: no such session directory; {session_advice()}", 2)
+    refuse_root(args.session, sys.argv[1:] if argv is None else argv)
     for path in args.paths:
         if not path.is_dir():
             raise Error(f"{path}: not a directory; what follows SESSION are the directories of your downloads", 2)
@@ -3549,6 +3850,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
         raise Error("--trash goes with -r: it is where -r moves files to", 2)
     if args.trash and not args.trash.is_dir():
         raise Error(f"{args.trash}: no such directory: mkdir -p {shlex.quote(str(args.trash))}", 2)
+    if args.trash and not args.orphans:
+        os.close(open_own(args.trash, os.O_PATH | os.O_DIRECTORY, status=2))
     if args.trash and (args.trash == args.session or is_below(args.trash, args.session)):
         raise Error(f"{args.trash}: the trash cannot be in the session directory; choose another one", 2)
     if args.orphans and not args.paths:
@@ -3561,19 +3864,52 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run rtwatch and return its exit status."""
+    open_standard_files()
     set_up_log(verbose=False, quiet=False)
     try:
-        args = parse_args(argv)
-        set_up_log(args.verbose, args.quiet)
-        return watch_session(args)
+        status = run(argv)
+    except SystemExit as end:  # of --help and --version
+        status = int(end.code or 0)
     except Error as error:
         logger.critical("%s", error)
-        return error.status
+        status = error.status
     except OSError as error:
         logger.critical("%s: %s", error.filename or "rtwatch", error.strerror)
-        return 1
+        status = 1
     except KeyboardInterrupt:  # before the loop
-        return 0
+        status = 0
+    return close_standard_files(status)
+
+
+def run(argv: Optional[Sequence[str]]) -> int:
+    """Do what the command line says and return the exit status; raise Error."""
+    args = parse_args(argv)
+    set_up_log(args.verbose, args.quiet)
+    return watch_session(args)
+
+
+def open_standard_files() -> None:
+    """Put what cannot be written to in the place of closed standard files, before a database gets their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)  # it is None when it was closed
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def close_standard_files(status: int) -> int:
+    """Write what is left and return the exit status, 1 if that fails, where Python would exit with 120."""
+    for file in sys.stdout, sys.stderr:
+        try:
+            file.flush()
+        except OSError as error:
+            if file is sys.stdout and status == 0:
+                logger.critical("standard output: %s; what it got is not complete", error.strerror)
+                status = 1
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, file.fileno())
+            os.close(null)
+    return status
 
 
 if __name__ == "__main__":

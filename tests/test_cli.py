@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import sqlite3
+import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from faults import the_line
-from program import run
+from program import command, environment, run
 from steps import SHORT, Bed
 from torrents import multi, single
 
@@ -80,3 +84,37 @@ def test_a_link_to_a_torrent_is_one(bed: Bed) -> None:
     bed.session.file(single("one")).symlink_to(moved)
     program = bed.start()
     program.wait_files(single("one").hash, single("one").paths(bed.downloads))
+
+
+ASKED = {"help": ["--help"], "version": ["--version"], "orphans": ["--orphans", "{session}", "{downloads}"]}
+
+
+@pytest.mark.parametrize("words", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("output", ["full", "closed", "closed pipe"])
+def test_what_standard_output_does_not_take_is_said_in_one_line(
+    output: str, words: list[str], bed: Bed, state: Path
+) -> None:
+    bed.session.download(single("one"), bed.downloads)
+    for number in range(300):
+        (bed.downloads / f"{number:0250}").touch()
+        os.utime(bed.downloads / f"{number:0250}", (0, 0))
+    argv = command(*(word.format(session=bed.session.path, downloads=bed.downloads) for word in words))
+    redirection = {"full": ">/dev/full", "closed": ">&-", "closed pipe": "| :"}[output]
+    script = f"set -o pipefail; sleep 0.2; {shlex.join(argv)} {redirection}"
+    env = {**environment(state), "PYTHONUNBUFFERED": ""}
+    result = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    (line,) = [line for line in result.stderr.splitlines() if " orphans  " not in line]
+    assert line.startswith("rtwatch: standard output: ")
+
+
+@pytest.mark.parametrize("closed", ["2>/dev/full", "2>&-", "0<&- >&- 2>&-"])
+def test_a_standard_error_that_takes_nothing_changes_nothing(closed: str, bed: Bed) -> None:
+    """Above all, the database does not get the number of standard error, and what is said."""
+    bed.session.download(single("one"), bed.downloads)
+    script = f"{shlex.join(command('--once', '-v', bed.session.path))} {closed}"
+    result = subprocess.run(["bash", "-c", script], env=environment(bed.state), capture_output=True, check=False)
+    assert result.returncode == 0
+    with closing(sqlite3.connect(bed.db)) as con:
+        assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert con.execute("SELECT name FROM torrent_data").fetchall() == [("one.bin",)]

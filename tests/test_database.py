@@ -182,6 +182,8 @@ def test_events_that_the_database_cannot_take_are_worked_later(
         assert remaining(paths) == []
         assert sorted([*bed.removed(goes), *bed.removed(also)]) == sorted(paths)
         assert program.stop() == 0
+        for line in "added +comes", "moved +moves", "removed +goes":
+            assert len(re.findall(line, program.output)) == 1
         assert program.select("PRAGMA integrity_check") == [("ok",)]
 
 

@@ -180,6 +180,23 @@ def make_unreadable(what: str, file: Path) -> None:
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
+def test_a_lock_that_cannot_be_read_is_no_other_host(what: str, bed: Bed) -> None:
+    """It holds removals, and hangs nothing."""
+    paths = bed.seed(PACK)
+    bed.session.lock.unlink()
+    make_unreadable(what, bed.session.lock)
+    with unprivileged():
+        program = bed.start(*SHORT, "--scgi", "none")
+    program.wait_line("watching .*rtorrent.lock is unreadable")
+    bed.session.erase(PACK)
+    program.wait_line("held +pack: rtorrent.lock cannot be read")
+    program.wait_line("remedy +chmod a.r rtorrent.lock")
+    assert program.stop() == 0
+    assert "another host" not in program.output
+    assert remaining(paths) == paths
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
 @pytest.mark.parametrize("kind", ["T", "R"])
 def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(kind: str, what: str, bed: Bed) -> None:
     with unprivileged():

@@ -127,7 +127,7 @@ def test_a_torrent_that_was_never_started_has_written_nothing(edited: bool, bed:
 def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(name: str, bed: Bed, tmp_path: Path) -> None:
     program = bed.start(*SHORT, *bed.write_each())
     place = tmp_path / name
-    content = (
+    content: Any = (
         place.read_bytes() if place.is_file() else {(file.name.encode(),): b"d" * 10**7 for file in place.iterdir()}
     )
     own = make(os.fsencode(place.name), content)

@@ -485,3 +485,15 @@ def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(bed: 
     bed.settle()
     assert program.stop() == 0
     assert program.output.count("ZeroDivisionError") < 50
+
+
+def test_a_traceback_shows_the_line_of_the_hooks_file_in_its_own_encoding(bed: Bed) -> None:
+    """It is read once, by the descriptor that was checked."""
+    bed.hooks_file.write_bytes(
+        b"# coding: latin-1\nWORD = '\xe9'\ndef pre_loop(*args):\n    raise ValueError(ascii(WORD))\n"
+    )
+    program = bed.start("--hooks", bed.hooks_file, ready=False)
+    program.wait_line(rf'File "{bed.hooks_file}", line 4, in pre_loop')
+    program.wait_line(r"raise ValueError\(ascii\(WORD\)\)")
+    program.wait_line(r"ValueError: '\\xe9'")
+    assert program.wait() == 1

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -171,3 +173,16 @@ def test_a_session_directory_that_was_covered_by_a_mount_is_known(bed: Bed, know
         bed.session.kill()
         program.stop()
     bed.session.start()
+
+
+def test_a_service_manager_that_does_not_read_hangs_nothing(bed: Bed, tmp_path: Path) -> None:
+    """Its socket takes ten messages (net.unix.max_dgram_qlen); rtwatch sends one at every change."""
+    name = f"\0rtwatch-test {tmp_path}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(name)
+        program = bed.start(*LONG, ready=False, env={"NOTIFY_SOCKET": name.replace("\0", "@")})
+        for number in range(40):
+            bed.download(single(f"number {number}"))
+        begin = time.monotonic()
+        assert program.stop() == 0
+        assert time.monotonic() - begin < 5

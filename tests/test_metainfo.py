@@ -47,16 +47,18 @@ BROKEN: dict[str, bytes] = {  # the bencoding
             "length of 5000 digits": b"1:a" + b"9" * 5000 + b":b",
             "number as a key": b"i1ei2e",
             "number without digits": b"1:aie",
-            "number of 5000 digits": b"1:ai" + b"9" * 5000 + b"e",
-            "lists too deep": b"1:a" + b"l" * DEEP + b"e" * DEEP,
-            "dictionaries too deep": b"1:a" + b"d1:a" * DEEP + b"i1e" + b"e" * DEEP,
+            "end for a value": b"1:ae",
+            "end for a value in a list": b"1:ald1:aee",
+            "list as a key": b"lei1e",
+            "number as a key in a list": b"1:aldi1ei2eee",
         }.items()
     },
 }
 MALFORMED: dict[str, bytes] = {  # the metainfo, as it is to rtorrent
     **{"no info": b"d8:announce3:url4:abcdi1ee", "info is a list": b"d4:infolee", "info is a string": b"d4:info1:xe"},
     **{"info is empty": b"d4:infodee", "no files": crafted(name=b"x"), "no name": crafted(length=1)},
-    **{"length is negative": crafted(name=b"x", length=-1), "length is a string": crafted(name=b"x", length=b"1")},
+    "length is a string": crafted(name=b"x", length=b"1"),
+    "a file's length is negative": crafted(name=b"x", files=[ENTRY, {"length": -1, "path": [b"b"]}]),
     "a file has no length": crafted(name=b"x", files=[ENTRY, {"path": [b"b"]}]),
     "a file has no path": crafted(name=b"x", files=[ENTRY, {"length": 1}]),
     "path.utf-8 leads outside and is alone": crafted(name=b"x", files=[{"length": 1, "path.utf-8": [b"..", b"a"]}]),
@@ -80,7 +82,10 @@ RESUMES: dict[str, bytes] = {  # R beside a T that is good
     **{f"R has the directory {d!r}": bencodepy.encode({"directory": d}) for d in (1, [b"/x"], b"/x\0y")},
 }
 REFUSED = {**BROKEN, **MALFORMED}
-STUBS = [craft({"name": b"x.meta", "meta_download": 1, **more}) for more in ({}, {"length": 1})]
+STUBS = [
+    craft({"name": b"x.meta", "meta_download": number, **more})
+    for number, more in ((1, {}), (1, {"length": 1}), (2, {}), (-1, {"length": 2}))
+]
 HASHES = {kind: f"{number:039X}" for number, kind in enumerate([*REFUSED, *RESUMES])}
 
 
@@ -105,7 +110,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
                 session.file(HASHES[kind] + "0", letter).write_bytes(content)
         bed.add(STUBS[0])
         program = bed.start()
-        bed.add(STUBS[1])
+        for stub in STUBS[1:]:
+            bed.add(stub)
         for kind, contents in files.items():
             for letter, content in contents.items():
                 session.file("new", letter).write_bytes(content)
@@ -164,9 +170,19 @@ def test_the_tracker_is_the_first_usable_announce_host(bed: Bed) -> None:
 
 
 def test_unusual_torrents_are_read(bed: Bed) -> None:
-    """rtorrent takes them, too."""
+    """rtorrent takes them, too: lists to a depth of 1,022 (0.16.17), a negative length of a single file (both)."""
     contents = {
-        "depth": b"d1:a" + b"l" * 500 + b"e" * 500 + GOOD[1:],
+        "depth": b"d1:a" + b"l" * DEEP + b"e" * DEEP + GOOD[1:],
+        "depth of dictionaries": b"d1:a" + b"d1:a" * DEEP + b"i1e" + b"e" * DEEP + GOOD[1:],
+        "depth of trackers": b"d13:announce-list" + b"l" * 1000 + b"e" * 1000 + GOOD[1:],
+        "number of 5000 digits": b"d1:ai" + b"9" * 5000 + b"e" + GOOD[1:],
+        "negative length": crafted(name=b"good.bin", length=-1),
+        "length beside files": crafted(name=b"good.bin", length=1, files=[{"path": [b".."]}]),
+        "meta_download is a string": crafted(name=b"good.bin", length=1, meta_download=b"1"),
+        "meta_download is 0": crafted(name=b"good.bin", length=1, meta_download=0),
+        "nine encodings": crafted(name=b"good.bin", length=1, **{f"name.{n}": b"good.bin" for n in range(9)}),
+        "too large announce-list": b"d13:announce-listll" + b"1:a" * 400_000 + b"ee" + GOOD[1:],
+        "a name in odd encodings": crafted(name=b"good.bin", length=1, **{"name.x": [b"l"], "name.y": b"../good"}),
         "keys that are no text": b"d3:\xff\0:li-1ei0ee" + GOOD[1:],
         "bencoding in a string": b"d1:a12:3:abcd1:ai1e" + GOOD[1:],
         "a magnet that has its metadata": b"d22:rtorrent_meta_downloadd5:starti1ee" + GOOD[1:],
@@ -177,6 +193,31 @@ def test_unusual_torrents_are_read(bed: Bed) -> None:
     program = bed.start()
     for kind in contents:
         program.wait_files(single(kind).hash, single("good").paths(bed.downloads))
+
+
+FITTING = [b"n" * 255, "\u96ea".encode() * 255, b"/".join([b"d"] * 2048), b"/".join([b"x" * 255] * 15)]
+UNFITTING = [b"n" * 256, "\u96ea".encode() * 256, b"/".join([b"d"] * 2049), b"d/" * 2000 + b"n" * 256]
+
+
+def test_only_names_and_paths_that_can_exist_are_listed() -> None:
+    """255 bytes are the longest name, or 255 characters on exFAT and NTFS; 4,095 bytes the longest path."""
+    files = [{"length": 1, "path": path.split(b"/")} for path in [*FITTING, *UNFITTING]]
+    metainfo = rtwatch.parse_metainfo(crafted(name=b"pack", files=files))
+    assert metainfo is not None
+    assert metainfo.files == [*((1, {b"": path}) for path in FITTING), (len(UNFITTING), {})]
+    assert rtwatch.locate_files(metainfo, b"/root/" + b"n" * 256, b"/session") == ([], [])
+    assert rtwatch.locate_files(metainfo, b"/root/" * 700, b"/session") == ([], [])
+    for name, number in ((b"n" * 255, True), (b"n" * 256, False)):
+        single_file = rtwatch.parse_metainfo(crafted(name=name, length=1))
+        assert single_file is not None
+        assert bool(single_file.files[0][1]) == number
+
+
+def test_an_alternative_that_can_exist_is_listed_for_a_name_that_cannot() -> None:
+    entry = {"length": 1, "path": [b"n" * 256], "path.utf-8": [b"short"]}
+    metainfo = rtwatch.parse_metainfo(crafted(name=b"pack", files=[entry]))
+    assert metainfo is not None
+    assert rtwatch.locate_files(metainfo, b"/nowhere", b"/session")[0] == [b"/nowhere/short"]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 from pathlib import Path
 
+from program import command, environment
 from steps import Bed, tree
 from torrents import multi, single
 
@@ -59,3 +61,18 @@ def test_there_are_no_orphans_beside_an_unreadable_torrent(bed: Bed) -> None:
     result = list_orphans(bed, bed.downloads)
     assert (result.returncode, result.stdout) == (1, "")
     assert "cannot be read, see above" in result.stderr
+
+
+def test_names_are_escaped_on_a_terminal_and_raw_in_a_pipe(bed: Bed) -> None:
+    bed.session.download(single("one"), bed.downloads)
+    name = "evil\x1b]0;title\x07\x9b2J\u202e\udcff"
+    (bed.downloads / name).touch()
+    os.utime(bed.downloads / name, (0, 0))
+    line = command("--orphans", "-q", bed.session.path, bed.downloads)
+    raw = subprocess.run(line, env=environment(bed.state), stdout=subprocess.PIPE, check=True)
+    assert raw.stdout == os.fsencode(f"{bed.downloads}/{name}\n")
+    parent, child = pty.openpty()
+    subprocess.run(line, env=environment(bed.state), stdout=child, check=True)
+    assert os.read(parent, 65536).decode() == f"{bed.downloads}/{ascii(name)[1:-1]}\r\n"
+    os.close(parent)
+    os.close(child)

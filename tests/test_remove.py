@@ -217,3 +217,32 @@ def test_a_dry_run_finishes_vanished_torrents_in_words(bed: Bed) -> None:
     for torrent in multi("pack"), single("one"):
         assert re.search(f"would remove +{pattern(torrent)}", dry.stderr)
     assert tree(bed.state, bed.downloads, bed.session.path) == before
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "UnicodeEncodeError('ascii', 'x', 0, 1, 'as in a locale')"])
+@pytest.mark.parametrize("where", ["os.unlink", "os.lstat", "os.rmdir"])
+def test_a_removal_that_fails_in_an_unforeseen_way_is_said_and_made_again(where: str, error: str, bed: Bed) -> None:
+    """Within a second, and with growing pauses; no file of it is left out the next time."""
+    option = bed.write_hooks(
+        f"""
+failures = [1]
+before = {where}
+
+def fail(path, *args, **options):
+    if failures and os.path.basename(path) in ("a.bin", "sub"):
+        failures.pop()
+        raise {error}
+    return before(path, *args, **options)
+
+def pre_remove(con, file, args):
+    {where} = fail
+"""
+    )
+    program = bed.start(*SHORT, *option)
+    paths = bed.download(multi("pack"))
+    bed.session.erase(multi("pack"))
+    program.wait_line("failed +a removal")
+    program.wait_line(r"removed +pack, 2 of 2 files")
+    assert remaining([*paths, bed.downloads / "pack"]) == []
+    program.wait_gone(multi("pack").hash)
+    assert program.stop() == 0

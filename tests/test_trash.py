@@ -105,3 +105,19 @@ def test_inherited_files_reach_the_trash_with_their_last_torrent(bed: Bed, trash
     assert remaining(paths + links) == []
     assert {path.read_bytes() for path in (trash / twin.hash).rglob("x.bin")} == {b"first" * 9, b"second" * 9}
     assert [(trash / twin.hash / link.name).is_symlink() for link in links] == [True, True]
+
+
+def test_any_name_reaches_the_trash_in_any_locale_and_once(bed: Bed, trash: Path) -> None:
+    name = "\u96ea \u00e9".encode()
+    torrent = make(name, {(name,): b"x" * 100, (b"\xe9",): b"y"})
+    paths = bed.seed(torrent)
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    program = bed.start(*SHORT, "--trash", trash, env=locale)
+    bed.erase(torrent)
+    assert program.stop() == 0
+    assert remaining(paths) == []
+    place = trash / torrent.hash
+    names = {b"\xe9", name, name + b".torrent"}
+    assert names <= {*os.listdir(os.fsencode(place))} <= {*names, b"rtwatch-undo.txt"}
+    assert os.listdir(trash) == [torrent.hash]
+    assert "Traceback" not in program.output

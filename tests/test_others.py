@@ -1,0 +1,197 @@
+"""Other users: what they could change or put in place is refused, with the command that mends it; one writer a session.
+
+Most of it needs root, who is every user in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults import NOBODY, mounted, the_line, without_home
+from program import environment, run
+from steps import SHORT, Bed, remaining
+from torrents import multi
+
+import rtwatch
+
+PACK = multi("pack")
+STRANGER = 54321  # has no entry in passwd(5)
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+SPOILS = {"the group can write": 0o020, "all can write": 0o002, "of another user": None}
+
+
+def spoil(path: Path, mode: int | None) -> None:
+    """Let others change a file or directory: by its mode, or by its owner."""
+    if mode is None:
+        os.chown(path, STRANGER, -1)
+    else:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | mode)
+
+
+@ROOT
+@pytest.mark.parametrize("how", SPOILS)
+@pytest.mark.parametrize("what", ["db", "state", "above", "hooks", "trash"])
+def test_what_others_can_change_is_refused_until_the_printed_command_was_typed(
+    what: str, how: str, bed: Bed, trash: Path, tmp_path: Path
+) -> None:
+    bed.write_hooks("print('hooks were run')")
+    above = tmp_path / "above"
+    above.mkdir(mode=0o700)
+    db = above / "state" / "my.db"
+    words = ("-r", "--db", db, "--hooks", bed.hooks_file, "--trash", trash)
+    assert bed.once(*words).returncode == 0
+    path = {"db": db, "state": db.parent, "above": above, "hooks": bed.hooks_file, "trash": trash}[what]
+    os.chown(path, -1, 12345)  # the group of the directory above is not the user's own
+    spoil(path, SPOILS[how])
+    before = db.read_bytes()
+    for options in (), ("-n",):
+        result = bed.once(*words, *options)
+        line = the_line(result, 2 if what in ("hooks", "trash") else 1)
+        assert line.startswith(f"rtwatch: {path}: others can change it; ")
+        assert ("hooks were run" in result.stdout) == (what in ("db", "state", "above"))
+    assert db.read_bytes() == before
+    (command,) = re.findall(r"choose another: (?:sudo )?(.+)", line)
+    subprocess.run(shlex.split(command), check=True)
+    assert bed.once(*words).returncode == 0
+
+
+@ROOT
+def test_directories_above_may_be_shared_where_nobody_can_replace_what_is_ours(bed: Bed, tmp_path: Path) -> None:
+    """The sticky bit sees to that, as in /tmp; the user's own group is theirs; 65534 is who owns / in a sandbox."""
+    for number, (mode, uid, gid) in enumerate([(0o1777, 0, 12345), (0o775, 0, os.getegid()), (0o755, NOBODY, 12345)]):
+        above = tmp_path / str(number)
+        above.mkdir()
+        os.chown(above, uid, gid)
+        above.chmod(mode)
+        assert bed.once("--db", above / "state" / "my.db").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["rtwatch.db", "rtwatch.db-wal", "lock"])
+def test_a_link_in_the_state_directory_changes_nothing_behind_it(name: str, bed: Bed, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"victim")
+    bed.db.parent.mkdir(parents=True, mode=0o700)
+    (bed.db.parent / name).symlink_to(victim)
+    result = bed.once()
+    assert victim.read_bytes() == b"victim"
+    assert result.returncode == (1 if name == "rtwatch.db" else 0)
+    assert "Traceback" not in result.stderr
+
+
+def test_a_home_behind_a_link_is_one(bed: Bed, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    bed.state.symlink_to(tmp_path / "real")
+    assert bed.once().returncode == 0
+    assert (tmp_path / "real" / "rtwatch" / "rtwatch.db").exists()
+
+
+# the trash
+
+
+def test_the_trash_is_the_directory_that_was_checked(tmp_path: Path, trash: Path) -> None:
+    victim = tmp_path / "autostart"
+    victim.mkdir()
+    with rtwatch.own_directory(trash) as place:
+        trash.rename(tmp_path / "moved")
+        trash.symlink_to(victim)
+        (place / "file").write_bytes(b"")
+    assert [*victim.iterdir()] == []
+    assert (tmp_path / "moved" / "file").exists()
+    with pytest.raises(OSError), rtwatch.own_directory(trash):  # noqa: PT011
+        pass
+    with pytest.raises(OSError), rtwatch.own_directory(victim / ".." / "autostart"):  # noqa: PT011
+        pass
+
+
+def test_a_trash_that_was_replaced_by_a_link_gets_nothing(bed: Bed, trash: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "autostart"
+    victim.mkdir()
+    program = bed.start(*SHORT, "--trash", trash)
+    paths = bed.download(PACK)
+    trash.rename(tmp_path / "moved")
+    trash.symlink_to(victim)
+    bed.session.erase(PACK)
+    program.wait_line(f"failed .*{trash}.*tried again")
+    assert [*victim.iterdir()] == []
+    assert remaining(paths) == paths
+    trash.unlink()
+    (tmp_path / "moved").rename(trash)
+    program.wait_gone(PACK.hash)
+    assert len([*trash.rglob("*.bin")]) == 2
+    assert program.stop() == 0
+
+
+# one writer
+
+
+def test_a_session_has_one_writer_whoever_starts_it(bed: Bed, tmp_path: Path) -> None:
+    """By whatever path and with whatever state, database and home; a killed one leaves nothing to mend."""
+    program = bed.start()
+    link = tmp_path / "link"
+    link.symlink_to(bed.session.path)
+    with mounted(tmp_path / "bound", "--bind", str(bed.session.path)):
+        for number, path in enumerate([bed.session.path, link, tmp_path / "bound"]):
+            state = tmp_path / str(number)
+            result = run("--once", "--db", state / "my.db", path, state=state, env={"HOME": str(state)})
+            assert f"end that one first: kill {program.pid}" in the_line(result, 1)
+            assert run("--once", "-n", path, state=state).returncode == 0
+            assert not state.exists()
+    assert {path.name for path in bed.db.parent.iterdir()} <= {f"rtwatch.db{end}" for end in ("", "-wal", "-shm")}
+    program.kill()
+    assert run("--once", bed.session.path, state=tmp_path / "other").returncode == 0
+
+
+@pytest.fixture
+def bin() -> Iterator[Path]:
+    """Give a directory for programs that every user can run."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@ROOT
+@pytest.mark.parametrize("uid", [NOBODY, STRANGER], ids=["known", "unknown"])
+@pytest.mark.parametrize("sudo", [True, False], ids=["sudo", "no sudo"])
+@pytest.mark.parametrize("options", [("--once",), ("-r", "-n")], ids=" ".join)
+def test_root_is_refused_on_the_session_of_another_user_with_the_command_that_runs_it_as_that_one(
+    options: tuple[str, ...], sudo: bool, uid: int, bed: Bed, bin: Path
+) -> None:
+    os.chown(bed.session.path, uid, uid)
+    bed.write_hooks("note('run')")
+    programs = {"rtwatch": 'echo "$(id -u) $HOME $*"', "sudo": 'shift; uid=$1; shift; echo "$uid: $*"'}
+    for name in programs if sudo else ["rtwatch"]:
+        (bin / name).write_text(f"#!/bin/sh\n{programs[name]}\n")
+        (bin / name).chmod(0o755)
+    env = {"PATH": f"{bin}:{os.environ['PATH']}"}
+    result = run(*options, "--hooks", bed.hooks_file, bed.session.path, state=bed.state, env=env)
+    (command,) = re.findall(r"run rtwatch as that user: (.+)", the_line(result, 2))
+    assert bed.calls() == []
+    shell = subprocess.run(["sh", "-c", command], env=environment(bed.state, env), stdout=subprocess.PIPE, check=True)
+    words = shlex.join([*options, "--hooks", str(bed.hooks_file), str(bed.session.path)])
+    if sudo and uid == NOBODY:
+        assert shell.stdout.decode() == f"nobody: rtwatch {words}\n"
+    else:
+        home = "/nonexistent" if uid == NOBODY else bed.session.path.parent
+        assert shell.stdout.decode() == f"{uid} {home} {words}\n"
+
+
+@ROOT
+def test_a_user_without_home_and_entry_in_passwd_can_name_the_database(bed: Bed, tmp_path: Path) -> None:
+    with without_home():
+        for options in ("--db", tmp_path / "my.db"), ():
+            given = bed.once("-r", *options)
+            assert (given.returncode, "Traceback" in given.stderr) == (0, False)
+        result = run("--once", bed.session.path, state=tmp_path, env={"XDG_STATE_HOME": ""})
+        default = run("--once", state=tmp_path)
+    shutil.rmtree("/nonexistent", ignore_errors=True)  # that user may write anywhere
+    assert result.returncode == 0
+    assert "~/.session" in the_line(default, 2)
