@@ -176,9 +176,10 @@ def state_directory() -> Path:
 
 def forced_command(args: Args) -> str:
     """Return the command that lets the held removals of this run go ahead."""
-    given = ("trash", "hooks", "scgi")
+    given = ("hooks", "scgi")
     options = ["-r"] if args.remove else []
     options += [f"--{name}={value}" for name, value in vars(args).items() if name in given and value]
+    options += [f"--trash={path}" for path in args.trash]
     options += [f"--db={args.db}"] if args.db != state_directory() / "rtwatch.db" else []
     return shlex.join(["rtwatch", "--once", "--force", *options, str(args.session), *map(str, args.paths)])
 
@@ -1539,7 +1540,7 @@ class Limits(NamedTuple):
     vanished: float  # Unix time
     unlinked: Set[tuple[int, int]]  # device and inode of which rtwatch has removed another name
     arrived: Optional[float]  # Unix time of T, None when the torrent counted data
-    device: Optional[int]  # of the trash
+    trashes: Mapping[int, Path]  # by device; empty: files are deleted
 
 
 def is_allowed(path: Path, limits: Limits) -> bool:
@@ -1582,9 +1583,9 @@ def rule_open(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what cannot be renamed into the trash."""
-    other = limits.device is not None and file.info is not None and file.info.st_dev != limits.device
-    return "on another file system than the trash" if other else None
+    """Keep what cannot be renamed into a trash."""
+    other = limits.trashes and file.info is not None and file.info.st_dev not in limits.trashes
+    return "no --trash is on its file system" if other else None
 
 
 def rule_perhaps(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -1690,7 +1691,6 @@ def remove_file(file: ListedFile, target: Optional[Path]) -> None:
         if target is None:
             os.unlink(name, dir_fd=parent)
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
             raise OSError(f"{target} is there already")
         os.rename(name, target, src_dir_fd=parent)
@@ -1706,20 +1706,72 @@ def is_left_empty(directory: Path, removed: set[Path]) -> bool:
         return False
 
 
-def make_trash(trash: Path, torrent: Torrent, metainfo: bytes) -> Path:
-    """Make a new directory HASH, else HASH.2 and so on, in the trash, with the .torrent in it; raise OSError."""
-    names = itertools.chain([torrent.hash], (f"{torrent.hash}.{number}" for number in itertools.count(2)))
-    directory = next(path for path in map(trash.joinpath, names) if not os.path.lexists(path))
-    directory.mkdir(mode=0o700)
+LINKED = "rtwatch-linked"  # in a directory of the trash: what lay outside the torrent's root, by absolute path
+UNDO = "rtwatch-undo.txt"
+UNDO_TEXT = """\
+# rtwatch moved files of the torrent {said[name]} here.
+# They lay in {said[root]}
+# These commands bring them back and replace nothing: sh {said[undo]}
+# Then load {said[torrent]} in rtorrent, with that directory.
+# When all is well: rm -r {said[place]}
+# (The files become hard links. Where the file system has none, take -l out of the commands.)
+
+cd {place} || exit
+if [ ! -d {root} ]; then mkdir -p {root}; chown {owner} {root} 2>/dev/null; chmod {mode:o} {root}; fi
+export LC_ALL=C
+find . -mindepth 1 -maxdepth 1 ! -name {pattern} ! -name {UNDO} ! -name {LINKED} \\
+    -exec cp -rlnPp -t {root}/ -- {{}} +
+if [ -d {LINKED} ]; then cp -rlnP {LINKED}/. /; fi
+"""
+
+
+def choose_trash(trash: Path, hash: str) -> Path:
+    """Return the first of the directories HASH, HASH.2 and so on in the trash that is not there."""
+    names = itertools.chain([hash], (f"{hash}.{number}" for number in itertools.count(2)))
+    return next(path for path in map(trash.joinpath, names) if not os.path.lexists(path))
+
+
+def make_trash(place: Path, torrent: Torrent, root: Path, metainfo: bytes) -> None:
+    """Make the directory of a torrent in the trash, with the .torrent and the way back in it; raise OSError.
+
+    The way back is there before the first file, so that a removal that is cut short can be undone as well.
+    """
+    info = look_at(root)[0] or os.stat(place.parent)
     stem = torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
-    file = directory / f"{stem}.torrent"
+    file, undo = place / f"{stem}.torrent", place / UNDO
+    words = {"name": torrent.name, "root": root, "undo": undo, "torrent": file, "place": place}
+    quoted = {key: shlex.quote(str(word)) for key, word in words.items()}
+    way_back = UNDO_TEXT.format(
+        **quoted,
+        said={key: printable(word) for key, word in quoted.items()},  # a comment ends with its line
+        **{"LINKED": LINKED, "UNDO": UNDO, "owner": f"{info.st_uid}:{info.st_gid}"},
+        mode=stat.S_IMODE(info.st_mode),
+        pattern=shlex.quote(re.sub(r"([][*?\\])", r"\\\1", file.name)),
+    )
+    place.mkdir(mode=0o700)
     try:
         file.write_bytes(metainfo)
+        undo.write_bytes(os.fsencode(way_back))
     except OSError:
         file.unlink(missing_ok=True)
-        directory.rmdir()
+        undo.unlink(missing_ok=True)
+        place.rmdir()
         raise
-    return directory
+
+
+def make_alike(directory: Path, model: Path, top: Path) -> None:
+    """Make a directory below `top`, and those above it, with the owners and modes of those it shall be like.
+
+    Raise OSError. What is there already stays as it is.
+    """
+    if directory == top or directory.is_dir():
+        return
+    make_alike(directory.parent, model.parent, top)
+    directory.mkdir()
+    info = model.stat()
+    with suppress(OSError):  # only root may give all of them away
+        os.chown(directory, info.st_uid, info.st_gid)
+    directory.chmod(stat.S_IMODE(info.st_mode) | stat.S_IRWXU)
 
 
 def fold(name: str) -> str:
@@ -1761,7 +1813,7 @@ class Removal:
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
         self.freed = 0
-        self.trash: Optional[Path] = None
+        self.places: dict[int, Path] = {}  # in the trash by device
         self.limits = Limits(
             root=torrent.root or args.session,
             session=args.session,
@@ -1769,7 +1821,7 @@ class Removal:
             vanished=torrent.vanished or 0,
             unlinked=unlinked,
             arrived=None if torrent.counted else torrent.arrived,
-            device=args.trash.stat().st_dev if args.trash else None,
+            trashes={path.stat().st_dev: path for path in args.trash},
         )
 
     def find_lengths(self) -> dict[str, int]:
@@ -1821,27 +1873,40 @@ class Removal:
         self.todo.popleft()
         if file.info and reason is None:
             try:
+                target = self.trash_target(file.path, file.info.st_dev) if self.args.trash else None
                 if not self.args.no_action:
-                    remove_file(file, self.trash_place(file) if self.args.trash else None)
+                    remove_file(file, target)
                 self.removed.append(file.path)
                 if file.info.st_nlink > 1:
                     self.unlinked.add((file.info.st_dev, file.info.st_ino))
                 self.freed += file.info.st_blocks * 512 if file.info.st_nlink == 1 or self.args.trash else 0
                 return
-            except FileNotFoundError:
-                reason = GONE
             except OSError as error:
-                reason = f"cannot be removed: {error.strerror or error}"
+                # A relative name is that of the file itself.
+                other = f": {error.filename}" if str(error.filename or "").startswith("/") else ""
+                reason = f"cannot be removed: {error.strerror or error}{other}"
+                if isinstance(error, FileNotFoundError) and not (other and os.path.lexists(file.path)):
+                    reason = GONE
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
             self.index.update_inherited(file.path, self.torrent.hash)
         self.kept.setdefault(reason or GONE, []).append(file.path)
 
-    def trash_place(self, file: ListedFile) -> Path:
-        """Return where a file goes in the trash: as it lay below the torrent's root, or below "linked" if inherited."""
-        self.trash = self.trash or make_trash(self.args.trash, self.torrent, self.t_data)
-        if is_below(file.path, self.limits.root):
-            return self.trash / file.path.relative_to(self.limits.root)
-        return self.trash / "linked" / str(len(self.removed)) / file.path.name
+    def trash_target(self, path: Path, device: int) -> Path:
+        """Return where a file goes in the trash, in a directory that is there, but with -n; raise OSError.
+
+        It is as it lay below the torrent's root; what lay elsewhere has its absolute path.
+        """
+        root, place = self.limits.root, self.places.get(device)
+        if place is None:
+            place = choose_trash(self.limits.trashes[device], self.torrent.hash)
+            if not self.args.no_action:
+                make_trash(place, self.torrent, root, self.t_data)
+            self.places[device] = place
+        below = is_below(path, root)
+        target = place / path.relative_to(root) if below else Path(f"{place}/{LINKED}{path}")
+        if not self.args.no_action:
+            make_alike(target.parent, path.parent, place)
+        return target
 
     def prune(self) -> None:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
@@ -1867,8 +1932,7 @@ class Removal:
         name, root = self.index.label(self.torrent.hash, self.torrent.name), self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if self.removed:
-            place = self.trash if self.args.verbose else f"{self.args.trash}/{self.torrent.hash[:8]}*"
-            where = [f"in {place}"] if self.trash else []
+            where = [f"in {' and '.join(map(str, self.places.values()))}"] if self.places else []
             say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
         elif self.torrent.root is None:
             say(logging.INFO, "erased", name, "where its files are is not known")
@@ -2703,8 +2767,8 @@ class Watch:
         torrent, path = self.index.find_torrent(hash), self.session.file(hash)
         if torrent is None or not self.may_remove(torrent):
             return
-        if self.args.trash:
-            self.args.trash.stat()  # fails, and so comes again, while the trash is not mounted
+        for trash in self.args.trash:
+            trash.stat()  # fails, and so comes again, while it is not mounted
         if hash not in self.prepared and "pre_remove" in self.hooks:
             if not self.call_hook("pre_remove", path, self.args):
                 self.hold(torrent, "hook")
@@ -2808,6 +2872,7 @@ class Watch:
         if kind in NETWORK:
             say(logging.WARNING, "no events", f"the session is on {kind}: what other machines write stays unseen")
         say(logging.INFO, "watching", *self.describe(hooks))
+        self.say_without_trash()
         self.say_held()
         self.hooks = hooks
         if "complete" in hooks:
@@ -2903,9 +2968,22 @@ class Watch:
         known = [count(torrents, "torrent"), count(files, "file"), how]
         home = f"{Path.home()}/"
         session = str(args.session).replace(home, "~/", 1) if is_below(args.session, Path.home()) else str(args.session)
-        more = [f"trash {args.trash}"] if args.trash else []
+        more = [f"trash {' '.join(map(str, args.trash))}"] if args.trash else []
         more += [f"hooks {' '.join(hooks) or 'none'}"] if args.hooks else []
         return [session, mode, *where, *known, *more]
+
+    def say_without_trash(self) -> None:
+        """Say where files would be kept because no trash is on their file system."""
+        devices = {trash.stat().st_dev for trash in self.args.trash}
+        roots = {Path(os.fsdecode(place.root)) for place in self.index.find_places().values() if place.root}
+        found = []
+        for root in sorted(roots) if devices else ():
+            wanted = not self.args.paths or any(root == path or is_below(root, path) for path in self.args.paths)
+            with suppress(OSError):
+                found += [root] if wanted and root.stat().st_dev not in devices else []
+        if found:
+            what = f"{found[0]}{f' and {len(found) - 1} more directories' if found[1:] else ''}"
+            say(logging.WARNING, "no trash", f"on the file system of {what}; files there are kept, until you add one")
 
     def tell_status(self) -> None:
         """Tell the service manager how things stand, after each change."""
@@ -2984,7 +3062,7 @@ def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
         if not index.is_used_directory(directory, ""):
             raise Error(f"{directory}: no torrent has a file below it; name the directory of your downloads", 2)
         sizes = []
-        for path, info in walk_files(directory, [args.session, *filter(None, [args.trash])]):
+        for path, info in walk_files(directory, [args.session, *args.trash]):
             if info.st_mtime > time.time() - DAY or index.is_used_file(path) or doubts.find(path):
                 continue
             odd += "\n" in str(path)
@@ -3116,7 +3194,8 @@ def make_parser() -> Parser:
     add("-r", "--remove", action="store_true", help="remove the files of an erased torrent that no other torrent uses")
     no_action = "say what would be done; change no file and no database"
     add("-n", "--no-action", "--dry-run", action="store_true", help=no_action)
-    add("--trash", metavar="DIR", help="with -r: move files there instead of deleting them")
+    trash = "with -r: move files there instead of deleting them; may be given once for each file system"
+    add("--trash", metavar="DIR", action="append", default=[], help=trash)
     add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="how long a vanished torrent may come back (60)")
     add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
     add("--force", action="store_true", help="only with --once: let all held removals go ahead")
@@ -3144,11 +3223,24 @@ def absolute(path: Optional[str]) -> Optional[Path]:
         raise Error(f"{path}: {error}", 2) from None
 
 
+def check_trashes(args: Args) -> None:
+    """Raise Error with status 2 for a --trash that cannot be one."""
+    devices: dict[int, Path] = {}
+    for trash in args.trash:
+        if not trash.is_dir():
+            raise Error(f"{trash}: no such directory: mkdir -p {shlex.quote(str(trash))}", 2)
+        if trash == args.session or is_below(trash, args.session):
+            raise Error(f"{trash}: the trash cannot be in the session directory; choose another one", 2)
+        other = devices.setdefault(trash.stat().st_dev, trash)
+        if other is not trash:
+            raise Error(f"{trash}: {other} is a --trash on the same file system already; leave one of them out", 2)
+
+
 def parse_args(argv: Optional[Sequence[str]]) -> Args:
     """Return the options, all paths absolute and real; raise Error with status 2 for wrong usage."""
     args = make_parser().parse_intermixed_args(argv)
-    args.session, args.hooks, args.trash = map(absolute, (args.session, args.hooks, args.trash))
-    args.paths = tuple(map(absolute, args.paths))
+    args.session, args.hooks = map(absolute, (args.session, args.hooks))
+    args.paths, args.trash = tuple(map(absolute, args.paths)), tuple(map(absolute, args.trash))
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
     args.db = absolute(args.db) or state_directory() / "rtwatch.db"
@@ -3159,10 +3251,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
             raise Error(f"{path}: not a directory; what follows SESSION are the directories of your downloads", 2)
     if args.trash and not (args.remove or args.orphans):
         raise Error("--trash goes with -r: it is where -r moves files to", 2)
-    if args.trash and not args.trash.is_dir():
-        raise Error(f"{args.trash}: no such directory: mkdir -p {shlex.quote(str(args.trash))}", 2)
-    if args.trash and (args.trash == args.session or is_below(args.trash, args.session)):
-        raise Error(f"{args.trash}: the trash cannot be in the session directory; choose another one", 2)
+    check_trashes(args)
     if args.orphans and not args.paths:
         raise Error("--orphans needs the directories to look through: rtwatch --orphans SESSION PATH ...", 2)
     args.no_action |= args.orphans  # it lists only

@@ -603,7 +603,7 @@ KEPT: dict[str, Truth] = {
     r"none of its \d+ files? is at .*: moved, or its disk is not mounted": was_handled,
     r"outside the torrent's directory": was_handled,
     r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
-    r"on another file system than the trash": lambda world, *_: world.trash and world.other in world.trash.parents,
+    r"no --trash is on its file system": lambda world, *_: world.trash and world.other in world.trash.parents,
     r"rtorrent has it open": lambda world, path, *_: str(path) in open_files(world.driver),
     r"reached through the symlink .*": was_handled,
     r"longer than the torrent says": is_longer,
