@@ -49,7 +49,7 @@ from functools import cache, lru_cache
 from pathlib import Path, PosixPath
 from select import POLLIN, POLLOUT, poll
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from bencodepy import BencodeDecodeError, BencodeDecoder
 from inotify_simple import INotify, flags
@@ -180,6 +180,7 @@ def forced_command(args: Args) -> str:
     options = ["-r"] if args.remove else []
     options += [f"--{name}={value}" for name, value in vars(args).items() if name in given and value]
     options += [f"--trash={path}" for path in args.trash]
+    options += [f"--keep={label}" for label in args.keep]
     options += [f"--db={args.db}"] if args.db != state_directory() / "rtwatch.db" else []
     return shlex.join(["rtwatch", "--once", "--force", *options, str(args.session), *map(str, args.paths)])
 
@@ -225,6 +226,7 @@ class Resume(NamedTuple):
 
     directory: bytes
     counted: bool
+    label: str = ""  # d.custom1 as it stands
 
 
 class Decoder(BencodeDecoder):
@@ -264,7 +266,9 @@ def parse_resume(data: bytes) -> Resume:
     directory = resume.get(b"directory")
     if not isinstance(directory, bytes) or b"\0" in directory:
         raise Unreadable("it has no directory")
-    return Resume(directory, bool(resume.get(b"complete") or resume.get(b"chunks_done")))
+    label = resume.get(b"custom1")
+    counted = bool(resume.get(b"complete") or resume.get(b"chunks_done"))
+    return Resume(directory, counted, text(label) if isinstance(label, bytes) else "")
 
 
 def parse_metainfo(data: bytes) -> Optional[Metainfo]:
@@ -688,11 +692,11 @@ def identify_process(pid: int) -> Optional[str]:
 
 # ---- Index: the database ---------------------------------------------------------------------------------------------
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OWN_TABLES = """
 CREATE TABLE rtwatch_torrent(
     hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
-    arrived REAL, counted INTEGER, vanished REAL, process TEXT, said INTEGER, held TEXT);
+    arrived REAL, counted INTEGER, vanished REAL, process TEXT, said INTEGER, held TEXT, label TEXT);
 CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
 CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
 CREATE TABLE rtwatch_directory(directory BLOB PRIMARY KEY, device INTEGER, inode INTEGER, ctime INTEGER);
@@ -718,9 +722,10 @@ DROP INDEX rtwatch_torrent_vanished;
 DROP INDEX rtwatch_torrent_counted;
 {OWN_TABLES}
 INSERT INTO rtwatch_torrent SELECT hash, directory, root, arrived, counted, vanished, '', 0,
-    CASE WHEN vanished IS NOT NULL THEN 'updated' END FROM rtwatch_torrent_1;
+    CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
 DROP TABLE rtwatch_torrent_1;
 """
+FROM_2 = "ALTER TABLE rtwatch_torrent ADD COLUMN label TEXT"
 KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
 
 
@@ -731,6 +736,7 @@ class Place(NamedTuple):
     root: Optional[bytes]
     counted: bool
     vanished: Optional[float]  # Unix time at which T went
+    label: Optional[str]
 
 
 class Torrent(NamedTuple):
@@ -745,6 +751,7 @@ class Torrent(NamedTuple):
     process: Optional[str]  # the rtorrent that ran then; "" when none was known
     said: bool  # whether that one has said that it does not have it
     held: Optional[str]  # name of a reason in HOLDS
+    label: Optional[str] = None  # d.custom1 as it stands in R; None when it was not yet read
 
 
 def connect(path: str | os.PathLike[str], **options: Any) -> Con:
@@ -776,7 +783,7 @@ def open_database(args: Args) -> Con:
             con.execute("PRAGMA synchronous = NORMAL")
         if version < SCHEMA_VERSION:
             con.execute("BEGIN")
-            for statement in (FROM_1 if version else SCHEMA).split(";"):
+            for statement in (SCHEMA, FROM_1, FROM_2)[version].split(";"):
                 con.execute(statement)
             con.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             if not version:
@@ -824,13 +831,14 @@ class Index:
 
     def find_place(self, hash: str) -> Optional[Place]:
         """Return the place of a torrent, None when it is not known."""
-        sql = f"SELECT directory, CAST(root AS BLOB), counted, vanished {KNOWN} WHERE hash = ?"  # cast: not as a Path
+        # The cast gives bytes, not a Path.
+        sql = f"SELECT directory, CAST(root AS BLOB), counted, vanished, label {KNOWN} WHERE hash = ?"
         row = self.query(sql, hash).fetchone()
         return row and Place(*row)
 
     def find_places(self) -> dict[str, Place]:
         """Return the places of all torrents."""
-        rows = self.query("SELECT hash, directory, CAST(root AS BLOB), counted, vanished FROM rtwatch_torrent")
+        rows = self.query("SELECT hash, directory, CAST(root AS BLOB), counted, vanished, label FROM rtwatch_torrent")
         return {hash: Place(*row) for hash, *row in rows}
 
     def find_directories(self) -> list[tuple[bytes, tuple[Any, ...]]]:
@@ -866,7 +874,7 @@ class Index:
 
     def find_torrents(self, where: str, *values: Any) -> list[Torrent]:
         """Return the torrents for which an SQL condition on `rtwatch_torrent` holds."""
-        columns = "hash, name, root, arrived, counted, vanished, process, said, held"
+        columns = "hash, name, root, arrived, counted, vanished, process, said, held, label"
         return [Torrent(*row) for row in self.query(f"SELECT {columns} {KNOWN} WHERE {where}", *values)]
 
     def find_torrent(self, hash: str) -> Optional[Torrent]:
@@ -940,8 +948,8 @@ class Index:
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
                  libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
         self.query(sql, hash, text(metainfo.names[b""]), metainfo.tracker, *blobs)
-        sql = "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)"
-        self.query(sql, hash, resume.directory, root, arrived, resume.counted)
+        sql = "INSERT OR REPLACE INTO rtwatch_torrent VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL, NULL, ?)"
+        self.query(sql, hash, resume.directory, root, arrived, resume.counted, resume.label)
         self.insert_files(hash, files, links)
 
     def insert_files(self, hash: str, files: Sequence[bytes], links: Iterable[bytes]) -> None:
@@ -971,6 +979,10 @@ class Index:
     def update_counted(self, hash: str, counted: bool) -> None:
         """Record whether rtorrent has counted data of a torrent."""
         self.query("UPDATE rtwatch_torrent SET counted = ? WHERE hash = ?", counted, hash)
+
+    def update_label(self, hash: str, label: str) -> None:
+        """Record d.custom1 of a torrent."""
+        self.query("UPDATE rtwatch_torrent SET label = ? WHERE hash = ?", label, hash)
 
     def update_vanished(self, hash: str, when: float, process: str, said: bool) -> None:
         """Record that T is gone since `when` (Unix time), which rtorrent ran then, and whether it said so."""
@@ -1651,6 +1663,15 @@ def plan_directories(files: Iterable[Path], name: Optional[str], limits: Limits)
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 
+def find_label(label: str, keep: Iterable[str]) -> Optional[str]:
+    """Return which label of `keep` a torrent has, whose d.custom1 is `label`.
+
+    ruTorrent and Flood percent-encode it; Flood joins several with commas.
+    """
+    own = {unquote(part).casefold() for part in (label, *label.split(","))} | {label.casefold()}
+    return next((name for name in keep if name.casefold() in own), None)
+
+
 class Doubts(NamedTuple):
     """What may use a file though nobody can know."""
 
@@ -1814,6 +1835,7 @@ class Removal:
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
         self.freed = 0
         self.places: dict[int, Path] = {}  # in the trash by device
+        self.spared: Optional[str] = None  # why all files stay
         self.limits = Limits(
             root=torrent.root or args.session,
             session=args.session,
@@ -1833,6 +1855,16 @@ class Removal:
                 parent, name = os.path.split(os.path.join(self.torrent.root or "", os.fsdecode(path)).rstrip("/"))
                 lengths[os.path.join(real_path(parent), name)] = length
         return lengths
+
+    def spare(self, agreed: bool) -> None:
+        """Leave all files when pre_remove has not `agreed`, or when the torrent has a label of --keep."""
+        label = find_label(self.torrent.label or "", self.args.keep)
+        if not agreed:
+            self.spared = "pre_remove returned False"
+        elif label is not None:
+            self.spared = f'it has the label "{label}"'
+        if self.spared:
+            self.todo.clear()
 
     def plan(self, doubts: Doubts, open_files: OpenFiles) -> list[tuple[ListedFile, Optional[str]]]:
         """Decide on the next files that are still to do by what is true now."""
@@ -1934,6 +1966,8 @@ class Removal:
         if self.removed:
             where = [f"in {' and '.join(map(str, self.places.values()))}"] if self.places else []
             say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
+        elif self.spared:
+            say(logging.INFO, "erased", name, f"leaves {total}: {self.spared}")
         elif self.torrent.root is None:
             say(logging.INFO, "erased", name, "where its files are is not known")
         else:
@@ -2191,6 +2225,7 @@ class Loop:
 
 NEWS = ("lost", "unlinked", "added", "saved")  # what events bring
 MISSING = "it is missing"
+FAILED = object()  # what a hook that raised has answered
 AT_ONCE = 500  # torrents that are removed after one look
 ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
@@ -2249,7 +2284,7 @@ class Watch:
         self.remedied: set[str] = set()  # reasons whose remedy was said
         self.ready: deque[str] = deque()  # hashes to be removed
         self.removing: Optional[Iterator[None]] = None
-        self.prepared: set[str] = set()  # pre_remove was called
+        self.agreed: dict[str, bool] = {}  # whether pre_remove, which was called, lets the files go
         self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
         self.doubts = Doubts({}, ())
         self.opened = (0.0, OpenFiles({}, False))  # when it was looked at
@@ -2260,23 +2295,24 @@ class Watch:
         self.freed = 0  # bytes
         self.told = -1  # what total_changes was at the last STATUS=
 
-    def call_hook(self, name: str, *arguments: object) -> bool:
-        """Call a hook with no transaction open and close the one it leaves; return False when it raised."""
+    def call_hook(self, name: str, *arguments: object) -> object:
+        """Call a hook with no transaction open and close the one it leaves; return its answer, FAILED if it raised."""
         if name not in self.hooks:
-            return True
+            return None
         con = self.index.con
         con.commit()
         try:
-            self.hooks[name](con, *arguments)
+            answer = self.hooks[name](con, *arguments)
             con.commit()
         except SystemExit:
             con.commit()
             self.loop.stopping += 1
+            return None
         except Exception:  # whatever the user's function does
             con.rollback()
             logger.exception("%-12s %s", "failed", f"the hook {name}")
-            return False
-        return True
+            return FAILED
+        return answer
 
     # ---- Events ------------------------------------------------------------------------------------------------------
 
@@ -2358,7 +2394,7 @@ class Watch:
         self.index.insert_torrent(loaded)
         self.loop.due.pop(hash, None)
         self.expired.discard(hash)
-        self.prepared.discard(hash)
+        self.agreed.pop(hash, None)
         self.removals.pop(hash, None)
         self.note_root(loaded.root)
         what = "returned" if known else "added"
@@ -2371,6 +2407,8 @@ class Watch:
         directory, pid = resume.directory, self.find_pid(resume.directory)
         if resume.counted != known.counted:
             self.index.update_counted(hash, resume.counted)
+        if resume.label != known.label:
+            self.index.update_label(hash, resume.label)
         place = expand_directory(directory, pid)
         if directory == known.directory and (place is None or os.path.realpath(place) == known.root):
             return  # or it cannot be known now
@@ -2471,7 +2509,7 @@ class Watch:
             self.index.update_held(hash, held)
         self.answer = None
         self.removals.pop(hash, None)
-        self.prepared.discard(hash)
+        self.agreed.pop(hash, None)
         self.expired.discard(hash)
         self.index.con.commit()  # before it is said
         self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
@@ -2769,12 +2807,13 @@ class Watch:
             return
         for trash in self.args.trash:
             trash.stat()  # fails, and so comes again, while it is not mounted
-        if hash not in self.prepared and "pre_remove" in self.hooks:
-            if not self.call_hook("pre_remove", path, self.args):
+        if hash not in self.agreed and "pre_remove" in self.hooks:
+            answer = self.call_hook("pre_remove", path, self.args)
+            if answer is FAILED:
                 self.hold(torrent, "hook")
                 self.say_held()
                 return
-            self.prepared.add(hash)
+            self.agreed[hash] = answer is not False
             self.confirmed = NEVER
             yield
             if not self.may_remove(torrent):
@@ -2783,10 +2822,13 @@ class Watch:
         if row is None:  # pre_remove has deleted it
             return
         tracker, *blobs = row
+        if torrent.label is None:  # It vanished before rtwatch was updated.
+            torrent = torrent._replace(label=parse_resume(blobs[2]).label)
         if hash not in self.removals:
             self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0], self.unlinked)
         removal = self.removals[hash]
         if self.args.remove:
+            removal.spare(self.agreed.get(hash, True))
             yield from self.remove_files(removal)
             if removal.todo:
                 return
@@ -2795,7 +2837,7 @@ class Watch:
         self.index.con.commit()
         del self.removals[hash]
         self.expired.discard(hash)
-        self.prepared.discard(hash)
+        self.agreed.pop(hash, None)
         self.freed += 0 if self.args.trash else removal.freed
         removal.report()
         erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
@@ -2879,7 +2921,7 @@ class Watch:
             loop.qfuncs["complete"] = hooks["complete"]
             loop.inot_funcs["complete", flags.CLOSE_WRITE] = self.note_completed
             loop.inot_funcs["complete", flags.MOVED_TO] = self.note_completed
-        if not self.call_hook("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs):
+        if self.call_hook("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs) is FAILED:
             raise Error(f"{args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
         loop.add_watch(args.session)
         self.tell_status()
@@ -3196,6 +3238,8 @@ def make_parser() -> Parser:
     add("-n", "--no-action", "--dry-run", action="store_true", help=no_action)
     trash = "with -r: move files there instead of deleting them; may be given once for each file system"
     add("--trash", metavar="DIR", action="append", default=[], help=trash)
+    keep = "with -r: leave the files of torrents with this label (d.custom1); may be given again"
+    add("--keep", metavar="LABEL", action="append", default=[], help=keep)
     add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="how long a vanished torrent may come back (60)")
     add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
     add("--force", action="store_true", help="only with --once: let all held removals go ahead")
@@ -3241,6 +3285,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     args = make_parser().parse_intermixed_args(argv)
     args.session, args.hooks = map(absolute, (args.session, args.hooks))
     args.paths, args.trash = tuple(map(absolute, args.paths)), tuple(map(absolute, args.trash))
+    args.keep = tuple(args.keep)
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
     args.db = absolute(args.db) or state_directory() / "rtwatch.db"
@@ -3251,6 +3296,10 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
             raise Error(f"{path}: not a directory; what follows SESSION are the directories of your downloads", 2)
     if args.trash and not (args.remove or args.orphans):
         raise Error("--trash goes with -r: it is where -r moves files to", 2)
+    if args.keep and not args.remove:
+        raise Error("--keep goes with -r: without it, all files are left", 2)
+    if "" in args.keep:
+        raise Error("--keep needs a label: without one, it would be for all torrents that have none", 2)
     check_trashes(args)
     if args.orphans and not args.paths:
         raise Error("--orphans needs the directories to look through: rtwatch --orphans SESSION PATH ...", 2)

@@ -15,7 +15,13 @@ import rtwatch
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-RULES_AND_FAILURES = (*rtwatch.RULES, rtwatch.look_at, rtwatch.Removal.carry_out, rtwatch.Removal.report)
+RULES_AND_FAILURES = (
+    *rtwatch.RULES,
+    rtwatch.look_at,
+    rtwatch.Removal.spare,
+    rtwatch.Removal.carry_out,
+    rtwatch.Removal.report,
+)
 
 
 def section(title: str) -> str:
