@@ -1274,11 +1274,11 @@ def find_rtorrents() -> Iterator[str]:
                 yield pid
 
 
-def read_open_files() -> OpenFiles:
-    """Look at the regular files that every process called rtorrent has open (proc(5), fd)."""
+def read_open_files(but: int = 0) -> OpenFiles:
+    """Look at the regular files that every process called rtorrent, `but` one, has open (proc(5), fd)."""
     paths: dict[tuple[int, int], set[str]] = {}
     hidden = False
-    for pid in find_rtorrents():
+    for pid in set(find_rtorrents()) - {str(but)}:
         try:
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 with suppress(FileNotFoundError):
@@ -1687,6 +1687,7 @@ class Doubts(NamedTuple):
 # ---- Removal: every unlink, rename and rmdir -------------------------------------------------------------------------
 
 BATCH = 200  # files that are decided on together
+Line = Any  # what `say` takes: level, verb, what, details
 
 
 @contextmanager
@@ -1834,6 +1835,7 @@ class Removal:
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
         self.freed = 0
+        self.names: dict[tuple[int, int], int] = {}  # how many a file still has elsewhere, by device and inode
         self.places: dict[int, Path] = {}  # in the trash by device
         self.spared: Optional[str] = None  # why all files stay
         self.limits = Limits(
@@ -1909,9 +1911,7 @@ class Removal:
                 if not self.args.no_action:
                     remove_file(file, target)
                 self.removed.append(file.path)
-                if file.info.st_nlink > 1:
-                    self.unlinked.add((file.info.st_dev, file.info.st_ino))
-                self.freed += file.info.st_blocks * 512 if file.info.st_nlink == 1 or self.args.trash else 0
+                self.count_freed(file.info)
                 return
             except OSError as error:
                 # A relative name is that of the file itself.
@@ -1922,6 +1922,14 @@ class Removal:
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
             self.index.update_inherited(file.path, self.torrent.hash)
         self.kept.setdefault(reason or GONE, []).append(file.path)
+
+    def count_freed(self, info: os.stat_result) -> None:
+        """Count the bytes of a file that was removed: its last name frees them, and so does any move to the trash."""
+        key = info.st_dev, info.st_ino
+        left = self.names[key] = self.names.get(key, info.st_nlink) - 1
+        if info.st_nlink > 1:
+            self.unlinked.add(key)
+        self.freed += info.st_blocks * 512 if not left or self.args.trash else 0
 
     def trash_target(self, path: Path, device: int) -> Path:
         """Return where a file goes in the trash, in a directory that is there, but with -n; raise OSError.
@@ -1959,25 +1967,31 @@ class Removal:
             except OSError as error:
                 self.directories[directory] = f"cannot be removed: {error.strerror or error}"
 
-    def report(self) -> None:
-        """Say what became of the torrent: one line, and one below it for every reason to keep files."""
+    def report(self) -> Iterator[Line]:
+        """Give what became of the torrent, as `say` takes it: one line, and below it those of `report_files`."""
         name, root = self.index.label(self.torrent.hash, self.torrent.name), self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if self.removed:
-            where = [f"in {' and '.join(map(str, self.places.values()))}"] if self.places else []
-            say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
+            linked = sum(left > 0 for left in self.names.values())
+            more = [f"{linked} linked elsewhere"] if linked else []
+            more += [f"in {' and '.join(map(str, self.places.values()))}"] if self.places else []
+            yield logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *more
         elif self.spared:
-            say(logging.INFO, "erased", name, f"leaves {total}: {self.spared}")
+            yield logging.INFO, "erased", name, f"leaves {total}: {self.spared}"
         elif self.torrent.root is None:
-            say(logging.INFO, "erased", name, "where its files are is not known")
+            yield logging.INFO, "erased", name, "where its files are is not known"
         else:
-            say(logging.INFO, "erased", name, f"none of {total} to remove" if self.args.remove else f"leaves {total}")
+            yield logging.INFO, "erased", name, f"none of {total} to remove" if self.args.remove else f"leaves {total}"
+        yield from self.report_files(root)
+
+    def report_files(self, root: Path) -> Iterator[Line]:
+        """Give one line for every file or directory that is gone, and one for every reason to keep some."""
         gone = [*map(str, self.removed), *(f"{path}/" for path, reason in self.directories.items() if not reason)]
         for line in gone:
-            say(logging.DEBUG, f"  {self.verb}", line)
+            yield logging.DEBUG, f"  {self.verb}", line
         if self.files and set(self.files) <= set(self.kept.get(GONE, ())):
             missing = f"none of its {len(self.files)} files is at {root}"
-            say(logging.WARNING, "  kept", f"{missing}: moved, or its disk is not mounted")
+            yield logging.WARNING, "  kept", f"{missing}: moved, or its disk is not mounted"
             self.kept[GONE] = [path for path in self.kept[GONE] if path not in self.files]  # what it has inherited
         for path, failure in self.directories.items():
             if failure:
@@ -1985,10 +1999,10 @@ class Removal:
         for reason, paths in self.kept.items():
             why = reason if self.args.verbose else re.sub(r'([0-9A-F]{8})[0-9A-F]{32} "', r'\1 "', reason)
             shown = [str(path.relative_to(root) if is_below(path, root) else path) for path in paths]
-            if len(shown) > 3 and not self.args.verbose:
+            if len(shown) > 3 and not (self.args.verbose or self.args.what_if):
                 shown = [f"{len(shown)} files, {shown[0]} ..."]
             for line in shown:
-                say(logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}")
+                yield logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}"
 
 
 RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rtor")
@@ -2839,7 +2853,8 @@ class Watch:
         self.expired.discard(hash)
         self.agreed.pop(hash, None)
         self.freed += 0 if self.args.trash else removal.freed
-        removal.report()
+        for line in removal.report():
+            say(*line)
         erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
         self.call_hook("post_remove", path, self.args, erased)
 
@@ -3093,13 +3108,15 @@ def walk_files(directory: Path, passed_over: Sequence[Path]) -> Iterator[tuple[P
                 yield path, info
 
 
-def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
+def list_orphans(index: Index, watch: Watch, args: Args) -> None:
     """Print the files below PATH that no torrent lists and nobody touched for a day, and say their number and size.
 
     What a torrent may have whose place is not known is left out. Raise Error when no torrent has anything below PATH:
     then it is the wrong directory.
     """
-    odd = 0
+    if any(trouble.nameless for trouble in watch.troubles.values()):
+        raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
+    odd, doubts = 0, watch.find_doubts()
     for directory in args.paths:
         if not index.is_used_directory(directory, ""):
             raise Error(f"{directory}: no torrent has a file below it; name the directory of your downloads", 2)
@@ -3115,6 +3132,108 @@ def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
         say(logging.INFO, "orphans", f"{found} below {directory}, not touched for a day")
     if odd:
         say(logging.WARNING, "escaped", f"{count(odd, 'path')} with a line break in it")
+
+
+class Imagined(NamedTuple):
+    """What an erase of a torrent would do, and how its data is now, in numbers of files."""
+
+    removal: Removal
+    short: int
+    shared: int
+    owners: Set[str]  # HASH "name", with whom
+
+    def tell(self) -> str:
+        """Return how the data is, and how much of it would stay."""
+        removal, everything = self.removal, len(self.removal.files)
+        missing = len(removal.kept.get(GONE, ()))
+        linked = sum(left > 0 for left in removal.names.values())
+        others = everything - len(removal.removed) - missing - self.shared
+        numbers = {"missing": missing, "short": self.short, "linked elsewhere": linked}
+        owners = re.sub(r"([0-9A-F]{8})[0-9A-F]{32}", r"\1", some(sorted(self.owners)))
+        numbers.update({f"shared with {owners}": self.shared, "kept for other reasons": max(0, others)})
+        return ", ".join(
+            [count(everything, "file"), *(f"{number} {what}" for what, number in numbers.items() if number)]
+        )
+
+
+def imagine_erased(index: Index, torrent: Torrent, doubts: Doubts, open_files: OpenFiles, args: Args) -> Imagined:
+    """Plan the removal of a torrent as if it were erased now; -n, which is on here, changes nothing but the index."""
+    blobs = index.find_blobs(torrent.hash)
+    removal = Removal(index, args, torrent._replace(vanished=torrent.vanished or time.time()), blobs[1], set())
+    removal.spare(True)
+    short, shared = 0, 0
+    owners: set[str] = set()
+    while removal.todo:
+        for file, reason in removal.plan(doubts, open_files):
+            short += bool(file.info and is_data(file.info) and file.info.st_size < (file.length or 0))
+            shared += bool(file.owners or file.users)
+            owners.update(file.owners, file.users)
+            removal.carry_out(file, reason)
+    removal.prune()
+    return Imagined(removal, short, shared, owners)
+
+
+def find_meant(index: Index, what: str) -> list[Torrent]:
+    """Return the torrents that --what-if means: all, those of a hash or its first digits, else those of a name."""
+    if what == "all":
+        return sorted(index.find_torrents("TRUE"), key=lambda torrent: torrent.name)
+    if re.fullmatch("[0-9A-Fa-f]{8,40}", what):
+        found = index.find_torrents("hash >= ? AND hash < ?", what.upper(), what.upper() + "G")
+        if found:
+            return found
+    return index.find_torrents("name = ?", what)
+
+
+def tell_users(index: Index, doubts: Doubts, path: bytes) -> Iterator[str]:
+    """Give whose a file or directory is."""
+    file = canonical(path)
+    parent, name = os.path.split(file)
+    files = [Path(os.fsdecode(os.path.join(place, name))) for place in (parent, *index.find_aliases(parent))]
+    for table, how in ("session_file", "listed by"), ("rtwatch_link", "used through a symlink by"):
+        for users in index.find_users(table, "", files).values():
+            yield from (f"{how} {user}" for user in users)
+    if os.path.isdir(file):
+        for hash in sorted(index.find_hashes_in(os.path.realpath(file))):
+            torrent = index.find_torrent(hash)
+            yield f'has files of {hash} "{torrent.name if torrent else "?"}"'
+    perhaps = doubts.find(files[0])
+    if perhaps:
+        yield f"perhaps in {perhaps}"
+
+
+def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
+    """Print what an erase of the meant torrents would remove, keep and free, or whose a file is; raise Error."""
+
+    def show(verb: str, *what: str) -> None:
+        """Print one line."""
+        sys.stdout.write(printable(f"{verb:<12} {', '.join(what)}") + "\n")
+
+    what, path = args.what_if, os.path.abspath(os.path.expanduser(args.what_if))
+    doubts = watch.find_doubts()
+    torrents = [] if "/" in what else find_meant(index, what)
+    if not torrents and os.path.lexists(path):
+        for line in list(tell_users(index, doubts, os.fsencode(path))) or ["no torrent uses it"]:
+            show("file" if not os.path.isdir(path) else "directory", f"{path}: {line}")
+    elif not torrents:
+        near = [torrent.name for torrent in index.find_torrents("TRUE") if what.casefold() in torrent.name.casefold()]
+        advice = f"there is {some(near)}" if near else "--what-if all lists them all"
+        raise Error(f"{what}: no torrent has this name or hash, and there is no such file; {advice}", 2)
+    # An erase closes the torrent's files in the rtorrent of this session.
+    pid = watch.rtorrent.find_process().pid
+    open_files = {loaded: read_open_files(but=pid if loaded else 0) for loaded in (True, False)}
+    for torrent in torrents:
+        imagined = imagine_erased(index, torrent, doubts, open_files[torrent.vanished is None], args)
+        if what == "all":
+            show(torrent.hash, f"{human_size(imagined.removal.freed):>9} {torrent.name}: {imagined.tell()}")
+        else:
+            held = HOLDS.get(torrent.held or "")
+            state = [f"vanished{f', {held.sentence}' if held else ''}"] if torrent.vanished else []
+            show("torrent", index.label(torrent.hash, torrent.name), torrent.hash, f"in {torrent.root}", *state)
+            show("  data", imagined.tell())
+            for _, *line in imagined.removal.report():
+                show(*line)
+        index.con.rollback()  # One torrent's erase is imagined without the others'.
+    say(logging.INFO, "what-if", "told by the session files as they lie; rtorrent was not asked")
 
 
 # ---- Process: lock, signals, notifications ---------------------------------------------------------------------------
@@ -3167,12 +3286,12 @@ def watch_session(args: Args) -> int:
         wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         loop = Loop(con, inot, args, wake)
         watch = Watch(index, loop, session, Rtorrent(session, args.scgi, wake), args)
-        if args.orphans:
+        if args.orphans or args.what_if is not None:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
             watch.bring_up_to_date()
-            if any(trouble.nameless for trouble in watch.troubles.values()):
-                raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
-            list_orphans(index, watch.find_doubts(), args)
+            watch.look_at_directories()
+            con.commit()
+            list_orphans(index, watch, args) if args.orphans else answer_what_if(index, watch, args)
             return 0
         catch_signals(loop, wake_writer)
         try:
@@ -3246,6 +3365,8 @@ def make_parser() -> Parser:
     add = parser.add_argument_group("doing one thing and exiting").add_argument
     add("--once", action="store_true", help="bring the database up to date and finish what vanished")
     add("--orphans", action="store_true", help="list the files below PATH that no torrent lists")
+    what_if = "say what an erase of a torrent (hash, name, or all) would do, or whose a file is (its path)"
+    add("--what-if", metavar="WHAT", help=what_if)
     versions = "versions of rtwatch, Python, sqlite and both libraries"
     add("--version", nargs=0, action=VersionAction, default=argparse.SUPPRESS, help=versions)
     add = parser.add_argument_group("hooks, database, output").add_argument
@@ -3286,6 +3407,9 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     args.session, args.hooks = map(absolute, (args.session, args.hooks))
     args.paths, args.trash = tuple(map(absolute, args.paths)), tuple(map(absolute, args.trash))
     args.keep = tuple(args.keep)
+    args.remove |= args.what_if is not None
+    if args.what_if == "" or (args.orphans and args.what_if):
+        raise Error("--what-if needs a hash, a name, a path or all, and goes without --orphans", 2)
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
     args.db = absolute(args.db) or state_directory() / "rtwatch.db"
@@ -3303,7 +3427,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     check_trashes(args)
     if args.orphans and not args.paths:
         raise Error("--orphans needs the directories to look through: rtwatch --orphans SESSION PATH ...", 2)
-    args.no_action |= args.orphans  # it lists only
+    args.no_action |= args.orphans or args.what_if is not None  # they tell only
     if args.force and not args.once:
         raise Error(f"--force goes with --once only: {forced_command(args)}", 2)
     return args

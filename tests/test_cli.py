@@ -48,7 +48,7 @@ def test_wrong_usage_is_refused_in_one_line(words: list[str], named: str, tmp_pa
 def test_the_help_names_every_option(state: Path) -> None:
     result = run("--help", state=state)
     assert (result.returncode, result.stderr) == (0, "")
-    options = "remove no-action hooks db grace trash keep catch-up force once orphans verbose quiet version"
+    options = "remove no-action hooks db grace trash keep catch-up force once orphans what-if verbose quiet version"
     assert all(f"--{option}" in result.stdout for option in options.split())
 
 

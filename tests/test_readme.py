@@ -21,6 +21,7 @@ RULES_AND_FAILURES = (
     rtwatch.Removal.spare,
     rtwatch.Removal.carry_out,
     rtwatch.Removal.report,
+    rtwatch.Removal.report_files,
 )
 
 
