@@ -853,9 +853,10 @@ class Index:
         return [row[0] for row in self.query(sql, directory)]
 
     def find_children(self, *directories: bytes) -> list[Path]:
-        """Return the listed files that lie directly in some directories."""
-        sql = "SELECT DISTINCT file FROM session_file WHERE file > ? AND file < ?"
-        files = [row[0] for path in directories for row in self.query(sql, path + b"/", path + b"0")]
+        """Return what torrents list, or use through symlinks, directly in some directories."""
+        sql = """SELECT file FROM session_file WHERE file > ? AND file < ?
+                 UNION SELECT file FROM rtwatch_link WHERE file > ? AND file < ?"""
+        files = [row[0] for path in directories for row in self.query(sql, *[path + b"/", path + b"0"] * 2)]
         return [file for file in files if os.fsencode(file.parent) in directories]
 
     def find_hashes_in(self, directory: bytes, table: str = "session_file") -> set[str]:
@@ -3082,54 +3083,115 @@ def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
 
 # ---- Queries ---------------------------------------------------------------------------------------------------------
 
-PASSED_OVER = re.compile(r"\.nfs.*|lost\+found|\.Trash.*|\.snapshots?|\.zfs|@eaDir|\.fuse_hidden.*")
+SKIPPED = re.compile(r"\.nfs.*|lost\+found|\.Trash.*|\.snapshots?|\.zfs|@eaDir|\.fuse_hidden.*")
 DAY = 86400.0  # seconds
 
 
-def walk_files(directory: Path, passed_over: Sequence[Path]) -> Iterator[tuple[Path, os.stat_result]]:
-    """Give the files and symlinks below a directory on its own file system, without what is no download of anybody."""
-    device = directory.stat().st_dev
+def find_mount_points() -> set[str]:
+    """Return where something is mounted (proc(5), mountinfo)."""
+    with suppress(OSError):
+        places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+        return {os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), p)) for p in places}
+    return set()
+
+
+def walk(directory: Path, skipped: Collection[Path]) -> Iterator[tuple[Path, os.stat_result, list[Path]]]:
+    """Give a directory and those below it on its own file system, each with the files and symlinks in it.
+
+    What is `skipped` is left out, and what is no download of anybody.
+    """
+    mounts = find_mount_points()
     waiting = [directory]
+    device = directory.stat().st_dev
     while waiting:
+        place = waiting.pop()
+        files: list[Path] = []
+        directories: list[Path] = []
         try:
-            with os.scandir(waiting.pop()) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(place) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    (directories if entry.is_dir(follow_symlinks=False) else files).append(Path(entry.path))
+            info = place.stat()
         except OSError as error:
-            say(logging.WARNING, "passed over", f"{error.filename}: {error.strerror}")
+            say(logging.WARNING, "skipped", f"{error.filename}: {error.strerror}")
             continue
-        for entry in entries:
-            path = Path(entry.path)
-            info, _ = look_at(path)
-            if info is None or info.st_dev != device or PASSED_OVER.fullmatch(entry.name) or path in passed_over:
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                waiting.append(path)
-            else:
-                yield path, info
+        if info.st_dev != device:
+            continue
+        yield place, info, [path for path in files if not SKIPPED.fullmatch(path.name) and path not in skipped]
+        waiting += [
+            path
+            for path in reversed(directories)
+            if not SKIPPED.fullmatch(path.name) and path not in skipped and str(path) not in mounts
+        ]
+
+
+class Orphans:
+    """What lies below some directories and no torrent uses, by the identity of directories."""
+
+    def __init__(self, index: Index, watch: Watch, args: Args) -> None:
+        """Look at all directories that torrents use, and at what rtorrents have open."""
+        self.index, self.doubts, self.open = index, watch.find_doubts(), read_open_files()
+        self.before = time.time() - DAY
+        own = [args.db, Path(f"{args.db}-wal"), Path(f"{args.db}-shm"), state_directory(), *filter(None, [args.hooks])]
+        self.skipped = {args.session, *args.trash, *own}
+        self.places: dict[tuple[int, int], list[bytes]] = {}  # paths by device and inode
+        roots = (place.root for place in index.find_places().values() if place.root)
+        for directory in {*roots, *(directory for directory, _ in index.find_directories())}:
+            with suppress(OSError):
+                info = os.stat(directory)
+                self.places.setdefault((info.st_dev, info.st_ino), []).append(directory)
+        self.used = False  # whether a torrent uses any of the directories that were walked
+
+    def find(self, top: Path) -> Iterator[tuple[str, int]]:
+        """Give paths and bytes of what no torrent uses and nobody touched for a day; a directory has a slash."""
+        for directory, info, files in walk(top, self.skipped):
+            paths = {os.fsencode(directory), *self.places.get((info.st_dev, info.st_ino), ())}
+            used = any(self.index.is_used_directory(Path(os.fsdecode(path)), "") for path in paths)
+            self.used |= used
+            for path in files:
+                found, _ = look_at(path)
+                if found and self.is_old(found) and not self.is_used(path, found, paths):
+                    yield str(path), found.st_blocks * 512
+            if not used and directory != top and self.is_old(info) and not os.listdir(directory):
+                yield f"{directory}/", 0
+
+    def is_old(self, info: os.stat_result) -> bool:
+        """Tell whether something was neither written to nor put there for a day."""
+        return max(info.st_mtime, info.st_ctime) < self.before
+
+    def is_used(self, path: Path, info: os.stat_result, paths: Collection[bytes]) -> bool:
+        """Tell whether a torrent, or a running rtorrent, uses or may use a file; `paths` lead to its directory."""
+        if (info.st_dev, info.st_ino) in self.open.paths or self.doubts.find(path):
+            return True
+        if any(self.index.is_used_file(Path(os.fsdecode(place), path.name)) for place in paths):
+            return True
+        return is_folding(path, info) and fold(path.name) in {fold(f.name) for f in self.index.find_children(*paths)}
 
 
 def list_orphans(index: Index, watch: Watch, args: Args) -> None:
-    """Print the files below PATH that no torrent lists and nobody touched for a day, and say their number and size.
+    """Print what lies below PATH and no torrent uses, and say its number and size.
 
-    What a torrent may have whose place is not known is left out. Raise Error when no torrent has anything below PATH:
-    then it is the wrong directory.
+    Raise Error when no torrent has anything below PATH: then it is the wrong directory.
     """
     if any(trouble.nameless for trouble in watch.troubles.values()):
         raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
-    odd, doubts = 0, watch.find_doubts()
-    for directory in args.paths:
-        if not index.is_used_directory(directory, ""):
-            raise Error(f"{directory}: no torrent has a file below it; name the directory of your downloads", 2)
-        sizes = []
-        for path, info in walk_files(directory, [args.session, *args.trash]):
-            if info.st_mtime > time.time() - DAY or index.is_used_file(path) or doubts.find(path):
-                continue
-            odd += "\n" in str(path)
-            line = printable(str(path)) if "\n" in str(path) else str(path)
+    odd = 0
+    orphans = Orphans(index, watch, args)
+    if orphans.open.hidden:
+        say(logging.WARNING, "unseen", "a rtorrent of another user runs: rtwatch cannot see which files it has open")
+    for top in args.paths:
+        orphans.used = False
+        found = list(orphans.find(top))
+        if not orphans.used:
+            raise Error(f"{top}: no torrent has a file below it; name the directory of your downloads", 2)
+        for path, _ in found:
+            odd += "\n" in path
+            line = printable(path) if "\n" in path else path
             sys.stdout.buffer.write(os.fsencode(line) + b"\n")
-            sizes.append(info.st_blocks * 512)
-        found = f"{count(len(sizes), 'file')}, {human_size(sum(sizes))}"
-        say(logging.INFO, "orphans", f"{found} below {directory}, not touched for a day")
+        directories = sum(path.endswith("/") for path, _ in found)
+        numbers = [count(len(found) - directories, "file"), human_size(sum(size for _, size in found))]
+        numbers += [f"{directories} empty director{'y' if directories == 1 else 'ies'}"] if directories else []
+        say(logging.INFO, "orphans", *numbers, f"below {top}, not touched for a day")
     if odd:
         say(logging.WARNING, "escaped", f"{count(odd, 'path')} with a line break in it")
 
@@ -3364,7 +3426,7 @@ def make_parser() -> Parser:
     add("--force", action="store_true", help="only with --once: let all held removals go ahead")
     add = parser.add_argument_group("doing one thing and exiting").add_argument
     add("--once", action="store_true", help="bring the database up to date and finish what vanished")
-    add("--orphans", action="store_true", help="list the files below PATH that no torrent lists")
+    add("--orphans", action="store_true", help="list the files and empty directories below PATH that no torrent uses")
     what_if = "say what an erase of a torrent (hash, name, or all) would do, or whose a file is (its path)"
     add("--what-if", metavar="WHAT", help=what_if)
     versions = "versions of rtwatch, Python, sqlite and both libraries"

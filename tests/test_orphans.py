@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import program
+import pytest
+from conftest import Mount
 from program import Launcher
+from rtorrent import Rtorrent
 from session import Session
-from steps import tree
-from torrents import multi, single
+from steps import add_complete, link_files, seed, tree
+from torrents import make, multi, single
+
+NEXT_WEEK = "import rtwatch, sys; rtwatch.DAY = -60; sys.exit(rtwatch.main())"
 
 
-def list_orphans(launcher: Launcher, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run rtwatch --orphans where no file was touched today."""
-    for path in directory.rglob("*"):
-        if path.is_file() and path.name != "written today":
-            os.utime(path, (0, 0))
-    return launcher.run("--orphans", paths=[directory])
+def list_orphans(launcher: Launcher, *places: Path, aged: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run rtwatch --orphans, where no file was touched today if `aged`: nobody can set a ctime."""
+    with pytest.MonkeyPatch.context() as patch:
+        if aged:
+            patch.setattr(program, "command", lambda *args: [sys.executable, "-c", NEXT_WEEK, *map(str, args)])
+        return launcher.run("--orphans", paths=places)
+
+
+def found(launcher: Launcher, *places: Path) -> list[str]:
+    """Return the orphans below some directories, sorted."""
+    result = list_orphans(launcher, *places)
+    assert result.returncode == 0, result.stderr
+    return sorted(result.stdout.splitlines())
 
 
 def test_orphans_are_the_files_that_no_torrent_lists(session: Session, launcher: Launcher, downloads: Path) -> None:
     session.download(multi("pack"), downloads)
     session.download(single("one"), downloads)
     orphans = [downloads / "pack" / "orphan", downloads / "two\nlines"]
-    for path in *orphans, downloads / ".nfs0001", downloads / "written today":
+    for path in *orphans, downloads / ".nfs0001":
         path.write_bytes(b"")
     state = tree(launcher.state)
     result = list_orphans(launcher, downloads)
     assert result.returncode == 0
     assert sorted(result.stdout.splitlines()) == [str(path).replace("\n", "\\n") for path in orphans]
-    assert "2 files, 0 B below" in result.stderr
+    assert "2 files, 0 B, below" in result.stderr
     assert "1 path with a line break" in result.stderr
     assert tree(launcher.state) == state
 
@@ -65,3 +80,95 @@ def test_there_are_no_orphans_beside_an_unreadable_torrent(
     result = list_orphans(launcher, downloads)
     assert (result.returncode, result.stdout) == (1, "")
     assert "cannot be read, see above" in result.stderr
+
+
+def test_what_was_put_there_today_with_an_old_time_is_no_orphan(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    session.download(single("one"), downloads)
+    (downloads / "fresh").touch()
+    (downloads / "made today").mkdir()
+    for path in downloads.iterdir():
+        os.utime(path, (0, 0))
+    assert list_orphans(launcher, downloads, aged=False).stdout == ""
+
+
+def test_empty_directories_are_listed_with_a_slash_and_no_torrents_own(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    session.download(single("one"), downloads)
+    session.add(multi("not yet"), downloads)
+    for name in "not yet", "empty", "deep/er":
+        (downloads / name).mkdir(parents=True)
+    assert found(launcher, downloads) == [f"{downloads}/deep/er/", f"{downloads}/empty/"]
+
+
+def bind(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Mount the directory of a torrent at another place, and look there."""
+    seed(session, downloads, multi("pack"))
+    return mount(downloads.with_name("bound"), "--bind", downloads)
+
+
+def bind_below(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Mount the directory of another torrent below."""
+    seed(session, downloads, single("one"))
+    seed(session, downloads.with_name("else"), multi("pack"))
+    mount(downloads / "below", "--bind", downloads.with_name("else"))
+    (downloads / "below" / "on another disk").touch()
+    return downloads
+
+
+def link(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Put a symlink in the place of a torrent's file when rtwatch has read the torrent."""
+    torrent = multi("pack")
+    paths = [downloads / "data 1", downloads / "data 2"]
+    for path, data in zip(paths, torrent.content.values() if isinstance(torrent.content, dict) else ()):
+        path.write_bytes(data)
+    link_files(paths, torrent.paths(torrent.root(downloads)))
+    add_complete(session, torrent, downloads)
+    return downloads
+
+
+def open_elsewhere(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Have a file open in a rtorrent that does not list it."""
+    seed(session, downloads, single("one"))
+    (downloads / "open").touch()
+    session.open_files([downloads / "open"])
+    return downloads
+
+
+@pytest.mark.parametrize("use", [bind, bind_below, link, open_elsewhere])
+def test_what_is_used_in_another_way_is_no_orphan(
+    use: Callable[[Session, Mount, Path], Path], session: Session, mount: Mount, launcher: Launcher, downloads: Path
+) -> None:
+    place = use(session, mount, downloads)
+    (place / "orphan").touch()
+    assert found(launcher, place) == [f"{place}/orphan"]
+
+
+def test_a_link_made_after_the_last_look_is_looked_at_first(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    (path,) = seed(session, downloads, single("one"))
+    assert launcher.once().returncode == 0
+    path.rename(downloads / "moved away")
+    path.symlink_to("moved away")
+    assert found(launcher, downloads) == []
+
+
+def test_names_that_differ_in_case_are_one_where_the_disk_takes_them_for_one(
+    folding: Path, session: Session, launcher: Launcher
+) -> None:
+    seed(session, folding, make("é.Bin".encode(), b"data"))
+    (folding / "é.Bin").rename(folding / "aside")
+    (folding / "aside").rename(folding / "É.bIN")
+    (folding / "Orphan").touch()
+    names = [Path(path).name.lower() for path in found(launcher, folding)]  # a lower-case file system is one of them
+    assert sorted({*names} - {"test"}) == ["orphan"]
+
+
+def test_what_a_real_rtorrent_has_is_no_orphan(real_launcher: Launcher, shared: Rtorrent) -> None:
+    seed(shared, shared.downloads, multi("pack"))
+    (shared.downloads / "pack" / "sub" / "orphan").touch()
+    assert found(real_launcher, shared.downloads) == [f"{shared.downloads}/pack/sub/orphan"]
+    (shared.downloads / "pack" / "sub" / "orphan").unlink()
