@@ -84,6 +84,7 @@ class Unreadable(Exception):
 # ---- Messages --------------------------------------------------------------------------------------------------------
 
 COLOURS = {"added": 36, "moved": 36, "returned": 36, "removed": 32, "trashed": 32, "failed": 31}
+GRACE = 60.0  # seconds
 MAX_LINE = 2000  # characters: room for any command, none for a name of a megabyte
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}  # of syslog(3)
 
@@ -174,26 +175,16 @@ def state_directory() -> Path:
     return (Path(home) if home.startswith("/") else Path.home() / ".local" / "state") / "rtwatch"
 
 
-def forced_command(args: Args) -> str:
-    """Return the command that lets the held removals of this run go ahead."""
-    given = ("hooks", "scgi")
-    options = ["-r"] if args.remove else []
-    options += [f"--{name}={value}" for name, value in vars(args).items() if name in given and value]
-    options += [f"--trash={path}" for path in args.trash]
-    options += [f"--keep={label}" for label in args.keep]
-    options += [f"--db={args.db}"] if args.db != state_directory() / "rtwatch.db" else []
-    return shlex.join(["rtwatch", "--once", "--force", *options, str(args.session), *map(str, args.paths)])
-
-
-def session_advice() -> str:
-    """Return where rtorrent's configuration says that its session is, as far as that can be read plainly."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    for file in (Path.home() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
-        with suppress(OSError):
-            lines = file.read_text("utf-8", "replace")
-            for path in re.findall(r'^\s*(?:session\.path\.set|session)\s*=\s*"?([^"(){}$,;#\n]+?)"?\s*$', lines, re.M):
-                return f"{file} says session.path.set = {path}: rtwatch {shlex.quote(path)}"
-    return "name the one of session.path.set in your rtorrent.rc: rtwatch SESSION"
+def repeat_command(args: Args, *more: str, **changed: object) -> str:
+    """Return the command line of this run with more options, or with options that have changed."""
+    given = {**vars(args), **changed}
+    flags = {"remove": "-r", "no_action": "-n", "verbose": "-v", "catch_up": "--catch-up"}
+    options = [*more, *(flag for name, flag in flags.items() if given[name])]
+    options += [f"--{name}={given[name]}" for name in ("hooks", "scgi") if given[name]]
+    options += [f"--{name}={value}" for name in ("trash", "keep") for value in given[name]]
+    options += [f"--grace={args.grace:g}"] if args.grace != GRACE else []
+    options += [f"--db={given['db']}"] if given["db"] != state_directory() / "rtwatch.db" else []
+    return shlex.join(["rtwatch", *options, str(given["session"]), *map(str, args.paths)])
 
 
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
@@ -771,7 +762,7 @@ def open_database(args: Args) -> Con:
         # leaves no file behind: without a -wal it has no writer and cannot change
         mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
         with closing(connect(f"file:{quote(os.fsencode(db))}?{mode}", uri=True) if present else connect("")) as disk:
-            version = find_version(disk, db, args.session)
+            version = find_version(disk, args)
             if args.no_action:
                 con = connect("")
                 disk.backup(con)
@@ -794,26 +785,53 @@ def open_database(args: Args) -> Con:
         raise unusable(db, error) from None
 
 
-def find_version(disk: Con, db: Path, session: Path) -> int:
+def find_version(disk: Con, args: Args) -> int:
     """Return the schema version of an index of this session, 0 for an empty database; raise Error for any other."""
+    db, session = args.db, args.session
     version = int(disk.execute("PRAGMA user_version").fetchone()[0])
     if version == 0 and not disk.execute("SELECT 1 FROM sqlite_master").fetchone():
         return 0
     if not 1 <= version <= SCHEMA_VERSION:
-        raise Error(f"{db}: not a database of this version of rtwatch; choose another: --db {db}.new")
+        advice = f"choose another: --db {shlex.quote(f'{db}.new')}"
+        raise Error(f"{db}: not a database of this version of rtwatch; {advice}")
     row = disk.execute("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
     owner = Path(os.fsdecode(row[0]))
     if owner != session:
-        other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}{db.suffix}")
-        raise Error(f"{db}: this is the index of {owner}; for {session} add --db {other}")
+        # Two session directories may have the same name, and so may the directories that they are in.
+        digits = hashlib.sha1(os.fsencode(session)).hexdigest()[:6]
+        other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}-{digits}{db.suffix}")
+        what = f"{db}: this is the index of {owner}"
+        if not is_session(session):
+            right = repeat_command(args, session=owner)
+            what = f"{session}: neither a torrent nor rtorrent.lock is here, and {db} is the index of {owner}: {right}"
+        raise Error(f"{what}; for {session} add --db {shlex.quote(str(other))}")
     return version
+
+
+def is_session(path: Path) -> bool:
+    """Tell whether a directory looks like rtorrent's session."""
+    with suppress(OSError):
+        return any(name == "rtorrent.lock" or SESSION_NAME.fullmatch(name) for name in os.listdir(path))
+    return False
+
+
+def find_indexed(db: Path) -> Optional[Path]:
+    """Return the session directory whose index a database is, None when it is none."""
+    uri = f"file:{quote(os.fsencode(db))}?mode=ro"
+    with suppress(sqlite3.Error, TypeError), closing(connect(uri, uri=True)) as con:
+        return Path(os.fsdecode(con.execute("SELECT path FROM rtwatch_session").fetchone()[0]))
+    return None
 
 
 def unusable(db: Path, error: Exception) -> Error:
     """Return the Error for a database that does not work; it is only an index and can be moved away."""
     advice = "mend that, or choose another place with --db"
     if not isinstance(error, (sqlite3.OperationalError, OSError)):
-        advice = f"move it away and it is built anew: mv {shlex.quote(str(db))} {shlex.quote(str(db))}.bad"
+        advice = "choose another file with --db: this one is no database"
+        with suppress(OSError), open(db, "rb") as file:
+            if file.read(6) == b"SQLite" or db == state_directory() / "rtwatch.db":
+                bad = shlex.quote(f"{db}.bad")
+                advice = f"move it away and it is built anew: mv -n {shlex.quote(str(db))} {bad}"
     return Error(f"{db}: the database cannot be used ({error}); {advice}")
 
 
@@ -1305,6 +1323,141 @@ def is_open(path: Path, info: os.stat_result, files: OpenFiles) -> bool:
         return True
 
 
+# ---- Finding the session ---------------------------------------------------------------------------------------------
+
+
+def find_configurations() -> list[tuple[Path, list[str]]]:
+    """Return the rtorrent.rc files of this user with their lines, those that go on behind a backslash joined."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    found = []
+    for file in (Path.home() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
+        with suppress(OSError):
+            lines = file.read_text("utf-8", "replace").replace("\\\n", " ").splitlines()
+            found.append((file, [line.strip() for line in lines if not line.lstrip().startswith("#")]))
+    return found
+
+
+def evaluate(value: str, settings: Mapping[str, str]) -> str:
+    """Return what a value of rtorrent.rc is, `(cat,(cfg.basedir),".session")` and the like; raise LookupError."""
+    tokens = deque(re.findall(r'"(?:[^"\\]|\\.)*"|[()]|[^\s(),"]+', value))
+
+    def take() -> str:
+        """Return the value of the next tokens."""
+        token = tokens.popleft()
+        if token.startswith("$"):
+            return call([token.strip("$=")])
+        if token != "(":
+            return re.sub(r"\\(.)", r"\1", token[1:-1]) if token.startswith('"') else token
+        words = []
+        while tokens[0] != ")":
+            words.append(take())
+        tokens.popleft()
+        return call(words)
+
+    def call(words: list[str]) -> str:
+        """Return what a command answers: its own settings are not its parts."""
+        name, *rest = words
+        if name == "cat":
+            return "".join(rest)
+        if name == "system.env":
+            return os.environ[rest[0]]
+        if "/" in name:  # of double parentheses
+            return name
+        return evaluate(settings[name], {key: value for key, value in settings.items() if key != name})
+
+    return take()
+
+
+def read_session_path(lines: Iterable[str]) -> Optional[Path]:
+    """Return the session directory that an rtorrent.rc names, None when it names none that can be known."""
+    settings: dict[str, str] = {}
+    for line in lines:
+        name, _, value = (part.strip() for part in line.partition("="))
+        if name == "method.insert" and value.count(",") >= 2:
+            name, _, value = (part.strip() for part in value.split(",", 2))
+        settings["session.path" if name in ("session.path.set", "session") else name] = value
+    with suppress(LookupError, RecursionError, RuntimeError):
+        path = Path(evaluate(settings["session.path"], settings)).expanduser()
+        return path if path.is_absolute() else None
+    return None
+
+
+def ask_session_path(pid: int) -> Optional[Path]:
+    """Return the session directory that a running rtorrent answers with on its SCGI socket."""
+    wake, writer = os.pipe()
+    rtorrent = Rtorrent(Session(Path("/")), None, wake)
+    process = Process("", True, pid, Lock("missing", 0, "", NEVER))
+    try:
+        for address in find_listeners(pid):
+            with suppress(OSError, ValueError, NotLoaded):
+                path = str(rtorrent.call(address, process, time.monotonic() + 1, "session.path", ""))
+                return Path(os.readlink(f"/proc/{pid}/cwd"), path)
+    finally:
+        os.close(wake)
+        os.close(writer)
+    return None
+
+
+def find_running_sessions() -> Iterator[tuple[Path, str]]:
+    """Give the session directory of every running rtorrent with our HOME, and how that is known.
+
+    It must have the lock of that process.
+    """
+    home = b"HOME=" + os.fsencode(Path.home())
+    for pid in find_rtorrents():
+        with suppress(OSError):
+            if home not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                continue
+            cwd = Path(os.readlink(f"/proc/{pid}/cwd"))
+            words = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+            named = [cwd / after for word, after in zip(words, words[1:]) if word == "-s"]
+            asked = ask_session_path(int(pid))
+            for path in [*named, *filter(None, [asked]), cwd, cwd / ".session"]:
+                if Session(path).read_lock().pid == int(pid):
+                    yield path, f"rtorrent, process {pid}, has its session in"
+                    break
+
+
+def find_sessions() -> Iterator[tuple[Path, str]]:
+    """Give where rtorrent's session may be, what rtorrent.rc says first, with the words that lead to it."""
+    for file, lines in find_configurations():
+        path = read_session_path(lines)
+        if path:
+            yield path, f"{file} says that the session is"
+    yield from find_running_sessions()
+
+
+def find_session() -> tuple[Path, str]:
+    """Return the session directory when the command line names none, and why it is this one; raise Error."""
+    default = Path.home() / ".session"
+    if default.is_dir():
+        return default, ""
+    found = [(path.resolve(), why) for path, why in find_sessions() if path.is_dir()]
+    if not found:
+        what = f"{default}: no such session directory, and no rtorrent.rc and no running rtorrent tells another"
+        raise Error(f"{what}; name the one of session.path.set in your rtorrent.rc", 2)
+    if len({path for path, _ in found}) > 1:
+        raise Error(f"more than one session directory: {some([str(path) for path, _ in found])}; name one of them", 2)
+    return found[0]
+
+
+def session_advice(args: Args) -> str:
+    """Return the command that names another session directory: the one of the index, else the one of rtorrent."""
+    for path, why in [(find_indexed(args.db), f"{args.db} is the index of"), *find_sessions()]:
+        if path and path != args.session and path.is_dir():
+            return f"{why} {path}: {repeat_command(args, session=path)}"
+    return "name the one of session.path.set in your rtorrent.rc"
+
+
+def say_rivals() -> None:
+    """Warn of lines in rtorrent.rc with which rtorrent removes the files of an erased torrent itself."""
+    for file, lines in find_configurations():
+        for line in lines:
+            if "event.download.erased" in line and re.search(r"\brm\b", line):
+                what = f"{file}: rtorrent itself removes files, shared ones too, before rtwatch has looked"
+                say(logging.WARNING, "rival", what, f"take this line out and restart rtorrent: {line}")
+
+
 # ---- Evidence: rtorrent's word ---------------------------------------------------------------------------------------
 
 QUIET = 2.0  # seconds without a rename after which a round of saves is over; 0.16 leaves at most 1 between two of them
@@ -1428,7 +1581,7 @@ PROMPT = (
     "network.scgi.open_local = (cat,(session.path),rpc.sock)"
 )
 HOLDS = {
-    "present": Hold("session files of it are there", "if rtorrent does not have it, move HASH.torrent* away"),
+    "present": Hold("session files of it are there", "if rtorrent does not have it, move them away: {files}"),
     "loaded": Hold("for rtorrent to save it again: it still has it loaded", waits=True),
     "unanswered": Hold("for rtorrent, which does not answer on its SCGI socket; asked again in a minute", waits=True),
     "save": Hold("for rtorrent's next save, which comes every 20 minutes", PROMPT, waits=True),
@@ -1441,7 +1594,9 @@ HOLDS = {
     "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, lasting=True),
     "away": Hold("the session directory went with it", forced=True, lasting=True),
     "host": Hold(
-        "rtorrent.lock names another host", "name the directories of your downloads after SESSION", forced=True
+        "rtorrent.lock names another host",
+        "add the directories of your downloads to the command line, behind the session directory",
+        forced=True,
     ),
     "open": Hold("for rtorrent to close files of it that no torrent lists; looked at again in a minute", waits=True),
     "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
@@ -1570,7 +1725,8 @@ def rule_shared(file: ListedFile, limits: Limits) -> Optional[str]:
 def rule_outside(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what lies outside PATH or the torrent's root, or in the session directory; an inherited file has no root."""
     if not is_allowed(file.path, limits):
-        return "in the session directory" if is_below(file.path, limits.session) else "outside PATH"
+        inside = is_below(file.path, limits.session)
+        return "in the session directory" if inside else "not below the directories you named"
     return None if file.inherited or is_below(file.path, limits.root) else "outside the torrent's directory"
 
 
@@ -1719,14 +1875,19 @@ def remove_file(file: ListedFile, target: Optional[Path]) -> None:
         os.rename(name, target, src_dir_fd=parent)
 
 
-def is_left_empty(directory: Path, removed: set[Path]) -> bool:
-    """Tell whether nothing is in a real directory but what is `removed` (with -n only in words); no mount point."""
+def find_rest(directory: Path, removed: Collection[Path]) -> Optional[str]:
+    """Return why a real directory is not empty when all that is `removed` has gone (with -n only in words).
+
+    None: it is empty. A mount point is not, and "" is no reason that anybody has to hear.
+    """
     try:
         with os.scandir(directory) as entries:
-            mounted = os.lstat(directory).st_dev != os.lstat(directory.parent).st_dev
-            return not mounted and all(directory / entry.name in removed for entry in entries)
-    except OSError:
-        return False
+            rest = sorted(entry.name for entry in entries if directory / entry.name not in removed)
+        if os.lstat(directory).st_dev != os.lstat(directory.parent).st_dev:
+            return "it is a mount point"
+        return f"{some(rest)} in it" if rest else None
+    except OSError as error:
+        return "" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else str(error.strerror)
 
 
 LINKED = "rtwatch-linked"  # in a directory of the trash: what lay outside the torrent's root, by absolute path
@@ -1835,6 +1996,7 @@ class Removal:
         self.removed: list[Path] = []
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
+        self.staying: dict[Path, str] = {}  # directories that stay, and why
         self.freed = 0
         self.names: dict[tuple[int, int], int] = {}  # how many a file still has elsewhere, by device and inode
         self.places: dict[int, Path] = {}  # in the trash by device
@@ -1957,7 +2119,10 @@ class Removal:
         for directory in plan_directories(gone, name, self.limits):
             if any(directory == path or is_below(path, directory) for path in needed):
                 continue
-            if self.index.is_used_directory(directory, self.torrent.hash) or not is_left_empty(directory, gone):
+            used = self.index.is_used_directory(directory, self.torrent.hash)
+            reason = "another torrent uses it" if used else find_rest(directory, gone)
+            if reason is not None:
+                self.staying.update({directory: reason} if reason else {})
                 continue
             try:
                 if not self.args.no_action:
@@ -1991,8 +2156,9 @@ class Removal:
         for line in gone:
             yield logging.DEBUG, f"  {self.verb}", line
         if self.files and set(self.files) <= set(self.kept.get(GONE, ())):
-            missing = f"none of its {len(self.files)} files is at {root}"
-            yield logging.WARNING, "  kept", f"{missing}: moved, or its disk is not mounted"
+            number = len(self.files)
+            missing = f"none of its {number} files is at {root}" if number > 1 else f"its file is not at {root}"
+            yield logging.WARNING, "  missing", f"{missing}: moved, or its disk is not mounted"
             self.kept[GONE] = [path for path in self.kept[GONE] if path not in self.files]  # what it has inherited
         for path, failure in self.directories.items():
             if failure:
@@ -2004,6 +2170,8 @@ class Removal:
                 shown = [f"{len(shown)} files, {shown[0]} ..."]
             for line in shown:
                 yield logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}"
+        for path, reason in self.staying.items():
+            yield logging.DEBUG, "  stays", f"{path}/: {reason}"
 
 
 RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rtor")
@@ -2033,6 +2201,8 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [1])[-1]
         raise Error(f"{path}:{line}: the hooks file does not load: {type(error).__name__}: {error}", 2) from None
     hooks = {name: module[name] for name in HOOKS if name in module}
+    if not hooks:
+        raise Error(f"{path}: it has none of the hooks: {', '.join(HOOKS)}", 2)
     for name, hook in hooks.items():
         try:
             inspect.signature(hook).bind(*range(HOOKS[name]))
@@ -2081,6 +2251,7 @@ class Loop:
         self.qfuncs: dict[str, QueueFunction] = {}
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
         self.stopping = 0  # counts the reasons to stop
+        self.reason = ""  # of them, the first
         self.drained = time.time()  # Unix time at which no event was unread; what is read next happened after it
         self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue and item by any key
         self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
@@ -2203,6 +2374,7 @@ class Loop:
         if isinstance(error, SystemExit):
             self.con.commit()
             self.stopping += 1
+            self.reason = self.reason or "a function of your hooks file has called sys.exit"
             return False
         if type(error) is sqlite3.DatabaseError:
             raise unusable(self.args.db, error) from None
@@ -2295,7 +2467,7 @@ class Watch:
         self.unsaved: dict[str, list[float]] = {}  # by hash: first seen (monotonic, Unix), last asked to save
         self.once_until = 0.0  # monotonic time until which --once waits for a save
         self.pause = 1.0  # seconds until rtorrent is asked again
-        self.held: dict[str, list[str]] = {}  # names by reason, not yet said
+        self.held: dict[str, list[str]] = {}  # hashes by reason, not yet said
         self.remedied: set[str] = set()  # reasons whose remedy was said
         self.ready: deque[str] = deque()  # hashes to be removed
         self.removing: Optional[Iterator[None]] = None
@@ -2322,6 +2494,7 @@ class Watch:
         except SystemExit:
             con.commit()
             self.loop.stopping += 1
+            self.loop.reason = self.loop.reason or f"the hook {name} has called sys.exit"
             return None
         except Exception:  # whatever the user's function does
             con.rollback()
@@ -2413,7 +2586,8 @@ class Watch:
         self.removals.pop(hash, None)
         self.note_root(loaded.root)
         what = "returned" if known else "added"
-        say(self.level, what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"))
+        name = self.index.label(hash, text(loaded.metainfo.names[b""]))
+        say(self.level, what, name, count(len(loaded.files), "file"))
         if known is None:
             self.call_hook("post_add", path, self.args)
 
@@ -2431,7 +2605,7 @@ class Watch:
         if loaded:  # and no magnet of the same hash, loaded a moment ago
             self.index.update_place(loaded)
             self.note_root(loaded.root)
-            say(self.level, "moved", text(loaded.metainfo.names[b""]), f"to {os.fsdecode(loaded.root or directory)}")
+            say(self.level, "moved", self.name(hash), f"to {os.fsdecode(loaded.root or directory)}")
 
     def note_root(self, root: Optional[bytes]) -> None:
         """Look again, and say so, when a place is not known."""
@@ -2487,15 +2661,26 @@ class Watch:
         self.say_unknown()
 
     def say_unknown(self) -> None:
-        """Say in one line which places are not known, and look again in a minute."""
-        unknown = [name for _, name, _ in self.index.find_unplaced()]
+        """Say in one line which places are not known, and why, and look again in a minute."""
+        unplaced = [hash for hash, _, _ in self.index.find_unplaced()]
+        unknown = [self.name(hash) for hash in unplaced]
         unknown += [f"{trouble.name} ({MISSING})" for trouble in self.troubles.values() if trouble.reason == MISSING]
         if unknown and unknown != self.unknown:
-            say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
+            why = [self.find_cause(hash) for hash in unplaced[:1]]
+            what = f"where the files of {some(unknown)} are"
+            say(logging.WARNING, "unknown", what, *why, "looked at again every minute")
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
         if unknown or self.troubles:
             self.loop.call_later("unknown", MINUTE, "unknown", self.args.session)
+
+    def find_cause(self, hash: str) -> str:
+        """Return why the directory of a known torrent cannot be resolved."""
+        place = self.index.find_place(hash)
+        directory = os.fsdecode(place.directory) if place else "?"
+        what = "home" if directory.startswith("~") else "working directory"
+        seen = "it cannot be read" if self.find_pid(b"") else "no rtorrent is seen running"
+        return f'"{directory}" starts at the {what} of rtorrent, and {seen}'
 
     def read_again(self, hashes: Iterable[str]) -> None:
         """Bring torrents up to date without waiting for an event; what fails is noted as trouble."""
@@ -2637,7 +2822,7 @@ class Watch:
             root = os.path.realpath(path)
             self.index.update_place(Loaded(hash, metainfo, resume, root, files, links, 0, (b"", None, b"")))
             if root != place.root:
-                say(self.level, "moved", text(metainfo.names[b""]), f"to {os.fsdecode(root)}")
+                say(self.level, "moved", self.name(hash), f"to {os.fsdecode(root)}")
 
     def is_being_saved(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
@@ -2733,14 +2918,15 @@ class Watch:
 
     def look_again(self, facts: Facts) -> None:
         """Arrange when to look again at what waits; most of it is looked at again when rtorrent saves."""
-        waiting = {torrent.held for torrent in self.index.find_torrents("vanished IS NOT NULL AND held IS NOT NULL")}
+        waiting = {torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")}
+        held = [hold for hold in map(HOLDS.__getitem__, waiting) if not (hold.waits or hold.lasting)]
         evidence = facts.evidence
         pauses = []
         if "unsaved" in waiting or "loaded" in waiting:
             pauses.append(QUIET)
         if "unanswered" in waiting:
             pauses.append(self.pause)
-        if waiting & {"nameless", "open", "save"}:  # a rtorrent that is killed makes no event
+        if waiting & {"open", "save"} or held:  # a rtorrent that is killed makes no event
             pauses.append(MINUTE)
         if "save" in waiting:
             rest = evidence.saves.renamed + QUIET - evidence.now
@@ -2760,24 +2946,41 @@ class Watch:
         if reason != torrent.held:
             self.index.update_held(torrent.hash, reason)
             if reason:
-                self.held.setdefault(reason, []).append(self.index.label(torrent.hash, torrent.name))
+                self.held.setdefault(reason, []).append(torrent.hash)
 
     def say_held(self) -> None:
         """Say what is held or waits, one line a reason, with what helps; together with what is due in a moment."""
         soon = time.monotonic() + 1
         if self.expired and any(name == "erased" and when < soon for when, name, _ in self.loop.due.values()):
             return
-        for reason, names in self.held.items():
+        for reason, hashes in self.held.items():
             hold = HOLDS[reason]
             waits = "would wait" if self.args.no_action else "waiting"
-            say(logging.WARNING, waits if hold.waits else "held", f"{some(names)}: {hold.sentence}")
-            if hold.remedy and reason not in self.remedied:
-                say(logging.WARNING, "  remedy", hold.remedy)
-                self.remedied.add(reason)
-            if hold.forced:
-                what = "ALL that is held, if rtorrent has none of it"
-                say(logging.WARNING, "  go on", f"with {what}: stop rtwatch, then {forced_command(self.args)}")
+            again = () if hold.waits or hold.lasting else ("looked at again every minute",)
+            names = some([self.name(hash) for hash in hashes])
+            say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
+            remedy = hold.remedy.format(files=" ".join(f"{self.session.file(hash)}*" for hash in hashes[:3]))
+            if remedy and remedy not in self.remedied:
+                say(logging.WARNING, "  remedy", remedy)
+                self.remedied.add(remedy)
+        if any(HOLDS[reason].forced for reason in self.held):
+            self.say_forced()
         self.held.clear()
+
+    def say_forced(self) -> None:
+        """Say how all held removals go ahead."""
+        held = [torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")]
+        number = sum(not HOLDS[reason].waits for reason in held)
+        what = "to remove" if self.args.remove else "to forget"
+        which = f"all {number} held torrents" if number > 1 else "the held torrent"
+        how = "make sure that rtorrent has none of them (-n lists them), stop rtwatch, then"
+        command = repeat_command(self.args, "--once", "--force")
+        say(logging.WARNING, f"  {what} anyway", f"{which}: {how}: {command}")
+
+    def name(self, hash: str) -> str:
+        """Return the name of a torrent for people."""
+        torrent = self.index.find_torrent(hash)
+        return self.index.label(hash, torrent.name) if torrent else hash
 
     # ---- Removing ----------------------------------------------------------------------------------------------------
 
@@ -2931,6 +3134,8 @@ class Watch:
             say(logging.WARNING, "no events", f"the session is on {kind}: what other machines write stays unseen")
         say(logging.INFO, "watching", *self.describe(hooks))
         self.say_without_trash()
+        if args.remove:
+            say_rivals()
         self.say_held()
         self.hooks = hooks
         if "complete" in hooks:
@@ -2966,13 +3171,14 @@ class Watch:
         waiting: list[str] = []
         for torrent in self.index.find_torrents("vanished IS NOT NULL"):
             hold = HOLDS.get(torrent.held or "")
-            if torrent.hash not in self.loop.due:
+            new = torrent.hash in self.loop.due
+            if not new:
                 self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
-            if hold and not hold.waits and torrent.held != "hook" and not self.args.force:
-                self.held.setdefault(torrent.held or "", []).append(self.index.label(torrent.hash, torrent.name))
-            elif not self.args.catch_up:
+            if hold and hold.lasting and torrent.held != "hook" and not self.args.force:
+                self.held.setdefault(torrent.held or "", []).append(torrent.hash)
+            elif not new:  # Whether its reason still holds is seen when the grace is over.
                 self.index.update_held(torrent.hash, None)
-                waiting.append(torrent.name)
+                waiting.append(self.index.label(torrent.hash, torrent.name))
         if waiting:
             say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
         self.say_unknown()
@@ -2989,13 +3195,16 @@ class Watch:
             return
         process = self.rtorrent.find_process().identity
         for hash in missing:
-            torrent = self.index.find_torrent(hash)
             if self.args.catch_up:
                 self.vanish(hash, time.time(), process, said=True)
-            elif torrent:
-                files = count(len(self.index.find_files(hash)), "file")
-                self.index.delete_torrent(hash)
-                say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
+                continue
+            name, files = self.name(hash), count(len(self.index.find_files(hash)), "file")
+            self.index.delete_torrent(hash)
+            verb = "would drop" if self.args.no_action else "dropped"
+            say(logging.INFO, verb, name, f"erased while rtwatch was not running, leaves {files}")
+        if missing and self.args.remove and not self.args.catch_up:
+            advice = "with --catch-up, rtwatch removes the files of such torrents (from cron: --once --catch-up -r)"
+            say(logging.INFO, "  remedy", advice)
 
     def give_up(self) -> None:
         """Record that the session directory is gone: nobody has erased what vanished with it."""
@@ -3012,7 +3221,7 @@ class Watch:
         torrents, files = self.index.count()[0], self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
-            say(logging.WARNING, "empty", what, session_advice())
+            say(logging.WARNING, "empty", what, session_advice(args))
         state = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
         how = state.get(process.lock.state, f"rtorrent.lock is {process.lock.state}")
         if args.remove and self.rtorrent.is_reachable():
@@ -3331,6 +3540,7 @@ def catch_signals(loop: Loop, wake: int) -> None:
     def on_signal(number: int, frame: object) -> None:
         """Note that the loop shall end."""
         loop.stopping += 1
+        loop.reason = loop.reason or signal.Signals(number).name
         if loop.stopping > 1:
             raise SystemExit(0)
 
@@ -3371,7 +3581,10 @@ def watch_session(args: Args) -> int:
             notify("STOPPING=1")
             with suppress(sqlite3.Error):
                 watch.call_hook("post_loop", inot, args)
-        return 3 if args.once and index.find_hashes("vanished IS NOT NULL LIMIT 1") else 0
+        vanished = index.count()[1]
+        left = f"{count(vanished, 'torrent')} still to be finished" if vanished else "nothing is left to do"
+        say(logging.INFO, "ended", loop.reason or "done", left)
+        return 3 if args.once and vanished else 0
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -3411,7 +3624,8 @@ def make_parser() -> Parser:
     epilog = "Look first: rtwatch -r -n ~/.session says what -r would do and changes nothing."
     parser = Parser(prog="rtwatch", description=str(__doc__).split("\n", 1)[0], epilog=epilog)
     add = parser.add_argument
-    add("session", metavar="SESSION", nargs="?", default="~/.session", help="rtorrent's session directory (~/.session)")
+    session = "rtorrent's session directory (~/.session, else what rtorrent.rc or a running rtorrent says)"
+    add("session", metavar="SESSION", nargs="?", help=session)
     add("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these directories")
     add = parser.add_argument_group("removing the files of erased torrents").add_argument
     add("-r", "--remove", action="store_true", help="remove the files of an erased torrent that no other torrent uses")
@@ -3421,7 +3635,8 @@ def make_parser() -> Parser:
     add("--trash", metavar="DIR", action="append", default=[], help=trash)
     keep = "with -r: leave the files of torrents with this label (d.custom1); may be given again"
     add("--keep", metavar="LABEL", action="append", default=[], help=keep)
-    add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="how long a vanished torrent may come back (60)")
+    grace = f"how long a vanished torrent may come back ({GRACE:g})"
+    add("--grace", metavar="SECONDS", type=seconds, default=GRACE, help=grace)
     add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
     add("--force", action="store_true", help="only with --once: let all held removals go ahead")
     add = parser.add_argument_group("doing one thing and exiting").add_argument
@@ -3466,6 +3681,11 @@ def check_trashes(args: Args) -> None:
 def parse_args(argv: Optional[Sequence[str]]) -> Args:
     """Return the options, all paths absolute and real; raise Error with status 2 for wrong usage."""
     args = make_parser().parse_intermixed_args(argv)
+    set_up_log(args.verbose, args.quiet)
+    if args.session is None:
+        args.session, why = find_session()
+        if why:
+            say(logging.INFO, "session", f"{why} {args.session}")
     args.session, args.hooks = map(absolute, (args.session, args.hooks))
     args.paths, args.trash = tuple(map(absolute, args.paths)), tuple(map(absolute, args.trash))
     args.keep = tuple(args.keep)
@@ -3476,10 +3696,11 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
         args.scgi = str(absolute(args.scgi))
     args.db = absolute(args.db) or state_directory() / "rtwatch.db"
     if not args.session.is_dir():
-        raise Error(f"{args.session}: no such session directory; {session_advice()}", 2)
+        raise Error(f"{args.session}: no such session directory; {session_advice(args)}", 2)
     for path in args.paths:
         if not path.is_dir():
-            raise Error(f"{path}: not a directory; what follows SESSION are the directories of your downloads", 2)
+            advice = "behind the session directory come the directories of your downloads"
+            raise Error(f"{path}: not a directory; {advice}", 2)
     if args.trash and not (args.remove or args.orphans):
         raise Error("--trash goes with -r: it is where -r moves files to", 2)
     if args.keep and not args.remove:
@@ -3488,10 +3709,11 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
         raise Error("--keep needs a label: without one, it would be for all torrents that have none", 2)
     check_trashes(args)
     if args.orphans and not args.paths:
-        raise Error("--orphans needs the directories to look through: rtwatch --orphans SESSION PATH ...", 2)
+        command = f"rtwatch --orphans {shlex.quote(str(args.session))} ~/downloads"
+        raise Error(f"--orphans needs the directories to look through: {command}", 2)
     args.no_action |= args.orphans or args.what_if is not None  # they tell only
     if args.force and not args.once:
-        raise Error(f"--force goes with --once only: {forced_command(args)}", 2)
+        raise Error(f"--force goes with --once only: {repeat_command(args, '--once', '--force')}", 2)
     return args
 
 
@@ -3500,7 +3722,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     set_up_log(verbose=False, quiet=False)
     try:
         args = parse_args(argv)
-        set_up_log(args.verbose, args.quiet)
         return watch_session(args)
     except Error as error:
         logger.critical("%s", error)

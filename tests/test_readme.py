@@ -80,7 +80,7 @@ def test_the_hold_reasons_are_those_of_the_program() -> None:
 @pytest.mark.parametrize("hold", rtwatch.HOLDS.values(), ids=rtwatch.HOLDS)
 def test_the_command_with_force_is_the_remedy_where_the_program_prints_it(hold: rtwatch.Hold) -> None:
     remedies = {sentence.strip("`"): remedy for _, sentence, remedy in rows(section("Waiting and held torrents"))}
-    assert ("`go on`" in remedies[hold.sentence]) == hold.forced
+    assert ("`to remove anyway`" in remedies[hold.sentence]) == hold.forced
 
 
 @pytest.mark.parametrize("rule", rtwatch.RULES, ids=lambda rule: rule.__name__)

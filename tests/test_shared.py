@@ -185,7 +185,7 @@ def test_a_file_renamed_for_another_torrent_is_that_ones(session: Session, launc
     add_complete(session, twin, downloads)
     program = launcher.start(*SHORT)
     erase(program, session, torrent)
-    program.wait_line("none of its 1 files? is at")
+    program.wait_line("missing +its file is not at")
     assert below(downloads) == ["renamed.bin"]
     erase(program, session, twin)
     assert below(downloads) == []
@@ -252,7 +252,7 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(
     said = "\n".join(program.lines[since:])
     assert re.search(r"kept +\S*one\.bin: ", said) if inherited == "changed" else "one.bin" not in said
     assert ("kept       a.bin: not a regular file" in said) == (own == "a directory")
-    assert ("none of its 1 files is at" in said) == (own == "gone")
+    assert ("its file is not at" in said) == (own == "gone")
     assert remaining([path]) == ([path] if inherited == "changed" else [])
 
 
