@@ -1936,11 +1936,11 @@ def make_trash(place: Path, torrent: Torrent, root: Path, metainfo: bytes) -> No
     try:
         file.write_bytes(metainfo)
         undo.write_bytes(os.fsencode(way_back))
-    except OSError:
+    except OSError as error:
         file.unlink(missing_ok=True)
         undo.unlink(missing_ok=True)
         place.rmdir()
-        raise
+        raise OSError(error.errno, error.strerror, str(place)) from None
 
 
 def make_alike(directory: Path, model: Path, top: Path) -> None:
@@ -2080,6 +2080,8 @@ class Removal:
                 # A relative name is that of the file itself.
                 other = f": {error.filename}" if str(error.filename or "").startswith("/") else ""
                 reason = f"cannot be removed: {error.strerror or error}{other}"
+                if error.filename2:
+                    reason = f"cannot be moved to {self.places[file.info.st_dev]}: {error.strerror}"
                 if isinstance(error, FileNotFoundError) and not (other and os.path.lexists(file.path)):
                     reason = GONE
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
@@ -2139,15 +2141,16 @@ class Removal:
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if self.removed:
             linked = sum(left > 0 for left in self.names.values())
-            more = [f"{linked} linked elsewhere"] if linked else []
+            more = [f"{linked} linked elsewhere"] if linked and not self.args.trash else []
             more += [f"in {' and '.join(map(str, self.places.values()))}"] if self.places else []
             yield logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *more
-        elif self.spared:
-            yield logging.INFO, "erased", name, f"leaves {total}: {self.spared}"
-        elif self.torrent.root is None:
-            yield logging.INFO, "erased", name, "where its files are is not known"
         else:
-            yield logging.INFO, "erased", name, f"none of {total} to remove" if self.args.remove else f"leaves {total}"
+            what = f"none of {total} to remove" if self.args.remove else f"leaves {total}"
+            if self.spared:
+                what = f"leaves {total}: {self.spared}"
+            elif self.torrent.root is None:
+                what = "where its files are is not known"
+            yield logging.INFO, "if erased" if self.args.what_if else "erased", name, what
         yield from self.report_files(root)
 
     def report_files(self, root: Path) -> Iterator[Line]:
@@ -3236,6 +3239,7 @@ class Watch:
         home = f"{Path.home()}/"
         session = str(args.session).replace(home, "~/", 1) if is_below(args.session, Path.home()) else str(args.session)
         more = [f"trash {' '.join(map(str, args.trash))}"] if args.trash else []
+        more += [f"keeps the label {' '.join(args.keep)}"] if args.keep else []
         more += [f"hooks {' '.join(hooks) or 'none'}"] if args.hooks else []
         return [session, mode, *where, *known, *more]
 
@@ -3350,6 +3354,7 @@ class Orphans:
                 info = os.stat(directory)
                 self.places.setdefault((info.st_dev, info.st_ino), []).append(directory)
         self.used = False  # whether a torrent uses any of the directories that were walked
+        self.young = 0  # files and empty directories that are not used, but too new to tell
 
     def find(self, top: Path) -> Iterator[tuple[str, int]]:
         """Give paths and bytes of what no torrent uses and nobody touched for a day; a directory has a slash."""
@@ -3359,14 +3364,16 @@ class Orphans:
             self.used |= used
             for path in files:
                 found, _ = look_at(path)
-                if found and self.is_old(found) and not self.is_used(path, found, paths):
+                if found and not self.is_used(path, found, paths) and self.is_old(found):
                     yield str(path), found.st_blocks * 512
-            if not used and directory != top and self.is_old(info) and not os.listdir(directory):
+            if not used and directory != top and not os.listdir(directory) and self.is_old(info):
                 yield f"{directory}/", 0
 
     def is_old(self, info: os.stat_result) -> bool:
         """Tell whether something was neither written to nor put there for a day."""
-        return max(info.st_mtime, info.st_ctime) < self.before
+        old = max(info.st_mtime, info.st_ctime) < self.before
+        self.young += not old
+        return old
 
     def is_used(self, path: Path, info: os.stat_result, paths: Collection[bytes]) -> bool:
         """Tell whether a torrent, or a running rtorrent, uses or may use a file; `paths` lead to its directory."""
@@ -3401,6 +3408,8 @@ def list_orphans(index: Index, watch: Watch, args: Args) -> None:
         numbers = [count(len(found) - directories, "file"), human_size(sum(size for _, size in found))]
         numbers += [f"{directories} empty director{'y' if directories == 1 else 'ies'}"] if directories else []
         say(logging.INFO, "orphans", *numbers, f"below {top}, not touched for a day")
+    if orphans.young:
+        say(logging.INFO, "left out", f"{orphans.young} more that changed within a day")
     if odd:
         say(logging.WARNING, "escaped", f"{count(odd, 'path')} with a line break in it")
 
