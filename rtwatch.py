@@ -178,9 +178,12 @@ def state_directory() -> Path:
 def repeat_command(args: Args, *more: str, **changed: object) -> str:
     """Return the command line of this run with more options, or with options that have changed."""
     given = {**vars(args), **changed}
-    flags = {"remove": "-r", "no_action": "-n", "verbose": "-v", "catch_up": "--catch-up"}
-    options = [*more, *(flag for name, flag in flags.items() if given[name])]
-    options += [f"--{name}={given[name]}" for name in ("hooks", "scgi") if given[name]]
+    if args.orphans or args.what_if:  # which have set them
+        given.update(remove=False, no_action=False)
+    flags = {"orphans": "--orphans", "remove": "-r", "no_action": "-n", "verbose": "-v", "catch_up": "--catch-up"}
+    options = ["--once"] if given["once"] else []
+    options += [*more, *(flag for name, flag in flags.items() if given[name])]
+    options += [f"--{name.replace('_', '-')}={given[name]}" for name in ("what_if", "hooks", "scgi") if given[name]]
     options += [f"--{name}={value}" for name in ("trash", "keep") for value in given[name]]
     options += [f"--grace={args.grace:g}"] if args.grace != GRACE else []
     options += [f"--db={given['db']}"] if given["db"] != state_directory() / "rtwatch.db" else []
@@ -2977,7 +2980,7 @@ class Watch:
         what = "to remove" if self.args.remove else "to forget"
         which = f"all {number} held torrents" if number > 1 else "the held torrent"
         how = "make sure that rtorrent has none of them (-n lists them), stop rtwatch, then"
-        command = repeat_command(self.args, "--once", "--force")
+        command = repeat_command(self.args, "--force", once=True)
         say(logging.WARNING, f"  {what} anyway", f"{which}: {how}: {command}")
 
     def name(self, hash: str) -> str:
@@ -3029,13 +3032,8 @@ class Watch:
         for trash in self.args.trash:
             trash.stat()  # fails, and so comes again, while it is not mounted
         if hash not in self.agreed and "pre_remove" in self.hooks:
-            answer = self.call_hook("pre_remove", path, self.args)
-            if answer is FAILED:
-                self.hold(torrent, "hook")
-                self.say_held()
+            if not self.ask_hook(torrent):
                 return
-            self.agreed[hash] = answer is not False
-            self.confirmed = NEVER
             yield
             if not self.may_remove(torrent):
                 return
@@ -3064,6 +3062,17 @@ class Watch:
             say(*line)
         erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
         self.call_hook("post_remove", path, self.args, erased)
+
+    def ask_hook(self, torrent: Torrent) -> bool:
+        """Call pre_remove and remember whether it lets the files go; return False when it failed."""
+        answer = self.call_hook("pre_remove", self.session.file(torrent.hash), self.args)
+        if answer is FAILED:
+            self.hold(torrent, "hook")
+            self.say_held()
+            return False
+        self.agreed[torrent.hash] = answer is not False
+        self.confirmed = NEVER
+        return True
 
     def remove_files(self, removal: Removal) -> Iterator[None]:
         """Carry out the plan file by file, as long as nothing speaks against it.
@@ -3394,7 +3403,7 @@ def list_orphans(index: Index, watch: Watch, args: Args) -> None:
     odd = 0
     orphans = Orphans(index, watch, args)
     if orphans.open.hidden:
-        say(logging.WARNING, "unseen", "a rtorrent of another user runs: rtwatch cannot see which files it has open")
+        say(logging.WARNING, "unseen", "an rtorrent of another user runs: rtwatch cannot see which files it has open")
     for top in args.paths:
         orphans.used = False
         found = list(orphans.find(top))
@@ -3722,7 +3731,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
         raise Error(f"--orphans needs the directories to look through: {command}", 2)
     args.no_action |= args.orphans or args.what_if is not None  # they tell only
     if args.force and not args.once:
-        raise Error(f"--force goes with --once only: {repeat_command(args, '--once', '--force')}", 2)
+        raise Error(f"--force goes with --once only: {repeat_command(args, '--force', once=True)}", 2)
     return args
 
 
