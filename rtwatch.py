@@ -1358,7 +1358,7 @@ def evaluate(value: str, settings: Mapping[str, str]) -> str:
         return call(words)
 
     def call(words: list[str]) -> str:
-        """Return what a command answers: its own settings are not its parts."""
+        """Return what a command answers; one that is made of itself is not known."""
         name, *rest = words
         if name == "cat":
             return "".join(rest)
@@ -1416,7 +1416,8 @@ def find_running_sessions() -> Iterator[tuple[Path, str]]:
             named = [cwd / after for word, after in zip(words, words[1:]) if word == "-s"]
             asked = ask_session_path(int(pid))
             for path in [*named, *filter(None, [asked]), cwd, cwd / ".session"]:
-                if Session(path).read_lock().pid == int(pid):
+                lock = Session(path).read_lock()
+                if lock.state == "running" and lock.pid == int(pid):
                     yield path, f"rtorrent, process {pid}, has its session in"
                     break
 
@@ -2965,7 +2966,8 @@ class Watch:
             again = () if hold.waits or hold.lasting else ("looked at again every minute",)
             names = some([self.name(hash) for hash in hashes])
             say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
-            remedy = hold.remedy.format(files=" ".join(f"{self.session.file(hash)}*" for hash in hashes[:3]))
+            files = (f"{shlex.quote(str(self.session.file(hash)))}*" for hash in hashes[:3])
+            remedy = hold.remedy.format(files=" ".join(files))
             if remedy and remedy not in self.remedied:
                 say(logging.WARNING, "  remedy", remedy)
                 self.remedied.add(remedy)
@@ -3188,7 +3190,7 @@ class Watch:
                 self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
             if hold and hold.lasting and torrent.held != "hook" and not self.args.force:
                 self.held.setdefault(torrent.held or "", []).append(torrent.hash)
-            elif not new:  # Whether its reason still holds is seen when the grace is over.
+            elif not (new or self.args.orphans or self.args.what_if):  # Its reason is looked for after the grace.
                 self.index.update_held(torrent.hash, None)
                 waiting.append(self.index.label(torrent.hash, torrent.name))
         if waiting:

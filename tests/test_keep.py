@@ -76,11 +76,12 @@ def test_a_label_of_a_torrent_that_vanished_under_an_older_rtwatch_is_known(
     session.erase(PACK)
     program.wait_line("vanished")
     program.stop()
-    with program.connect() as con:
-        con.execute("UPDATE rtwatch_torrent SET label = NULL")
+    con = program.connect()
+    con.executescript("ALTER TABLE rtwatch_torrent DROP COLUMN label; PRAGMA user_version = 2;")
     con.close()
-    launcher.once(*SHORT, "--keep", "keep")
-    assert remaining(paths) == paths
+    result = launcher.once(*SHORT, "--keep", "keep")
+    assert (result.returncode, remaining(paths)) == (0, paths)
+    assert "leaves 2 files: it has the label" in result.stderr
 
 
 def test_what_rtorrent_has_saved_as_a_label_keeps_the_files(real_launcher: Launcher, shared: Rtorrent) -> None:

@@ -10,7 +10,7 @@ import pytest
 from program import Launcher
 from rtorrent import Rtorrent
 from session import Session
-from steps import SHORT, add_complete, download, erase, link_files, remaining, seed, tree
+from steps import SHORT, add_complete, download, erase, leave_vanished, link_files, remaining, seed, tree
 from torrents import make, multi, single, twin_of
 
 ONE, PACK = single("one"), multi("pack")
@@ -115,6 +115,17 @@ def test_what_nobody_knows_is_refused_in_one_line(
     assert (result.returncode, result.stdout) == (2, "")
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_if_says_why_an_erased_torrent_is_held(session: Session, launcher: Launcher, downloads: Path) -> None:
+    leave_vanished(launcher, session, downloads, PACK)
+    con = launcher.started[-1].connect()
+    con.execute("UPDATE rtwatch_torrent SET held = 'gone' WHERE vanished IS NOT NULL")
+    con.commit()
+    con.close()
+    answer = ask(launcher, "pack")
+    assert "vanished, no rtorrent that ran when it vanished has said that it was erased\n" in answer
+    assert "would remove pack, 2 of 2 files" in answer
 
 
 def test_what_if_agrees_with_the_removal_beside_a_real_rtorrent(real_launcher: Launcher, shared: Rtorrent) -> None:
