@@ -757,14 +757,17 @@ def connect(path: str | os.PathLike[str], **options: Any) -> Con:
     return con
 
 
+def reading_uri(db: Path) -> str:
+    """Return the URI with which reading leaves no file behind: without a -wal it has no writer and cannot change."""
+    return f"file:{quote(os.fsencode(db))}?{'mode=ro' if Path(f'{db}-wal').exists() else 'immutable=1'}"
+
+
 def open_database(args: Args) -> Con:
     """Open the index of this session, made or brought up to date when needed, with -n a temporary copy; raise Error."""
     db = args.db
     try:
         present = db.exists() and db.stat().st_size > 0
-        # leaves no file behind: without a -wal it has no writer and cannot change
-        mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
-        with closing(connect(f"file:{quote(os.fsencode(db))}?{mode}", uri=True) if present else connect("")) as disk:
+        with closing(connect(reading_uri(db), uri=True) if present else connect("")) as disk:
             version = find_version(disk, args)
             if args.no_action:
                 con = connect("")
@@ -820,8 +823,7 @@ def is_session(path: Path) -> bool:
 
 def find_indexed(db: Path) -> Optional[Path]:
     """Return the session directory whose index a database is, None when it is none."""
-    uri = f"file:{quote(os.fsencode(db))}?mode=ro"
-    with suppress(sqlite3.Error, TypeError), closing(connect(uri, uri=True)) as con:
+    with suppress(sqlite3.Error, TypeError), closing(connect(reading_uri(db), uri=True)) as con:
         return Path(os.fsdecode(con.execute("SELECT path FROM rtwatch_session").fetchone()[0]))
     return None
 
