@@ -45,7 +45,7 @@ import unicodedata
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path, PosixPath
 from select import POLLIN, POLLOUT, poll
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
@@ -363,6 +363,12 @@ def expand_directory(directory: bytes, pid: int) -> Optional[bytes]:
         return os.readlink(f"/proc/{pid}/cwd".encode()) + b"/" + directory
     except (OSError, StopIteration):
         return None
+
+
+def resolve_directory(directory: bytes, pid: int) -> Optional[bytes]:
+    """Return where a `directory` string of R really is, or None while it cannot be known."""
+    path = expand_directory(directory, pid)
+    return os.path.realpath(path) if path else None
 
 
 def locate_files(metainfo: Metainfo, place: bytes, session: bytes) -> tuple[list[bytes], list[bytes]]:
@@ -1105,19 +1111,32 @@ class Rtorrent:
                 fields = "d.hash=", "d.directory="
                 rows = self.call(address, process, begin + PATIENCE, "d.multicall2", "", "default", *fields)
                 loaded = {str(hash): str(directory) for hash, directory in rows}
-                missing = set()
-                for hash in {*vanished, *listed} - loaded.keys():
-                    try:
-                        loaded[hash] = str(self.call(address, process, begin + PATIENCE, "d.directory", hash))
-                    except NotLoaded:
-                        missing.add(hash)
-            except (OSError, ValueError, TypeError):
+                missing = self.find_missing(address, process, begin + PATIENCE, [*vanished, *listed], loaded)
+            except (OSError, ValueError, TypeError) as error:
+                self.silent |= isinstance(error, TimeoutError)
                 break
-            now = time.monotonic()
-            until = now + min(10.0, max(1.0, 10 * (now - begin)))
+            until = begin + min(10.0, max(1.0, 10 * (time.monotonic() - begin)))
             self.silent = False
             return Answer(self.find_process().identity, when, until, home, loaded, missing)
         return None
+
+    def find_missing(
+        self, address: str, process: Process, deadline: float, hashes: Iterable[str], loaded: dict[str, str]
+    ) -> set[str]:
+        """Return those of `hashes` that rtorrent does not have; add to `loaded` those that no view showed.
+
+        What there is no time to ask stays open: it is in neither, and the next question begins with it.
+        """
+        missing = set()
+        for hash in dict.fromkeys(hashes):
+            if time.monotonic() > deadline - PATIENCE / 2:
+                break
+            try:
+                if hash not in loaded:
+                    loaded[hash] = str(self.call(address, process, deadline, "d.directory", hash))
+            except NotLoaded:
+                missing.add(hash)
+        return missing
 
     def is_reachable(self) -> bool:
         """Tell whether rtorrent answers."""
@@ -1284,7 +1303,7 @@ def find_listeners(pid: int) -> list[str]:
 
 
 class OpenFiles(NamedTuple):
-    """What running rtorrents have open: paths, as they see them, by device and inode."""
+    """What running rtorrents have open: paths below /proc/PID/root, by device and inode."""
 
     paths: Mapping[tuple[int, int], Set[str]]
     hidden: bool  # whether one of them may not be looked at
@@ -1308,8 +1327,8 @@ def read_open_files(but: int = 0) -> OpenFiles:
                 with suppress(FileNotFoundError):
                     info = os.stat(f"/proc/{pid}/fd/{fd}")
                     if stat.S_ISREG(info.st_mode):
-                        name = os.readlink(f"/proc/{pid}/fd/{fd}")
-                        paths.setdefault((info.st_dev, info.st_ino), set()).add(name)
+                        name = os.readlink(f"/proc/{pid}/fd/{fd}")  # as it sees it, perhaps in a container
+                        paths.setdefault((info.st_dev, info.st_ino), set()).add(f"/proc/{pid}/root{name}")
         except PermissionError:
             hidden = True
         except OSError:  # it has ended meanwhile
@@ -1324,7 +1343,7 @@ def is_open(path: Path, info: os.stat_result, files: OpenFiles) -> bool:
         return bool(others)
     try:
         return any(os.path.samefile(os.path.dirname(other), path.parent) for other in others)
-    except OSError:  # out of sight, as in a container
+    except OSError:  # its directory is gone, or the process
         return True
 
 
@@ -1701,7 +1720,6 @@ class ListedFile(NamedTuple):
     owners: Sequence[str]  # list it as well
     perhaps: Optional[str]  # may use it, but its files are not known
     users: Sequence[str]  # use it through a symlink
-    open: bool  # in a running rtorrent
     through: Optional[Path]  # symlink among the torrent's directories that leads to it
 
 
@@ -1752,11 +1770,6 @@ def rule_type(file: ListedFile, limits: Limits) -> Optional[str]:
     return None if usual else "not a regular file"
 
 
-def rule_open(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what a running rtorrent has open; never waived. What others use through a symlink, the last rule keeps."""
-    return "rtorrent has it open" if file.open and not file.users else None
-
-
 def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what cannot be renamed into a trash."""
     other = limits.trashes and file.info is not None and file.info.st_dev not in limits.trashes
@@ -1803,7 +1816,7 @@ def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 RULES = (
-    *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_open, rule_device),
+    *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_device),
     *(rule_perhaps, rule_longer, rule_modified, rule_older, rule_through, rule_linked),
 )
 
@@ -2037,7 +2050,7 @@ class Removal:
         if self.spared:
             self.todo.clear()
 
-    def plan(self, doubts: Doubts, open_files: OpenFiles) -> list[tuple[ListedFile, Optional[str]]]:
+    def plan(self, doubts: Doubts) -> list[tuple[ListedFile, Optional[str]]]:
         """Decide on the next files that are still to do by what is true now."""
         real_path = cache(os.path.realpath)
         files = [self.todo[number] for number in range(min(BATCH, len(self.todo)))]
@@ -2052,9 +2065,8 @@ class Removal:
             owned, used = ([who for name in names[path] for who in users.get(name, ())] for users in others)
             perhaps = doubts.find(path) if info and not owned else None
             where = real_path(os.path.dirname(path)), self.lengths.get(str(path))
-            is_in_use = info is not None and is_open(path, info, open_files)
             through = next((link for target, link in self.through if is_below(path, target)), None)
-            listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, is_in_use, through))
+            listed.append(ListedFile(path, info, problem, *where, inherited, owned, perhaps, used, through))
         return plan_removal(listed, self.limits)
 
     def find_names(self, path: Path, info: Optional[os.stat_result]) -> list[Path]:
@@ -2646,8 +2658,7 @@ class Watch:
             return Trouble(name, reason, None, False)
         if metainfo is None and resume is None:
             return Trouble(name, reason, None, True)
-        place = expand_directory(resume.directory, self.find_pid(resume.directory)) if resume else None
-        root = os.path.realpath(place) if place else None
+        root = resolve_directory(resume.directory, self.find_pid(resume.directory)) if resume else None
         bears = text(metainfo.names[b""]) if metainfo else "?"
         whole = data is not None and (metainfo is not None or is_whole(data))
         return Trouble(name, reason, Doubt(f'{hash} "{bears}"', root, data.lower() if data and whole else None), False)
@@ -2657,6 +2668,7 @@ class Watch:
         before = self.troubles.pop(hash, None)
         if trouble:
             self.troubles[hash] = trouble
+            self.word_until = 0.0
             self.loop.call_sooner("unknown", MINUTE, "unknown", self.args.session)
             if trouble.reason != MISSING and (before is None or before[:2] != trouble[:2]):  # a save may be under way
                 effect = "removals wait until it is mended or moved away" if trouble.nameless else "its files are kept"
@@ -2786,7 +2798,7 @@ class Watch:
                 if reason is None:
                     self.ready.append(torrent.hash)
         self.look_again(facts)
-        self.word_until = max(time.monotonic() + 1, self.answer.until if self.answer else time.monotonic() + 10)
+        self.word_until = self.answer.until if self.answer else time.monotonic() + 10
 
     def look_at_directories(self) -> None:
         """Resolve again what can lead elsewhere than at the last look.
@@ -2798,13 +2810,13 @@ class Watch:
             if identity[2] == 0 or identify_directory(directory) != identity:  # 0: it may have changed since
                 stale |= self.find_stale(directory)
                 self.index.update_directory(directory)
-        real_parent = cache(os.path.realpath)
+        real = cache(partial(resolve_directory, pid=self.rtorrent.find_process().pid))
         for hash, place in self.index.find_places().items():
-            if place.root and place.directory.startswith(b"/"):
-                parent, name = os.path.split(place.directory.rstrip(b"/"))
-                root = os.path.join(real_parent(parent), name)
-                if (root != place.root or os.path.islink(root)) and os.path.realpath(root) != place.root:
-                    stale.add(hash)
+            parent, name = os.path.split(place.directory.rstrip(b"/"))  # many torrents have the same parent
+            above = real(parent) if parent and name else None
+            root = os.path.join(above, name) if above else real(place.directory)
+            if place.root and root and (os.path.realpath(root) if os.path.islink(root) else root) != place.root:
+                stale.add(hash)
         # where a vanished torrent left its files does not change any more
         for hash in stale - set(self.index.find_hashes("vanished IS NOT NULL")):
             self.relocate(hash)
@@ -2870,10 +2882,18 @@ class Watch:
         nameless = any(
             not evidence.is_unloaded(hash)
             for hash in here
-            if (hash not in known or known[hash].vanished is not None)
-            and ("T" not in listing[hash] or (hash in self.troubles and self.troubles[hash].nameless))
+            if self.is_nameless(hash, "T" in listing[hash], known.get(hash))
         )
         return facts._replace(evidence=evidence, nameless=nameless)
+
+    def is_nameless(self, hash: str, described: bool, place: Optional[Place]) -> bool:
+        """Tell whether a torrent with session files, `described` by a T, may use files that neither row nor name tell.
+
+        R of a vanished torrent comes back when rtorrent still has it; the rows protect its files in the former place.
+        """
+        if place and (place.vanished is None or self.read_directory(hash) == place.directory):
+            return False
+        return not described or (hash in self.troubles and self.troubles[hash].nameless)
 
     def ask(self, expired: Sequence[str], here: Sequence[str]) -> None:
         """Ask rtorrent, unless its last answer still serves."""
@@ -2895,7 +2915,9 @@ class Watch:
         for hash, directory in loaded.items():
             _, since, _ = self.unsaved.get(hash, (0, time.time(), 0))
             place = known.get(hash)
-            saved = place.directory if place and place.vanished is None else self.read_directory(hash)
+            saved = place.directory if place and place.vanished is None else None
+            if hash in self.troubles and self.troubles[hash].doubt and "T" in listing.get(hash, ""):
+                saved = self.read_directory(hash)  # what it may use is kept
             renewed = saves.begun.get(hash, NEVER) > since
             if hash not in self.stubs and not (saved is not None and agrees(saved, directory, home, renewed)):
                 different.add(hash)
@@ -2909,10 +2931,9 @@ class Watch:
                 self.rtorrent.save(hash, "T" not in listing.get(hash, "") or hash in self.troubles)
 
     def read_directory(self, hash: str) -> Optional[bytes]:
-        """Return the directory that R says of a torrent whose T cannot be read; what it may use is kept."""
-        if hash in self.troubles and self.troubles[hash].doubt and os.path.lexists(self.session.file(hash)):
-            with suppress(OSError, Unreadable):
-                return parse_resume(read_session_file(self.session.file(hash, "R"))).directory
+        """Return the directory that R says; None when it cannot be read."""
+        with suppress(OSError, Unreadable):
+            return parse_resume(read_session_file(self.session.file(hash, "R"))).directory
         return None
 
     def find_doubts(self) -> Doubts:
@@ -3086,7 +3107,7 @@ class Watch:
         """
         con = self.index.con
         while removal.todo:
-            planned, changes = removal.plan(self.doubts, self.look_at_open_files()), con.total_changes
+            planned, changes = removal.plan(self.doubts), con.total_changes
             for file, reason in planned:
                 if self.loop.is_wanted():
                     yield
@@ -3094,11 +3115,9 @@ class Watch:
                         return
                     if con.total_changes != changes:
                         break
-                if time.monotonic() - self.opened[0] > 1:
-                    if not self.may_remove(removal.torrent):
-                        return
-                    break
-                if file.open and not file.owners and not file.users:
+                elif time.monotonic() - self.opened[0] > 1 and not self.may_remove(removal.torrent):
+                    return
+                if file.info and not file.owners and not file.users and self.is_open(file.path, file.info):
                     self.hold(removal.torrent, "open")
                     self.say_held()
                     return
@@ -3127,11 +3146,11 @@ class Watch:
             self.loop.call_sooner("word", QUIET, "word", self.args.session)
         return reason is None
 
-    def look_at_open_files(self) -> OpenFiles:
-        """Return what rtorrents have open, looked at once a second."""
+    def is_open(self, path: Path, info: os.stat_result) -> bool:
+        """Tell whether a running rtorrent has a file open; looked at once a second, and never waived."""
         if time.monotonic() - self.opened[0] > 1:
             self.opened = (time.monotonic(), read_open_files())
-        return self.opened[1]
+        return is_open(path, info, self.opened[1])
 
     # ---- Start and end -----------------------------------------------------------------------------------------------
 
@@ -3457,11 +3476,12 @@ def imagine_erased(index: Index, torrent: Torrent, doubts: Doubts, open_files: O
     short, shared = 0, 0
     owners: set[str] = set()
     while removal.todo:
-        for file, reason in removal.plan(doubts, open_files):
+        for file, reason in removal.plan(doubts):
             short += bool(file.info and is_data(file.info) and file.info.st_size < (file.length or 0))
             shared += bool(file.owners or file.users)
             owners.update(file.owners, file.users)
-            removal.carry_out(file, reason)
+            used = file.info and not (file.owners or file.users) and is_open(file.path, file.info, open_files)
+            removal.carry_out(file, reason or ("the removal waits until an rtorrent closes it" if used else None))
     removal.prune()
     return Imagined(removal, short, shared, owners)
 

@@ -878,11 +878,14 @@ class Steps(World):
     @step(4, on="loaded")
     def link_file(self, torrent: Torrent) -> None:
         """Turn a loaded torrent's file into a symlink to an equal one, as rdfind does; perhaps erase that one's."""
-        path = self.rng.choice(self.used()[torrent.hash])
+        used = self.used()
+        path = self.rng.choice(used[torrent.hash])
         if not path.is_file() or path.is_symlink() or path in self.own:
             return
         data, real = path.read_bytes(), os.path.realpath(path)
-        twins = [file for file in files_below(self.dl) if holds(file, data) and os.path.realpath(file) != real]
+        # what nobody uses may go at this very moment
+        twins = sorted(file for files in used.values() for file in files if os.path.realpath(file) != real)
+        twins = [file for file in twins if holds(file, data)]
         if twins:
             twin = self.rng.choice(twins)
             self.by_hand(path)

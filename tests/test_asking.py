@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
 from program import Launcher
+from scgi import UNKNOWN
 from session import VERSIONS, Session
 from steps import SHORT, Hooks, download, erase, pack, pattern, paused, remaining, seed, settle
 from torrents import make, multi, single, twin_of
@@ -85,6 +87,22 @@ def test_many_erased_at_once_cost_few_questions(session: Session, launcher: Laun
     erase(program, session, *torrents)
     assert not remaining(files)
     assert session.asked.count("d.multicall2") < 30
+
+
+def test_more_erased_at_once_than_one_question_has_time_for_all_go(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrents = [single(f"number{number}", 10) for number in range(90)]
+    files = seed(session, downloads, *torrents)
+    program = launcher.start("-r", "--grace", "0.5")
+
+    def answer_slowly(*params: object) -> object:
+        time.sleep(0.05)
+        raise UNKNOWN[session.version]
+
+    session.scgi.answers["d.directory"] = answer_slowly
+    erase(program, session, *torrents)
+    assert not remaining(files)
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])

@@ -239,6 +239,31 @@ def test_a_directory_edited_in_r_while_rtorrent_is_down_is_followed(story: Story
     assert remaining(files) == files
 
 
+@pytest.mark.parametrize("case", ["data, restarted", "~/data, restarted", "data, told"])
+def test_a_directory_that_depends_on_where_rtorrent_runs_is_looked_at_again(story: Story, case: str) -> None:
+    rtorrent, torrent, twin = story.rtorrent, pack("pack"), twin_of(pack("pack"))
+    directory, how = case.split(", ")
+    files, former = seed(rtorrent, story.data, torrent), twin.write_root(twin.root(story.elsewhere / "data"))
+    rtorrent.shutdown()
+    rtorrent.cwd = rtorrent.home = story.elsewhere
+    rtorrent.start()
+    program = story.start()
+    rtorrent.load(twin, directory=directory)
+    rtorrent.wait_complete(twin)
+    program.wait_files(twin.hash, former)
+    if how == "told":
+        rtorrent.call("d.stop", twin.hash)
+        rtorrent.call("d.close", twin.hash)
+        rtorrent.call("system.cwd.set", "", str(rtorrent.downloads))
+    else:
+        rtorrent.shutdown()
+        rtorrent.cwd = rtorrent.home = rtorrent.downloads
+        rtorrent.start()
+    story.erase(program, torrent)
+    program.wait_line(names(twin, "also in"))
+    assert remaining(files + former) == files + former
+
+
 def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story: Story) -> None:
     torrent = pack("pack")
     files = seed(story.rtorrent, story.data, torrent)

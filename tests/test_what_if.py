@@ -123,6 +123,9 @@ def test_what_if_says_why_an_erased_torrent_is_held(session: Session, launcher: 
     con.execute("UPDATE rtwatch_torrent SET held = 'gone' WHERE vanished IS NOT NULL")
     con.commit()
     con.close()
+    session.open_files([downloads / "pack" / "a.bin"])
+    assert "a.bin: the removal waits until an rtorrent closes it" in ask(launcher, "pack")
+    session.close_files()
     answer = ask(launcher, "pack")
     assert "vanished, no rtorrent that ran when it vanished has said that it was erased\n" in answer
     assert "would remove pack, 2 of 2 files" in answer
