@@ -1863,7 +1863,7 @@ class Doubts(NamedTuple):
 # ---- Removal: every unlink, rename and rmdir -------------------------------------------------------------------------
 
 BATCH = 200  # files that are decided on together
-Line = Any  # what `say` takes: level, verb, what, details
+Line = tuple[Any, ...]  # what `say` takes: level, verb, what, details
 
 
 @contextmanager
