@@ -3543,8 +3543,8 @@ def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
             state = [f"vanished{f', {held.sentence}' if held else ''}"] if torrent.vanished else []
             show("torrent", index.label(torrent.hash, torrent.name), torrent.hash, f"in {torrent.root}", *state)
             show("  data", imagined.tell())
-            for _, *line in imagined.removal.report():
-                show(*line)
+            for _, verb, *details in imagined.removal.report():
+                show(verb, *details)
         index.con.rollback()  # One torrent's erase is imagined without the others'.
     say(logging.INFO, "what-if", "told by the session files as they lie; rtorrent was not asked")
 
