@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import errno
+import hashlib
 import inspect
 import itertools
 import logging
@@ -50,7 +51,7 @@ from pathlib import Path, PosixPath
 from select import POLLIN, POLLOUT, poll
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from bencodepy import BencodeDecodeError, BencodeDecoder
 from inotify_simple import INotify, flags
@@ -85,6 +86,7 @@ class Unreadable(Exception):
 # ---- Messages --------------------------------------------------------------------------------------------------------
 
 COLOURS = {"added": 36, "moved": 36, "returned": 36, "removed": 32, "trashed": 32, "failed": 31}
+GRACE = 60.0  # seconds
 MAX_LINE = 2000  # characters: room for any command, none for a name of a megabyte
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4}  # of syslog(3)
 
@@ -184,24 +186,19 @@ def state_directory() -> Path:
     return (Path(home) if home.startswith("/") else home_directory() / ".local" / "state") / "rtwatch"
 
 
-def forced_command(args: Args) -> str:
-    """Return the command that lets the held removals of this run go ahead."""
-    given = ("trash", "hooks", "scgi")
-    options = ["-r"] if args.remove else []
-    options += [f"--{name}={value}" for name, value in vars(args).items() if name in given and value]
-    options += [f"--db={args.db}"] if args.db != state_directory() / "rtwatch.db" else []
-    return shlex.join(["rtwatch", "--once", "--force", *options, str(args.session), *map(str, args.paths)])
-
-
-def session_advice() -> str:
-    """Return where rtorrent's configuration says that its session is, as far as that can be read plainly."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or home_directory() / ".config")
-    for file in (home_directory() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
-        with suppress(OSError, Unreadable):
-            lines = read_session_file(file).decode("utf-8", "replace")
-            for path in re.findall(r'^\s*(?:session\.path\.set|session)\s*=\s*"?([^"(){}$,;#\n]+?)"?\s*$', lines, re.M):
-                return f"{file} says session.path.set = {path}: rtwatch {shlex.quote(path)}"
-    return "name the one of session.path.set in your rtorrent.rc: rtwatch SESSION"
+def repeat_command(args: Args, *more: str, **changed: object) -> str:
+    """Return the command line of this run with more options, or with options that have changed."""
+    given = {**vars(args), **changed}
+    if args.orphans or args.what_if:  # which have set them
+        given.update(remove=False, no_action=False)
+    flags = {"orphans": "--orphans", "remove": "-r", "no_action": "-n", "verbose": "-v", "catch_up": "--catch-up"}
+    options = ["--once"] if given["once"] else []
+    options += [*more, *(flag for name, flag in flags.items() if given[name])]
+    options += [f"--{name.replace('_', '-')}={given[name]}" for name in ("what_if", "hooks", "scgi") if given[name]]
+    options += [f"--{name}={value}" for name in ("trash", "keep") for value in given[name]]
+    options += [f"--grace={args.grace:g}"] if args.grace != GRACE else []
+    options += [f"--db={given['db']}"] if given["db"] != state_directory() / "rtwatch.db" else []
+    return shlex.join(["rtwatch", *options, str(given["session"]), *map(str, args.paths)])
 
 
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
@@ -217,7 +214,8 @@ LIST, KEY, VALUE, END = b"lkve"  # what may come next in a container; the byte t
 OPENING = {ord("l"): LIST, ord("d"): KEY}
 MALFORMED = "it is no valid bencoding"
 NEEDED_KEYS = {  # no other value is built
-    *(b"announce", b"announce-list", b"directory", b"complete", b"timestamp.started", b"state_changed", b"bitfield")
+    *(b"announce", b"announce-list", b"directory", b"complete", b"timestamp.started", b"state_changed", b"bitfield"),
+    b"custom1",
 }
 
 
@@ -242,6 +240,7 @@ class Resume(NamedTuple):
     directory: bytes
     complete: bool
     started: bool  # ever; before that rtorrent writes no file
+    label: str = ""  # d.custom1 as it stands
 
 
 DECODER = BencodeDecoder(max_depth=100)
@@ -370,7 +369,9 @@ def parse_resume(data: bytes) -> Resume:
     if not isinstance(directory, bytes) or b"\0" in directory:
         raise Unreadable("it has no directory")
     started = resume.get(b"timestamp.started") or resume.get(b"state_changed")
-    return Resume(directory, bool(resume.get(b"complete")), bool(started))
+    label = resume.get(b"custom1")
+    label = text(label) if isinstance(label, bytes) else ""
+    return Resume(directory, bool(resume.get(b"complete")), bool(started), label)
 
 
 def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> Optional[Metainfo]:
@@ -1032,7 +1033,7 @@ OWN_TABLES = """
 CREATE TABLE rtwatch_torrent(
     hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
     meta TEXT, complete INTEGER, started INTEGER,
-    vanished REAL, present REAL, recorded INTEGER, process TEXT, said INTEGER, held TEXT);
+    vanished REAL, present REAL, recorded INTEGER, process TEXT, said INTEGER, held TEXT, label TEXT);
 CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
 CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
 CREATE TABLE rtwatch_directory(directory BLOB PRIMARY KEY, device INTEGER, inode INTEGER, ctime INTEGER);
@@ -1058,7 +1059,7 @@ DROP INDEX rtwatch_torrent_vanished;
 DROP INDEX rtwatch_torrent_counted;
 {OWN_TABLES}
 INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, 0, vanished, vanished, 0, '', 0,
-    CASE WHEN vanished IS NOT NULL THEN 'updated' END FROM rtwatch_torrent_1;
+    CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
 INSERT INTO rtwatch_use(hash, file, why)
     SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
 DROP TABLE rtwatch_torrent_1;
@@ -1080,6 +1081,7 @@ class Place(NamedTuple):
     complete: bool
     started: bool
     vanished: Optional[float]  # Unix time at which it was seen that T is gone
+    label: Optional[str]
 
 
 class Torrent(NamedTuple):
@@ -1096,6 +1098,7 @@ class Torrent(NamedTuple):
     process: Optional[str]  # the rtorrent that ran then; "" when none was known
     said: bool  # whether that one has said that it does not have it
     held: Optional[str]  # name of a reason in HOLDS
+    label: Optional[str] = None  # d.custom1 as it stands in R; None when it was not yet read
 
 
 def connect(path: str | os.PathLike[str], **options: Any) -> Con:
@@ -1107,16 +1110,19 @@ def connect(path: str | os.PathLike[str], **options: Any) -> Con:
     return con
 
 
+def reading_uri(db: Path) -> str:
+    """Return the URI with which reading leaves no file behind: without a -wal it has no writer and cannot change."""
+    return f"file:{quote(os.fsencode(db))}?{'mode=ro' if Path(f'{db}-wal').exists() else 'immutable=1'}"
+
+
 def open_database(args: Args) -> Con:
     """Open the index of this session, made or brought up to date when needed, with -n a temporary copy; raise Error."""
     db = args.db
     try:
         prepare_database(db, args.no_action)
         present = db.exists() and db.stat().st_size > 0
-        # leaves no file behind: without a -wal it has no writer and cannot change
-        mode = "mode=ro" if Path(f"{db}-wal").exists() else "immutable=1"
-        with closing(connect(f"file:{quote(os.fsencode(db))}?{mode}", uri=True) if present else connect("")) as disk:
-            version = find_version(disk, db, args.session)
+        with closing(connect(reading_uri(db), uri=True) if present else connect("")) as disk:
+            version = find_version(disk, args)
             if args.no_action:
                 con = connect("")
                 disk.backup(con)
@@ -1126,7 +1132,7 @@ def open_database(args: Args) -> Con:
             con.execute("PRAGMA synchronous = NORMAL")
         if version < SCHEMA_VERSION:
             con.execute("BEGIN")
-            for statement in (FROM_1 if version else SCHEMA).split(";"):
+            for statement in (SCHEMA, FROM_1)[version].split(";"):
                 con.execute(statement)
             con.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             if not version:
@@ -1154,26 +1160,52 @@ def prepare_database(db: Path, no_action: bool) -> None:
         os.close(open_own(db, os.O_RDONLY if no_action else os.O_RDWR | os.O_CREAT))
 
 
-def find_version(disk: Con, db: Path, session: Path) -> int:
+def find_version(disk: Con, args: Args) -> int:
     """Return the schema version of an index of this session, 0 for an empty database; raise Error for any other."""
+    db, session = args.db, args.session
     version = int(disk.execute("PRAGMA user_version").fetchone()[0])
     if version == 0 and not disk.execute("SELECT 1 FROM sqlite_master").fetchone():
         return 0
     if not 1 <= version <= SCHEMA_VERSION:
-        raise Error(f"{db}: not a database of this version of rtwatch; choose another: --db {db}.new")
+        advice = f"choose another: --db {shlex.quote(f'{db}.new')}"
+        raise Error(f"{db}: not a database of this version of rtwatch; {advice}")
     row = disk.execute("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
     owner = Path(os.fsdecode(row[0]))
     if owner != session:
-        other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}{db.suffix}")
-        raise Error(f"{db}: this is the index of {owner}; for {session} add --db {other}")
+        # Two session directories may have the same name, and so may the directories that they are in.
+        digits = hashlib.sha256(os.fsencode(session)).hexdigest()[:6]
+        other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}-{digits}{db.suffix}")
+        what = f"{db}: this is the index of {owner}"
+        if not is_session(session):
+            right = repeat_command(args, session=owner)
+            what = f"{session}: neither a torrent nor rtorrent.lock is here, and {db} is the index of {owner}: {right}"
+        raise Error(f"{what}; for {session} add --db {shlex.quote(str(other))}")
     return version
+
+
+def is_session(path: Path) -> bool:
+    """Tell whether a directory looks like rtorrent's session."""
+    with suppress(OSError):
+        return any(name == "rtorrent.lock" or SESSION_NAME.fullmatch(name) for name in os.listdir(path))
+    return False
+
+
+def find_indexed(db: Path) -> Optional[Path]:
+    """Return the session directory whose index a database is, None when it is none."""
+    with suppress(sqlite3.Error, TypeError), closing(connect(reading_uri(db), uri=True)) as con:
+        return Path(os.fsdecode(con.execute("SELECT path FROM rtwatch_session").fetchone()[0]))
+    return None
 
 
 def unusable(db: Path, error: Exception) -> Error:
     """Return the Error for a database that does not work; it is only an index and can be moved away."""
     advice = "mend that, or choose another place with --db"
     if not isinstance(error, (sqlite3.OperationalError, OSError)):
-        advice = f"move it away and it is built anew: mv {shlex.quote(str(db))} {shlex.quote(str(db))}.bad"
+        advice = "choose another file with --db: this one is no database"
+        with suppress(OSError), open(db, "rb") as file:
+            if file.read(6) == b"SQLite" or db == state_directory() / "rtwatch.db":
+                bad = shlex.quote(f"{db}.bad")
+                advice = f"move it away and it is built anew: mv -n {shlex.quote(str(db))} {bad}"
     return Error(f"{db}: the database cannot be used ({error}); {advice}")
 
 
@@ -1212,9 +1244,10 @@ class Index:
         return [row[0] for row in self.query(sql, directory)]
 
     def find_children(self, *directories: bytes) -> list[Path]:
-        """Return the listed files that lie directly in some directories."""
-        sql = "SELECT DISTINCT file FROM session_file WHERE file > ? AND file < ?"
-        files = [row[0] for path in directories for row in self.query(sql, path + b"/", path + b"0")]
+        """Return what torrents list, or use through symlinks, directly in some directories."""
+        sql = """SELECT file FROM session_file WHERE file > ? AND file < ?
+                 UNION SELECT file FROM rtwatch_use WHERE file > ? AND file < ?"""
+        files = [row[0] for path in directories for row in self.query(sql, *[path + b"/", path + b"0"] * 2)]
         return [file for file in files if os.fsencode(file.parent) in directories]
 
     def find_hashes_in(self, directory: bytes, tables: Sequence[str] = ("session_file", "rtwatch_use")) -> set[str]:
@@ -1254,7 +1287,7 @@ class Index:
 
     def find_torrents(self, where: str, *values: Any) -> list[Torrent]:
         """Return the torrents for which an SQL condition on `rtwatch_torrent` holds."""
-        columns = "hash, name, root, complete, started, vanished, present, recorded, process, said, held"
+        columns = "hash, name, root, complete, started, vanished, present, recorded, process, said, held, label"
         return [Torrent(*row) for row in self.query(f"SELECT {columns} {KNOWN} WHERE {where}", *values)]
 
     def find_torrent(self, hash: str) -> Optional[Torrent]:
@@ -1327,9 +1360,9 @@ class Index:
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
                  libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
         self.query(sql, hash, text(metainfo.names[b""]), metainfo.tracker, *blobs)
-        sql = """INSERT OR REPLACE INTO rtwatch_torrent(hash, directory, root, meta, complete, started)
-                 VALUES (?, ?, ?, ?, ?, ?)"""
-        self.query(sql, hash, resume.directory, root, meta, resume.complete, resume.started)
+        sql = """INSERT OR REPLACE INTO rtwatch_torrent(hash, directory, root, meta, complete, started, label)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)"""
+        self.query(sql, hash, resume.directory, root, meta, resume.complete, resume.started, resume.label)
         self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
         self.insert_files(hash, files, links, found)
 
@@ -1370,6 +1403,10 @@ class Index:
         self.query(sql, resume.complete, resume.started, hash)
         if resume.complete:
             self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'found'", hash)
+
+    def update_label(self, hash: str, label: str) -> None:
+        """Record d.custom1 of a torrent."""
+        self.query("UPDATE rtwatch_torrent SET label = ? WHERE hash = ?", label, hash)
 
     def update_meta(self, hash: str, meta: Optional[str]) -> None:
         """Record which T was read."""
@@ -1715,11 +1752,11 @@ def find_rtorrents() -> Iterator[str]:
                 yield pid
 
 
-def read_open_files() -> OpenFiles:
-    """Look at the regular files that every process called rtorrent has open (proc(5), fd)."""
+def read_open_files(but: int = 0) -> OpenFiles:
+    """Look at the regular files that every process called rtorrent, `but` one, has open (proc(5), fd)."""
     paths: dict[tuple[int, int], set[str]] = {}
     hidden = False
-    for pid in find_rtorrents():
+    for pid in set(find_rtorrents()) - {str(but)}:
         try:
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 with suppress(FileNotFoundError):
@@ -1743,6 +1780,142 @@ def is_open(path: Path, info: os.stat_result, files: OpenFiles) -> bool:
         return any(os.path.samefile(os.path.dirname(other), path.parent) for other in others)
     except OSError:  # its directory is gone, or the process
         return True
+
+
+# ---- Finding the session ---------------------------------------------------------------------------------------------
+
+
+def find_configurations() -> list[tuple[Path, list[str]]]:
+    """Return the rtorrent.rc files of this user with their lines, those that go on behind a backslash joined."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    found = []
+    for file in (Path.home() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
+        with suppress(OSError):
+            lines = file.read_text("utf-8", "replace").replace("\\\n", " ").splitlines()
+            found.append((file, [line.strip() for line in lines if not line.lstrip().startswith("#")]))
+    return found
+
+
+def evaluate(value: str, settings: Mapping[str, str]) -> str:
+    """Return what a value of rtorrent.rc is, `(cat,(cfg.basedir),".session")` and the like; raise LookupError."""
+    tokens = deque(re.findall(r'"(?:[^"\\]|\\.)*"|[()]|[^\s(),"]+', value))
+
+    def take() -> str:
+        """Return the value of the next tokens."""
+        word = tokens.popleft()
+        if word.startswith("$"):
+            return call([word.strip("$=")])
+        if word != "(":
+            return re.sub(r"\\(.)", r"\1", word[1:-1]) if word.startswith('"') else word
+        words = []
+        while tokens[0] != ")":
+            words.append(take())
+        tokens.popleft()
+        return call(words)
+
+    def call(words: list[str]) -> str:
+        """Return what a command answers; one that is made of itself is not known."""
+        name, *rest = words
+        if name == "cat":
+            return "".join(rest)
+        if name == "system.env":
+            return os.environ[rest[0]]
+        if "/" in name:  # of double parentheses
+            return name
+        return evaluate(settings[name], {key: value for key, value in settings.items() if key != name})
+
+    return take()
+
+
+def read_session_path(lines: Iterable[str]) -> Optional[Path]:
+    """Return the session directory that an rtorrent.rc names, None when it names none that can be known."""
+    settings: dict[str, str] = {}
+    for line in lines:
+        name, _, value = (part.strip() for part in line.partition("="))
+        if name == "method.insert" and value.count(",") >= 2:
+            name, _, value = (part.strip() for part in value.split(",", 2))
+        settings["session.path" if name in ("session.path.set", "session") else name] = value
+    with suppress(LookupError, RecursionError, RuntimeError):
+        path = Path(evaluate(settings["session.path"], settings)).expanduser()
+        return path if path.is_absolute() else None
+    return None
+
+
+def ask_session_path(pid: int) -> Optional[Path]:
+    """Return the session directory that a running rtorrent answers with on its SCGI socket."""
+    wake, writer = os.pipe()
+    rtorrent = Rtorrent(Session(Path("/")), None, wake)
+    process = Process("", True, pid, Lock("missing", 0, "", NEVER))
+    try:
+        for address in find_listeners(pid):
+            with suppress(OSError, ValueError, NotLoaded):
+                path = str(rtorrent.call(address, process, time.monotonic() + 1, "session.path", ""))
+                return Path(os.readlink(f"/proc/{pid}/cwd"), path)
+    finally:
+        os.close(wake)
+        os.close(writer)
+    return None
+
+
+def find_running_sessions() -> Iterator[tuple[Path, str]]:
+    """Give the session directory of every running rtorrent with our HOME, and how that is known.
+
+    It must have the lock of that process.
+    """
+    home = b"HOME=" + os.fsencode(Path.home())
+    for pid in find_rtorrents():
+        with suppress(OSError):
+            if home not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                continue
+            cwd = Path(os.readlink(f"/proc/{pid}/cwd"))
+            words = [os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+            named = [cwd / after for word, after in zip(words, words[1:]) if word == "-s"]
+            asked = ask_session_path(int(pid))
+            for path in [*named, *filter(None, [asked]), cwd, cwd / ".session"]:
+                lock = Session(path).read_lock()
+                if lock.state == "running" and lock.pid == int(pid):
+                    yield path, f"rtorrent, process {pid}, has its session in"
+                    break
+
+
+def find_sessions() -> Iterator[tuple[Path, str]]:
+    """Give where rtorrent's session may be, what rtorrent.rc says first, with the words that lead to it."""
+    for file, lines in find_configurations():
+        path = read_session_path(lines)
+        if path:
+            yield path, f"{file} says that the session is"
+    yield from find_running_sessions()
+
+
+def find_session() -> tuple[Path, str]:
+    """Return the session directory when the command line names none, and why it is this one; raise Error."""
+    default = Path.home() / ".session"
+    if default.is_dir():
+        return default, ""
+    found = [(path.resolve(), why) for path, why in find_sessions() if path.is_dir()]
+    if not found:
+        what = f"{default}: no such session directory, and no rtorrent.rc and no running rtorrent tells another"
+        raise Error(f"{what}; name the one of session.path.set in your rtorrent.rc", 2)
+    if len({path for path, _ in found}) > 1:
+        raise Error(f"more than one session directory: {some([str(path) for path, _ in found])}; name one of them", 2)
+    return found[0]
+
+
+def session_advice(args: Args) -> str:
+    """Return the command that names another session directory: the one of the index, else the one of rtorrent."""
+    for path, why in [(find_indexed(args.db), f"{args.db} is the index of"), *find_sessions()]:
+        if path and path != args.session and path.is_dir():
+            return f"{why} {path}: {repeat_command(args, session=path)}"
+    return "name the one of session.path.set in your rtorrent.rc"
+
+
+def say_rivals() -> None:
+    """Warn of lines in rtorrent.rc with which rtorrent removes the files of an erased torrent itself."""
+    for file, lines in find_configurations():
+        for line in lines:
+            if "event.download.erased" in line and re.search(r"\brm\b", line):
+                what = f"{file}: rtorrent itself removes files, shared ones too, before rtwatch has looked"
+                say(logging.WARNING, "rival", what, f"take this line out and restart rtorrent: {line}")
 
 
 # ---- Evidence: rtorrent's word ---------------------------------------------------------------------------------------
@@ -1868,7 +2041,7 @@ PROMPT = (
     "network.scgi.open_local = (cat,(session.path),rpc.sock)"
 )
 HOLDS = {
-    "present": Hold("session files of it are there", "if rtorrent does not have it, move HASH.torrent* away"),
+    "present": Hold("session files of it are there", "if rtorrent does not have it, move them away: {files}"),
     "loaded": Hold("for rtorrent to save it again: it still has it loaded", waits=True),
     "unanswered": Hold("for rtorrent, which does not answer on its SCGI socket; asked again in a minute", waits=True),
     "save": Hold("for rtorrent's next save, which comes every 20 minutes", PROMPT, waits=True),
@@ -1881,7 +2054,9 @@ HOLDS = {
     "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, lasting=True),
     "away": Hold("the session directory went with it", forced=True, lasting=True),
     "host": Hold(
-        "rtorrent.lock names another host", "name the directories of your downloads after SESSION", forced=True
+        "rtorrent.lock names another host",
+        "add the directories of your downloads to the command line, behind the session directory",
+        forced=True,
     ),
     "lock": Hold("rtorrent.lock cannot be read", "chmod a+r rtorrent.lock, in the session directory", forced=True),
     "open": Hold("for rtorrent to close files of it that no torrent lists; looked at again in a minute", waits=True),
@@ -1999,7 +2174,7 @@ class Limits(NamedTuple):
     started: bool  # or complete: rtorrent has written here, or checked
     own: Set[tuple[int, int]]  # device and inode of rtwatch's files
     directories: Sequence[Path]  # of rtwatch
-    device: Optional[int]  # of the trash
+    trashes: Mapping[int, Path]  # by device; empty: files are deleted
 
 
 def is_allowed(path: Path, limits: Limits) -> bool:
@@ -2016,7 +2191,8 @@ def rule_shared(file: ListedFile, limits: Limits) -> Optional[str]:
 def rule_outside(file: ListedFile, limits: Limits) -> Optional[str]:
     """Keep what lies outside PATH or the torrent's root, or in the session directory; an inherited file has no root."""
     if not is_allowed(file.path, limits):
-        return "in the session directory" if is_below(file.path, limits.session) else "outside PATH"
+        inside = is_below(file.path, limits.session)
+        return "in the session directory" if inside else "not below the directories you named"
     return None if file.heritage or is_below(file.path, limits.root) else "outside the torrent's directory"
 
 
@@ -2037,9 +2213,9 @@ def rule_type(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what cannot be renamed into the trash."""
-    other = limits.device is not None and file.info is not None and file.info.st_dev != limits.device
-    return "on another file system than the trash" if other else None
+    """Keep what cannot be renamed into a trash."""
+    other = limits.trashes and file.info is not None and file.info.st_dev not in limits.trashes
+    return "no --trash is on its file system" if other else None
 
 
 def rule_perhaps(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -2110,6 +2286,15 @@ def plan_directories(files: Mapping[Path, Optional[Path]], limits: Limits) -> li
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
 
+def find_label(label: str, keep: Iterable[str]) -> Optional[str]:
+    """Return which label of `keep` a torrent has, whose d.custom1 is `label`.
+
+    ruTorrent and Flood percent-encode it; Flood joins several with commas.
+    """
+    own = {unquote(part).casefold() for part in (label, *label.split(","))} | {label.casefold()}
+    return next((name for name in keep if name.casefold() in own), None)
+
+
 class Doubts(NamedTuple):
     """What may use a file though nobody can know."""
 
@@ -2125,6 +2310,7 @@ class Doubts(NamedTuple):
 # ---- Removal: every unlink, rename and rmdir -------------------------------------------------------------------------
 
 BATCH = 200  # files that are decided on together
+Line = tuple[Any, ...]  # what `say` takes: level, verb, what, details
 
 
 @contextmanager
@@ -2150,20 +2336,24 @@ def remove_file(file: ListedFile, target: Optional[Path]) -> None:
         if target is None:
             os.unlink(name, dir_fd=parent)
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
             raise OSError(f"{target} is there already")
         os.rename(name, target, src_dir_fd=parent)
 
 
-def is_left_empty(directory: Path, removed: set[Path]) -> bool:
-    """Tell whether nothing is in a real directory but what is `removed` (with -n only in words); no mount point."""
+def find_rest(directory: Path, removed: Collection[Path]) -> Optional[str]:
+    """Return why a real directory is not empty when all that is `removed` has gone (with -n only in words).
+
+    None: it is empty. A mount point is not, and "" is no reason that anybody has to hear.
+    """
     try:
         with os.scandir(directory) as entries:
-            mounted = os.lstat(directory).st_dev != os.lstat(directory.parent).st_dev
-            return not mounted and all(directory / entry.name in removed for entry in entries)
-    except OSError:
-        return False
+            rest = sorted(entry.name for entry in entries if directory / entry.name not in removed)
+        if os.lstat(directory).st_dev != os.lstat(directory.parent).st_dev:
+            return "it is a mount point"
+        return f"{some(rest)} in it" if rest else None
+    except OSError as error:
+        return "" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else str(error.strerror)
 
 
 def find_top(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[Path]:
@@ -2185,20 +2375,74 @@ def find_own(args: Args) -> set[tuple[int, int]]:
     return own
 
 
-def make_trash(trash: Path, torrent: Torrent, metainfo: bytes) -> Path:
-    """Make a new directory HASH, else HASH.2 and so on, in the trash, with the .torrent in it; raise OSError."""
-    names = itertools.chain([torrent.hash], (f"{torrent.hash}.{number}" for number in itertools.count(2)))
-    directory = next(path for path in map(trash.joinpath, names) if not os.path.lexists(path))
-    directory.mkdir(mode=0o700)
+LINKED = "rtwatch-linked"  # in a directory of the trash: what lay outside the torrent's root, by absolute path
+UNDO = "rtwatch-undo.txt"
+UNDO_TEXT = """\
+# rtwatch moved files of the torrent {said[name]} here.
+# They lay in {said[root]}
+# These commands bring them back and replace nothing: sh {said[undo]}
+# Then load {said[torrent]} in rtorrent, with that directory.
+# When all is well: rm -r {said[place]}
+# (The files become hard links. Where the file system has none, take -l out of the commands.)
+
+cd {place} || exit
+if [ ! -d {root} ]; then mkdir -p {root}; chown {owner} {root} 2>/dev/null; chmod {mode:o} {root}; fi
+export LC_ALL=C
+find . -mindepth 1 -maxdepth 1 ! -name {pattern} ! -name {UNDO} ! -name {LINKED} \\
+    -exec cp -rlnPp -t {root}/ -- {{}} +
+if [ -d {LINKED} ]; then cp -rlnP {LINKED}/. /; fi
+"""
+
+
+def choose_trash(trash: Path, hash: str) -> Path:
+    """Return the first of the directories HASH, HASH.2 and so on in the trash that is not there."""
+    names = itertools.chain([hash], (f"{hash}.{number}" for number in itertools.count(2)))
+    return next(path for path in map(trash.joinpath, names) if not os.path.lexists(path))
+
+
+def make_trash(opened: Path, place: Path, torrent: Torrent, root: Path, metainfo: bytes) -> None:
+    """Make the directory of a torrent in the trash, with the .torrent and the way back in it; raise OSError.
+
+    `opened` is the way to `place` through the descriptor of the trash. The way back is there before the first file, so
+    that a removal that is cut short can be undone as well.
+    """
+    info = look_at(root)[0] or os.stat(place.parent)
     stem = torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
-    file = directory / os.fsdecode(f"{stem}.torrent".encode())  # whatever the locale
+    names = os.fsdecode(f"{stem}.torrent".encode()), UNDO  # whatever the locale
+    file, undo = (place / name for name in names)
+    words = {"name": torrent.name, "root": root, "undo": undo, "torrent": file, "place": place}
+    quoted = {key: shlex.quote(str(word)) for key, word in words.items()}
+    way_back = UNDO_TEXT.format(
+        **quoted,
+        said={key: printable(word) for key, word in quoted.items()},  # a comment ends with its line
+        **{"LINKED": LINKED, "UNDO": UNDO, "owner": f"{info.st_uid}:{info.st_gid}"},
+        mode=stat.S_IMODE(info.st_mode),
+        pattern=shlex.quote(re.sub(r"([][*?\\])", r"\\\1", file.name)),
+    )
+    opened.mkdir(mode=0o700)
     try:
-        file.write_bytes(metainfo)
+        (opened / file.name).write_bytes(metainfo)
+        (opened / UNDO).write_bytes(os.fsencode(way_back))
     except BaseException:
-        file.unlink(missing_ok=True)
-        directory.rmdir()
+        for name in names:
+            (opened / name).unlink(missing_ok=True)
+        opened.rmdir()
         raise
-    return directory
+
+
+def make_alike(directory: Path, model: Path, top: Path) -> None:
+    """Make a directory below `top`, and those above it, with the owners and modes of those it shall be like.
+
+    Raise OSError. What is there already stays as it is.
+    """
+    if directory == top or directory.is_dir():
+        return
+    make_alike(directory.parent, model.parent, top)
+    directory.mkdir()
+    info = model.stat()
+    with suppress(OSError):  # only root may give all of them away
+        os.chown(directory, info.st_uid, info.st_gid)
+    directory.chmod(stat.S_IMODE(info.st_mode) | stat.S_IRWXU)
 
 
 def fold(name: str) -> str:
@@ -2241,17 +2485,30 @@ class Removal:
         self.targets: dict[Path, str] = {}  # of symlinks that were removed
         self.kept: dict[str, list[Path]] = {}
         self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
+        self.staying: dict[Path, str] = {}  # directories that stay, and why
         self.freed = 0
-        self.trash: Optional[str] = None  # name of its directory in the trash
+        self.names: dict[tuple[int, int], int] = {}  # how many a file still has elsewhere, by device and inode
+        self.places: dict[int, Path] = {}  # in the trash by device
+        self.spared: Optional[str] = None  # why all files stay
         self.limits = Limits(
             root=torrent.root or args.session,
             session=args.session,
             paths=args.paths,
             started=torrent.started or torrent.complete,
             own=find_own(args),
-            directories=[Path(os.path.realpath(path)) for path in (state_directory(), args.trash) if path],
-            device=args.trash.stat().st_dev if args.trash else None,
+            directories=[Path(os.path.realpath(path)) for path in (state_directory(), *args.trash)],
+            trashes={path.stat().st_dev: path for path in args.trash},
         )
+
+    def spare(self, agreed: bool) -> None:
+        """Leave all files when pre_remove has not `agreed`, or when the torrent has a label of --keep."""
+        label = find_label(self.torrent.label or "", self.args.keep)
+        if not agreed:
+            self.spared = "pre_remove returned False"
+        elif label is not None:
+            self.spared = f'it has the label "{label}"'
+        if self.spared:
+            self.todo.clear()
 
     def plan(self, doubts: Doubts) -> list[tuple[ListedFile, Optional[str]]]:
         """Decide on the next files that are still to do by what is true now."""
@@ -2310,19 +2567,22 @@ class Removal:
             try:
                 if stat.S_ISLNK(file.info.st_mode):
                     self.targets[file.path] = os.path.realpath(file.path)
-                if not self.args.no_action and self.args.trash:
-                    with own_directory(self.args.trash) as trash:
-                        remove_file(file, self.trash_place(trash, file))
+                if self.args.trash:
+                    self.move_to_trash(file, file.info.st_dev)
                 elif not self.args.no_action:
                     remove_file(file, None)
                 self.removed.append(file.path)
                 self.went[file.path] = file.top
-                self.freed += file.info.st_blocks * 512 if file.info.st_nlink == 1 or self.args.trash else 0
+                self.count_freed(file.info)
                 self.todo.popleft()
                 return
             except OSError as error:
-                gone = not os.path.lexists(file.path)  # and not the trash
-                reason = GONE if gone else f"cannot be removed: {error.strerror or error}"
+                reason = f"cannot be removed: {error.strerror or error}"
+                if self.args.trash and (error.filename2 or str(error.filename or "").startswith("/")):
+                    where = self.places.get(file.info.st_dev) or self.limits.trashes[file.info.st_dev]
+                    reason = f"cannot be moved to {where}: {error.strerror}"  # a relative name is that of the file
+                if not os.path.lexists(file.path):
+                    reason = GONE
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
             self.index.update_inherited(file.path, self.torrent.hash, file.top)
         if reason == GONE and file.left:  # a removal that was cut short took it
@@ -2330,25 +2590,44 @@ class Removal:
         self.kept.setdefault(reason or GONE, []).append(file.path)
         self.todo.popleft()
 
-    def trash_place(self, trash: Path, file: ListedFile) -> Path:
-        """Return where a file goes in the trash: as it lay below the torrent's root, or below "linked" if inherited."""
-        self.trash = self.trash or make_trash(trash, self.torrent, self.t_data).name
-        if is_below(file.path, self.limits.root):
-            return trash / self.trash / file.path.relative_to(self.limits.root)
-        return trash / self.trash / "linked" / str(len(self.removed)) / file.path.name
+    def count_freed(self, info: os.stat_result) -> None:
+        """Count the bytes of a file that was removed: its last name frees them, and so does any move to the trash."""
+        key = info.st_dev, info.st_ino
+        left = self.names[key] = self.names.get(key, info.st_nlink) - 1
+        self.freed += info.st_blocks * 512 if not left or self.args.trash else 0
+
+    def move_to_trash(self, file: ListedFile, device: int) -> None:
+        """Move a file into the trash on its device, as it lay below the torrent's root; raise OSError.
+
+        What lay elsewhere keeps its absolute path there. The trash is opened for each file, so that its disk can be
+        unmounted in between.
+        """
+        root, trash, place = self.limits.root, self.limits.trashes[device], self.places.get(device)
+        if self.args.no_action:
+            self.places[device] = place or choose_trash(trash, self.torrent.hash)
+            return
+        with own_directory(trash) as opened:
+            if place is None:
+                place = choose_trash(trash, self.torrent.hash)
+                make_trash(opened / place.name, place, self.torrent, root, self.t_data)
+                self.places[device] = place
+            inside = opened / place.name
+            below = is_below(file.path, root)
+            target = inside / file.path.relative_to(root) if below else Path(f"{inside}/{LINKED}{file.path}")
+            make_alike(target.parent, file.path.parent, inside)
+            remove_file(file, target)
 
     def prune(self) -> None:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
-        trash = [self.args.trash] if self.args.trash else []
-        needed = [Path(os.path.expanduser("~")), self.args.session, *self.args.paths, *trash]
+        needed = [home_directory(), self.args.session, *self.args.paths, *self.args.trash]
         gone = {*self.went}
         for directory in plan_directories(self.went, self.limits):
             if any(directory == path or is_below(path, directory) for path in needed):
                 continue
-            if self.index.is_used_directory(directory, self.torrent.hash):
-                continue
-            if not is_left_empty(directory, gone):
-                say(logging.DEBUG, "  stays", f"{directory}/: something else is in it")
+            used = self.index.is_used_directory(directory, self.torrent.hash)
+            reason = "another torrent uses it" if used else find_rest(directory, gone)
+            if reason is not None:
+                self.staying.update({directory: reason} if reason else {})
                 continue
             try:
                 if not self.args.no_action:
@@ -2359,24 +2638,33 @@ class Removal:
             except OSError as error:
                 self.directories[directory] = f"cannot be removed: {error.strerror or error}"
 
-    def report(self) -> None:
-        """Say what became of the torrent: one line, and one below it for every reason to keep files."""
+    def report(self) -> Iterator[Line]:
+        """Give what became of the torrent, as `say` takes it: one line, and below it those of `report_files`."""
         name, root = self.index.label(self.torrent.hash, self.torrent.name), self.limits.root
         total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
         if self.removed:
-            place = f"{self.args.trash}/{self.trash if self.args.verbose else f'{self.torrent.hash[:8]}*'}"
-            where = [f"in {place}"] if self.trash else []
-            say(logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *where)
-        elif self.torrent.root is None:
-            say(logging.INFO, "erased", name, "where its files are is not known")
+            linked = sum(left > 0 for left in self.names.values())
+            more = [f"{linked} linked elsewhere"] if linked and not self.args.trash else []
+            more += [f"in {' and '.join(map(str, self.places.values()))}"] if self.places else []
+            yield logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *more
         else:
-            say(logging.INFO, "erased", name, f"none of {total} to remove" if self.args.remove else f"leaves {total}")
+            what = f"none of {total} to remove" if self.args.remove else f"leaves {total}"
+            if self.spared:
+                what = f"leaves {total}: {self.spared}"
+            elif self.torrent.root is None:
+                what = "where its files are is not known"
+            yield logging.INFO, "if erased" if self.args.what_if else "erased", name, what
+        yield from self.report_files(root)
+
+    def report_files(self, root: Path) -> Iterator[Line]:
+        """Give one line for every file or directory that is gone, and one for every reason to keep some."""
         gone = [*map(str, self.removed), *(f"{path}/" for path, reason in self.directories.items() if not reason)]
         for line in gone:
-            say(logging.DEBUG, f"  {self.verb}", line)
+            yield logging.DEBUG, f"  {self.verb}", line
         if self.files and set(self.files) <= set(self.kept.get(GONE, ())):
-            missing = f"none of its {len(self.files)} files is at {root}"
-            say(logging.WARNING, "  kept", f"{missing}: moved, or its disk is not mounted")
+            number = len(self.files)
+            missing = f"none of its {number} files is at {root}" if number > 1 else f"its file is not at {root}"
+            yield logging.WARNING, "  missing", f"{missing}: moved, or its disk is not mounted"
             self.kept[GONE] = [path for path in self.kept[GONE] if path not in self.files]  # what it has inherited
         for link, target in self.targets.items():
             if Path(target) not in {*self.files, *self.removed, *itertools.chain(*self.kept.values())}:
@@ -2387,10 +2675,12 @@ class Removal:
         for reason, paths in self.kept.items():
             why = reason if self.args.verbose else re.sub(r'([0-9A-F]{8})[0-9A-F]{32} "', r'\1 "', reason)
             shown = [str(path.relative_to(root) if is_below(path, root) else path) for path in paths]
-            if len(shown) > 3 and not self.args.verbose:
+            if len(shown) > 3 and not (self.args.verbose or self.args.what_if):
                 shown = [f"{len(shown)} files, {shown[0]} ..."]
             for line in shown:
-                say(logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}")
+                yield logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}"
+        for path, reason in self.staying.items():
+            yield logging.DEBUG, "  stays", f"{path}/: {reason}"
 
 
 RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rtor")
@@ -2420,6 +2710,8 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [1])[-1]
         raise Error(f"{path}:{line}: the hooks file does not load: {type(error).__name__}: {error}", 2) from None
     hooks = {name: getattr(module, name) for name in HOOKS if hasattr(module, name)}
+    if not hooks:
+        raise Error(f"{path}: it has none of the hooks: {', '.join(HOOKS)}", 2)
     for name, hook in hooks.items():
         try:
             inspect.signature(hook).bind(*range(HOOKS[name]))
@@ -2468,6 +2760,7 @@ class Loop:
         self.qfuncs: dict[str, QueueFunction] = {}
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
         self.stopping = 0  # counts the reasons to stop
+        self.reason = ""  # of them, the first
         self.drained = time.time()  # Unix time at which no event was unread; what is read next happened after it
         self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue and item by any key
         self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
@@ -2590,6 +2883,7 @@ class Loop:
         if isinstance(error, SystemExit):
             self.con.commit()
             self.stopping += 1
+            self.reason = self.reason or "a function of your hooks file has called sys.exit"
             return False
         if type(error) is sqlite3.DatabaseError:
             raise unusable(self.args.db, error) from None
@@ -2642,6 +2936,7 @@ class Loop:
 
 NEWS = ("lost", "unlinked", "added", "saved")  # what events bring
 MISSING = "it is missing"
+FAILED = object()  # what a hook that raised has answered
 AT_ONCE = 500  # torrents that are removed after one look
 ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
@@ -2699,11 +2994,11 @@ class Watch:
         self.unsaved: dict[str, list[float]] = {}  # by hash: first seen (monotonic, Unix), last asked to save
         self.once_until = 0.0  # monotonic time until which --once waits for a save
         self.pause = 1.0  # seconds until rtorrent is asked again
-        self.held: dict[str, list[str]] = {}  # names by reason, not yet said
+        self.held: dict[str, list[str]] = {}  # hashes by reason, not yet said
         self.remedied: set[str] = set()  # reasons whose remedy was said
         self.ready: deque[str] = deque()  # hashes to be removed
         self.removing: Optional[Iterator[None]] = None
-        self.prepared: set[str] = set()  # pre_remove was called
+        self.agreed: dict[str, bool] = {}  # whether pre_remove, which was called, lets the files go
         self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
         self.doubts = Doubts({}, ())
         self.opened = (0.0, OpenFiles({}, False))  # when it was looked at
@@ -2715,23 +3010,25 @@ class Watch:
         self.freed = 0  # bytes
         self.told = -1  # what total_changes was at the last STATUS=
 
-    def call_hook(self, name: str, *arguments: object) -> bool:
-        """Call a hook with no transaction open and close the one it leaves; return False when it raised."""
+    def call_hook(self, name: str, *arguments: object) -> object:
+        """Call a hook with no transaction open and close the one it leaves; return its answer, FAILED if it raised."""
         if name not in self.hooks:
-            return True
+            return None
         con = self.index.con
         con.commit()
         try:
-            self.hooks[name](con, *arguments)
+            answer = self.hooks[name](con, *arguments)
             con.commit()
         except SystemExit:
             con.commit()
             self.loop.stopping += 1
+            self.loop.reason = self.loop.reason or f"the hook {name} has called sys.exit"
+            return None
         except Exception:  # whatever the user's function does
             con.rollback()
             logger.exception("%-12s %s", "failed", f"the hook {name}")
-            return False
-        return True
+            return FAILED
+        return answer
 
     # ---- Events ------------------------------------------------------------------------------------------------------
 
@@ -2821,14 +3118,16 @@ class Watch:
         self.index.insert_torrent(loaded)
         self.loop.due.pop(hash, None)
         self.expired.discard(hash)
-        self.prepared.discard(hash)
+        self.agreed.pop(hash, None)
         self.removals.pop(hash, None)
         self.note_root(loaded.root)
         self.note_newcomer(hash, loaded.found)
         left = [file for file in former if file.exists() and not self.index.is_used_file(file)]
         more = [f"nobody uses {count(len(left), 'file')} at its former place, {left[0].parent}"] if left else []
         what = "added" if known is None else "returned" if known.vanished is not None else "renewed"
-        self.say_written(what, text(loaded.metainfo.names[b""]), count(len(loaded.files), "file"), *more)
+        self.say_written(
+            what, self.index.label(hash, text(loaded.metainfo.names[b""])), count(len(loaded.files), "file"), *more
+        )
         if known is None:
             self.call_hook("post_add", path, self.args)
 
@@ -2850,6 +3149,8 @@ class Watch:
         directory, pid = resume.directory, self.find_pid(resume.directory)
         if (resume.complete and not known.complete) or (resume.started and not known.started):
             self.index.update_progress(hash, resume)
+        if resume.label != known.label:
+            self.index.update_label(hash, resume.label)
         if not (resume.complete or known.complete):
             self.find_again(hash, known)
         place = resolve_directory(directory, pid)
@@ -2862,7 +3163,7 @@ class Watch:
             self.note_root(loaded.root)
             self.note_newcomer(hash, loaded.found)
             where = f"to {os.fsdecode(loaded.root or directory)}"
-            self.say_written("moved", text(loaded.metainfo.names[b""]), where)
+            self.say_written("moved", self.name(hash), where)
 
     def say_written(self, verb: str, name: str, *details: str) -> None:
         """Say what became of a torrent's rows, when they are committed: a full disk makes this come again."""
@@ -2952,15 +3253,26 @@ class Watch:
         self.say_unknown()
 
     def say_unknown(self) -> None:
-        """Say in one line which places are not known, and look again in a minute."""
-        unknown = [name for _, name, _ in self.index.find_unplaced()]
+        """Say in one line which places are not known, and why, and look again in a minute."""
+        unplaced = [hash for hash, _, _ in self.index.find_unplaced()]
+        unknown = [self.name(hash) for hash in unplaced]
         unknown += [f"{trouble.name} ({MISSING})" for trouble in self.troubles.values() if trouble.reason == MISSING]
         if unknown and unknown != self.unknown:
-            say(logging.WARNING, "unknown", f"where the files are of {some(unknown)}; looked at again every minute")
+            why = [self.find_cause(hash) for hash in unplaced[:1]]
+            what = f"where the files of {some(unknown)} are"
+            say(logging.WARNING, "unknown", what, *why, "looked at again every minute")
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
         if unknown or self.troubles:
             self.loop.call_later("unknown", MINUTE, "unknown", self.args.session)
+
+    def find_cause(self, hash: str) -> str:
+        """Return why the directory of a known torrent cannot be resolved."""
+        place = self.index.find_place(hash)
+        directory = os.fsdecode(place.directory) if place else "?"
+        what = "home" if directory.startswith("~") else "working directory"
+        seen = "it cannot be read" if self.find_pid(b"") else "no rtorrent is seen running"
+        return f'"{directory}" starts at the {what} of rtorrent, and {seen}'
 
     def read_again(self, hashes: Iterable[str]) -> None:
         """Bring torrents up to date without waiting for an event; what fails is noted as trouble."""
@@ -2994,7 +3306,7 @@ class Watch:
             self.index.update_held(hash, held)
         self.answer = None
         self.removals.pop(hash, None)
-        self.prepared.discard(hash)
+        self.agreed.pop(hash, None)
         self.expired.discard(hash)
         self.index.con.commit()  # before it is said
         self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
@@ -3149,7 +3461,7 @@ class Watch:
             self.index.update_place(hash, place.directory, root)
             self.index.insert_files(hash, files, links, found)
             if root != place.root:
-                self.say_written("moved", text(metainfo.names[b""]), f"to {os.fsdecode(root)}")
+                self.say_written("moved", self.name(hash), f"to {os.fsdecode(root)}")
 
     def is_being_saved(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
@@ -3254,14 +3566,15 @@ class Watch:
 
     def look_again(self, facts: Facts) -> None:
         """Arrange when to look again at what waits; most of it is looked at again when rtorrent saves."""
-        waiting = {torrent.held for torrent in self.index.find_torrents("vanished IS NOT NULL AND held IS NOT NULL")}
+        waiting = {torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")}
+        held = [hold for hold in map(HOLDS.__getitem__, waiting) if not (hold.waits or hold.lasting)]
         evidence = facts.evidence
         pauses = []
         if "unsaved" in waiting or "loaded" in waiting:
             pauses.append(QUIET)
         if "unanswered" in waiting:
             pauses.append(self.pause)
-        if waiting & {"nameless", "open", "save"}:  # a rtorrent that is killed makes no event
+        if waiting & {"open", "save"} or held:  # a rtorrent that is killed makes no event
             pauses.append(MINUTE)
         if "save" in waiting:
             rest = evidence.saves.renamed + QUIET - evidence.now
@@ -3281,7 +3594,7 @@ class Watch:
         if reason != torrent.held:
             self.index.update_held(torrent.hash, reason)
             if reason:
-                self.held.setdefault(reason, []).append(self.index.label(torrent.hash, torrent.name))
+                self.held.setdefault(reason, []).append(torrent.hash)
 
     def say_held(self) -> None:
         """Say what is held or waits, one line a reason, with what helps; together with what is due in a moment."""
@@ -3289,17 +3602,35 @@ class Watch:
         if self.expired and any(name == "erased" and when < soon for when, name, _ in self.loop.due.values()):
             return
         self.index.con.commit()  # a full disk makes it come again
-        for reason, names in self.held.items():
+        for reason, hashes in self.held.items():
             hold = HOLDS[reason]
             waits = "would wait" if self.args.no_action else "waiting"
-            say(logging.WARNING, waits if hold.waits else "held", f"{some(names)}: {hold.sentence}")
-            if hold.remedy and reason not in self.remedied:
-                say(logging.WARNING, "  remedy", hold.remedy)
-                self.remedied.add(reason)
-            if hold.forced:
-                what = "ALL that is held, if rtorrent has none of it"
-                say(logging.WARNING, "  go on", f"with {what}: stop rtwatch, then {forced_command(self.args)}")
+            again = () if hold.waits or hold.lasting else ("looked at again every minute",)
+            names = some([self.name(hash) for hash in hashes])
+            say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
+            files = (f"{shlex.quote(str(self.session.file(hash)))}*" for hash in hashes[:3])
+            remedy = hold.remedy.format(files=" ".join(files))
+            if remedy and remedy not in self.remedied:
+                say(logging.WARNING, "  remedy", remedy)
+                self.remedied.add(remedy)
+        if any(HOLDS[reason].forced for reason in self.held):
+            self.say_forced()
         self.held.clear()
+
+    def say_forced(self) -> None:
+        """Say how all held removals go ahead."""
+        held = [torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")]
+        number = sum(not HOLDS[reason].waits for reason in held)
+        what = "to remove" if self.args.remove else "to forget"
+        which = f"all {number} held torrents" if number > 1 else "the held torrent"
+        how = "make sure that rtorrent has none of them (-n lists them), stop rtwatch, then"
+        command = repeat_command(self.args, "--force", once=True)
+        say(logging.WARNING, f"  {what} anyway", f"{which}: {how}: {command}")
+
+    def name(self, hash: str) -> str:
+        """Return the name of a torrent for people."""
+        torrent = self.index.find_torrent(hash)
+        return self.index.label(hash, torrent.name) if torrent else hash
 
     # ---- Removing ----------------------------------------------------------------------------------------------------
 
@@ -3340,16 +3671,12 @@ class Watch:
         torrent, path = self.index.find_torrent(hash), self.session.file(hash)
         if torrent is None or not self.may_remove(torrent):
             return
-        if self.args.trash:
-            with own_directory(self.args.trash):  # fails, and so comes again, while the trash is not mounted
+        for trash in self.args.trash:
+            with own_directory(trash):  # fails, and so comes again, while the trash is not mounted
                 pass
-        if hash not in self.prepared and "pre_remove" in self.hooks:
-            if not self.call_hook("pre_remove", path, self.args):
-                self.hold(torrent, "hook")
-                self.say_held()
+        if hash not in self.agreed and "pre_remove" in self.hooks:
+            if not self.ask_hook(torrent):
                 return
-            self.prepared.add(hash)
-            self.confirmed = NEVER
             yield
             if not self.may_remove(torrent):
                 return
@@ -3357,10 +3684,13 @@ class Watch:
         if row is None:  # pre_remove has deleted it
             return
         tracker, *blobs = row
+        if torrent.label is None:  # It vanished before rtwatch was updated.
+            torrent = torrent._replace(label=parse_resume(blobs[2]).label)
         if hash not in self.removals:
             self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0])
         removal = self.removals[hash]
         if self.args.remove:
+            removal.spare(self.agreed.get(hash, True))
             yield from self.remove_files(removal)
             if removal.todo:
                 return
@@ -3369,11 +3699,23 @@ class Watch:
         self.index.con.commit()
         del self.removals[hash]
         self.expired.discard(hash)
-        self.prepared.discard(hash)
+        self.agreed.pop(hash, None)
         self.freed += 0 if self.args.trash else removal.freed
-        removal.report()
+        for line in removal.report():
+            say(*line)
         erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
         self.call_hook("post_remove", path, self.args, erased)
+
+    def ask_hook(self, torrent: Torrent) -> bool:
+        """Call pre_remove and remember whether it lets the files go; return False when it failed."""
+        answer = self.call_hook("pre_remove", self.session.file(torrent.hash), self.args)
+        if answer is FAILED:
+            self.hold(torrent, "hook")
+            self.say_held()
+            return False
+        self.agreed[torrent.hash] = answer is not False
+        self.confirmed = NEVER
+        return True
 
     def remove_files(self, removal: Removal) -> Iterator[None]:
         """Carry out the plan file by file, as long as nothing speaks against it.
@@ -3444,13 +3786,16 @@ class Watch:
         if kind in NETWORK:
             say(logging.WARNING, "no events", f"the session is on {kind}: what other machines write stays unseen")
         say(logging.INFO, "watching", *self.describe(hooks))
+        self.say_without_trash()
+        if args.remove:
+            say_rivals()
         self.say_held()
         self.hooks = hooks
         if "complete" in hooks:
             loop.qfuncs["complete"] = hooks["complete"]
             loop.inot_funcs["complete", flags.CLOSE_WRITE] = self.note_completed
             loop.inot_funcs["complete", flags.MOVED_TO] = self.note_completed
-        if not self.call_hook("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs):
+        if self.call_hook("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs) is FAILED:
             raise Error(f"{args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
         loop.add_watch(args.session)
         self.note_change()
@@ -3482,13 +3827,14 @@ class Watch:
             hold = HOLDS.get(torrent.held or "")
             if not torrent.recorded and torrent.hash not in {late.hash for late, _ in self.unrecorded}:
                 self.leave(torrent)
-            if torrent.hash not in self.loop.due:
+            new = torrent.hash in self.loop.due
+            if not new:
                 self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
-            if hold and not hold.waits and torrent.held != "hook" and not self.args.force:
-                self.held.setdefault(torrent.held or "", []).append(self.index.label(torrent.hash, torrent.name))
-            elif not self.args.catch_up:
+            if hold and hold.lasting and torrent.held != "hook" and not self.args.force:
+                self.held.setdefault(torrent.held or "", []).append(torrent.hash)
+            elif not (new or self.args.orphans or self.args.what_if):  # Its reason is looked for after the grace.
                 self.index.update_held(torrent.hash, None)
-                waiting.append(torrent.name)
+                waiting.append(self.index.label(torrent.hash, torrent.name))
         if waiting:
             say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
         for hash in self.index.find_newcomers():
@@ -3511,14 +3857,17 @@ class Watch:
             return
         process = self.rtorrent.find_process().identity
         for hash in missing:
-            torrent = self.index.find_torrent(hash)
             if self.args.catch_up:
                 self.vanish(hash, time.time(), present, process, said=True)
-            elif torrent:
-                files = count(len(self.index.find_files(hash)), "file")
-                self.index.delete_torrent(hash)
-                self.index.con.commit()
-                say(logging.INFO, "dropped", torrent.name, f"erased while rtwatch was not running, leaves {files}")
+                continue
+            name, files = self.name(hash), count(len(self.index.find_files(hash)), "file")
+            self.index.delete_torrent(hash)
+            self.index.con.commit()
+            verb = "would drop" if self.args.no_action else "dropped"
+            say(logging.INFO, verb, name, f"erased while rtwatch was not running, leaves {files}")
+        if missing and self.args.remove and not self.args.catch_up:
+            advice = "with --catch-up, rtwatch removes the files of such torrents (from cron: --once --catch-up -r)"
+            say(logging.INFO, "  remedy", advice)
 
     def give_up(self) -> None:
         """Record that the session directory is gone: nobody has erased what vanished with it."""
@@ -3535,7 +3884,7 @@ class Watch:
         torrents, files = self.index.count()[0], self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
-            say(logging.WARNING, "empty", what, session_advice())
+            say(logging.WARNING, "empty", what, session_advice(args))
         state = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
         how = state.get(process.lock.state, f"rtorrent.lock is {process.lock.state}")
         if args.remove and self.rtorrent.is_reachable():
@@ -3549,9 +3898,23 @@ class Watch:
         known = [count(torrents, "torrent"), count(files, "file"), how]
         home = home_directory()
         session = f"~/{args.session.relative_to(home)}" if is_below(args.session, home) else str(args.session)
-        more = [f"trash {args.trash}"] if args.trash else []
+        more = [f"trash {' '.join(map(str, args.trash))}"] if args.trash else []
+        more += [f"keeps the label {' '.join(args.keep)}"] if args.keep else []
         more += [f"hooks {' '.join(hooks) or 'none'}"] if args.hooks else []
         return [session, mode, *where, *known, *more]
+
+    def say_without_trash(self) -> None:
+        """Say where files would be kept because no trash is on their file system."""
+        devices = {trash.stat().st_dev for trash in self.args.trash}
+        roots = {Path(os.fsdecode(place.root)) for place in self.index.find_places().values() if place.root}
+        found = []
+        for root in sorted(roots) if devices else ():
+            wanted = not self.args.paths or any(root == path or is_below(root, path) for path in self.args.paths)
+            with suppress(OSError):
+                found += [root] if wanted and root.stat().st_dev not in devices else []
+        if found:
+            what = f"{found[0]}{f' and {len(found) - 1} more directories' if found[1:] else ''}"
+            say(logging.WARNING, "no trash", f"on the file system of {what}; files there are kept, until you add one")
 
     def note_change(self) -> None:
         """Note, after a pass that changed rows, when everything was read, and tell the service manager how it stands.
@@ -3601,30 +3964,16 @@ def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
 
 # ---- Queries ---------------------------------------------------------------------------------------------------------
 
-PASSED_OVER = re.compile(r"\.nfs.*|lost\+found|\.Trash.*|\.snapshots?|\.zfs|@eaDir|\.fuse_hidden.*")
+SKIPPED = re.compile(r"\.nfs.*|lost\+found|\.Trash.*|\.snapshots?|\.zfs|@eaDir|\.fuse_hidden.*")
 DAY = 86400.0  # seconds
 
 
-def walk_files(directory: Path, passed_over: Sequence[Path]) -> Iterator[tuple[Path, os.stat_result]]:
-    """Give the files and symlinks below a directory on its own file system, without what is no download of anybody."""
-    device = directory.stat().st_dev
-    waiting = [directory]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            say(logging.WARNING, "passed over", f"{error.filename}: {error.strerror}")
-            continue
-        for entry in entries:
-            path = Path(entry.path)
-            info, _ = look_at(path)
-            if info is None or info.st_dev != device or PASSED_OVER.fullmatch(entry.name) or path in passed_over:
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                waiting.append(path)
-            else:
-                yield path, info
+def find_mount_points() -> set[str]:
+    """Return where something is mounted (proc(5), mountinfo)."""
+    with suppress(OSError):
+        places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+        return {os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), p)) for p in places}
+    return set()
 
 
 def write_out(output: str) -> None:
@@ -3635,28 +3984,215 @@ def write_out(output: str) -> None:
         raise Error(f"standard output: {error.strerror}; what it got is not complete") from None
 
 
-def list_orphans(index: Index, doubts: Doubts, args: Args) -> None:
-    """Print the files below PATH that no torrent lists and nobody touched for a day, and say their number and size.
+def walk(directory: Path, skipped: Collection[Path]) -> Iterator[tuple[Path, os.stat_result, list[Path]]]:
+    """Give a directory and those below it on its own file system, each with the files and symlinks in it.
 
-    What a torrent may have whose place is not known is left out. Raise Error when no torrent has anything below PATH:
-    then it is the wrong directory.
+    What is `skipped` is left out, and what is no download of anybody.
     """
+    mounts = find_mount_points()
+    waiting = [directory]
+    device = directory.stat().st_dev
+    while waiting:
+        place = waiting.pop()
+        files: list[Path] = []
+        directories: list[Path] = []
+        try:
+            with os.scandir(place) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    (directories if entry.is_dir(follow_symlinks=False) else files).append(Path(entry.path))
+            info = place.stat()
+        except OSError as error:
+            say(logging.WARNING, "skipped", f"{error.filename}: {error.strerror}")
+            continue
+        if info.st_dev != device:
+            continue
+        yield place, info, [path for path in files if not SKIPPED.fullmatch(path.name) and path not in skipped]
+        waiting += [
+            path
+            for path in reversed(directories)
+            if not SKIPPED.fullmatch(path.name) and path not in skipped and str(path) not in mounts
+        ]
+
+
+class Orphans:
+    """What lies below some directories and no torrent uses, by the identity of directories."""
+
+    def __init__(self, index: Index, watch: Watch, args: Args) -> None:
+        """Look at all directories that torrents use, and at what rtorrents have open."""
+        self.index, self.doubts, self.open = index, watch.find_doubts(), read_open_files()
+        self.before = time.time() - DAY
+        own = [args.db, Path(f"{args.db}-wal"), Path(f"{args.db}-shm"), state_directory(), *filter(None, [args.hooks])]
+        self.skipped = {args.session, *args.trash, *own}
+        self.places: dict[tuple[int, int], list[bytes]] = {}  # paths by device and inode
+        roots = (place.root for place in index.find_places().values() if place.root)
+        for directory in {*roots, *(directory for directory, _ in index.find_directories())}:
+            with suppress(OSError):
+                info = os.stat(directory)
+                self.places.setdefault((info.st_dev, info.st_ino), []).append(directory)
+        self.used = False  # whether a torrent uses any of the directories that were walked
+        self.young = 0  # files and empty directories that are not used, but too new to tell
+
+    def find(self, top: Path) -> Iterator[tuple[str, int]]:
+        """Give paths and bytes of what no torrent uses and nobody touched for a day; a directory has a slash."""
+        for directory, info, files in walk(top, self.skipped):
+            paths = {os.fsencode(directory), *self.places.get((info.st_dev, info.st_ino), ())}
+            used = any(self.index.is_used_directory(Path(os.fsdecode(path)), "") for path in paths)
+            self.used |= used
+            for path in files:
+                found, _ = look_at(path)
+                if found and not self.is_used(path, found, paths) and self.is_old(found):
+                    yield str(path), found.st_blocks * 512
+            if not used and directory != top and not os.listdir(directory) and self.is_old(info):
+                yield f"{directory}/", 0
+
+    def is_old(self, info: os.stat_result) -> bool:
+        """Tell whether something was neither written to nor put there for a day."""
+        old = max(info.st_mtime, info.st_ctime) < self.before
+        self.young += not old
+        return old
+
+    def is_used(self, path: Path, info: os.stat_result, paths: Collection[bytes]) -> bool:
+        """Tell whether a torrent, or a running rtorrent, uses or may use a file; `paths` lead to its directory."""
+        if (info.st_dev, info.st_ino) in self.open.paths or self.doubts.find(path):
+            return True
+        if any(self.index.is_used_file(Path(os.fsdecode(place), path.name)) for place in paths):
+            return True
+        return is_folding(path, info) and fold(path.name) in {fold(f.name) for f in self.index.find_children(*paths)}
+
+
+def list_orphans(index: Index, watch: Watch, args: Args) -> None:
+    """Print what lies below PATH and no torrent uses, and say its number and size.
+
+    Raise Error when no torrent has anything below PATH: then it is the wrong directory.
+    """
+    if any(trouble.nameless for trouble in watch.troubles.values()):
+        raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
     odd = 0
-    for directory in args.paths:
-        if not index.is_used_directory(directory, ""):
-            raise Error(f"{directory}: no torrent has a file below it; name the directory of your downloads", 2)
-        sizes = []
-        for path, info in walk_files(directory, [args.session, *filter(None, [args.trash])]):
-            if info.st_mtime > time.time() - DAY or index.is_used_file(path) or doubts.find(path):
-                continue
-            odd += "\n" in str(path)
-            line = printable(str(path)) if "\n" in str(path) or sys.stdout.isatty() else str(path)
-            write_out(line + "\n")
-            sizes.append(info.st_blocks * 512)
-        found = f"{count(len(sizes), 'file')}, {human_size(sum(sizes))}"
-        say(logging.INFO, "orphans", f"{found} below {directory}, not touched for a day")
+    orphans = Orphans(index, watch, args)
+    if orphans.open.hidden:
+        say(logging.WARNING, "unseen", "an rtorrent of another user runs: rtwatch cannot see which files it has open")
+    for top in args.paths:
+        orphans.used = False
+        found = list(orphans.find(top))
+        if not orphans.used:
+            raise Error(f"{top}: no torrent has a file below it; name the directory of your downloads", 2)
+        for path, _ in found:
+            odd += "\n" in path
+            write_out((printable(path) if "\n" in path or sys.stdout.isatty() else path) + "\n")
+        directories = sum(path.endswith("/") for path, _ in found)
+        numbers = [count(len(found) - directories, "file"), human_size(sum(size for _, size in found))]
+        numbers += [f"{directories} empty director{'y' if directories == 1 else 'ies'}"] if directories else []
+        say(logging.INFO, "orphans", *numbers, f"below {top}, not touched for a day")
+    if orphans.young:
+        say(logging.INFO, "left out", f"{orphans.young} more that changed within a day")
     if odd:
         say(logging.WARNING, "escaped", f"{count(odd, 'path')} with a line break in it")
+
+
+class Imagined(NamedTuple):
+    """What an erase of a torrent would do, and how its data is now, in numbers of files."""
+
+    removal: Removal
+    short: int
+    shared: int
+    owners: Set[str]  # HASH "name", with whom
+
+    def tell(self) -> str:
+        """Return how the data is, and how much of it would stay."""
+        removal, everything = self.removal, len(self.removal.files)
+        missing = len(removal.kept.get(GONE, ()))
+        linked = sum(left > 0 for left in removal.names.values())
+        others = everything - len(removal.removed) - missing - self.shared
+        numbers = {"missing": missing, "short": self.short, "linked elsewhere": linked}
+        owners = re.sub(r"([0-9A-F]{8})[0-9A-F]{32}", r"\1", some(sorted(self.owners)))
+        numbers.update({f"shared with {owners}": self.shared, "kept for other reasons": max(0, others)})
+        return ", ".join(
+            [count(everything, "file"), *(f"{number} {what}" for what, number in numbers.items() if number)]
+        )
+
+
+def imagine_erased(index: Index, torrent: Torrent, doubts: Doubts, open_files: OpenFiles, args: Args) -> Imagined:
+    """Plan the removal of a torrent as if it were erased now; -n, which is on here, changes nothing but the index."""
+    blobs = index.find_blobs(torrent.hash)
+    files = [*index.find_files(torrent.hash), *index.find_uses(torrent.hash, "inherited")]
+    infos = ((file, look_at(file)[0]) for file in files)
+    index.insert_left(torrent.hash, [(file, leave(info)) for file, info in infos if info])
+    removal = Removal(index, args, torrent, blobs[1])
+    removal.spare(True)
+    short, shared = 0, 0
+    owners: set[str] = set()
+    while removal.todo:
+        for file, reason in removal.plan(doubts):
+            short += bool(file.info and is_data(file.info) and file.info.st_size < (file.length or 0))
+            shared += bool(file.owners or file.users)
+            owners.update(file.owners, file.users)
+            used = file.info and not (file.owners or file.users) and is_open(file.path, file.info, open_files)
+            removal.carry_out(file, reason or ("the removal waits until an rtorrent closes it" if used else None))
+    removal.prune()
+    return Imagined(removal, short, shared, owners)
+
+
+def find_meant(index: Index, what: str) -> list[Torrent]:
+    """Return the torrents that --what-if means: all, those of a hash or its first digits, else those of a name."""
+    if what == "all":
+        return sorted(index.find_torrents("TRUE"), key=lambda torrent: torrent.name)
+    if re.fullmatch("[0-9A-Fa-f]{8,40}", what):
+        found = index.find_torrents("hash >= ? AND hash < ?", what.upper(), what.upper() + "G")
+        if found:
+            return found
+    return index.find_torrents("name = ?", what)
+
+
+def tell_users(index: Index, doubts: Doubts, path: bytes) -> Iterator[str]:
+    """Give whose a file or directory is."""
+    file = canonical(path)
+    parent, name = os.path.split(file)
+    files = [Path(os.fsdecode(os.path.join(place, name))) for place in (parent, *index.find_aliases(parent))]
+    for table, how in ("session_file", "listed by"), ("rtwatch_use", "used through a symlink by"):
+        for users in index.find_users(table, "", files).values():
+            yield from (f"{how} {user}" for user in users)
+    if os.path.isdir(file):
+        for hash in sorted(index.find_hashes_in(os.path.realpath(file))):
+            torrent = index.find_torrent(hash)
+            yield f'has files of {hash} "{torrent.name if torrent else "?"}"'
+    perhaps = doubts.find(files[0])
+    if perhaps:
+        yield f"perhaps in {perhaps}"
+
+
+def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
+    """Print what an erase of the meant torrents would remove, keep and free, or whose a file is; raise Error."""
+
+    def show(verb: str, *what: str) -> None:
+        """Print one line."""
+        sys.stdout.write(printable(f"{verb:<12} {', '.join(what)}") + "\n")
+
+    what, path = args.what_if, os.path.abspath(os.path.expanduser(args.what_if))
+    doubts = watch.find_doubts()
+    torrents = [] if "/" in what else find_meant(index, what)
+    if not torrents and os.path.lexists(path):
+        for line in list(tell_users(index, doubts, os.fsencode(path))) or ["no torrent uses it"]:
+            show("file" if not os.path.isdir(path) else "directory", f"{path}: {line}")
+    elif not torrents:
+        near = [torrent.name for torrent in index.find_torrents("TRUE") if what.casefold() in torrent.name.casefold()]
+        advice = f"there is {some(near)}" if near else "--what-if all lists them all"
+        raise Error(f"{what}: no torrent has this name or hash, and there is no such file; {advice}", 2)
+    # An erase closes the torrent's files in the rtorrent of this session.
+    pid = watch.rtorrent.find_process().pid
+    open_files = {loaded: read_open_files(but=pid if loaded else 0) for loaded in (True, False)}
+    for torrent in torrents:
+        imagined = imagine_erased(index, torrent, doubts, open_files[torrent.vanished is None], args)
+        if what == "all":
+            show(torrent.hash, f"{human_size(imagined.removal.freed):>9} {torrent.name}: {imagined.tell()}")
+        else:
+            held = HOLDS.get(torrent.held or "")
+            state = [f"vanished{f', {held.sentence}' if held else ''}"] if torrent.vanished else []
+            show("torrent", index.label(torrent.hash, torrent.name), torrent.hash, f"in {torrent.root}", *state)
+            show("  data", imagined.tell())
+            for _, verb, *details in imagined.removal.report():
+                show(verb, *details)
+        index.con.rollback()  # One torrent's erase is imagined without the others'.
+    say(logging.INFO, "what-if", "told by the session files as they lie; rtorrent was not asked")
 
 
 # ---- Process: lock, signals, notifications ---------------------------------------------------------------------------
@@ -3712,6 +4248,7 @@ def catch_signals(loop: Loop, wake: int) -> None:
     def on_signal(number: int, frame: object) -> None:
         """Note that the loop shall end."""
         loop.stopping += 1
+        loop.reason = loop.reason or signal.Signals(number).name
         if loop.stopping > 1:
             raise SystemExit(0)
 
@@ -3730,11 +4267,11 @@ def watch_session(args: Args) -> int:
         wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         loop = Loop(con, inot, args, wake)
         watch = Watch(index, loop, session, Rtorrent(session, args.scgi, wake), args)
-        if args.orphans:
+        if args.orphans or args.what_if is not None:
             watch.bring_up_to_date()
-            if any(trouble.nameless for trouble in watch.troubles.values()):
-                raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
-            list_orphans(index, watch.find_doubts(), args)
+            watch.look_at_directories()
+            con.commit()
+            list_orphans(index, watch, args) if args.orphans else answer_what_if(index, watch, args)
             return 0
         catch_signals(loop, wake_writer)
         try:
@@ -3753,7 +4290,10 @@ def watch_session(args: Args) -> int:
             with suppress(sqlite3.Error):
                 watch.call_hook("post_loop", inot, args)
                 watch.note_change()
-        return 3 if args.once and index.find_hashes("vanished IS NOT NULL LIMIT 1") else 0
+        vanished = index.count()[1]
+        left = f"{count(vanished, 'torrent')} still to be finished" if vanished else "nothing is left to do"
+        say(logging.INFO, "ended", loop.reason or "done", left)
+        return 3 if args.once and vanished else 0
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -3797,19 +4337,26 @@ def make_parser() -> Parser:
     epilog = "Look first: rtwatch -r -n ~/.session says what -r would do and changes nothing."
     parser = Parser(prog="rtwatch", description=str(__doc__).split("\n", 1)[0], epilog=epilog)
     add = parser.add_argument
-    add("session", metavar="SESSION", nargs="?", default="~/.session", help="rtorrent's session directory (~/.session)")
+    session = "rtorrent's session directory (~/.session, else what rtorrent.rc or a running rtorrent says)"
+    add("session", metavar="SESSION", nargs="?", help=session)
     add("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these directories")
     add = parser.add_argument_group("removing the files of erased torrents").add_argument
     add("-r", "--remove", action="store_true", help="remove the files of an erased torrent that no other torrent uses")
     no_action = "say what would be done; change no file and no database"
     add("-n", "--no-action", "--dry-run", action="store_true", help=no_action)
-    add("--trash", metavar="DIR", help="with -r: move files there instead of deleting them")
-    add("--grace", metavar="SECONDS", type=seconds, default=60.0, help="how long a vanished torrent may come back (60)")
+    trash = "with -r: move files there instead of deleting them; may be given once for each file system"
+    add("--trash", metavar="DIR", action="append", default=[], help=trash)
+    keep = "with -r: leave the files of torrents with this label (d.custom1); may be given again"
+    add("--keep", metavar="LABEL", action="append", default=[], help=keep)
+    grace = f"how long a vanished torrent may come back ({GRACE:g})"
+    add("--grace", metavar="SECONDS", type=seconds, default=GRACE, help=grace)
     add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
     add("--force", action="store_true", help="only with --once: let all held removals go ahead")
     add = parser.add_argument_group("doing one thing and exiting").add_argument
     add("--once", action="store_true", help="bring the database up to date and finish what vanished")
-    add("--orphans", action="store_true", help="list the files below PATH that no torrent lists")
+    add("--orphans", action="store_true", help="list the files and empty directories below PATH that no torrent uses")
+    what_if = "say what an erase of a torrent (hash, name, or all) would do, or whose a file is (its path)"
+    add("--what-if", metavar="WHAT", help=what_if)
     versions = "versions of rtwatch, Python, sqlite and both libraries"
     add("--version", nargs=0, action=VersionAction, default=argparse.SUPPRESS, help=versions)
     add = parser.add_argument_group("hooks, database, output").add_argument
@@ -3831,34 +4378,59 @@ def absolute(path: Optional[str]) -> Optional[Path]:
         raise Error(f"{path}: {error}", 2) from None
 
 
+def check_trashes(args: Args) -> None:
+    """Raise Error with status 2 for a --trash that cannot be one."""
+    devices: dict[int, Path] = {}
+    for trash in args.trash:
+        if not trash.is_dir():
+            raise Error(f"{trash}: no such directory: mkdir -p {shlex.quote(str(trash))}", 2)
+        if trash == args.session or is_below(trash, args.session):
+            raise Error(f"{trash}: the trash cannot be in the session directory; choose another one", 2)
+        other = devices.setdefault(trash.stat().st_dev, trash)
+        if other is not trash:
+            raise Error(f"{trash}: {other} is a --trash on the same file system already; leave one of them out", 2)
+        if not args.orphans and args.what_if is None:
+            os.close(open_own(trash, os.O_PATH | os.O_DIRECTORY, status=2))
+
+
 def parse_args(argv: Optional[Sequence[str]]) -> Args:
     """Return the options, all paths absolute and real; raise Error with status 2 for wrong usage."""
     args = make_parser().parse_intermixed_args(argv)
-    args.session, args.hooks, args.trash = map(absolute, (args.session, args.hooks, args.trash))
-    args.paths = tuple(map(absolute, args.paths))
+    set_up_log(args.verbose, args.quiet)
+    if args.session is None:
+        args.session, why = find_session()
+        if why:
+            say(logging.INFO, "session", f"{why} {args.session}")
+    args.session, args.hooks = map(absolute, (args.session, args.hooks))
+    args.paths, args.trash = tuple(map(absolute, args.paths)), tuple(map(absolute, args.trash))
+    args.keep = tuple(args.keep)
+    args.remove |= args.what_if is not None
+    if args.what_if == "" or (args.orphans and args.what_if):
+        raise Error("--what-if needs a hash, a name, a path or all, and goes without --orphans", 2)
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
     db = Path(state_directory() / "rtwatch.db" if args.db is None else args.db)
     args.db = Path(absolute(str(db.parent) if str(args.db) else "") or "/", db.name)  # itself it may not be a link
     if not args.session.is_dir():
-        raise Error(f"{args.session}: no such session directory; {session_advice()}", 2)
+        raise Error(f"{args.session}: no such session directory; {session_advice(args)}", 2)
     refuse_root(args.session, sys.argv[1:] if argv is None else argv)
     for path in args.paths:
         if not path.is_dir():
-            raise Error(f"{path}: not a directory; what follows SESSION are the directories of your downloads", 2)
+            advice = "behind the session directory come the directories of your downloads"
+            raise Error(f"{path}: not a directory; {advice}", 2)
     if args.trash and not (args.remove or args.orphans):
         raise Error("--trash goes with -r: it is where -r moves files to", 2)
-    if args.trash and not args.trash.is_dir():
-        raise Error(f"{args.trash}: no such directory: mkdir -p {shlex.quote(str(args.trash))}", 2)
-    if args.trash and not args.orphans:
-        os.close(open_own(args.trash, os.O_PATH | os.O_DIRECTORY, status=2))
-    if args.trash and (args.trash == args.session or is_below(args.trash, args.session)):
-        raise Error(f"{args.trash}: the trash cannot be in the session directory; choose another one", 2)
+    if args.keep and not args.remove:
+        raise Error("--keep goes with -r: without it, all files are left", 2)
+    if "" in args.keep:
+        raise Error("--keep needs a label: without one, it would be for all torrents that have none", 2)
+    check_trashes(args)
     if args.orphans and not args.paths:
-        raise Error("--orphans needs the directories to look through: rtwatch --orphans SESSION PATH ...", 2)
-    args.no_action |= args.orphans  # it lists only
+        command = f"rtwatch --orphans {shlex.quote(str(args.session))} ~/downloads"
+        raise Error(f"--orphans needs the directories to look through: {command}", 2)
+    args.no_action |= args.orphans or args.what_if is not None  # they tell only
     if args.force and not args.once:
-        raise Error(f"--force goes with --once only: {forced_command(args)}", 2)
+        raise Error(f"--force goes with --once only: {repeat_command(args, '--force', once=True)}", 2)
     return args
 
 
@@ -3883,9 +4455,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def run(argv: Optional[Sequence[str]]) -> int:
     """Do what the command line says and return the exit status; raise Error."""
-    args = parse_args(argv)
-    set_up_log(args.verbose, args.quiet)
-    return watch_session(args)
+    return watch_session(parse_args(argv))
 
 
 def open_standard_files() -> None:

@@ -479,7 +479,7 @@ class World:
         found = set()
         for verb, text in self.lines():
             if verb in ("held", "waiting"):
-                names, troubles, _ = find_reason(HELD, text)
+                names, troubles, _ = find_reason(HELD, text.replace(", looked at again every minute", ""))
                 if troubles & self.trouble:
                     every = not names or " more" in names
                     found |= {hash for hash, name in NAMES.items() if every or name in names}
@@ -501,7 +501,7 @@ class World:
         for verb, text in self.lines():
             if verb in ENDS:
                 name = text.split(", ")[0]
-            elif verb == "  kept":
+            elif verb in ("  kept", "  missing"):
                 file, is_true, match = find_reason(KEPT, text)
                 for path in rest:
                     mine = {hash for hash in self.left[path] if NAMES[hash] == name}
@@ -554,14 +554,14 @@ KEPT: dict[str, Truth] = {
     rf"also in {NAMED}": is_listed,
     rf"used by a symlink in {NAMED}": is_listed,
     rf"perhaps in {NAMED}": is_perhaps,
-    r"outside PATH": lambda world, path, *_: not {*path.parents} & {*world.paths},
+    r"not below the directories you named": lambda world, path, *_: not {*path.parents} & {*world.paths},
     r"in the session directory": lambda world, path, *_: world.driver.path in path.parents,
     r"its directory is a symlink now": was_handled,
     r"already gone": was_handled,
-    r"none of its \d+ files? is at .*: moved, or its disk is not mounted": was_handled,
+    r"(?:none of its \d+ files is|its file is not) at .*: moved, or its disk is not mounted": was_handled,
     r"outside the torrent's directory": was_handled,
     r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
-    r"on another file system than the trash": lambda world, *_: world.trash and world.other in world.trash.parents,
+    r"no --trash is on its file system": lambda world, *_: world.trash and world.other in world.trash.parents,
     r"reached through the symlink .*": was_handled,
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,

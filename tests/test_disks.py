@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -112,7 +113,7 @@ def test_a_trash_that_fails_keeps_the_files(reason: str, bed: Bed) -> None:
         with unprivileged():
             result = bed.once(*AT_ONCE, "--trash", trash, *bed.hooks)
         assert result.returncode == 0
-        assert reason in result.stderr
+        assert re.search(rf"cannot be (removed|moved to \S+): {reason}", result.stderr)
         assert remaining(paths) == paths
         assert bed.removed(PACK) == []
         assert len(list(trash.iterdir())) <= 1

@@ -16,7 +16,7 @@ from torrents import Torrent, make, multi, single, twin_of
 ONE, PACK = single("one"), multi("pack")
 ARGS = (
     *("session", "paths", "remove", "no_action", "hooks", "db", "grace", "trash"),
-    *("scgi", "catch_up", "force", "once", "orphans", "verbose", "quiet"),
+    *("keep", "scgi", "catch_up", "force", "once", "orphans", "what_if", "verbose", "quiet"),
 )
 
 

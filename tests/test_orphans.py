@@ -5,38 +5,54 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import program
+import pytest
+from conftest import Mount
 from program import command, environment
-from steps import Bed, tree
-from torrents import multi, single
+from rtorrent import Rtorrent
+from session import Session
+from steps import Bed, link_files, seed, tree
+from torrents import make, multi, single
+
+NEXT_WEEK = "import rtwatch, sys; rtwatch.DAY = -60; sys.exit(rtwatch.main())"
 
 
-def list_orphans(bed: Bed, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run rtwatch --orphans where no file was touched today."""
-    for path in directory.rglob("*"):
-        if path.is_file() and path.name != "written today":
-            os.utime(path, (0, 0))
-    return bed.run("--orphans", paths=[directory])
+def list_orphans(launcher: Bed, *places: Path, aged: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run rtwatch --orphans, where no file was touched today if `aged`: nobody can set a ctime."""
+    with pytest.MonkeyPatch.context() as patch:
+        if aged:
+            patch.setattr(program, "command", lambda *args: [sys.executable, "-c", NEXT_WEEK, *map(str, args)])
+        return launcher.run("--orphans", paths=places)
+
+
+def found(launcher: Bed, *places: Path) -> list[str]:
+    """Return the orphans below some directories, sorted."""
+    result = list_orphans(launcher, *places)
+    assert result.returncode == 0, result.stderr
+    return sorted(result.stdout.splitlines())
 
 
 def test_orphans_are_the_files_that_no_torrent_lists(bed: Bed) -> None:
-    bed.seed(multi("pack"))
-    bed.seed(single("one"))
+    bed.session.download(multi("pack"), bed.downloads)
+    bed.session.download(single("one"), bed.downloads)
     orphans = [bed.downloads / "pack" / "orphan", bed.downloads / "two\nlines"]
-    for path in *orphans, bed.downloads / ".nfs0001", bed.downloads / "written today":
+    for path in *orphans, bed.downloads / ".nfs0001":
         path.write_bytes(b"")
     state = tree(bed.state)
     result = list_orphans(bed, bed.downloads)
     assert result.returncode == 0
     assert sorted(result.stdout.splitlines()) == [str(path).replace("\n", "\\n") for path in orphans]
-    assert "2 files, 0 B below" in result.stderr
+    assert "2 files, 0 B, below" in result.stderr
     assert "1 path with a line break" in result.stderr
     assert tree(bed.state) == state
 
 
 def test_a_directory_without_any_torrent_has_no_orphans(bed: Bed) -> None:
-    bed.seed(single("one"))
+    bed.session.download(single("one"), bed.downloads)
     (bed.downloads / "other").mkdir()
     result = list_orphans(bed, bed.downloads / "other")
     assert (result.returncode, result.stdout) == (2, "")
@@ -44,7 +60,7 @@ def test_a_directory_without_any_torrent_has_no_orphans(bed: Bed) -> None:
 
 
 def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed: Bed) -> None:
-    bed.seed(single("one"))
+    bed.session.download(single("one"), bed.downloads)
     multi("pack").write(bed.downloads)
     bed.session.add(multi("pack"), "downloads")  # only a running rtorrent knows where this is
     bed.session.kill()
@@ -55,12 +71,98 @@ def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed
 
 
 def test_there_are_no_orphans_beside_an_unreadable_torrent(bed: Bed) -> None:
-    bed.seed(single("one"))
+    bed.session.download(single("one"), bed.downloads)
     bed.session.file(multi("pack")).write_bytes(b"")
     (bed.downloads / "may be its file").write_bytes(b"")
     result = list_orphans(bed, bed.downloads)
     assert (result.returncode, result.stdout) == (1, "")
     assert "cannot be read, see above" in result.stderr
+
+
+def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> None:
+    bed.session.download(single("one"), bed.downloads)
+    (bed.downloads / "fresh").touch()
+    (bed.downloads / "made today").mkdir()
+    for path in bed.downloads.iterdir():
+        os.utime(path, (0, 0))
+    assert list_orphans(bed, bed.downloads, aged=False).stdout == ""
+
+
+def test_empty_directories_are_listed_with_a_slash_and_no_torrents_own(bed: Bed) -> None:
+    bed.session.download(single("one"), bed.downloads)
+    bed.session.add(multi("not yet"), bed.downloads)
+    for name in "not yet", "empty", "deep/er":
+        (bed.downloads / name).mkdir(parents=True)
+    assert found(bed, bed.downloads) == [f"{bed.downloads}/deep/er/", f"{bed.downloads}/empty/"]
+
+
+def bind(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Mount the directory of a torrent at another place, and look there."""
+    seed(session, downloads, multi("pack"))
+    return mount(downloads.with_name("bound"), "--bind", downloads)
+
+
+def bind_below(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Mount the directory of another torrent below."""
+    seed(session, downloads, single("one"))
+    seed(session, downloads.with_name("else"), multi("pack"))
+    mount(downloads / "below", "--bind", downloads.with_name("else"))
+    (downloads / "below" / "on another disk").touch()
+    return downloads
+
+
+def link(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Put a symlink in the place of a torrent's file when rtwatch has read the torrent."""
+    torrent = multi("pack")
+    paths = [downloads / "data 1", downloads / "data 2"]
+    for path, data in zip(paths, torrent.content.values() if isinstance(torrent.content, dict) else ()):
+        path.write_bytes(data)
+    link_files(paths, torrent.paths(torrent.root(downloads)))
+    session.add(torrent, downloads)
+    session.finish(torrent)
+    session.save(torrent)
+    return downloads
+
+
+def open_elsewhere(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Have a file open in a rtorrent that does not list it."""
+    seed(session, downloads, single("one"))
+    (downloads / "open").touch()
+    session.open_files([downloads / "open"])
+    return downloads
+
+
+@pytest.mark.parametrize("use", [bind, bind_below, link, open_elsewhere])
+def test_what_is_used_in_another_way_is_no_orphan(
+    use: Callable[[Session, Mount, Path], Path], bed: Bed, mount: Mount
+) -> None:
+    place = use(bed.session, mount, bed.downloads)
+    (place / "orphan").touch()
+    assert found(bed, place) == [f"{place}/orphan"]
+
+
+def test_a_link_made_after_the_last_look_is_looked_at_first(bed: Bed) -> None:
+    (path,) = bed.seed(single("one"))
+    assert bed.once().returncode == 0
+    path.rename(bed.downloads / "moved away")
+    path.symlink_to("moved away")
+    assert found(bed, bed.downloads) == []
+
+
+def test_names_that_differ_in_case_are_one_where_the_disk_takes_them_for_one(folding: Path, bed: Bed) -> None:
+    bed.seed(make("é.Bin".encode(), b"data"), to=folding)
+    (folding / "é.Bin").rename(folding / "aside")
+    (folding / "aside").rename(folding / "É.bIN")
+    (folding / "Orphan").touch()
+    names = [Path(path).name.lower() for path in found(bed, folding)]  # a lower-case file system is one of them
+    assert sorted({*names} - {"test"}) == ["orphan"]
+
+
+def test_what_a_real_rtorrent_has_is_no_orphan(real_launcher: Bed, shared: Rtorrent) -> None:
+    seed(shared, shared.downloads, multi("pack"))
+    (shared.downloads / "pack" / "sub" / "orphan").touch()
+    assert found(real_launcher, shared.downloads) == [f"{shared.downloads}/pack/sub/orphan"]
+    (shared.downloads / "pack" / "sub" / "orphan").unlink()
 
 
 def test_names_are_escaped_on_a_terminal_and_raw_in_a_pipe(bed: Bed) -> None:

@@ -15,7 +15,14 @@ import rtwatch
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-RULES_AND_FAILURES = (*rtwatch.RULES, rtwatch.look_at, rtwatch.Removal.carry_out, rtwatch.Removal.report)
+RULES_AND_FAILURES = (
+    *rtwatch.RULES,
+    rtwatch.look_at,
+    rtwatch.Removal.spare,
+    rtwatch.Removal.carry_out,
+    rtwatch.Removal.report,
+    rtwatch.Removal.report_files,
+)
 
 
 def section(title: str) -> str:
@@ -72,7 +79,7 @@ def test_the_hold_reasons_are_those_of_the_program() -> None:
 @pytest.mark.parametrize("hold", rtwatch.HOLDS.values(), ids=rtwatch.HOLDS)
 def test_the_command_with_force_is_the_remedy_where_the_program_prints_it(hold: rtwatch.Hold) -> None:
     remedies = {sentence.strip("`"): remedy for _, sentence, remedy in rows(section("Waiting and held torrents"))}
-    assert ("`go on`" in remedies[hold.sentence]) == hold.forced
+    assert ("`to remove anyway`" in remedies[hold.sentence]) == hold.forced
 
 
 @pytest.mark.parametrize("rule", rtwatch.RULES, ids=lambda rule: rule.__name__)

@@ -155,7 +155,7 @@ def test_own_and_inherited_files_are_accounted_for_each_by_itself(own: str, inhe
     said = "\n".join(program.lines[since:])
     assert re.search(r"kept +\S*one\.bin: ", said) if inherited == "changed" else "one.bin" not in said
     assert ("kept       a.bin: not a regular file" in said) == (own == "a directory")
-    assert ("none of its 1 files is at" in said) == (own == "gone")
+    assert ("its file is not at" in said) == (own == "gone")
     assert remaining([path]) == ([path] if inherited == "changed" else [])
 
 

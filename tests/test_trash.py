@@ -3,42 +3,89 @@
 from __future__ import annotations
 
 import os
-import stat
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import Mount
-from steps import SHORT, Bed, below, link_files, remaining
+from rtorrent import Rtorrent
+from steps import (
+    SHORT,
+    Bed,
+    below,
+    link_files,
+    remaining,
+    seed,
+    tree,
+)
 from torrents import Torrent, make, multi, single
 
 PACK = multi("pack")
 
 
-@pytest.mark.parametrize("torrent", [single("one"), PACK], ids=["single", "multi"])
-def test_files_moved_back_from_the_trash_are_the_torrents_again(torrent: Torrent, bed: Bed, trash: Path) -> None:
-    paths = bed.seed(torrent)
-    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
+def undo(place: Path) -> None:
+    """Run the commands of a directory of the trash, as it says."""
+    text = os.fsdecode((place / "rtwatch-undo.txt").read_bytes())
+    if "\n" not in str(place):
+        assert f"sh {shlex.quote(str(place / 'rtwatch-undo.txt'))}\n" in text
+    subprocess.run(["sh", place / "rtwatch-undo.txt"], check=True, stderr=subprocess.PIPE)
+
+
+ODD = 'it\'s "odd" $(touch pwned) `x`;\n*[a]?\\ \udcff'
+
+
+@pytest.mark.parametrize("torrent", [single("one"), PACK, make(os.fsencode(ODD), {(os.fsencode(ODD),): b"odd"})])
+@pytest.mark.parametrize("place", ["trash", ODD])
+def test_the_undo_file_brings_the_files_back_where_they_lay(
+    torrent: Torrent, place: str, bed: Bed, tmp_path: Path
+) -> None:
+    downloads, trash = tmp_path / f"downloads {place}", tmp_path / place
+    trash.mkdir()
+    paths = bed.seed(torrent, to=downloads)
+    for path in {path.parent for path in paths}:
+        path.chmod(0o2770)
+    before = tree(downloads)
     program = bed.start(*SHORT, "--trash", trash, *bed.hooks)
     bed.erase(torrent)
     bed.wait_called("post_remove", torrent)
     assert bed.removed(torrent) == sorted(paths)
-    assert below(bed.downloads) == []
-    assert stat.S_IMODE((trash / torrent.hash).stat().st_mode) == 0o700
-    place, metainfo = trash / torrent.hash, f"{os.fsdecode(torrent.name)}.torrent"
-    assert (place / metainfo).read_bytes() == torrent.metainfo
-    torrent.root(bed.downloads).mkdir(exist_ok=True)
-    for name in os.listdir(place):
-        if not name.endswith((".torrent", ".txt")):
-            (place / name).rename(torrent.root(bed.downloads) / name)
-    bed.add_complete(torrent)
+    assert below(downloads) == []
+    there = trash / torrent.hash
+    assert [path.read_bytes() for path in there.glob("*.torrent")] == [torrent.metainfo]
+    undo(there)
+    assert [(mode, data) for mode, _, data in tree(downloads).values()] == [(m, data) for m, _, data in before.values()]
+    undo(there)  # a second time does no harm
+    bed.add_complete(torrent, downloads)
     program.wait_files(torrent.hash, paths)
-    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths] == before
     bed.settle()
     bed.erase(torrent)
     assert remaining(paths) == []
-    again = trash / f"{torrent.hash}.2"
-    assert (again / metainfo).read_bytes() == torrent.metainfo
-    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in torrent.paths(again)] == before
+    assert {path.name for path in trash.iterdir()} == {torrent.hash, f"{torrent.hash}.2"}
+
+
+def test_a_removal_to_the_trash_is_undone_beside_a_shared_file_that_stayed(
+    real_launcher: Bed, shared: Rtorrent, tmp_path: Path
+) -> None:
+    launcher, trash = real_launcher, tmp_path / "trash"
+    trash.mkdir()
+    torrent = make(b"album", {(b"cd 1", b"own"): b"own" * 9000, (b"cd 1", b"both"): b"both" * 90, (b"x",): b"x" * 99})
+    other = make(b"album", {(b"cd 1", b"both"): b"both" * 90})
+    paths = seed(shared, shared.downloads, torrent, other)
+    (paths[0].parent).chmod(0o2750)
+    before = tree(paths[2].parent)
+    program = launcher.start(*SHORT, "--trash", trash)
+    launcher.erase(torrent)
+    place = program.wait_line(r"trashed +album.*2 of 3 files, .*, in (\S+)$")[1]
+    assert remaining(paths[:3]) == paths[1:2]
+    undo(Path(place))
+    after = tree(paths[2].parent)
+    assert {path: (info[0], info[2]) for path, info in after.items()} == {
+        path: (info[0], info[2]) for path, info in before.items()
+    }
+    shared.add(torrent, shared.downloads)
+    shared.call("d.check_hash", torrent.hash)
+    shared.wait_complete(torrent)
 
 
 def test_the_trash_overwrites_nothing(bed: Bed, trash: Path) -> None:
@@ -60,29 +107,49 @@ def test_the_trash_overwrites_nothing(bed: Bed, trash: Path) -> None:
     assert [path.read_bytes() for path in earlier.iterdir()] == [b"earlier"]
 
 
-def test_a_trash_into_which_nothing_can_be_renamed_keeps_the_files(
-    mount: Mount, bed: Bed, trash: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", ["tmpfs", "bind mount"])
+def test_a_trash_on_another_file_system_keeps_the_files(
+    kind: str, mount: Mount, bed: Bed, trash: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "real trash").mkdir()
-    mount(trash, "--bind", tmp_path / "real trash")
+    if kind == "tmpfs":
+        mount(trash, "-t", "tmpfs", "-o", "mode=700", "rtwatch-test")
+    else:  # nothing can be renamed into it either
+        (tmp_path / "real trash").mkdir()
+        mount(trash, "--bind", tmp_path / "real trash")
     paths = bed.seed(PACK)
     program = bed.start(*SHORT, "--trash", trash)
+    assert ("no trash     on the file system of" in program.output) == (kind == "tmpfs")
     bed.erase(PACK)
-    program.wait_line("kept .*ross-device")
+    program.wait_line("kept .*(no --trash is on its file system|ross-device)")
     assert remaining(paths) == paths
     assert [*trash.rglob("*.bin")] == []
+
+
+def test_each_file_goes_to_the_trash_on_its_own_file_system(mount: Mount, bed: Bed, trash: Path) -> None:
+    disk = mount(bed.downloads / "pack" / "sub", "-t", "tmpfs", "-o", "mode=700", "rtwatch-test")
+    (disk / "trash").mkdir()
+    paths = bed.seed(PACK)
+    again = bed.once(*SHORT, "--trash", trash, "--trash", bed.downloads)
+    assert (again.returncode, again.stderr.count("on the same file system")) == (2, 1)
+    program = bed.start(*SHORT, "--trash", trash, "--trash", disk / "trash")
+    bed.erase(PACK)
+    program.wait_line(rf"trashed +pack, 2 of 2 files, .*, in {trash}/{PACK.hash} and {disk}/trash/{PACK.hash}")
+    assert remaining(paths) == []
+    for place in trash, disk / "trash":
+        undo(place / PACK.hash)
+    assert [path.read_bytes() for path in paths] == [b"pack" * 100, b"pack" * 200]
 
 
 @pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
 def test_only_the_part_of_a_torrent_on_the_file_system_of_the_trash_goes_there(
     options: tuple[str, ...], mount: Mount, bed: Bed, trash: Path
 ) -> None:
-    mount(bed.downloads / "pack" / "sub", "-t", "tmpfs", "rtwatch-test")
+    mount(bed.downloads / "pack" / "sub", "-t", "tmpfs", "-o", "mode=700", "rtwatch-test")
     paths = bed.seed(PACK)
     program = bed.start(*SHORT, *options, "--trash", trash)
     bed.session.erase(PACK)
     program.wait_line("(trashed|would trash) +pack, 1 of 2 files")
-    program.wait_line(r"kept +sub/b\.bin: on another file system than the trash")
+    program.wait_line(r"kept +sub/b\.bin: no --trash is on its file system")
     assert remaining(paths) == (paths if options else paths[1:])
     if options:
         assert below(trash) == []
@@ -105,6 +172,9 @@ def test_inherited_files_reach_the_trash_with_their_last_torrent(bed: Bed, trash
     assert remaining(paths + links) == []
     assert {path.read_bytes() for path in (trash / twin.hash).rglob("x.bin")} == {b"first" * 9, b"second" * 9}
     assert [(trash / twin.hash / link.name).is_symlink() for link in links] == [True, True]
+    undo(trash / twin.hash)
+    assert [path.read_bytes() for path in links + paths] == [b"first" * 9, b"second" * 9] * 2
+    assert [link.is_symlink() for link in links] == [True, True]
 
 
 def test_any_name_reaches_the_trash_in_any_locale_and_once(bed: Bed, trash: Path) -> None:
