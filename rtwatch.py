@@ -1068,7 +1068,7 @@ ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
 ALTER TABLE rtwatch_session ADD COLUMN present REAL;
 """
 KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
-PLACE = "directory, CAST(root AS BLOB), meta, complete, started, vanished"  # cast: not as a Path
+PLACE = "directory, CAST(root AS BLOB), meta, complete, started, vanished, label"  # cast: not as a Path
 LINKED = "why IN ('link', 'inherited')"
 
 
