@@ -1069,7 +1069,7 @@ ALTER TABLE rtwatch_session ADD COLUMN present REAL;
 """
 KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
 PLACE = "directory, CAST(root AS BLOB), meta, complete, started, vanished, label"  # cast: not as a Path
-LINKED = "why IN ('link', 'inherited')"
+BY_LINK = "why IN ('link', 'inherited')"
 
 
 class Place(NamedTuple):
@@ -1317,7 +1317,7 @@ class Index:
         At most 500 files. One whose row in `torrent_data` somebody has deleted counts as well; its next save or start
         writes it anew.
         """
-        linked = f"AND {LINKED}" if table == "rtwatch_use" else ""
+        linked = f"AND {BY_LINK}" if table == "rtwatch_use" else ""
         sql = f"""SELECT DISTINCT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data
                   USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(files))}) {linked}"""
         users: dict[Path, list[str]] = {}
@@ -1335,7 +1335,7 @@ class Index:
     def is_used_file(self, file: Path) -> bool:
         """Tell whether any torrent lists a file or uses it through a symlink."""
         sql = f"""SELECT 1 FROM session_file WHERE file = ?
-                  UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {LINKED}"""
+                  UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {BY_LINK}"""
         return self.query(sql, file, file).fetchone() is not None
 
     def count(self) -> tuple[int, int, int]:
@@ -1460,7 +1460,7 @@ class Index:
         """
         sql = f"""INSERT OR REPLACE INTO rtwatch_use
             SELECT heir.hash, ?1, 'inherited', ?3, own.device, own.inode, own.size, own.mtime FROM
-                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {LINKED} UNION SELECT hash FROM session_file AS listed
+                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {BY_LINK} UNION SELECT hash FROM session_file AS listed
                  WHERE file = ?1 AND EXISTS (SELECT 1 FROM rtwatch_use WHERE hash = listed.hash AND why = 'link'))
                 AS heir JOIN torrent_data ON torrent_data.hash = heir.hash
             LEFT JOIN rtwatch_use AS own ON own.hash = ?2 AND own.file = ?1 AND own.why IN ('left', 'inherited')
