@@ -28,7 +28,7 @@ from steps import (
     wait_held,
     wait_vanished,
 )
-from torrents import Torrent, make, multi, single
+from torrents import Torrent, craft, make, multi, single
 
 OLD = 1600000000
 PADDED = make(
@@ -386,6 +386,21 @@ def test_once_waits_for_the_grace(session: Session, launcher: Launcher, download
     assert launcher.once("-r", "--grace", "0.4", *launcher.hooks).returncode == 0
     assert remaining(paths) == []
     assert launcher.hooks_called() == ["pre_loop", "pre_remove", "post_remove", "post_loop"]
+
+
+def test_twenty_thousand_missing_files_are_said_at_once(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    """300,000 took hours of processor time: a list was searched for each of them."""
+    large = craft({"name": b"large", "files": [{"length": 1, "path": [b"%d" % number]} for number in range(20_000)]})
+    program = launcher.start(*SHORT)
+    session.add(large, downloads)
+    program.wait_known(large.hash)
+    erase(program, session, large)
+    program.wait_line("kept +none of its 20000 files is at")
+    fields = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()
+    assert int(fields[11]) / os.sysconf("SC_CLK_TCK") < 15
+    assert program.stop() == 0
 
 
 @pytest.mark.parametrize("error", ["MemoryError()", "UnicodeEncodeError('ascii', 'x', 0, 1, 'as in a locale')"])
