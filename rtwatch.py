@@ -2321,7 +2321,7 @@ class Removal:
                 self.todo.popleft()
                 return
             except OSError as error:
-                gone = not os.path.lexists(file.path)  # and not the trash
+                gone = isinstance(error, FileNotFoundError) and not (self.args.trash and os.path.lexists(file.path))
                 reason = GONE if gone else f"cannot be removed: {error.strerror or error}"
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
             self.index.update_inherited(file.path, self.torrent.hash, file.top)
@@ -2375,11 +2375,12 @@ class Removal:
         for line in gone:
             say(logging.DEBUG, f"  {self.verb}", line)
         if self.files and set(self.files) <= set(self.kept.get(GONE, ())):
-            missing = f"none of its {len(self.files)} files is at {root}"
+            missing, listed = f"none of its {len(self.files)} files is at {root}", {*self.files}
             say(logging.WARNING, "  kept", f"{missing}: moved, or its disk is not mounted")
-            self.kept[GONE] = [path for path in self.kept[GONE] if path not in self.files]  # what it has inherited
+            self.kept[GONE] = [path for path in self.kept[GONE] if path not in listed]  # what it has inherited
+        said = {*self.files, *self.removed, *itertools.chain(*self.kept.values())} if self.targets else set()
         for link, target in self.targets.items():
-            if Path(target) not in {*self.files, *self.removed, *itertools.chain(*self.kept.values())}:
+            if Path(target) not in said:
                 self.kept.setdefault(f"the symlink {link.name} led to it", []).append(Path(target))
         for path, failure in self.directories.items():
             if failure:
@@ -3676,7 +3677,9 @@ def writer_lock(session: Path) -> Iterator[None]:
         try:
             lock.bind(name)
             lock.listen()  # tells who we are
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise Error(f"{session}: it cannot be locked ({error.strerror})") from None
             other.setblocking(False)
             with suppress(OSError):
                 other.connect(name)
@@ -3838,8 +3841,10 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     args.paths = tuple(map(absolute, args.paths))
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
-    db = Path(state_directory() / "rtwatch.db" if args.db is None else args.db)
-    args.db = Path(absolute(str(db.parent) if str(args.db) else "") or "/", db.name)  # itself it may not be a link
+    directory, name = os.path.split(state_directory() / "rtwatch.db" if args.db is None else args.db)
+    if not name:
+        raise Error(f"{args.db}: the database is a file; see rtwatch --help", 2)
+    args.db = Path(absolute(directory or ".") or "/", name)  # itself it may not be a link
     if not args.session.is_dir():
         raise Error(f"{args.session}: no such session directory; {session_advice()}", 2)
     refuse_root(args.session, sys.argv[1:] if argv is None else argv)
