@@ -629,7 +629,9 @@ def locate_files(
 def number_files(metainfo: Metainfo, root: bytes) -> dict[bytes, int]:
     """Return the number in the metainfo of each file, by canonical path; `root` is a real path."""
     real_path = cache(os.path.realpath)
-    numbers = {}
+    numbers: dict[bytes, int] = {}
+    if not can_exist(root):
+        return numbers
     for number, (_, paths) in enumerate(metainfo.files):
         for path in paths.values():
             parent, name = os.path.split(os.path.join(root, path).rstrip(b"/"))
@@ -3008,7 +3010,7 @@ class Watch:
 
     def leave(self, torrent: Torrent) -> None:
         """Arrange to look at the files of a vanished torrent."""
-        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited")]
+        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited", "link")]
         self.unrecorded.append((torrent, deque(dict.fromkeys(files))))
 
     def record(self) -> None:
@@ -3562,8 +3564,12 @@ class Watch:
         if self.told == self.index.con.total_changes:
             return
         if not any(self.loop.queues.values()):
-            self.index.update_present(self.loop.drained)
-            self.index.con.commit()
+            try:
+                self.index.update_present(self.loop.drained)
+                self.index.con.commit()
+            except sqlite3.OperationalError:  # locked, or its disk is full: the next pass does it
+                self.index.con.rollback()
+                return
         self.told = self.index.con.total_changes
         if "NOTIFY_SOCKET" in os.environ:
             torrents, vanished, held = self.index.count()
