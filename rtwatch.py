@@ -1059,8 +1059,8 @@ DROP INDEX rtwatch_torrent_root;
 DROP INDEX rtwatch_torrent_vanished;
 DROP INDEX rtwatch_torrent_counted;
 {OWN_TABLES}
-INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, 0, vanished, vanished, 0, '', 0,
-    CASE WHEN vanished IS NOT NULL THEN 'updated' END FROM rtwatch_torrent_1;
+INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, CASE WHEN vanished IS NULL THEN 0 END,
+    vanished, vanished, 0, '', 0, CASE WHEN vanished IS NOT NULL THEN 'updated' END FROM rtwatch_torrent_1;
 INSERT INTO rtwatch_use(hash, file, why)
     SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
 DROP TABLE rtwatch_torrent_1;
@@ -1080,7 +1080,7 @@ class Place(NamedTuple):
     root: Optional[bytes]
     meta: Optional[str]  # tells whether T was written anew
     complete: bool
-    started: bool
+    started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
     vanished: Optional[float]  # Unix time at which it was seen that T is gone
 
 
@@ -1091,7 +1091,7 @@ class Torrent(NamedTuple):
     name: str
     root: Optional[Path]
     complete: bool
-    started: bool
+    started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
     vanished: Optional[float]  # Unix time at which it was seen that T is gone
     present: float  # Unix time at which T was certainly there for the last time
     recorded: bool  # whether it is in the database what its files were then
@@ -2249,7 +2249,7 @@ class Removal:
             root=torrent.root or args.session,
             session=args.session,
             paths=args.paths,
-            started=torrent.started or torrent.complete,
+            started=torrent.started != 0 or torrent.complete,
             own=find_own(args),
             directories=[Path(os.path.realpath(path)) for path in (state_directory(), args.trash) if path],
             device=args.trash.stat().st_dev if args.trash else None,
@@ -2844,7 +2844,8 @@ class Watch:
         if loaded.root != known.root:
             return loaded, former
         resume = loaded.resume
-        resume = resume._replace(complete=resume.complete or known.complete, started=resume.started or known.started)
+        started = bool(resume.started or known.started)
+        resume = resume._replace(complete=resume.complete or known.complete, started=started)
         found = () if known.started or known.complete else loaded.found  # what rtorrent wrote is older than T now
         return loaded._replace(resume=resume, found=found), []
 
