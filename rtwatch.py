@@ -630,7 +630,9 @@ def locate_files(
 def number_files(metainfo: Metainfo, root: bytes) -> dict[bytes, int]:
     """Return the number in the metainfo of each file, by canonical path; `root` is a real path."""
     real_path = cache(os.path.realpath)
-    numbers = {}
+    numbers: dict[bytes, int] = {}
+    if not can_exist(root):
+        return numbers
     for number, (_, paths) in enumerate(metainfo.files):
         for path in paths.values():
             parent, name = os.path.split(os.path.join(root, path).rstrip(b"/"))
@@ -1058,8 +1060,8 @@ DROP INDEX rtwatch_torrent_root;
 DROP INDEX rtwatch_torrent_vanished;
 DROP INDEX rtwatch_torrent_counted;
 {OWN_TABLES}
-INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, 0, vanished, vanished, 0, '', 0,
-    CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
+INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, CASE WHEN vanished IS NULL THEN 0 END,
+    vanished, vanished, 0, '', 0, CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
 INSERT INTO rtwatch_use(hash, file, why)
     SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
 DROP TABLE rtwatch_torrent_1;
@@ -1079,7 +1081,7 @@ class Place(NamedTuple):
     root: Optional[bytes]
     meta: Optional[str]  # tells whether T was written anew
     complete: bool
-    started: bool
+    started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
     vanished: Optional[float]  # Unix time at which it was seen that T is gone
     label: Optional[str]
 
@@ -1091,7 +1093,7 @@ class Torrent(NamedTuple):
     name: str
     root: Optional[Path]
     complete: bool
-    started: bool
+    started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
     vanished: Optional[float]  # Unix time at which it was seen that T is gone
     present: float  # Unix time at which T was certainly there for the last time
     recorded: bool  # whether it is in the database what its files were then
@@ -2494,7 +2496,7 @@ class Removal:
             root=torrent.root or args.session,
             session=args.session,
             paths=args.paths,
-            started=torrent.started or torrent.complete,
+            started=torrent.started != 0 or torrent.complete,
             own=find_own(args),
             directories=[Path(os.path.realpath(path)) for path in (state_directory(), *args.trash)],
             trashes={path.stat().st_dev: path for path in args.trash},
@@ -2581,7 +2583,7 @@ class Removal:
                 if self.args.trash and (error.filename2 or str(error.filename or "").startswith("/")):
                     where = self.places.get(file.info.st_dev) or self.limits.trashes[file.info.st_dev]
                     reason = f"cannot be moved to {where}: {error.strerror}"  # a relative name is that of the file
-                if not os.path.lexists(file.path):
+                if isinstance(error, FileNotFoundError) and not (self.args.trash and os.path.lexists(file.path)):
                     reason = GONE
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
             self.index.update_inherited(file.path, self.torrent.hash, file.top)
@@ -2662,12 +2664,13 @@ class Removal:
         for line in gone:
             yield logging.DEBUG, f"  {self.verb}", line
         if self.files and set(self.files) <= set(self.kept.get(GONE, ())):
-            number = len(self.files)
+            number, listed = len(self.files), {*self.files}
             missing = f"none of its {number} files is at {root}" if number > 1 else f"its file is not at {root}"
             yield logging.WARNING, "  missing", f"{missing}: moved, or its disk is not mounted"
-            self.kept[GONE] = [path for path in self.kept[GONE] if path not in self.files]  # what it has inherited
+            self.kept[GONE] = [path for path in self.kept[GONE] if path not in listed]  # what it has inherited
+        said = {*self.files, *self.removed, *itertools.chain(*self.kept.values())} if self.targets else set()
         for link, target in self.targets.items():
-            if Path(target) not in {*self.files, *self.removed, *itertools.chain(*self.kept.values())}:
+            if Path(target) not in said:
                 self.kept.setdefault(f"the symlink {link.name} led to it", []).append(Path(target))
         for path, failure in self.directories.items():
             if failure:
@@ -3140,7 +3143,8 @@ class Watch:
         if loaded.root != known.root:
             return loaded, former
         resume = loaded.resume
-        resume = resume._replace(complete=resume.complete or known.complete, started=resume.started or known.started)
+        started = bool(resume.started or known.started)
+        resume = resume._replace(complete=resume.complete or known.complete, started=started)
         found = () if known.started or known.complete else loaded.found  # what rtorrent wrote is older than T now
         return loaded._replace(resume=resume, found=found), []
 
@@ -3319,7 +3323,7 @@ class Watch:
 
     def leave(self, torrent: Torrent) -> None:
         """Arrange to look at the files of a vanished torrent."""
-        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited")]
+        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited", "link")]
         self.unrecorded.append((torrent, deque(dict.fromkeys(files))))
 
     def record(self) -> None:
@@ -3924,8 +3928,12 @@ class Watch:
         if self.told == self.index.con.total_changes:
             return
         if not any(self.loop.queues.values()):
-            self.index.update_present(self.loop.drained)
-            self.index.con.commit()
+            try:
+                self.index.update_present(self.loop.drained)
+                self.index.con.commit()
+            except sqlite3.OperationalError:  # locked, or its disk is full: the next pass does it
+                self.index.con.rollback()
+                return
         self.told = self.index.con.total_changes
         if "NOTIFY_SOCKET" in os.environ:
             torrents, vanished, held = self.index.count()
@@ -4212,7 +4220,9 @@ def writer_lock(session: Path) -> Iterator[None]:
         try:
             lock.bind(name)
             lock.listen()  # tells who we are
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise Error(f"{session}: it cannot be locked ({error.strerror})") from None
             other.setblocking(False)
             with suppress(OSError):
                 other.connect(name)
@@ -4409,8 +4419,10 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
         raise Error("--what-if needs a hash, a name, a path or all, and goes without --orphans", 2)
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
-    db = Path(state_directory() / "rtwatch.db" if args.db is None else args.db)
-    args.db = Path(absolute(str(db.parent) if str(args.db) else "") or "/", db.name)  # itself it may not be a link
+    directory, name = os.path.split(state_directory() / "rtwatch.db" if args.db is None else args.db)
+    if not name:
+        raise Error(f"{args.db}: the database is a file; see rtwatch --help", 2)
+    args.db = Path(absolute(directory or ".") or "/", name)  # itself it may not be a link
     if not args.session.is_dir():
         raise Error(f"{args.session}: no such session directory; {session_advice(args)}", 2)
     refuse_root(args.session, sys.argv[1:] if argv is None else argv)

@@ -265,10 +265,16 @@ class Bed:
             self.program.wait_line(rf"vanished .*{pattern(torrent)}", since)
 
     def leave_vanished(self, *torrents: Torrent) -> list[Path]:
-        """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""
+        """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files.
+
+        It has recorded what the files are.
+        """
         self.start(*LONG)
         paths = self.download(*torrents)
         self.wait_vanished(*torrents)
+        self.program.wait_rows(
+            "SELECT count(*) FROM rtwatch_torrent WHERE recorded", lambda rows: rows[0][0] == len(torrents)
+        )
         assert self.program.stop() == 0
         return paths
 
