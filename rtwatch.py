@@ -496,6 +496,7 @@ LETTERS = {ext: letter for letter, ext in EXTENSIONS.items()}
 SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 NEVER = float("-inf")  # a Unix time
+TICK = 0.01  # seconds: what the clock of file times is behind at most; 100 Hz kernels
 
 
 class Loaded(NamedTuple):
@@ -768,7 +769,7 @@ def find_written(info: os.stat_result, latest: bool) -> float:
     Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
     """
     when = max(info.st_mtime, info.st_ctime)
-    return when + (0.01 if when % 1 else 2) if latest else when
+    return when + (TICK if when % 1 else 2) if latest else when
 
 
 def leave(info: os.stat_result) -> Left:
@@ -1129,11 +1130,15 @@ class Index:
         self.con.executemany(sql, ((hash, file) for file in files))
 
     def update_vanished(self, hash: str, when: float, present: float, process: str, said: bool) -> None:
-        """Record that T is gone since `when`, was there at `present` (Unix times), which rtorrent ran, and its word."""
-        sql = """UPDATE rtwatch_torrent SET vanished = ?, present = ?, recorded = 0, process = ?, said = ?, held = NULL
+        """Record that T is gone since `when`, was there at `present` (Unix times), which rtorrent ran, and its word.
+
+        One that came and went before it was read has left its files when it vanished first: who changed them since,
+        rtorrent or a person, nobody knows.
+        """
+        sql = """UPDATE rtwatch_torrent SET present = CASE WHEN vanished IS NULL THEN ? ELSE present END,
+                 recorded = vanished IS NOT NULL AND recorded, vanished = ?, process = ?, said = ?, held = NULL
                  WHERE hash = ?"""
-        self.query(sql, when, present, process, said, hash)
-        self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
+        self.query(sql, present, when, process, said, hash)
 
     def insert_left(self, hash: str, left: Iterable[tuple[Path, Left]]) -> None:
         """Record what files of a vanished torrent were."""
@@ -2451,6 +2456,7 @@ class Watch:
         self.word_until = 0.0  # when rtorrent's word has to be given anew (monotonic)
         self.confirmed = 0.0  # when rtorrent was last asked for the torrent that is being removed (monotonic)
         self.unrecorded: deque[tuple[Torrent, deque[Path]]] = deque()  # vanished, with files still to be looked at
+        self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when this removal took other names of files
         self.newcomers: dict[str, int] = {}  # asked so often whether their check is over, by hash
         self.freed = 0  # bytes
         self.told = -1  # what total_changes was at the last STATUS=
@@ -2582,16 +2588,27 @@ class Watch:
             return loaded, former
         resume = loaded.resume
         resume = resume._replace(complete=resume.complete or known.complete, started=resume.started or known.started)
-        found = () if known.started or known.complete else loaded.found  # what rtorrent wrote is older than T now
+        # What rtorrent wrote is older than T now. What is not as the torrent left it is somebody else's.
+        found = self.find_strange(loaded) if known.started or known.complete else loaded.found
         return loaded._replace(resume=resume, found=found), []
+
+    def find_strange(self, loaded: Loaded) -> list[bytes]:
+        """Return the files found before a torrent that is back which are not as it left them when it vanished."""
+        torrent, left = self.index.find_torrent(loaded.hash), self.index.find_left(loaded.hash)
+        strange = []
+        for file in loaded.found if torrent and torrent.vanished is not None else ():
+            path = Path(os.fsdecode(file))
+            (info, _), (was, _) = look_at(path), left.get(path, (None, None))
+            if info and not (was.is_now(info) if was else not torrent.recorded and self.is_as_left(torrent, info)):
+                strange.append(file)
+        return strange
 
     def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
         directory, pid = resume.directory, self.find_pid(resume.directory)
         if (resume.complete and not known.complete) or (resume.started and not known.started):
             self.index.update_progress(hash, resume)
-        if not (resume.complete or known.complete):
-            self.find_again(hash, known)
+        self.find_again(hash, known)
         place = resolve_directory(directory, pid)
         if directory == known.directory and place in (None, known.root):
             return  # or it cannot be known now
@@ -2756,8 +2773,7 @@ class Watch:
             return
         some = [files[number] for number in range(min(BATCH, len(files)))]
         infos = [(file, look_at(file)[0]) for file in some]
-        late = torrent.present < self.began or time.time() - torrent.present > LATE
-        left = [(file, info) for file, info in infos if info and find_written(info, late) <= torrent.present]
+        left = [(file, info) for file, info in infos if info and self.is_as_left(torrent, info)]
         inherited = {*self.index.find_uses(torrent.hash, "inherited")} if left else set()
         listed = {*self.index.find_files(torrent.hash)} if inherited else set()
         self.index.insert_left(
@@ -2772,6 +2788,13 @@ class Watch:
             self.unrecorded.popleft()
         if not self.unrecorded and self.expired:
             self.loop.call_sooner("word", 0, "word", self.args.session)
+
+    def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
+        """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
+        late = torrent.present < self.began or time.time() - torrent.present > LATE
+        begin, end = self.unlinked.get((info.st_dev, info.st_ino), (NEVER, NEVER))
+        own = begin <= info.st_ctime <= end and info.st_mtime < begin
+        return own or find_written(info, late) <= torrent.present
 
     def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Let a torrent whose grace is over wait for rtorrent's word."""
@@ -3093,6 +3116,7 @@ class Watch:
         if hash not in self.removals:
             self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0])
         removal = self.removals[hash]
+        self.unlinked.clear()
         if self.args.remove:
             yield from self.remove_files(removal)
             if removal.todo:
@@ -3130,8 +3154,11 @@ class Watch:
                     self.hold(removal.torrent, "open")
                     self.say_held()
                     return
+                begin = time.time()
                 removal.carry_out(file, reason)
                 changes = con.total_changes
+                if file.info and file.info.st_nlink > 1:
+                    self.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
     def may_remove(self, torrent: Torrent) -> bool:
         """Tell whether a torrent is still to be removed; rtorrent is asked for it at most once a second."""

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import bencodepy
 import pytest
 from program import Launcher
-from rtorrent import Rtorrent, places
+from rtorrent import Rtorrent, places, wait_until
 from session import Session
 from steps import (
     LONG,
@@ -206,6 +206,61 @@ def test_what_changes_only_names_and_modes_of_a_file_does_not_keep_it(
     subprocess.run(["sh", "-ec", shell], cwd=path.parent, check=True)
     program.wait_gone(single("one", 3000).hash)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("unread", [False, True], ids=["", "unread"])
+def test_what_somebody_put_in_place_before_the_torrent_came_back_is_kept(
+    unread: bool, session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent = pack("pack")
+    program = launcher.start(*SHORT, "--grace", "2")
+    paths = download(program, session, downloads, torrent)
+    wait_vanished(program, session, torrent)
+    paths[0].write_bytes(b"mine")
+    with paused(program) if unread else nullcontext():
+        session.add(torrent, downloads)
+        if unread:
+            session.erase(torrent)
+    if not unread:
+        program.wait_line("returned +pack")
+        erase(program, session, torrent)
+    program.wait_line(f"kept .*({'after the torrent vanished' if unread else rtwatch.FOUND})")
+    assert remaining(paths) == paths[:1]
+
+
+def test_what_came_back_goes_once_rtorrent_says_that_it_has_all_of_it(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    torrent = pack("pack")
+    program = launcher.start(*SHORT, "--grace", "2")
+    paths = download(program, session, downloads, torrent)
+    wait_vanished(program, session, torrent)
+    torrent.write_root(torrent.root(downloads))
+    add_complete(session, torrent, downloads)
+    program.wait_line("returned +pack")
+    settle(program, session, downloads)
+    erase(program, session, torrent)
+    assert not remaining(paths)
+
+
+def test_a_hard_link_goes_though_its_other_name_went_just_before_its_torrent_vanished(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    content = {(b"%03d" % number,): b"d" * 100 for number in range(rtwatch.BATCH)}
+    many, last = make(b"many", content), make(b"last", {(b"own",): b"o", **content})
+    program = launcher.start(*SHORT)
+    paths = download(program, session, downloads, many)
+    links = last.paths(last.root(downloads))
+    links[0].parent.mkdir()
+    links[0].write_bytes(b"o")
+    for path, link in zip(paths, links[1:]):
+        os.link(path, link)
+    add_complete(session, last, downloads)
+    settle(program, session, downloads)
+    session.erase(many)
+    wait_until(lambda: not paths[0].exists(), 10)
+    erase(program, session, last)
+    assert not remaining([*paths, *links])
 
 
 def test_an_inherited_file_that_somebody_replaced_is_kept(
