@@ -2901,7 +2901,9 @@ class Watch:
         if place and metainfo and path:
             files, links = locate_files(metainfo, path, os.fsencode(self.args.session))
             root = os.path.realpath(path)
-            found = [] if place.complete else self.session.find_found(hash, metainfo, root, files)
+            former = {*map(os.fsencode, self.index.find_files(hash))}  # rtorrent may have written them since
+            new = [] if place.complete else [file for file in files if file not in former]
+            found = self.session.find_found(hash, metainfo, root, new)
             self.index.update_place(hash, place.directory, root)
             self.index.insert_files(hash, files, links, found)
             if root != place.root:

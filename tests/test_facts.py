@@ -21,6 +21,7 @@ from steps import (
     add_complete,
     download,
     erase,
+    erase_another,
     link_files,
     pack,
     paused,
@@ -243,10 +244,26 @@ def test_what_came_back_goes_once_rtorrent_says_that_it_has_all_of_it(
     assert not remaining(paths)
 
 
+def test_what_rtorrent_wrote_before_it_loaded_the_torrent_again_goes_though_its_directories_were_looked_at_since(
+    session: Session, launcher: Launcher, downloads: Path
+) -> None:
+    program = launcher.start(*SHORT)
+    session.add(DOCUMENTS, downloads)
+    program.wait_known(DOCUMENTS.hash)
+    paths = DOCUMENTS.write_root(DOCUMENTS.root(downloads))
+    paths[2].rename(downloads / "elsewhere")
+    link_files([downloads / "elsewhere"], paths[2:])
+    session.readd(DOCUMENTS, downloads)
+    program.wait_line("returned +Documents")
+    erase_another(program, session, downloads)
+    erase(program, session, DOCUMENTS)
+    assert not remaining(paths)
+
+
 def test_a_hard_link_goes_though_its_other_name_went_just_before_its_torrent_vanished(
     session: Session, launcher: Launcher, downloads: Path
 ) -> None:
-    content = {(b"%03d" % number,): b"d" * 100 for number in range(rtwatch.BATCH)}
+    content: dict[tuple[bytes, ...], bytes] = {(b"%03d" % number,): b"d" * 100 for number in range(rtwatch.BATCH)}
     many, last = make(b"many", content), make(b"last", {(b"own",): b"o", **content})
     program = launcher.start(*SHORT)
     paths = download(program, session, downloads, many)
