@@ -676,6 +676,7 @@ LETTERS = {ext: letter for letter, ext in EXTENSIONS.items()}
 SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 NEVER = float("-inf")  # a Unix time
+TICK = 0.01  # seconds: what the clock of file times is behind at most; 100 Hz kernels
 
 
 class Loaded(NamedTuple):
@@ -1005,7 +1006,7 @@ def find_written(info: os.stat_result, latest: bool) -> float:
     Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
     """
     when = max(info.st_mtime, info.st_ctime)
-    return when + (0.01 if when % 1 else 2) if latest else when
+    return when + (TICK if when % 1 else 2) if latest else when
 
 
 def leave(info: os.stat_result) -> Left:
@@ -1420,11 +1421,15 @@ class Index:
         self.con.executemany(sql, ((hash, file) for file in files))
 
     def update_vanished(self, hash: str, when: float, present: float, process: str, said: bool) -> None:
-        """Record that T is gone since `when`, was there at `present` (Unix times), which rtorrent ran, and its word."""
-        sql = """UPDATE rtwatch_torrent SET vanished = ?, present = ?, recorded = 0, process = ?, said = ?, held = NULL
+        """Record that T is gone since `when`, was there at `present` (Unix times), which rtorrent ran, and its word.
+
+        One that came and went before it was read has left its files when it vanished first: who changed them since,
+        rtorrent or a person, nobody knows.
+        """
+        sql = """UPDATE rtwatch_torrent SET present = CASE WHEN vanished IS NULL THEN ? ELSE present END,
+                 recorded = vanished IS NOT NULL AND recorded, vanished = ?, process = ?, said = ?, held = NULL
                  WHERE hash = ?"""
-        self.query(sql, when, present, process, said, hash)
-        self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
+        self.query(sql, present, when, process, said, hash)
 
     def insert_left(self, hash: str, left: Iterable[tuple[Path, Left]]) -> None:
         """Record what files of a vanished torrent were."""
@@ -1462,7 +1467,8 @@ class Index:
         """
         sql = f"""INSERT OR REPLACE INTO rtwatch_use
             SELECT heir.hash, ?1, 'inherited', ?3, own.device, own.inode, own.size, own.mtime FROM
-                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {BY_LINK} UNION SELECT hash FROM session_file AS listed
+                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {BY_LINK}
+                 UNION SELECT hash FROM session_file AS listed
                  WHERE file = ?1 AND EXISTS (SELECT 1 FROM rtwatch_use WHERE hash = listed.hash AND why = 'link'))
                 AS heir JOIN torrent_data ON torrent_data.hash = heir.hash
             LEFT JOIN rtwatch_use AS own ON own.hash = ?2 AND own.file = ?1 AND own.why IN ('left', 'inherited')
@@ -3009,6 +3015,7 @@ class Watch:
         self.word_until = 0.0  # when rtorrent's word has to be given anew (monotonic)
         self.confirmed = 0.0  # when rtorrent was last asked for the torrent that is being removed (monotonic)
         self.unrecorded: deque[tuple[Torrent, deque[Path]]] = deque()  # vanished, with files still to be looked at
+        self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when this removal took other names of files
         self.newcomers: dict[str, int] = {}  # asked so often whether their check is over, by hash
         self.freed = 0  # bytes
         self.told = -1  # what total_changes was at the last STATUS=
@@ -3145,8 +3152,20 @@ class Watch:
         resume = loaded.resume
         started = bool(resume.started or known.started)
         resume = resume._replace(complete=resume.complete or known.complete, started=started)
-        found = () if known.started or known.complete else loaded.found  # what rtorrent wrote is older than T now
+        # What rtorrent wrote is older than T now. What is not as the torrent left it is somebody else's.
+        found = self.find_strange(loaded) if known.started or known.complete else loaded.found
         return loaded._replace(resume=resume, found=found), []
+
+    def find_strange(self, loaded: Loaded) -> list[bytes]:
+        """Return the files found before a torrent that is back which are not as it left them when it vanished."""
+        torrent, left = self.index.find_torrent(loaded.hash), self.index.find_left(loaded.hash)
+        strange = []
+        for file in loaded.found if torrent and torrent.vanished is not None else ():
+            path = Path(os.fsdecode(file))
+            (info, _), (was, _) = look_at(path), left.get(path, (None, None))
+            if info and not (was.is_now(info) if was else not torrent.recorded and self.is_as_left(torrent, info)):
+                strange.append(file)
+        return strange
 
     def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
@@ -3155,8 +3174,7 @@ class Watch:
             self.index.update_progress(hash, resume)
         if resume.label != known.label:
             self.index.update_label(hash, resume.label)
-        if not (resume.complete or known.complete):
-            self.find_again(hash, known)
+        self.find_again(hash, known)
         place = resolve_directory(directory, pid)
         if directory == known.directory and place in (None, known.root):
             return  # or it cannot be known now
@@ -3339,8 +3357,7 @@ class Watch:
             return
         some = [files[number] for number in range(min(BATCH, len(files)))]
         infos = [(file, look_at(file)[0]) for file in some]
-        late = torrent.present < self.began or time.time() - torrent.present > LATE
-        left = [(file, info) for file, info in infos if info and find_written(info, late) <= torrent.present]
+        left = [(file, info) for file, info in infos if info and self.is_as_left(torrent, info)]
         inherited = {*self.index.find_uses(torrent.hash, "inherited")} if left else set()
         listed = {*self.index.find_files(torrent.hash)} if inherited else set()
         self.index.insert_left(
@@ -3355,6 +3372,13 @@ class Watch:
             self.unrecorded.popleft()
         if not self.unrecorded and self.expired:
             self.loop.call_sooner("word", 0, "word", self.args.session)
+
+    def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
+        """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
+        late = torrent.present < self.began or time.time() - torrent.present > LATE
+        begin, end = self.unlinked.get((info.st_dev, info.st_ino), (NEVER, NEVER))
+        own = begin <= info.st_ctime <= end and info.st_mtime < begin
+        return own or find_written(info, late) <= torrent.present
 
     def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Let a torrent whose grace is over wait for rtorrent's word."""
@@ -3461,7 +3485,9 @@ class Watch:
         if place and metainfo and path:
             files, links = locate_files(metainfo, path, os.fsencode(self.args.session))
             root = os.path.realpath(path)
-            found = [] if place.complete else self.session.find_found(hash, metainfo, root, files)
+            former = {*map(os.fsencode, self.index.find_files(hash))}  # rtorrent may have written them since
+            new = [] if place.complete else [file for file in files if file not in former]
+            found = self.session.find_found(hash, metainfo, root, new)
             self.index.update_place(hash, place.directory, root)
             self.index.insert_files(hash, files, links, found)
             if root != place.root:
@@ -3693,6 +3719,7 @@ class Watch:
         if hash not in self.removals:
             self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0])
         removal = self.removals[hash]
+        self.unlinked.clear()
         if self.args.remove:
             removal.spare(self.agreed.get(hash, True))
             yield from self.remove_files(removal)
@@ -3743,8 +3770,11 @@ class Watch:
                     self.hold(removal.torrent, "open")
                     self.say_held()
                     return
+                begin = time.time()
                 removal.carry_out(file, reason)
                 changes = con.total_changes
+                if file.info and file.info.st_nlink > 1:
+                    self.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
     def may_remove(self, torrent: Torrent) -> bool:
         """Tell whether a torrent is still to be removed; rtorrent is asked for it at most once a second."""

@@ -264,6 +264,7 @@ class World:
         self.erased = 0
         self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, by canonical path
         self.reached: dict[Path, set[str]] = defaultdict(set)  # whoever had it through a link
+        self.ways: dict[Path, Path] = {}  # symlinks that torrents have for a root, and where they lead
         self.handled: set[Path] = set()  # by a person
         self.hard: set[int] = set()  # files that had two names
         self.finished: set[str] = set()  # were complete: what lies in their place is theirs
@@ -542,6 +543,11 @@ def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str])
     return was_handled(world, path, mine, match) or "erased unseen" in world.trouble
 
 
+def is_behind(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether the named symlink led to it: what is behind one is used, not owned."""
+    return was_handled(world, path, mine, match) or world.ways.get(Path(match[2])) in path.parents
+
+
 def is_longer(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether it is longer than one of its torrents says."""
     pairs = (pair for hash in mine for pair in zip(BY_HASH[hash].paths(Path()), contents(BY_HASH[hash])))
@@ -562,7 +568,7 @@ KEPT: dict[str, Truth] = {
     r"outside the torrent's directory": was_handled,
     r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
     r"no --trash is on its file system": lambda world, *_: world.trash and world.other in world.trash.parents,
-    r"reached through the symlink .*": was_handled,
+    r"reached through the symlink (.*)": is_behind,
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
     re.escape(FOUND): lambda world, path, mine, _: bool(mine & world.uncounted),
@@ -654,6 +660,7 @@ class Steps(World):
         with suppress(OSError):  # a link or file stands in the way, or a twin has just been removed
             if how == "dirlink" and roots and not isinstance(torrent.content, bytes) and not os.path.lexists(root):
                 root.symlink_to(self.rng.choice(roots))
+                self.ways[canonical(root)] = Path(os.path.realpath(root))
             for path, data in zip(torrent.paths(root), contents(torrent)):
                 twins = [file for file in known if holds(file, data)]
                 if "container" in self.life.options:  # no name tells whose a link in an unknown place is

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import bencodepy
 import pytest
-from rtorrent import Rtorrent, places
+from rtorrent import Rtorrent, places, wait_until
 from steps import (
     LONG,
     SHORT,
@@ -296,3 +296,68 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     real_launcher.erase(DOCUMENTS)
     assert paths[1].read_bytes() == b"not the torrent's" * 1000
     assert not paths[0].exists()
+
+
+@pytest.mark.parametrize("unread", [False, True], ids=["", "unread"])
+def test_what_somebody_put_in_place_before_the_torrent_came_back_is_kept(unread: bool, bed: Bed) -> None:
+    torrent = pack("pack")
+    program = bed.start(*SHORT, "--grace", "2")
+    paths = bed.download(torrent)
+    bed.wait_vanished(torrent)
+    paths[0].write_bytes(b"mine")
+    with paused(program) if unread else nullcontext():
+        bed.session.add(torrent, bed.downloads)
+        if unread:
+            bed.session.erase(torrent)
+    if not unread:
+        program.wait_line("returned +pack")
+        bed.erase(torrent)
+    program.wait_line(f"kept .*({'after the torrent vanished' if unread else rtwatch.FOUND})")
+    assert remaining(paths) == paths[:1]
+
+
+def test_what_came_back_goes_once_rtorrent_says_that_it_has_all_of_it(bed: Bed) -> None:
+    torrent = pack("pack")
+    program = bed.start(*SHORT, "--grace", "2")
+    paths = bed.download(torrent)
+    bed.wait_vanished(torrent)
+    torrent.write_root(torrent.root(bed.downloads))
+    bed.add_complete(torrent)
+    program.wait_line("returned +pack")
+    bed.settle()
+    bed.erase(torrent)
+    assert not remaining(paths)
+
+
+def test_what_rtorrent_wrote_before_it_loaded_the_torrent_again_goes_though_its_directories_were_looked_at_since(
+    bed: Bed,
+) -> None:
+    program = bed.start(*SHORT)
+    bed.session.add(DOCUMENTS, bed.downloads)
+    program.wait_known(DOCUMENTS.hash)
+    paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
+    paths[2].rename(bed.downloads / "elsewhere")
+    link_files([bed.downloads / "elsewhere"], paths[2:])
+    bed.session.readd(DOCUMENTS, bed.downloads)
+    program.wait_line("returned +Documents")
+    bed.erase_another()
+    bed.erase(DOCUMENTS)
+    assert not remaining(paths)
+
+
+def test_a_hard_link_goes_though_its_other_name_went_just_before_its_torrent_vanished(bed: Bed) -> None:
+    content: dict[tuple[bytes, ...], bytes] = {(b"%03d" % number,): b"d" * 100 for number in range(rtwatch.BATCH)}
+    many, last = make(b"many", content), make(b"last", {(b"own",): b"o", **content})
+    bed.start(*SHORT)
+    paths = bed.download(many)
+    links = last.paths(last.root(bed.downloads))
+    links[0].parent.mkdir()
+    links[0].write_bytes(b"o")
+    for path, link in zip(paths, links[1:]):
+        os.link(path, link)
+    bed.add_complete(last)
+    bed.settle()
+    bed.session.erase(many)
+    wait_until(lambda: not paths[0].exists(), 10)
+    bed.erase(last)
+    assert not remaining([*paths, *links])
