@@ -3160,7 +3160,9 @@ class Watch:
         """Return the files found before a torrent that is back which are not as it left them when it vanished."""
         torrent, left = self.index.find_torrent(loaded.hash), self.index.find_left(loaded.hash)
         strange = []
-        for file in loaded.found if torrent and torrent.vanished is not None else ():
+        if torrent is None or torrent.vanished is None:
+            return []
+        for file in loaded.found:
             path = Path(os.fsdecode(file))
             (info, _), (was, _) = look_at(path), left.get(path, (None, None))
             if info and not (was.is_now(info) if was else not torrent.recorded and self.is_as_left(torrent, info)):
