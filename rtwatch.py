@@ -2430,7 +2430,7 @@ def make_trash(opened: Path, place: Path, torrent: Torrent, root: Path, metainfo
     opened.mkdir(mode=0o700)
     try:
         (opened / file.name).write_bytes(metainfo)
-        (opened / UNDO).write_bytes(os.fsencode(way_back))
+        (opened / UNDO).write_bytes(way_back.encode("utf-8", "surrogateescape"))
     except BaseException:
         for name in names:
             (opened / name).unlink(missing_ok=True)
