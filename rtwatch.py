@@ -261,13 +261,13 @@ def decode(data: bytes) -> dict[bytes, Any]:
 
 
 def parse_resume(data: bytes) -> Resume:
-    """Parse R; raise Unreadable. `complete` is 0 or 1, the two others are Unix times, 0 for never."""
+    """Parse R; raise Unreadable. `state_counter` counts starts and stops; `state_changed` is set at load."""
     resume = decode(data)
     directory = resume.get(b"directory")
     if not isinstance(directory, bytes) or b"\0" in directory:
         raise Unreadable("it has no directory")
-    started = resume.get(b"timestamp.started") or resume.get(b"state_changed")
-    return Resume(directory, bool(resume.get(b"complete")), bool(started))
+    started = any(map(resume.get, (b"timestamp.started", b"state_counter", b"state")))
+    return Resume(directory, bool(resume.get(b"complete")), started)
 
 
 def parse_metainfo(data: bytes) -> Optional[Metainfo]:
@@ -1722,6 +1722,7 @@ class Doubt(NamedTuple):
 
 
 FOUND = "it was here before the torrent, and rtorrent has not saved that it is complete"
+UNSTARTED = "rtorrent has not saved that the torrent was ever started"
 
 
 class ListedFile(NamedTuple):
@@ -1818,9 +1819,9 @@ def rule_found(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 def rule_started(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep the data of a torrent that rtorrent never started, nor had complete: it wrote no file."""
+    """Keep the data of a torrent that rtorrent never started, nor had complete, as far as it said: it wrote no file."""
     data = is_data(file.info) and file.info is not None and file.info.st_size > 0
-    return "the torrent was never started" if data and not (limits.started or file.heritage) else None
+    return UNSTARTED if data and not (limits.started or file.heritage) else None
 
 
 def rule_left(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -2596,7 +2597,9 @@ class Watch:
         """Return the files found before a torrent that is back which are not as it left them when it vanished."""
         torrent, left = self.index.find_torrent(loaded.hash), self.index.find_left(loaded.hash)
         strange = []
-        for file in loaded.found if torrent and torrent.vanished is not None else ():
+        if torrent is None or torrent.vanished is None:
+            return []
+        for file in loaded.found:
             path = Path(os.fsdecode(file))
             (info, _), (was, _) = look_at(path), left.get(path, (None, None))
             if info and not (was.is_now(info) if was else not torrent.recorded and self.is_as_left(torrent, info)):

@@ -394,6 +394,8 @@ class Session:
         yield
 
 
+# of a torrent that is loaded and not started
+STOPPED: dict[str, Any] = {"state": 0, "state_counter": 0, "timestamp.started": 0}
 FIRST_R: dict[str, Any] = {
     **{f"custom{number}": "" for number in range(1, 6)},
     "chunks_done": 0,

@@ -128,9 +128,9 @@ def test_a_name_with_control_characters_spoils_no_answer(session: Session, launc
     program = launcher.start(*SHORT)
     odd = make(b"odd\x01\xff", b"odd")
     files = download(program, session, downloads, TORRENT, odd)
-    session.scgi.answers["d.multicall2"] = lambda *_: [
-        [hash, session.scgi._column(hash, "d.directory") + ("\x01" if hash == odd.hash else "")]
-        for hash in session.loaded
+    session.scgi.answers["d.multicall2"] = lambda *asked: [
+        [hash, directory + ("\x01" if hash == odd.hash else ""), *more]
+        for hash, directory, *more in session.scgi._d_multicall2(*asked)
     ]
     session.set_directory(odd, downloads / "x\x01")
     erase(program, session, TORRENT)

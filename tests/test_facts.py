@@ -13,7 +13,7 @@ import bencodepy
 import pytest
 from program import Launcher
 from rtorrent import Rtorrent, places, wait_until
-from session import Session
+from session import STOPPED, Session, pass_tick
 from steps import (
     LONG,
     SHORT,
@@ -30,7 +30,7 @@ from steps import (
     settle,
     wait_vanished,
 )
-from torrents import Torrent, make, single, twin_of
+from torrents import Content, Torrent, make, single, twin_of
 
 import rtwatch
 
@@ -114,7 +114,7 @@ def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(
     add_complete(session, DOCUMENTS, downloads)
     settle(program, session, downloads)
     wait_vanished(program, session, DOCUMENTS)
-    session.add(DOCUMENTS, downloads, state=0, state_changed=0, **{"timestamp.started": 0})
+    session.add(DOCUMENTS, downloads, **STOPPED)
     program.wait_line("returned +Documents")
     erase(program, session, DOCUMENTS)
     assert not remaining(paths)
@@ -125,14 +125,14 @@ def test_a_torrent_that_was_never_started_has_written_nothing(
     edited: bool, session: Session, launcher: Launcher, downloads: Path
 ) -> None:
     program = launcher.start(*SHORT)
-    session.add(DOCUMENTS, downloads, state=0, state_changed=0, **{"timestamp.started": 0})
+    session.add(DOCUMENTS, downloads, **STOPPED)
     program.wait_known(DOCUMENTS.hash)
     paths = DOCUMENTS.write_root(DOCUMENTS.root(downloads))
     if edited:
         session.readd(DOCUMENTS, downloads)
         program.wait_line("returned +Documents")
     erase(program, session, DOCUMENTS)
-    program.wait_line(f"kept .*({rtwatch.FOUND if edited else 'never started'})")
+    program.wait_line(f"kept .*({rtwatch.FOUND if edited else rtwatch.UNSTARTED})")
     assert remaining(paths) == paths
 
 
@@ -142,7 +142,7 @@ def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(
 ) -> None:
     program = launcher.start(*SHORT, *hooks.write_each())
     place = tmp_path / name
-    content = (
+    content: Content = (
         place.read_bytes() if place.is_file() else {(file.name.encode(),): b"d" * 10**7 for file in place.iterdir()}
     )
     own = make(os.fsencode(place.name), content)
@@ -381,6 +381,20 @@ def test_a_newcomer_with_its_data_in_place_is_saved_and_goes_at_its_first_erase(
     assert not remaining(paths)
 
 
+@pytest.mark.parametrize("started", [True, False], ids=["started", "stopped"])
+def test_data_that_came_after_a_torrent_is_its_own_when_rtorrent_has_started_it(
+    started: bool, rtorrent: Rtorrent, real_launcher: Launcher
+) -> None:
+    program = real_launcher.start("-r", "--grace", "0.5")
+    rtorrent.load(DOCUMENTS, start=started, directory=rtorrent.downloads)
+    program.wait_known(DOCUMENTS.hash)
+    pass_tick()
+    paths = DOCUMENTS.write_root(DOCUMENTS.root(rtorrent.downloads))
+    settle(program, rtorrent, rtorrent.downloads)
+    erase(program, rtorrent, DOCUMENTS)
+    assert remaining(paths) == ([] if started else paths)
+
+
 def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, real_launcher: Launcher) -> None:
     paths = place_old(DOCUMENTS, rtorrent.downloads)
     paths[1].write_bytes(b"not the torrent's" * 1000)
@@ -390,6 +404,7 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     rtorrent.call("f.multicall", DOCUMENTS.hash, "", "f.priority.set=0")
     rtorrent.call("d.check_hash", DOCUMENTS.hash)
     rtorrent.wait_checked(DOCUMENTS)
+    rtorrent.call("d.start", DOCUMENTS.hash)
     rtorrent.save(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
     settle(program, rtorrent, rtorrent.downloads)
