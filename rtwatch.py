@@ -214,7 +214,8 @@ LIST, KEY, VALUE, END = b"lkve"  # what may come next in a container; the byte t
 OPENING = {ord("l"): LIST, ord("d"): KEY}
 MALFORMED = "it is no valid bencoding"
 NEEDED_KEYS = {  # no other value is built
-    *(b"announce", b"announce-list", b"directory", b"complete", b"timestamp.started", b"state_changed", b"bitfield"),
+    *(b"announce", b"announce-list", b"directory", b"complete", b"timestamp.started", b"state_counter", b"state"),
+    b"bitfield",
     b"custom1",
 }
 
@@ -363,15 +364,15 @@ def decode(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> dict[
 
 
 def parse_resume(data: bytes) -> Resume:
-    """Parse R; raise Unreadable. `complete` is 0 or 1, the two others are Unix times, 0 for never."""
+    """Parse R; raise Unreadable. `state_counter` counts starts and stops; `state_changed` is set at load."""
     resume = decode(data)
     directory = resume.get(b"directory")
     if not isinstance(directory, bytes) or b"\0" in directory:
         raise Unreadable("it has no directory")
-    started = resume.get(b"timestamp.started") or resume.get(b"state_changed")
+    started = any(map(resume.get, (b"timestamp.started", b"state_counter", b"state")))
     label = resume.get(b"custom1")
     label = text(label) if isinstance(label, bytes) else ""
-    return Resume(directory, bool(resume.get(b"complete")), bool(started), label)
+    return Resume(directory, bool(resume.get(b"complete")), started, label)
 
 
 def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> Optional[Metainfo]:
@@ -2153,6 +2154,7 @@ class Doubt(NamedTuple):
 
 
 FOUND = "it was here before the torrent, and rtorrent has not saved that it is complete"
+UNSTARTED = "rtorrent has not saved that the torrent was ever started"
 
 
 class ListedFile(NamedTuple):
@@ -2250,9 +2252,9 @@ def rule_found(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 def rule_started(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep the data of a torrent that rtorrent never started, nor had complete: it wrote no file."""
+    """Keep the data of a torrent that rtorrent never started, nor had complete, as far as it said: it wrote no file."""
     data = is_data(file.info) and file.info is not None and file.info.st_size > 0
-    return "the torrent was never started" if data and not (limits.started or file.heritage) else None
+    return UNSTARTED if data and not (limits.started or file.heritage) else None
 
 
 def rule_left(file: ListedFile, limits: Limits) -> Optional[str]:

@@ -31,11 +31,11 @@ import bencodepy
 import pytest
 from program import Program, run
 from rtorrent import Rtorrent, set_directory, wait_until
-from session import Session, decode, pass_tick
+from session import STOPPED, Session, decode, pass_tick
 from steps import tree
 from torrents import Torrent, make, twin_of
 
-from rtwatch import FOUND, make_parser
+from rtwatch import FOUND, UNSTARTED, make_parser
 
 GRACE = 0.1  # seconds
 PATIENCE = 10.0  # seconds in which everything due must be done in the end
@@ -102,7 +102,12 @@ def hops(path: Path) -> list[Path]:
 
 
 def files_below(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
+    """Return all that is below a directory but directories."""
+    found = []
+    for place, directories, files in os.walk(directory):  # passes by what is removed meanwhile
+        found += [Path(place, name) for name in files]
+        found += [path for path in (Path(place, name) for name in directories) if path.is_symlink()]
+    return sorted(found)
 
 
 def contents(torrent: Torrent) -> list[bytes]:
@@ -158,8 +163,16 @@ class Fake(Session):
 
     def add_stopped(self, torrent: Torrent, directory: Path) -> None:
         """Load a torrent without starting it."""
-        never: dict[str, Any] = {"state": 0, "state_changed": 0, "timestamp.started": 0}
-        self.add(torrent, directory, **never)
+        self.add(torrent, directory, **STOPPED)
+
+    def load_on_full_disk(self, torrent: Torrent, directory: str) -> None:
+        """Load a torrent without space: 0.9.8 leaves an empty L.new, 0.16 moves empty files into place."""
+        self.load(torrent, directory)
+        if self.version == "0.9.8":
+            self.file(torrent, "L").with_name(self.file(torrent, "L").name + ".new").touch()
+        else:
+            for kind in "TLR":
+                self.write(torrent, kind, b"")
 
 
 @cache
@@ -572,7 +585,7 @@ KEPT: dict[str, Truth] = {
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
     re.escape(FOUND): lambda world, path, mine, _: bool(mine & world.uncounted),
-    r"the torrent was never started": lambda world, path, mine, _: bool(mine & world.uncounted),
+    UNSTARTED: lambda world, path, mine, _: bool(mine & world.uncounted),
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
     r"cannot be removed: it was changed meanwhile": was_handled,
     r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch
