@@ -3418,7 +3418,10 @@ class Watch:
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
         torrents = self.index.find_torrents("vanished IS NOT NULL")
-        if not torrents or self.ready or self.removing or self.unrecorded:
+        if not torrents or self.ready or self.removing:
+            return
+        if self.unrecorded:
+            self.loop.call_later("word", 0, "word", path)  # the word of an rtorrent that has ended is not to be missed
             return
         listing, unread = self.compare()
         undone = {item.name[:40] for _, name, item in self.loop.due.values() if name in NEWS} - self.troubles.keys()

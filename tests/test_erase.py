@@ -291,7 +291,8 @@ def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: 
             story.rtorrent.shutdown()
     if erase == "and it is restarted":
         story.rtorrent.start()
-        program.wait_line(f"waiting .*{pattern(torrent)}")
+        program.wait_line(f"waiting .*{pattern(torrent)}")  # its grace is over
+        program.wait_rows("SELECT 1 FROM rtwatch_torrent WHERE vanished AND NOT said", lambda rows: not rows)
         story.rtorrent.save_all()
     program.wait_gone(torrent.hash)
     assert not remaining(files)

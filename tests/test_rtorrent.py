@@ -410,7 +410,9 @@ def test_the_index_lists_what_rtorrent_uses_and_an_erase_takes_no_more(
         assert {name for name in missing if missing[name]} == ({"padding with attr"} if version == "0.16" else set())
         bed.erase(*torrents.values())
         after = everything(top)
-        assert before - after == set()
+        # a link inside a torrent's directory is one of its files
+        links = set() if encoding else {b"linked", b"linked/sub", b"link file", b"link file/file"}
+        assert before - after == {os.path.join(top, b"downloads", name) for name in links}
         # what is behind a link out of the root, and roots that bear another name than `name`
         left = {b"used", b"some used"} if encoding else {b"outside/deep", b"outside/deep/in"}
         assert after - before == {os.path.join(top, b"downloads", name) for name in left}
