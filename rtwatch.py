@@ -214,7 +214,8 @@ LIST, KEY, VALUE, END = b"lkve"  # what may come next in a container; the byte t
 OPENING = {ord("l"): LIST, ord("d"): KEY}
 MALFORMED = "it is no valid bencoding"
 NEEDED_KEYS = {  # no other value is built
-    *(b"announce", b"announce-list", b"directory", b"complete", b"timestamp.started", b"state_changed", b"bitfield"),
+    *(b"announce", b"announce-list", b"directory", b"complete", b"timestamp.started", b"state_counter", b"state"),
+    b"bitfield",
     b"custom1",
 }
 
@@ -363,15 +364,15 @@ def decode(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> dict[
 
 
 def parse_resume(data: bytes) -> Resume:
-    """Parse R; raise Unreadable. `complete` is 0 or 1, the two others are Unix times, 0 for never."""
+    """Parse R; raise Unreadable. `state_counter` counts starts and stops; `state_changed` is set at load."""
     resume = decode(data)
     directory = resume.get(b"directory")
     if not isinstance(directory, bytes) or b"\0" in directory:
         raise Unreadable("it has no directory")
-    started = resume.get(b"timestamp.started") or resume.get(b"state_changed")
+    started = any(map(resume.get, (b"timestamp.started", b"state_counter", b"state")))
     label = resume.get(b"custom1")
     label = text(label) if isinstance(label, bytes) else ""
-    return Resume(directory, bool(resume.get(b"complete")), bool(started), label)
+    return Resume(directory, bool(resume.get(b"complete")), started, label)
 
 
 def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> Optional[Metainfo]:
@@ -630,7 +631,9 @@ def locate_files(
 def number_files(metainfo: Metainfo, root: bytes) -> dict[bytes, int]:
     """Return the number in the metainfo of each file, by canonical path; `root` is a real path."""
     real_path = cache(os.path.realpath)
-    numbers = {}
+    numbers: dict[bytes, int] = {}
+    if not can_exist(root):
+        return numbers
     for number, (_, paths) in enumerate(metainfo.files):
         for path in paths.values():
             parent, name = os.path.split(os.path.join(root, path).rstrip(b"/"))
@@ -674,6 +677,7 @@ LETTERS = {ext: letter for letter, ext in EXTENSIONS.items()}
 SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 NEVER = float("-inf")  # a Unix time
+TICK = 0.01  # seconds: what the clock of file times is behind at most; 100 Hz kernels
 
 
 class Loaded(NamedTuple):
@@ -1003,7 +1007,7 @@ def find_written(info: os.stat_result, latest: bool) -> float:
     Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
     """
     when = max(info.st_mtime, info.st_ctime)
-    return when + (0.01 if when % 1 else 2) if latest else when
+    return when + (TICK if when % 1 else 2) if latest else when
 
 
 def leave(info: os.stat_result) -> Left:
@@ -1058,8 +1062,8 @@ DROP INDEX rtwatch_torrent_root;
 DROP INDEX rtwatch_torrent_vanished;
 DROP INDEX rtwatch_torrent_counted;
 {OWN_TABLES}
-INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, 0, vanished, vanished, 0, '', 0,
-    CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
+INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, CASE WHEN vanished IS NULL THEN 0 END,
+    vanished, vanished, 0, '', 0, CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
 INSERT INTO rtwatch_use(hash, file, why)
     SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
 DROP TABLE rtwatch_torrent_1;
@@ -1069,7 +1073,7 @@ ALTER TABLE rtwatch_session ADD COLUMN present REAL;
 """
 KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
 PLACE = "directory, CAST(root AS BLOB), meta, complete, started, vanished, label"  # cast: not as a Path
-LINKED = "why IN ('link', 'inherited')"
+BY_LINK = "why IN ('link', 'inherited')"
 
 
 class Place(NamedTuple):
@@ -1079,7 +1083,7 @@ class Place(NamedTuple):
     root: Optional[bytes]
     meta: Optional[str]  # tells whether T was written anew
     complete: bool
-    started: bool
+    started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
     vanished: Optional[float]  # Unix time at which it was seen that T is gone
     label: Optional[str]
 
@@ -1091,7 +1095,7 @@ class Torrent(NamedTuple):
     name: str
     root: Optional[Path]
     complete: bool
-    started: bool
+    started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
     vanished: Optional[float]  # Unix time at which it was seen that T is gone
     present: float  # Unix time at which T was certainly there for the last time
     recorded: bool  # whether it is in the database what its files were then
@@ -1317,7 +1321,7 @@ class Index:
         At most 500 files. One whose row in `torrent_data` somebody has deleted counts as well; its next save or start
         writes it anew.
         """
-        linked = f"AND {LINKED}" if table == "rtwatch_use" else ""
+        linked = f"AND {BY_LINK}" if table == "rtwatch_use" else ""
         sql = f"""SELECT DISTINCT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data
                   USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(files))}) {linked}"""
         users: dict[Path, list[str]] = {}
@@ -1335,7 +1339,7 @@ class Index:
     def is_used_file(self, file: Path) -> bool:
         """Tell whether any torrent lists a file or uses it through a symlink."""
         sql = f"""SELECT 1 FROM session_file WHERE file = ?
-                  UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {LINKED}"""
+                  UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {BY_LINK}"""
         return self.query(sql, file, file).fetchone() is not None
 
     def count(self) -> tuple[int, int, int]:
@@ -1418,11 +1422,15 @@ class Index:
         self.con.executemany(sql, ((hash, file) for file in files))
 
     def update_vanished(self, hash: str, when: float, present: float, process: str, said: bool) -> None:
-        """Record that T is gone since `when`, was there at `present` (Unix times), which rtorrent ran, and its word."""
-        sql = """UPDATE rtwatch_torrent SET vanished = ?, present = ?, recorded = 0, process = ?, said = ?, held = NULL
+        """Record that T is gone since `when`, was there at `present` (Unix times), which rtorrent ran, and its word.
+
+        One that came and went before it was read has left its files when it vanished first: who changed them since,
+        rtorrent or a person, nobody knows.
+        """
+        sql = """UPDATE rtwatch_torrent SET present = CASE WHEN vanished IS NULL THEN ? ELSE present END,
+                 recorded = vanished IS NOT NULL AND recorded, vanished = ?, process = ?, said = ?, held = NULL
                  WHERE hash = ?"""
-        self.query(sql, when, present, process, said, hash)
-        self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
+        self.query(sql, present, when, process, said, hash)
 
     def insert_left(self, hash: str, left: Iterable[tuple[Path, Left]]) -> None:
         """Record what files of a vanished torrent were."""
@@ -1460,7 +1468,8 @@ class Index:
         """
         sql = f"""INSERT OR REPLACE INTO rtwatch_use
             SELECT heir.hash, ?1, 'inherited', ?3, own.device, own.inode, own.size, own.mtime FROM
-                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {LINKED} UNION SELECT hash FROM session_file AS listed
+                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {BY_LINK}
+                 UNION SELECT hash FROM session_file AS listed
                  WHERE file = ?1 AND EXISTS (SELECT 1 FROM rtwatch_use WHERE hash = listed.hash AND why = 'link'))
                 AS heir JOIN torrent_data ON torrent_data.hash = heir.hash
             LEFT JOIN rtwatch_use AS own ON own.hash = ?2 AND own.file = ?1 AND own.why IN ('left', 'inherited')
@@ -2145,6 +2154,7 @@ class Doubt(NamedTuple):
 
 
 FOUND = "it was here before the torrent, and rtorrent has not saved that it is complete"
+UNSTARTED = "rtorrent has not saved that the torrent was ever started"
 
 
 class ListedFile(NamedTuple):
@@ -2242,9 +2252,9 @@ def rule_found(file: ListedFile, limits: Limits) -> Optional[str]:
 
 
 def rule_started(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep the data of a torrent that rtorrent never started, nor had complete: it wrote no file."""
+    """Keep the data of a torrent that rtorrent never started, nor had complete, as far as it said: it wrote no file."""
     data = is_data(file.info) and file.info is not None and file.info.st_size > 0
-    return "the torrent was never started" if data and not (limits.started or file.heritage) else None
+    return UNSTARTED if data and not (limits.started or file.heritage) else None
 
 
 def rule_left(file: ListedFile, limits: Limits) -> Optional[str]:
@@ -2422,7 +2432,7 @@ def make_trash(opened: Path, place: Path, torrent: Torrent, root: Path, metainfo
     opened.mkdir(mode=0o700)
     try:
         (opened / file.name).write_bytes(metainfo)
-        (opened / UNDO).write_bytes(os.fsencode(way_back))
+        (opened / UNDO).write_bytes(way_back.encode("utf-8", "surrogateescape"))
     except BaseException:
         for name in names:
             (opened / name).unlink(missing_ok=True)
@@ -2494,7 +2504,7 @@ class Removal:
             root=torrent.root or args.session,
             session=args.session,
             paths=args.paths,
-            started=torrent.started or torrent.complete,
+            started=torrent.started != 0 or torrent.complete,
             own=find_own(args),
             directories=[Path(os.path.realpath(path)) for path in (state_directory(), *args.trash)],
             trashes={path.stat().st_dev: path for path in args.trash},
@@ -2581,7 +2591,7 @@ class Removal:
                 if self.args.trash and (error.filename2 or str(error.filename or "").startswith("/")):
                     where = self.places.get(file.info.st_dev) or self.limits.trashes[file.info.st_dev]
                     reason = f"cannot be moved to {where}: {error.strerror}"  # a relative name is that of the file
-                if not os.path.lexists(file.path):
+                if isinstance(error, FileNotFoundError) and not (self.args.trash and os.path.lexists(file.path)):
                     reason = GONE
         if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
             self.index.update_inherited(file.path, self.torrent.hash, file.top)
@@ -2662,12 +2672,13 @@ class Removal:
         for line in gone:
             yield logging.DEBUG, f"  {self.verb}", line
         if self.files and set(self.files) <= set(self.kept.get(GONE, ())):
-            number = len(self.files)
+            number, listed = len(self.files), {*self.files}
             missing = f"none of its {number} files is at {root}" if number > 1 else f"its file is not at {root}"
             yield logging.WARNING, "  missing", f"{missing}: moved, or its disk is not mounted"
-            self.kept[GONE] = [path for path in self.kept[GONE] if path not in self.files]  # what it has inherited
+            self.kept[GONE] = [path for path in self.kept[GONE] if path not in listed]  # what it has inherited
+        said = {*self.files, *self.removed, *itertools.chain(*self.kept.values())} if self.targets else set()
         for link, target in self.targets.items():
-            if Path(target) not in {*self.files, *self.removed, *itertools.chain(*self.kept.values())}:
+            if Path(target) not in said:
                 self.kept.setdefault(f"the symlink {link.name} led to it", []).append(Path(target))
         for path, failure in self.directories.items():
             if failure:
@@ -3006,6 +3017,7 @@ class Watch:
         self.word_until = 0.0  # when rtorrent's word has to be given anew (monotonic)
         self.confirmed = 0.0  # when rtorrent was last asked for the torrent that is being removed (monotonic)
         self.unrecorded: deque[tuple[Torrent, deque[Path]]] = deque()  # vanished, with files still to be looked at
+        self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when this removal took other names of files
         self.newcomers: dict[str, int] = {}  # asked so often whether their check is over, by hash
         self.freed = 0  # bytes
         self.told = -1  # what total_changes was at the last STATUS=
@@ -3140,9 +3152,24 @@ class Watch:
         if loaded.root != known.root:
             return loaded, former
         resume = loaded.resume
-        resume = resume._replace(complete=resume.complete or known.complete, started=resume.started or known.started)
-        found = () if known.started or known.complete else loaded.found  # what rtorrent wrote is older than T now
+        started = bool(resume.started or known.started)
+        resume = resume._replace(complete=resume.complete or known.complete, started=started)
+        # What rtorrent wrote is older than T now. What is not as the torrent left it is somebody else's.
+        found = self.find_strange(loaded) if known.started or known.complete else loaded.found
         return loaded._replace(resume=resume, found=found), []
+
+    def find_strange(self, loaded: Loaded) -> list[bytes]:
+        """Return the files found before a torrent that is back which are not as it left them when it vanished."""
+        torrent, left = self.index.find_torrent(loaded.hash), self.index.find_left(loaded.hash)
+        strange = []
+        if torrent is None or torrent.vanished is None:
+            return []
+        for file in loaded.found:
+            path = Path(os.fsdecode(file))
+            (info, _), (was, _) = look_at(path), left.get(path, (None, None))
+            if info and not (was.is_now(info) if was else not torrent.recorded and self.is_as_left(torrent, info)):
+                strange.append(file)
+        return strange
 
     def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
@@ -3151,8 +3178,7 @@ class Watch:
             self.index.update_progress(hash, resume)
         if resume.label != known.label:
             self.index.update_label(hash, resume.label)
-        if not (resume.complete or known.complete):
-            self.find_again(hash, known)
+        self.find_again(hash, known)
         place = resolve_directory(directory, pid)
         if directory == known.directory and place in (None, known.root):
             return  # or it cannot be known now
@@ -3319,7 +3345,7 @@ class Watch:
 
     def leave(self, torrent: Torrent) -> None:
         """Arrange to look at the files of a vanished torrent."""
-        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited")]
+        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited", "link")]
         self.unrecorded.append((torrent, deque(dict.fromkeys(files))))
 
     def record(self) -> None:
@@ -3335,8 +3361,7 @@ class Watch:
             return
         some = [files[number] for number in range(min(BATCH, len(files)))]
         infos = [(file, look_at(file)[0]) for file in some]
-        late = torrent.present < self.began or time.time() - torrent.present > LATE
-        left = [(file, info) for file, info in infos if info and find_written(info, late) <= torrent.present]
+        left = [(file, info) for file, info in infos if info and self.is_as_left(torrent, info)]
         inherited = {*self.index.find_uses(torrent.hash, "inherited")} if left else set()
         listed = {*self.index.find_files(torrent.hash)} if inherited else set()
         self.index.insert_left(
@@ -3351,6 +3376,13 @@ class Watch:
             self.unrecorded.popleft()
         if not self.unrecorded and self.expired:
             self.loop.call_sooner("word", 0, "word", self.args.session)
+
+    def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
+        """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
+        late = torrent.present < self.began or time.time() - torrent.present > LATE
+        begin, end = self.unlinked.get((info.st_dev, info.st_ino), (NEVER, NEVER))
+        own = begin <= info.st_ctime <= end and info.st_mtime < begin
+        return own or find_written(info, late) <= torrent.present
 
     def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Let a torrent whose grace is over wait for rtorrent's word."""
@@ -3457,7 +3489,9 @@ class Watch:
         if place and metainfo and path:
             files, links = locate_files(metainfo, path, os.fsencode(self.args.session))
             root = os.path.realpath(path)
-            found = [] if place.complete else self.session.find_found(hash, metainfo, root, files)
+            former = {*map(os.fsencode, self.index.find_files(hash))}  # rtorrent may have written them since
+            new = [] if place.complete else [file for file in files if file not in former]
+            found = self.session.find_found(hash, metainfo, root, new)
             self.index.update_place(hash, place.directory, root)
             self.index.insert_files(hash, files, links, found)
             if root != place.root:
@@ -3689,6 +3723,7 @@ class Watch:
         if hash not in self.removals:
             self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0])
         removal = self.removals[hash]
+        self.unlinked.clear()
         if self.args.remove:
             removal.spare(self.agreed.get(hash, True))
             yield from self.remove_files(removal)
@@ -3739,8 +3774,11 @@ class Watch:
                     self.hold(removal.torrent, "open")
                     self.say_held()
                     return
+                begin = time.time()
                 removal.carry_out(file, reason)
                 changes = con.total_changes
+                if file.info and file.info.st_nlink > 1:
+                    self.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
     def may_remove(self, torrent: Torrent) -> bool:
         """Tell whether a torrent is still to be removed; rtorrent is asked for it at most once a second."""
@@ -3924,8 +3962,12 @@ class Watch:
         if self.told == self.index.con.total_changes:
             return
         if not any(self.loop.queues.values()):
-            self.index.update_present(self.loop.drained)
-            self.index.con.commit()
+            try:
+                self.index.update_present(self.loop.drained)
+                self.index.con.commit()
+            except sqlite3.OperationalError:  # locked, or its disk is full: the next pass does it
+                self.index.con.rollback()
+                return
         self.told = self.index.con.total_changes
         if "NOTIFY_SOCKET" in os.environ:
             torrents, vanished, held = self.index.count()
@@ -4212,7 +4254,9 @@ def writer_lock(session: Path) -> Iterator[None]:
         try:
             lock.bind(name)
             lock.listen()  # tells who we are
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise Error(f"{session}: it cannot be locked ({error.strerror})") from None
             other.setblocking(False)
             with suppress(OSError):
                 other.connect(name)
@@ -4409,8 +4453,10 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
         raise Error("--what-if needs a hash, a name, a path or all, and goes without --orphans", 2)
     if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
         args.scgi = str(absolute(args.scgi))
-    db = Path(state_directory() / "rtwatch.db" if args.db is None else args.db)
-    args.db = Path(absolute(str(db.parent) if str(args.db) else "") or "/", db.name)  # itself it may not be a link
+    directory, name = os.path.split(state_directory() / "rtwatch.db" if args.db is None else args.db)
+    if not name:
+        raise Error(f"{args.db}: the database is a file; see rtwatch --help", 2)
+    args.db = Path(absolute(directory or ".") or "/", name)  # itself it may not be a link
     if not args.session.is_dir():
         raise Error(f"{args.session}: no such session directory; {session_advice(args)}", 2)
     refuse_root(args.session, sys.argv[1:] if argv is None else argv)

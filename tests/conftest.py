@@ -63,9 +63,10 @@ def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
 
 
 @pytest.fixture
-def real_launcher(rtorrent: Rtorrent, tmp_path: Path) -> Iterator[Bed]:
-    """Give what starts rtwatch for the real rtorrent."""
-    with closing(Bed(rtorrent, tmp_path)) as launcher:
+def real_launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bed]:
+    """Give what starts rtwatch for the real rtorrent that the test has asked for."""
+    client = request.getfixturevalue("shared" if "shared" in request.fixturenames else "rtorrent")
+    with closing(Bed(client, tmp_path)) as launcher:
         yield launcher
 
 

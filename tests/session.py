@@ -393,6 +393,8 @@ class Session(SessionDirectory):
         yield
 
 
+# of a torrent that is loaded and not started
+STOPPED: dict[str, Any] = {"state": 0, "state_counter": 0, "timestamp.started": 0}
 FIRST_R: dict[str, Any] = {
     **dict.fromkeys(("directory", "loaded_file", "throttle_name", "tied_to_file"), ""),
     **dict.fromkeys(("custom1", "custom2", "custom3", "custom4", "custom5"), ""),

@@ -264,11 +264,17 @@ class Bed:
         for torrent in torrents:
             self.program.wait_line(rf"vanished .*{pattern(torrent)}", since)
 
+    def wait_recorded(self, *torrents: Torrent) -> None:
+        """Wait until rtwatch has recorded what the files of vanished torrents are."""
+        for torrent in torrents:
+            self.program.wait_rows(f"SELECT 1 FROM rtwatch_torrent WHERE recorded AND hash = '{torrent.hash}'", bool)
+
     def leave_vanished(self, *torrents: Torrent) -> list[Path]:
         """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""
         self.start(*LONG)
         paths = self.download(*torrents)
         self.wait_vanished(*torrents)
+        self.wait_recorded(*torrents)
         assert self.program.stop() == 0
         return paths
 

@@ -112,7 +112,7 @@ def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
     odd = make(b"odd\x01\xff", b"odd")
     files = bed.download(TORRENT, odd)
     bed.session.scgi.answers["d.multicall2"] = lambda *_: [
-        [hash, bed.session.scgi.column(hash, "d.directory") + ("\x01" if hash == odd.hash else "")]
+        [hash, bed.session.scgi.column(hash, "d.directory") + ("\x01" if hash == odd.hash else ""), 1, 0]
         for hash in bed.session.loaded
     ]
     bed.session.set_directory(odd, bed.downloads / "x\x01")
@@ -257,6 +257,13 @@ def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
             DROP INDEX rtwatch_torrent_vanished;
             DROP INDEX torrent_data_name;
             DROP TABLE rtwatch_directory;
+            DROP TABLE rtwatch_use;
+            ALTER TABLE rtwatch_session DROP COLUMN boot;
+            ALTER TABLE rtwatch_session DROP COLUMN present;
+            CREATE TABLE rtwatch_link(
+                hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
+                inherited INTEGER, PRIMARY KEY (hash, file));
+            CREATE INDEX rtwatch_link_file ON rtwatch_link(file);
             CREATE TABLE rtwatch_torrent(
                 hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
                 folded_name TEXT, largest TEXT, arrived REAL, counted INTEGER, vanished REAL, seen INTEGER, held TEXT);
@@ -264,7 +271,7 @@ def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
             CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
             CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
             INSERT INTO rtwatch_torrent
-                SELECT hash, directory, root, '', '', arrived, counted, NULL, NULL, NULL FROM new;
+                SELECT hash, directory, root, '', '', strftime('%s'), 0, NULL, NULL, NULL FROM new;
             UPDATE rtwatch_torrent SET vanished = strftime('%s') + 1, seen = 1
                 WHERE CAST(directory AS TEXT) LIKE '%/pack';
             DROP TABLE new;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sqlite3
@@ -12,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from faults import the_line
+from faults import NEXT_WEEK, the_line
 from program import command, environment, run
 from steps import SHORT, Bed
 from torrents import multi, single
@@ -97,8 +96,8 @@ def test_what_standard_output_does_not_take_is_said_in_one_line(
     bed.session.download(single("one"), bed.downloads)
     for number in range(300):
         (bed.downloads / f"{number:0250}").touch()
-        os.utime(bed.downloads / f"{number:0250}", (0, 0))
-    argv = command(*(word.format(session=bed.session.path, downloads=bed.downloads) for word in words))
+    options = [word.format(session=bed.session.path, downloads=bed.downloads) for word in words]
+    argv = [sys.executable, "-c", NEXT_WEEK, *options]
     redirection = {"full": ">/dev/full", "closed": ">&-", "closed pipe": "| :"}[output]
     script = f"set -o pipefail; sleep 0.2; {shlex.join(argv)} {redirection}"
     env = {**environment(state), "PYTHONUNBUFFERED": ""}

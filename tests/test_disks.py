@@ -153,9 +153,8 @@ def test_a_path_that_cannot_be_resolved_is_said_in_one_line(options: str, named:
     [
         ("inotify_init1:error=EMFILE", "fs.inotify.max_user_instances"),
         ("inotify_add_watch:error=ENOSPC", "fs.inotify.max_user_watches"),
-        ("flock:error=ENOLCK", ".lock"),
-        ("flock:error=EOPNOTSUPP", ".lock"),
-        ("ftruncate:error=ENOSPC:when=1", ".lock"),
+        ("bind:error=EACCES", "session: it cannot be locked"),
+        ("bind:error=EADDRINUSE", "session: another rtwatch watches it"),
     ],
 )
 def test_refusals_of_the_system_are_one_line(fault: str, words: str, bed: Bed) -> None:

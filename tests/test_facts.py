@@ -11,7 +11,8 @@ from typing import Any, Optional
 
 import bencodepy
 import pytest
-from rtorrent import Rtorrent, places
+from rtorrent import Rtorrent, places, wait_until
+from session import STOPPED, pass_tick
 from steps import (
     LONG,
     SHORT,
@@ -26,7 +27,6 @@ from torrents import Torrent, make, single, twin_of
 
 import rtwatch
 
-NEVER_STARTED: dict[str, Any] = {"state": 0, "state_changed": 0, "timestamp.started": 0}
 OLD = 1_000_000_000  # Unix time long before any torrent here
 DOCUMENTS = make(b"Documents", {(b"a.nfo",): b"a" * 16384, (b"taxes.pdf",): b"t" * 40000, (b"z.bin",): b"z" * 100})
 PIECES = 4  # of 16 KiB each
@@ -103,7 +103,7 @@ def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(
     bed.add_complete(DOCUMENTS)
     bed.settle()
     bed.wait_vanished(DOCUMENTS)
-    bed.add(DOCUMENTS, **NEVER_STARTED)
+    bed.add(DOCUMENTS, **STOPPED)
     program.wait_line("returned +Documents")
     bed.erase(DOCUMENTS)
     assert not remaining(paths)
@@ -112,14 +112,14 @@ def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(
 @pytest.mark.parametrize("edited", [False, True], ids=["", "edited"])
 def test_a_torrent_that_was_never_started_has_written_nothing(edited: bool, bed: Bed) -> None:
     program = bed.start(*SHORT)
-    bed.add(DOCUMENTS, **NEVER_STARTED)
+    bed.add(DOCUMENTS, **STOPPED)
     program.wait_known(DOCUMENTS.hash)
     paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
     if edited:
         bed.session.readd(DOCUMENTS, bed.downloads)
         program.wait_line("returned +Documents")
     bed.erase(DOCUMENTS)
-    program.wait_line(f"kept .*({rtwatch.FOUND if edited else 'never started'})")
+    program.wait_line(f"kept .*({rtwatch.FOUND if edited else rtwatch.UNSTARTED})")
     assert remaining(paths) == paths
 
 
@@ -281,6 +281,20 @@ def test_a_newcomer_with_its_data_in_place_is_saved_and_goes_at_its_first_erase(
     assert not remaining(paths)
 
 
+@pytest.mark.parametrize("started", [True, False], ids=["started", "stopped"])
+def test_data_that_came_after_a_torrent_is_its_own_when_rtorrent_has_started_it(
+    started: bool, rtorrent: Rtorrent, real_launcher: Bed
+) -> None:
+    program = real_launcher.start("-r", "--grace", "0.5")
+    rtorrent.load(DOCUMENTS, start=started, directory=rtorrent.downloads)
+    program.wait_known(DOCUMENTS.hash)
+    pass_tick()
+    paths = DOCUMENTS.write_root(DOCUMENTS.root(rtorrent.downloads))
+    real_launcher.settle()
+    real_launcher.erase(DOCUMENTS)
+    assert remaining(paths) == ([] if started else paths)
+
+
 def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, real_launcher: Bed) -> None:
     paths = place_old(DOCUMENTS, rtorrent.downloads)
     paths[1].write_bytes(b"not the torrent's" * 1000)
@@ -290,9 +304,75 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     rtorrent.call("f.multicall", DOCUMENTS.hash, "", "f.priority.set=0")
     rtorrent.call("d.check_hash", DOCUMENTS.hash)
     rtorrent.wait_checked(DOCUMENTS)
+    rtorrent.call("d.start", DOCUMENTS.hash)
     rtorrent.save(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
     settle(program, rtorrent, rtorrent.downloads)
     real_launcher.erase(DOCUMENTS)
     assert paths[1].read_bytes() == b"not the torrent's" * 1000
     assert not paths[0].exists()
+
+
+@pytest.mark.parametrize("unread", [False, True], ids=["", "unread"])
+def test_what_somebody_put_in_place_before_the_torrent_came_back_is_kept(unread: bool, bed: Bed) -> None:
+    torrent = pack("pack")
+    program = bed.start(*SHORT, "--grace", "2")
+    paths = bed.download(torrent)
+    bed.wait_vanished(torrent)
+    paths[0].write_bytes(b"mine")
+    with paused(program) if unread else nullcontext():
+        bed.session.add(torrent, bed.downloads)
+        if unread:
+            bed.session.erase(torrent)
+    if not unread:
+        program.wait_line("returned +pack")
+        bed.erase(torrent)
+    program.wait_line(f"kept .*({'after the torrent vanished' if unread else rtwatch.FOUND})")
+    assert remaining(paths) == paths[:1]
+
+
+def test_what_came_back_goes_once_rtorrent_says_that_it_has_all_of_it(bed: Bed) -> None:
+    torrent = pack("pack")
+    program = bed.start(*SHORT, "--grace", "2")
+    paths = bed.download(torrent)
+    bed.wait_vanished(torrent)
+    torrent.write_root(torrent.root(bed.downloads))
+    bed.add_complete(torrent)
+    program.wait_line("returned +pack")
+    bed.settle()
+    bed.erase(torrent)
+    assert not remaining(paths)
+
+
+def test_what_rtorrent_wrote_before_it_loaded_the_torrent_again_goes_though_its_directories_were_looked_at_since(
+    bed: Bed,
+) -> None:
+    program = bed.start(*SHORT)
+    bed.session.add(DOCUMENTS, bed.downloads)
+    program.wait_known(DOCUMENTS.hash)
+    paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
+    paths[2].rename(bed.downloads / "elsewhere")
+    link_files([bed.downloads / "elsewhere"], paths[2:])
+    bed.session.readd(DOCUMENTS, bed.downloads)
+    program.wait_line("returned +Documents")
+    bed.erase_another()
+    bed.erase(DOCUMENTS)
+    assert not remaining(paths)
+
+
+def test_a_hard_link_goes_though_its_other_name_went_just_before_its_torrent_vanished(bed: Bed) -> None:
+    content: dict[tuple[bytes, ...], bytes] = {(b"%03d" % number,): b"d" * 100 for number in range(rtwatch.BATCH)}
+    many, last = make(b"many", content), make(b"last", {(b"own",): b"o", **content})
+    bed.start(*SHORT)
+    paths = bed.download(many)
+    links = last.paths(last.root(bed.downloads))
+    links[0].parent.mkdir()
+    links[0].write_bytes(b"o")
+    for path, link in zip(paths, links[1:]):
+        os.link(path, link)
+    bed.add_complete(last)
+    bed.settle()
+    bed.session.erase(many)
+    wait_until(lambda: not paths[0].exists(), 10)
+    bed.erase(last)
+    assert not remaining([*paths, *links])

@@ -489,6 +489,7 @@ def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(bed: 
 
 def test_a_traceback_shows_the_line_of_the_hooks_file_in_its_own_encoding(bed: Bed) -> None:
     """It is read once, by the descriptor that was checked."""
+    bed.hooks_fail = True
     bed.hooks_file.write_bytes(
         b"# coding: latin-1\nWORD = '\xe9'\ndef pre_loop(*args):\n    raise ValueError(ascii(WORD))\n"
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from steps import LONG, SHORT, Bed, below, pattern, remaining, tree, wait_held
-from torrents import Torrent, make, multi, single
+from torrents import Torrent, craft, make, multi, single
 
 PADDED = make(
     b"pack",
@@ -219,10 +219,22 @@ def test_a_dry_run_finishes_vanished_torrents_in_words(bed: Bed) -> None:
     assert tree(bed.state, bed.downloads, bed.session.path) == before
 
 
+def test_twenty_thousand_missing_files_are_said_at_once(bed: Bed) -> None:
+    """300,000 took hours of processor time: a list was searched for each of them."""
+    large = craft({"name": b"large", "files": [{"length": 1, "path": [b"%d" % number]} for number in range(20_000)]})
+    program = bed.start(*SHORT)
+    bed.add(large)
+    program.wait_known(large.hash)
+    bed.erase(large)
+    program.wait_line("kept +none of its 20000 files is at")
+    assert program.stop() == 0
+
+
 @pytest.mark.parametrize("error", ["MemoryError()", "UnicodeEncodeError('ascii', 'x', 0, 1, 'as in a locale')"])
 @pytest.mark.parametrize("where", ["os.unlink", "os.lstat", "os.rmdir"])
 def test_a_removal_that_fails_in_an_unforeseen_way_is_said_and_made_again(where: str, error: str, bed: Bed) -> None:
     """Within a second, and with growing pauses; no file of it is left out the next time."""
+    bed.hooks_fail = True
     option = bed.write_hooks(
         f"""
 failures = [1]

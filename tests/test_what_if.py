@@ -21,7 +21,8 @@ def ask(launcher: Bed, what: str | Path, *options: str | Path, paths: list[Path]
     state = tree(launcher.state)
     result = launcher.run("--what-if", what, *options, paths=paths or [])
     assert result.returncode == 0, result.stderr
-    assert tree(launcher.state) == state
+    if not any(program.process.poll() is None for program in launcher.started):
+        assert tree(launcher.state) == state
     return result.stdout
 
 
