@@ -3298,7 +3298,8 @@ class Watch:
         directory = os.fsdecode(place.directory) if place else "?"
         what = "home" if directory.startswith("~") else "working directory"
         seen = "it cannot be read" if self.find_pid(b"") else "no rtorrent is seen running"
-        return f'"{directory}" starts at the {what} of rtorrent, and {seen}'
+        shown = directory if len(directory) <= 100 else f"{directory[:97]}..."
+        return f'"{shown}" starts at the {what} of rtorrent, and {seen}'
 
     def read_again(self, hashes: Iterable[str]) -> None:
         """Bring torrents up to date without waiting for an event; what fails is noted as trouble."""
