@@ -175,7 +175,7 @@ def notify(message: str) -> None:
 def home_directory() -> Path:
     """Return the user's home, which a user with neither HOME nor an entry in passwd(5) does not have."""
     try:
-        return Path.home()
+        return home_directory()
     except RuntimeError:
         return Path("/nonexistent")
 
@@ -1796,9 +1796,9 @@ def is_open(path: Path, info: os.stat_result, files: OpenFiles) -> bool:
 
 def find_configurations() -> list[tuple[Path, list[str]]]:
     """Return the rtorrent.rc files of this user with their lines, those that go on behind a backslash joined."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home_directory() / ".config")
     found = []
-    for file in (Path.home() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
+    for file in (home_directory() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
         with suppress(OSError):
             lines = file.read_text("utf-8", "replace").replace("\\\n", " ").splitlines()
             found.append((file, [line.strip() for line in lines if not line.lstrip().startswith("#")]))
@@ -1871,7 +1871,7 @@ def find_running_sessions() -> Iterator[tuple[Path, str]]:
 
     It must have the lock of that process.
     """
-    home = b"HOME=" + os.fsencode(Path.home())
+    home = b"HOME=" + os.fsencode(home_directory())
     for pid in find_rtorrents():
         with suppress(OSError):
             if home not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
@@ -1898,7 +1898,7 @@ def find_sessions() -> Iterator[tuple[Path, str]]:
 
 def find_session() -> tuple[Path, str]:
     """Return the session directory when the command line names none, and why it is this one; raise Error."""
-    default = Path.home() / ".session"
+    default = home_directory() / ".session"
     if default.is_dir():
         return default, ""
     found = [(path.resolve(), why) for path, why in find_sessions() if path.is_dir()]

@@ -499,13 +499,20 @@ class World:
                     found |= {hash for hash, name in NAMES.items() if every or name in names}
         return found & self.rows("SELECT hash FROM torrent_data")
 
+    def is_same(self, path: Path) -> bool:
+        """Tell whether a path is still the file that it was; rtwatch may remove it at this moment."""
+        try:
+            return path.lstat().st_ino == self.nodes[path]
+        except FileNotFoundError:
+            return False
+
     def unexplained(self) -> list[Path]:
         """Return the files that only erased torrents used and that lie there without a true reason."""
         used = {way for files in self.used().values() for file in files for way in hops(file)}
         used.update(self.own)
         used.update(canonical(file) for files in self.unloaded.values() for file in files)
         rest = {path for path, hashes in self.left.items() if hashes and path not in used and os.path.lexists(path)}
-        rest = {path for path in rest if path.lstat().st_ino == self.nodes[path]}
+        rest = {path for path in rest if self.is_same(path)}
         if not rest:
             return []
         forgotten = self.held() | self.unsaid
@@ -519,9 +526,10 @@ class World:
                 file, is_true, match = find_reason(KEPT, text)
                 for path in rest:
                     mine = {hash for hash in self.left[path] if NAMES[hash] == name}
-                    if mine and (f"/{path}".endswith(f"/{file}") or not file) and is_true(self, path, mine, match):
-                        explained.add(path)
-        return sorted(path for path in rest - explained if not self.left[path] & forgotten)
+                    with suppress(FileNotFoundError):  # it went at this moment
+                        if mine and (f"/{path}".endswith(f"/{file}") or not file) and is_true(self, path, mine, match):
+                            explained.add(path)
+        return sorted(path for path in rest - explained if self.is_same(path) and not self.left[path] & forgotten)
 
 
 def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[str]]:

@@ -193,7 +193,7 @@ class Bed:
         """Run rtwatch, with options that let it end by itself, to its end."""
         env = {"RTWATCH_RECORD": str(self.record)}
         result = program.run(*options, self.rtorrent.path, *paths, state=self.state, env=env)
-        assert "Traceback" not in result.stderr
+        assert "Traceback" not in result.stderr, result.stderr
         return result
 
     def calls(self, hash: str | None = None) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def spoil(path: Path, mode: int | None) -> None:
 def test_what_others_can_change_is_refused_until_the_printed_command_was_typed(
     what: str, how: str, bed: Bed, trash: Path, tmp_path: Path
 ) -> None:
-    bed.write_hooks("print('hooks were run')")
+    bed.write_hooks("print('hooks were run')\ndef post_add(con, file, args):\n    pass\n")
     above = tmp_path / "above"
     above.mkdir(mode=0o700)
     db = above / "state" / "my.db"
@@ -166,7 +166,7 @@ def test_root_is_refused_on_the_session_of_another_user_with_the_command_that_ru
     options: tuple[str, ...], sudo: bool, uid: int, bed: Bed, bin: Path
 ) -> None:
     os.chown(bed.session.path, uid, uid)
-    bed.write_hooks("note('run')")
+    bed.write_hooks("note('run')\ndef post_add(con, file, args):\n    pass\n")
     programs = {"rtwatch": 'echo "$(id -u) $HOME $*"', "sudo": 'shift; uid=$1; shift; echo "$uid: $*"'}
     for name in programs if sudo else ["rtwatch"]:
         (bin / name).write_text(f"#!/bin/sh\n{programs[name]}\n")

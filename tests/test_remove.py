@@ -226,7 +226,7 @@ def test_twenty_thousand_missing_files_are_said_at_once(bed: Bed) -> None:
     bed.add(large)
     program.wait_known(large.hash)
     bed.erase(large)
-    program.wait_line("kept +none of its 20000 files is at")
+    program.wait_line("missing +none of its 20000 files is at")
     assert program.stop() == 0
 
 
