@@ -175,7 +175,7 @@ def notify(message: str) -> None:
 def home_directory() -> Path:
     """Return the user's home, which a user with neither HOME nor an entry in passwd(5) does not have."""
     try:
-        return home_directory()
+        return Path.home()
     except RuntimeError:
         return Path("/nonexistent")
 
