@@ -194,4 +194,4 @@ def test_a_user_without_home_and_entry_in_passwd_can_name_the_database(bed: Bed,
         default = run("--once", state=tmp_path)
     shutil.rmtree("/nonexistent", ignore_errors=True)  # that user may write anywhere
     assert result.returncode == 0
-    assert "~/.session" in the_line(default, 2)
+    assert "/.session: no such session directory" in the_line(default, 2)
