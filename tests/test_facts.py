@@ -190,7 +190,8 @@ def test_what_changes_only_names_and_modes_of_a_file_does_not_keep_it(shell: str
     assert not path.exists()
 
 
-def test_an_inherited_file_that_somebody_replaced_is_kept(bed: Bed) -> None:
+def inherit(bed: Bed) -> tuple[list[Path], Torrent]:
+    """Erase a torrent whose files another one uses through symlinks; return the files and the other one."""
     torrent, twin = pack("pack"), twin_of(pack("pack"))
     bed.start(*SHORT)
     paths = bed.download(torrent, to="own")
@@ -198,6 +199,11 @@ def test_an_inherited_file_that_somebody_replaced_is_kept(bed: Bed) -> None:
     bed.add_complete(twin, "links")
     bed.settle()
     bed.erase(torrent)
+    return paths, twin
+
+
+def test_an_inherited_file_that_somebody_replaced_is_kept(bed: Bed) -> None:
+    paths, twin = inherit(bed)
     (bed.downloads / "mine").write_bytes(b"mine")
     os.rename(bed.downloads / "mine", paths[0])
     bed.erase(twin)
@@ -209,13 +215,7 @@ def test_an_inherited_file_that_somebody_replaced_is_kept(bed: Bed) -> None:
 
 
 def test_the_directory_of_an_original_goes_with_the_last_that_links_to_it(bed: Bed) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    bed.start(*SHORT)
-    paths = bed.download(torrent, to="own")
-    link_files(paths, places(twin, bed.downloads / "links"))
-    bed.add_complete(twin, "links")
-    bed.settle()
-    bed.erase(torrent)
+    paths, twin = inherit(bed)
     assert remaining(paths) == paths
     bed.erase(twin)
     assert sorted(path.name for path in bed.downloads.iterdir() if path.is_dir()) == ["links", "own"]
