@@ -304,6 +304,7 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     rtorrent.call("f.multicall", DOCUMENTS.hash, "", "f.priority.set=0")
     rtorrent.call("d.check_hash", DOCUMENTS.hash)
     rtorrent.wait_checked(DOCUMENTS)
+    rtorrent.wait(1, "d.completed_chunks", DOCUMENTS.hash)  # d.hashing is 0 before the check begins, too
     rtorrent.call("d.start", DOCUMENTS.hash)
     rtorrent.save(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
