@@ -6,14 +6,16 @@ Every story runs on both versions, with rtorrent's SCGI socket and without one.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Callable
 
 import bencodepy
 import pytest
+from conftest import Mount
 from program import Program
 from rtorrent import Rtorrent, places
 from steps import Bed, download, link_files, names, overflow, pack, pattern, paused, remaining, seed
@@ -217,6 +219,33 @@ def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case:
     program = story.start()
     story.erase(program, lost[0])
     assert remaining(files) == files[2:]
+
+
+@pytest.mark.parametrize("mode", [ASKED, SAVED])
+@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="no mkfs.xfs here: BY_HAND has the same order of deletions")
+def test_a_walk_that_deletes_the_whole_session_on_xfs_costs_no_data(mode: str, tmp_path: Path, mount: Mount) -> None:
+    rtorrent, torrents = Rtorrent(tmp_path / "rtorrent"), [pack(f"lost {number}") for number in range(20)]
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(320 << 20)
+    subprocess.run(["mkfs.xfs", "-q", disk], check=True)
+    mount(rtorrent.path, "-o", "loop", disk)
+    with rtorrent, closing(Bed(rtorrent, tmp_path)) as bed:
+        story = Story(rtorrent, bed, mode)
+        files = seed(rtorrent, story.data, *torrents)
+        program = story.start()
+        order = [name.removeprefix(torrents[0].hash) for name in os.listdir(rtorrent.path) if torrents[0].hash in name]
+        assert order == [".torrent.libtorrent_resume", ".torrent.rtorrent", ".torrent"]  # as d.erase deletes
+        subprocess.run(["find", ".", "-type", "f", "-delete"], cwd=rtorrent.path, check=True)
+        for torrent in torrents:
+            program.wait_line(rf"vanished .*{pattern(torrent)}")
+        if mode == SAVED:
+            program.wait_line("waiting .*next save")
+            rtorrent.save_all()
+        program.wait_line("returned .*" if mode == ASKED else "held .*session files of it are there")
+        program.stop()
+        assert bed.once(*story.options, "--catch-up").returncode in (0, 1, 3)
+        assert remaining(files + story.kept) == files + story.kept
 
 
 @pytest.mark.parametrize("runs", [True, False], ids=["rtwatch runs", "nothing runs"])
