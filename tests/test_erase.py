@@ -222,7 +222,7 @@ def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case:
 
 
 @pytest.mark.parametrize("mode", [ASKED, SAVED])
-@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="no mkfs.xfs here: BY_HAND has the same order of deletions")
+@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="no mkfs.xfs here; BY_HAND has that order, too")
 def test_a_walk_that_deletes_the_whole_session_on_xfs_costs_no_data(mode: str, tmp_path: Path, mount: Mount) -> None:
     rtorrent, torrents = Rtorrent(tmp_path / "rtorrent"), [pack(f"lost {number}") for number in range(20)]
     disk = tmp_path / "disk"
