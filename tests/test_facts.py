@@ -354,6 +354,7 @@ def test_what_rtorrent_wrote_before_it_loaded_the_torrent_again_goes_though_its_
     paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
     paths[2].rename(bed.downloads / "elsewhere")
     link_files([bed.downloads / "elsewhere"], paths[2:])
+    bed.settle()  # Else nobody knows whether the files were written before the erase.
     bed.session.readd(DOCUMENTS, bed.downloads)
     program.wait_line("returned +Documents")
     bed.erase_another()
