@@ -25,8 +25,6 @@ from __future__ import annotations
 import argparse
 import bisect
 import errno
-import hashlib
-import inspect
 import itertools
 import logging
 import os
@@ -53,6 +51,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
+import bencodepy
+import inotify_simple
 from bencodepy import BencodeDecodeError, BencodeDecoder
 from inotify_simple import INotify, flags
 
@@ -540,6 +540,55 @@ def find_host(url: bytes) -> Optional[str]:
         return None
 
 
+def text(name: bytes) -> str:
+    """Return a torrent's name as text; one too long for a file is cut, and stays too long."""
+    return name[: 4 * NAME_MAX].decode("utf-8", "replace")[: NAME_MAX + 1]
+
+
+def is_whole(data: bytes) -> bool:
+    """Tell whether a bencoded value ends where it says, whatever is in it; False for what was cut short."""
+    depth, at = 0, 0
+    while token := TOKEN.match(data, at):
+        at = token.end() + int(token[1] or 0)
+        depth += (token[0] in (b"d", b"l")) - (token[0] == b"e")
+        if depth <= 0:
+            return depth == 0 and at <= len(data)
+    return False
+
+
+# ---- Files: what lies where on the disk, what it was, whose it is ----------------------------------------------------
+
+GONE = "already gone"
+TICK = 0.01  # seconds: what the clock of file times is behind at most; 100 Hz kernels
+
+
+def is_data(info: Optional[os.stat_result]) -> bool:
+    """Tell whether there is a regular file."""
+    return info is not None and stat.S_ISREG(info.st_mode)
+
+
+def look_at(path: str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
+    """Return the lstat of a file, or why there is none."""
+    try:
+        return os.lstat(path), None
+    except (FileNotFoundError, NotADirectoryError):
+        return None, GONE
+    except OSError as error:
+        return None, f"cannot be looked at: {error.strerror}"
+
+
+def canonical(path: bytes) -> bytes:
+    """Return the real path of the parent of an absolute path, plus its name."""
+    parent, name = os.path.split(path)
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def is_below(path: Path, directory: Path) -> bool:
+    """Tell whether `path` lies below `directory`; both are canonical."""
+    inside = str(directory).rstrip("/") + "/"
+    return str(path).startswith(inside) and str(path) != inside
+
+
 def expand_directory(directory: bytes, pid: int) -> Optional[bytes]:
     """Return the absolute path of a `directory` string of R, links as they stand, or None while it cannot be known.
 
@@ -641,43 +690,148 @@ def number_files(metainfo: Metainfo, root: bytes) -> dict[bytes, int]:
     return numbers
 
 
-def canonical(path: bytes) -> bytes:
-    """Return the real path of the parent of an absolute path, plus its name."""
-    parent, name = os.path.split(path)
-    return os.path.join(os.path.realpath(parent), name)
+def find_links(files: Iterable[bytes]) -> tuple[set[bytes], set[bytes]]:
+    """Return every path that the symlinks among `files` lead through, the last target included, as it really is.
+
+    Besides, return those of them that are reached through other symlinks: they may be elsewhere tomorrow. A directory
+    of many listed files is read once, which tells the types, rather than asking for each file.
+    """
+    by_parent: dict[bytes, list[bytes]] = {}
+    for file in files:
+        by_parent.setdefault(file.rpartition(b"/")[0] or b"/", []).append(file)
+    links: list[bytes] = []
+    for parent, listed in by_parent.items():
+        if len(listed) <= 8:
+            links += filter(os.path.islink, listed)
+        else:
+            with suppress(OSError), os.scandir(parent) as entries:
+                links += {entry.path for entry in entries if entry.is_symlink()}.intersection(listed)
+    hops, ways = set(), set()
+    for hop in links:
+        with suppress(OSError):  # readlink fails at the end of the chain
+            for _ in range(40):  # the kernel's own limit
+                way = os.path.join(os.path.dirname(hop), os.readlink(hop))
+                hop = canonical(way)
+                hops.add(hop)
+                if os.path.normpath(way) != hop:
+                    ways.add(way)
+    return hops, ways
 
 
-def is_below(path: Path, directory: Path) -> bool:
-    """Tell whether `path` lies below `directory`; both are canonical."""
-    inside = str(directory).rstrip("/") + "/"
-    return str(path).startswith(inside) and str(path) != inside
+def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optional[int]]:
+    """Return device, inode and ctime (ns) of a directory; the ctime is 0 while it may change without being seen to."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None, None, None
+    return info.st_dev, signed(info.st_ino), info.st_ctime_ns if time.time() - info.st_ctime > 1 else 0
 
 
-def text(name: bytes) -> str:
-    """Return a torrent's name as text; one too long for a file is cut, and stays too long."""
-    return name[: 4 * NAME_MAX].decode("utf-8", "replace")[: NAME_MAX + 1]
+def signed(inode: int) -> int:
+    """Return an inode number as sqlite takes it: mergerfs and others use all of the 64 bits."""
+    return inode - (1 << 64) if inode >> 63 else inode
 
 
-def is_whole(data: bytes) -> bool:
-    """Tell whether a bencoded value ends where it says, whatever is in it; False for what was cut short."""
-    depth, at = 0, 0
-    while token := TOKEN.match(data, at):
-        at = token.end() + int(token[1] or 0)
-        depth += (token[0] in (b"d", b"l")) - (token[0] == b"e")
-        if depth <= 0:
-            return depth == 0 and at <= len(data)
-    return False
+class Left(NamedTuple):
+    """What a file was when its torrent vanished: rtorrent changes nothing of it afterwards."""
+
+    device: Optional[int]  # None after the next boot, which may number the disks anew
+    inode: int
+    size: int  # bytes
+    mtime: int  # ns
+
+    def is_now(self, info: os.stat_result) -> bool:
+        """Tell whether a file is still the same, and as it was."""
+        own = leave(info)
+        return self.device in (None, own.device) and self[1:] == own[1:]
+
+
+def leave(info: os.stat_result) -> Left:
+    """Return what to remember of a file."""
+    return Left(info.st_dev, signed(info.st_ino), info.st_size, info.st_mtime_ns)
+
+
+def find_written(info: os.stat_result, latest: bool) -> float:
+    """Return the Unix time at which a file was written, moved or linked, or the `latest` at which it may have been.
+
+    Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
+    """
+    when = max(info.st_mtime, info.st_ctime)
+    return when + (TICK if when % 1 else 2) if latest else when
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that a path lies on, "" when that is not known (proc(5), mountinfo)."""
+    with suppress(OSError):
+        device = path.stat().st_dev
+        for line in Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines():
+            if line.split()[2] == f"{os.major(device)}:{os.minor(device)}":
+                return line.split(" - ")[1].split()[0]
+    return ""
+
+
+def open_own(path: Path, flags: int = os.O_RDONLY, status: int = 1, above: bool = False) -> int:
+    """Open a file or directory that only the user and root can change; raise Error with the command that mends it.
+
+    No link is followed: `path` is real, and a link met on the way was put there since. What was opened is what is
+    checked, and what the caller goes on to use. `above` is for the directories above it, see `may_change`.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        info = os.fstat(fd)
+        if not flags & os.O_DIRECTORY and not is_data(info):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if os.readlink(f"/proc/self/fd/{fd}") != str(path):
+            raise OSError(errno.ELOOP, "it was replaced by a symlink meanwhile", str(path))
+        command = may_change(info, above)
+        if command:
+            advice = f"make it yours alone, or choose another: {command} {shlex.quote(str(path))}"
+            raise Error(f"{path}: others can change it; {advice}", status)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def may_change(info: os.stat_result, above: bool) -> Optional[str]:
+    """Return the command to type when another user than root can change a file or directory, None otherwise.
+
+    In a directory above ours with the sticky bit, others cannot replace what is ours; the user's own group is often
+    theirs alone; and a user namespace shows what belongs to nobody in it, as / in a sandbox, as owned by 65534.
+    """
+    if info.st_uid not in (0, os.geteuid(), 65534 if above else 0):
+        return f"sudo chown {os.geteuid()}"
+    writable = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if above and (info.st_mode & stat.S_ISVTX or (writable == stat.S_IWGRP and info.st_gid in (0, os.getegid()))):
+        return None
+    return "chmod go-w" if writable else None
+
+
+@contextmanager
+def own_directory(path: Path) -> Iterator[Path]:
+    """Give a way to a directory of the user's own that leads there whatever happens to its path; raise as open_own."""
+    fd = open_own(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, the number of one without a name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 # ---- Session: the session directory on disk --------------------------------------------------------------------------
 
-GONE = "already gone"
 EXTENSIONS = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
 LETTERS = {ext: letter for letter, ext in EXTENSIONS.items()}
 SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 NEVER = float("-inf")  # a Unix time
-TICK = 0.01  # seconds: what the clock of file times is behind at most; 100 Hz kernels
 
 
 class Loaded(NamedTuple):
@@ -865,171 +1019,6 @@ def read_session_file(path: str | Path) -> bytes:
         raise
 
 
-def file_system(path: Path) -> str:
-    """Return the type of the file system that a path lies on, "" when that is not known (proc(5), mountinfo)."""
-    with suppress(OSError):
-        device = path.stat().st_dev
-        for line in Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines():
-            if line.split()[2] == f"{os.major(device)}:{os.minor(device)}":
-                return line.split(" - ")[1].split()[0]
-    return ""
-
-
-def open_own(path: Path, flags: int = os.O_RDONLY, status: int = 1, above: bool = False) -> int:
-    """Open a file or directory that only the user and root can change; raise Error with the command that mends it.
-
-    No link is followed: `path` is real, and a link met on the way was put there since. What was opened is what is
-    checked, and what the caller goes on to use. `above` is for the directories above it, see `may_change`.
-    """
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    try:
-        info = os.fstat(fd)
-        if not flags & os.O_DIRECTORY and not is_data(info):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if os.readlink(f"/proc/self/fd/{fd}") != str(path):
-            raise OSError(errno.ELOOP, "it was replaced by a symlink meanwhile", str(path))
-        command = may_change(info, above)
-        if command:
-            advice = f"make it yours alone, or choose another: {command} {shlex.quote(str(path))}"
-            raise Error(f"{path}: others can change it; {advice}", status)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def may_change(info: os.stat_result, above: bool) -> Optional[str]:
-    """Return the command to type when another user than root can change a file or directory, None otherwise.
-
-    In a directory above ours with the sticky bit, others cannot replace what is ours; the user's own group is often
-    theirs alone; and a user namespace shows what belongs to nobody in it, as / in a sandbox, as owned by 65534.
-    """
-    if info.st_uid not in (0, os.geteuid(), 65534 if above else 0):
-        return f"sudo chown {os.geteuid()}"
-    writable = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if above and (info.st_mode & stat.S_ISVTX or (writable == stat.S_IWGRP and info.st_gid in (0, os.getegid()))):
-        return None
-    return "chmod go-w" if writable else None
-
-
-@contextmanager
-def own_directory(path: Path) -> Iterator[Path]:
-    """Give a way to a directory of the user's own that leads there whatever happens to its path; raise as open_own."""
-    fd = open_own(path, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield Path(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
-
-
-def user_name(uid: int) -> str:
-    """Return the name of a user, the number of one without a name."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def is_data(info: Optional[os.stat_result]) -> bool:
-    """Tell whether there is a regular file."""
-    return info is not None and stat.S_ISREG(info.st_mode)
-
-
-def look_at(path: str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
-    """Return the lstat of a file, or why there is none."""
-    try:
-        return os.lstat(path), None
-    except (FileNotFoundError, NotADirectoryError):
-        return None, GONE
-    except OSError as error:
-        return None, f"cannot be looked at: {error.strerror}"
-
-
-def find_links(files: Iterable[bytes]) -> tuple[set[bytes], set[bytes]]:
-    """Return every path that the symlinks among `files` lead through, the last target included, as it really is.
-
-    Besides, return those of them that are reached through other symlinks: they may be elsewhere tomorrow. A directory
-    of many listed files is read once, which tells the types, rather than asking for each file.
-    """
-    by_parent: dict[bytes, list[bytes]] = {}
-    for file in files:
-        by_parent.setdefault(file.rpartition(b"/")[0] or b"/", []).append(file)
-    links: list[bytes] = []
-    for parent, listed in by_parent.items():
-        if len(listed) <= 8:
-            links += filter(os.path.islink, listed)
-        else:
-            with suppress(OSError), os.scandir(parent) as entries:
-                links += {entry.path for entry in entries if entry.is_symlink()}.intersection(listed)
-    hops, ways = set(), set()
-    for hop in links:
-        with suppress(OSError):  # readlink fails at the end of the chain
-            for _ in range(40):  # the kernel's own limit
-                way = os.path.join(os.path.dirname(hop), os.readlink(hop))
-                hop = canonical(way)
-                hops.add(hop)
-                if os.path.normpath(way) != hop:
-                    ways.add(way)
-    return hops, ways
-
-
-def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optional[int]]:
-    """Return device, inode and ctime (ns) of a directory; the ctime is 0 while it may change without being seen to."""
-    try:
-        info = os.stat(path)
-    except OSError:
-        return None, None, None
-    return info.st_dev, signed(info.st_ino), info.st_ctime_ns if time.time() - info.st_ctime > 1 else 0
-
-
-def signed(inode: int) -> int:
-    """Return an inode number as sqlite takes it: mergerfs and others use all of the 64 bits."""
-    return inode - (1 << 64) if inode >> 63 else inode
-
-
-class Left(NamedTuple):
-    """What a file was when its torrent vanished: rtorrent changes nothing of it afterwards."""
-
-    device: Optional[int]  # None after the next boot, which may number the disks anew
-    inode: int
-    size: int  # bytes
-    mtime: int  # ns
-
-    def is_now(self, info: os.stat_result) -> bool:
-        """Tell whether a file is still the same, and as it was."""
-        own = leave(info)
-        return self.device in (None, own.device) and self[1:] == own[1:]
-
-
-def find_written(info: os.stat_result, latest: bool) -> float:
-    """Return the Unix time at which a file was written, moved or linked, or the `latest` at which it may have been.
-
-    Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
-    """
-    when = max(info.st_mtime, info.st_ctime)
-    return when + (TICK if when % 1 else 2) if latest else when
-
-
-def leave(info: os.stat_result) -> Left:
-    """Return what to remember of a file."""
-    return Left(info.st_dev, signed(info.st_ino), info.st_size, info.st_mtime_ns)
-
-
-def identify_process(pid: int) -> Optional[str]:
-    """Return number and start time of a process called rtorrent, None when there is none (proc(5), stat).
-
-    A zombie is dead. The start time tells a process from another one that got its number later.
-    """
-    try:
-        data = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    name, fields = data[data.index(b"(") + 1 : data.rindex(b")")], data[data.rindex(b")") + 2 :].split()
-    if not name.startswith(b"rtorrent") or fields[0] in (b"Z", b"X"):
-        return None
-    return f"{pid} {int(fields[19])}"
-
-
 # ---- Index: the database ---------------------------------------------------------------------------------------------
 
 SCHEMA_VERSION = 2
@@ -1176,8 +1165,10 @@ def find_version(disk: Con, args: Args) -> int:
     row = disk.execute("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
     owner = Path(os.fsdecode(row[0]))
     if owner != session:
+        from hashlib import sha256
+
         # Two session directories may have the same name, and so may the directories that they are in.
-        digits = hashlib.sha256(os.fsencode(session)).hexdigest()[:6]
+        digits = sha256(os.fsencode(session)).hexdigest()[:6]
         other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}-{digits}{db.suffix}")
         what = f"{db}: this is the index of {owner}"
         if not is_session(session):
@@ -1485,8 +1476,9 @@ class Index:
 
 PATIENCE = 5.0  # seconds that one question may take; the longest answer measured was 0.7
 MAX_ANSWER = 256 << 20  # bytes; 50,000 torrents have some 20 MiB
-FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # in XML 1.0
-UNCARRIED = re.compile("[^\t\n -\ud7ff\ue000-\ufffd]")  # what XML-RPC of rtorrent does not carry
+# Patterns, compiled when they are needed: so large a set of characters takes some milliseconds.
+FORBIDDEN = "[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]"  # in XML 1.0
+UNCARRIED = "[^\t\n -\ud7ff\ue000-\ufffd]"  # what XML-RPC of rtorrent does not carry
 
 
 class Process(NamedTuple):
@@ -1508,6 +1500,21 @@ class Answer(NamedTuple):
     loaded: Mapping[str, str]
     missing: Set[str]
     progress: Mapping[str, tuple[bool, bool]]  # complete, being checked
+
+
+def identify_process(pid: int) -> Optional[str]:
+    """Return number and start time of a process called rtorrent, None when there is none (proc(5), stat).
+
+    A zombie is dead. The start time tells a process from another one that got its number later.
+    """
+    try:
+        data = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    name, fields = data[data.index(b"(") + 1 : data.rindex(b")")], data[data.rindex(b")") + 2 :].split()
+    if not name.startswith(b"rtorrent") or fields[0] in (b"Z", b"X"):
+        return None
+    return f"{pid} {int(fields[19])}"
 
 
 class NotLoaded(Exception):
@@ -1670,7 +1677,7 @@ class Rtorrent:
         head = b"CONTENT_LENGTH\0%d\0SCGI\0001\0" % len(body)
         with self.connect(address, process.pid) as sock:
             data = self.exchange(sock, b"%d:%b,%b" % (len(head), head, body), deadline)
-        answer = FORBIDDEN.sub("\ufffd", data.partition(b"\r\n\r\n")[2].decode("utf-8", "replace"))
+        answer = re.sub(FORBIDDEN, "\ufffd", data.partition(b"\r\n\r\n")[2].decode("utf-8", "replace"))
         if "<!" in answer:
             raise ValueError("a document type in an answer")
         try:
@@ -2706,6 +2713,8 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     """Run the hooks file and return its hooks by name; raise Error when it does not load or a hook cannot be called."""
     if path is None:
         return {}
+    import inspect  # Most of rtwatch's runs need no hooks, and this import takes as long as all others of rtwatch.
+
     module = ModuleType("rtwatch_hooks")
     module.__file__ = str(path)
     try:
@@ -4001,7 +4010,7 @@ def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
         directory = saved.decode()
     except UnicodeDecodeError:
         return renewed
-    if UNCARRIED.search(directory):
+    if re.search(UNCARRIED, directory):
         return renewed
     if directory.startswith("~"):
         directory = home + directory[1:]
@@ -4364,9 +4373,10 @@ class VersionAction(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
         """Print and exit."""
-        from importlib.metadata import version
-
-        libraries = f"inotify_simple {version('inotify_simple')}, bencode.py {version('bencode_py')}"  # as 3.9 finds it
+        # importlib.metadata would take longer than all the rest.
+        places = map(str, Path(bencodepy.__file__).parents[1].glob("bencode*py-*-info"))
+        versions = [found[1] for found in map(re.compile(r"py-(\d[\d.]*)\.").search, places) if found]
+        libraries = f"inotify_simple {inotify_simple.__version__}, bencode.py {(versions or ['?'])[0]}"
         own = f"rtwatch {__version__}, Python {sys.version.split()[0]}, sqlite {sqlite3.sqlite_version}"
         write_out(f"{own}, {libraries}\n")
         parser.exit()
