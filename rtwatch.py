@@ -1060,21 +1060,7 @@ DROP TABLE rtwatch_link;
 ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
 ALTER TABLE rtwatch_session ADD COLUMN present REAL;
 """
-KNOWN = "FROM rtwatch_torrent JOIN torrent_data USING (hash)"
-PLACE = "directory, CAST(root AS BLOB), meta, complete, started, vanished, label"  # cast: not as a Path
 BY_LINK = "why IN ('link', 'inherited')"
-
-
-class Place(NamedTuple):
-    """Where the database has a torrent: what a save is compared with, in bytes as it comes."""
-
-    directory: bytes
-    root: Optional[bytes]
-    meta: Optional[str]  # tells whether T was written anew
-    complete: bool
-    started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
-    vanished: Optional[float]  # Unix time at which it was seen that T is gone
-    label: Optional[str]
 
 
 class Torrent(NamedTuple):
@@ -1082,16 +1068,23 @@ class Torrent(NamedTuple):
 
     hash: str
     name: str
-    root: Optional[Path]
+    directory: bytes  # as it stands in R
+    root: Optional[bytes]  # where that really is; None while it cannot be known
+    meta: Optional[str]  # identity of the T that was read
     complete: bool
     started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
+    label: Optional[str]  # d.custom1 as it stands in R; None when it was not yet read
     vanished: Optional[float]  # Unix time at which it was seen that T is gone
     present: float  # Unix time at which T was certainly there for the last time
     recorded: bool  # whether it is in the database what its files were then
     process: Optional[str]  # the rtorrent that ran then; "" when none was known
     said: bool  # whether that one has said that it does not have it
     held: Optional[str]  # name of a reason in HOLDS
-    label: Optional[str] = None  # d.custom1 as it stands in R; None when it was not yet read
+
+    @property
+    def path(self) -> Optional[Path]:
+        """Return the root as a Path."""
+        return Path(os.fsdecode(self.root)) if self.root else None
 
 
 def connect(path: str | os.PathLike[str], **options: Any) -> Con:
@@ -1217,15 +1210,31 @@ class Index:
         cursor.row_factory = None
         return cursor.execute(sql, values)
 
-    def find_place(self, hash: str) -> Optional[Place]:
-        """Return the place of a torrent, None when it is not known."""
-        row = self.query(f"SELECT {PLACE} {KNOWN} WHERE hash = ?", hash).fetchone()
-        return row and Place(*row)
+    def find_torrents(self, where: str = "TRUE", *values: Any) -> dict[str, Torrent]:
+        """Return the torrents by hash, all of them or those for which a condition of this class holds."""
+        sql = f"""SELECT hash, name, directory, CAST(root AS BLOB), meta, complete, started, label, vanished, present,
+                  recorded, process, said, held FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE {where}"""
+        return {row[0]: Torrent(*row) for row in self.query(sql, *values)}
 
-    def find_places(self) -> dict[str, Place]:
-        """Return the places of all torrents."""
-        rows = self.query(f"SELECT hash, {PLACE} FROM rtwatch_torrent")
-        return {hash: Place(*row) for hash, *row in rows}
+    def find_torrent(self, hash: str) -> Optional[Torrent]:
+        """Return the torrent of this info-hash, None when it is not known."""
+        return self.find_torrents("hash = ?", hash).get(hash)
+
+    def find_vanished(self) -> list[Torrent]:
+        """Return the vanished torrents."""
+        return [*self.find_torrents("vanished IS NOT NULL").values()]
+
+    def find_held(self) -> list[Torrent]:
+        """Return the vanished torrents that are held or wait."""
+        return [torrent for torrent in self.find_vanished() if torrent.held]
+
+    def find_loaded(self) -> list[str]:
+        """Return the hashes of the torrents that have not vanished."""
+        return [row[0] for row in self.query("SELECT hash FROM rtwatch_torrent WHERE vanished IS NULL")]
+
+    def find_unplaced(self) -> list[Torrent]:
+        """Return the torrents whose directory cannot be resolved."""
+        return [*self.find_torrents("root IS NULL").values()]
 
     def find_directories(self) -> list[tuple[bytes, tuple[Any, ...]]]:
         """Return the directories of all files, and what they were at the last look."""
@@ -1279,23 +1288,6 @@ class Index:
         sql = """SELECT file, top, device, inode, size, mtime FROM rtwatch_use
                  WHERE hash = ? AND why IN ('inherited', 'left') ORDER BY why"""
         return {file: (Left(*left), top) for file, top, *left in self.query(sql, hash)}
-
-    def find_torrents(self, where: str, *values: Any) -> list[Torrent]:
-        """Return the torrents for which an SQL condition on `rtwatch_torrent` holds."""
-        columns = "hash, name, root, complete, started, vanished, present, recorded, process, said, held, label"
-        return [Torrent(*row) for row in self.query(f"SELECT {columns} {KNOWN} WHERE {where}", *values)]
-
-    def find_torrent(self, hash: str) -> Optional[Torrent]:
-        """Return the torrent of this info-hash, None when it is not known."""
-        return next(iter(self.find_torrents("hash = ?", hash)), None)
-
-    def find_hashes(self, where: str, *values: Any) -> list[str]:
-        """Return the hashes of the torrents for which an SQL condition on `rtwatch_torrent` holds."""
-        return [row[0] for row in self.query(f"SELECT hash FROM rtwatch_torrent WHERE {where}", *values)]
-
-    def find_unplaced(self) -> list[tuple[str, str, bytes]]:
-        """Return hash, name and T of the torrents whose directory cannot be resolved."""
-        return self.query(f"SELECT hash, name, torrent {KNOWN} WHERE root IS NULL").fetchall()
 
     def find_blobs(self, hash: str) -> Any:
         """Return tracker, T, L and R of a torrent as they are stored, None when it is not known."""
@@ -2378,8 +2370,9 @@ def find_top(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[Path]:
 
     That is its root, but for a multi-file torrent whose root bears its name: there the root may go, too.
     """
-    own = metainfo and metainfo.multi and torrent.root and text(os.fsencode(torrent.root.name)) == torrent.name
-    return torrent.root.parent if own and torrent.root else torrent.root
+    root = torrent.path
+    own = root and metainfo and metainfo.multi and text(os.fsencode(root.name)) == torrent.name
+    return root.parent if root and own else root
 
 
 def find_own(args: Args) -> set[tuple[int, int]]:
@@ -2493,7 +2486,7 @@ class Removal:
         self.todo = deque((file, file in inherited) for file in self.files)
         self.todo.extend((file, True) for file in others)
         self.metainfo = parse_metainfo(t_data, index.meanwhile)
-        self.numbers = number_files(self.metainfo, os.fsencode(torrent.root)) if self.metainfo and torrent.root else {}
+        self.numbers = number_files(self.metainfo, torrent.root) if self.metainfo and torrent.root else {}
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
         self.folded: dict[bytes, dict[str, list[Path]]] = {}  # files by folded name by directory
         self.top = find_top(torrent, self.metainfo)
@@ -2508,7 +2501,7 @@ class Removal:
         self.places: dict[int, Path] = {}  # in the trash by device
         self.spared: Optional[str] = None  # why all files stay
         self.limits = Limits(
-            root=torrent.root or args.session,
+            root=torrent.path or args.session,
             session=args.session,
             paths=args.paths,
             started=torrent.started != 0 or torrent.complete,
@@ -3096,7 +3089,7 @@ class Watch:
         if not self.session.is_owner_of(path):
             return
         hash = path.name[:40]
-        known, resume = self.index.find_place(hash), None
+        known, resume = self.index.find_torrent(hash), None
         if known is None or known.vanished is not None:
             self.read[hash] = self.session.identify(hash)
         try:
@@ -3116,7 +3109,7 @@ class Watch:
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
 
-    def is_rewritten(self, hash: str, known: Place) -> bool:
+    def is_rewritten(self, hash: str, known: Torrent) -> bool:
         """Tell whether T says something else than the database, as after an edit while rtwatch was not running."""
         meta = self.session.identify_meta(hash)
         if meta in (None, known.meta):
@@ -3128,7 +3121,7 @@ class Watch:
         """Return the rtorrent that knows what a `directory` means; 0 when none does or an absolute path needs none."""
         return 0 if directory.startswith(b"/") else self.rtorrent.find_process().pid
 
-    def enter(self, known: Optional[Place], loaded: Loaded) -> None:
+    def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
         hash, path = loaded.hash, self.session.file(loaded.hash)
         former: list[Path] = []
@@ -3152,7 +3145,7 @@ class Watch:
         if known is None:
             self.call_hook("post_add", path, self.args)
 
-    def keep_known(self, known: Place, loaded: Loaded) -> tuple[Loaded, list[Path]]:
+    def keep_known(self, known: Torrent, loaded: Loaded) -> tuple[Loaded, list[Path]]:
         """Keep what was known of a torrent that is back in its place; else return its former files as well."""
         former = self.index.find_files(loaded.hash)
         if known.root and loaded.root is None and known.directory == loaded.resume.directory:
@@ -3180,7 +3173,7 @@ class Watch:
                 strange.append(file)
         return strange
 
-    def follow(self, hash: str, known: Place, resume: Resume, data: bytes) -> None:
+    def follow(self, hash: str, known: Torrent, resume: Resume, data: bytes) -> None:
         """Let the files follow the directory; a place once known stays until rtorrent says another."""
         directory, pid = resume.directory, self.find_pid(resume.directory)
         if (resume.complete and not known.complete) or (resume.started and not known.started):
@@ -3206,7 +3199,7 @@ class Watch:
             self.index.con.commit()
         say(self.level, verb, name, *details)
 
-    def find_again(self, hash: str, known: Place) -> None:
+    def find_again(self, hash: str, known: Torrent) -> None:
         """Look whether rtorrent has said in L that it has files that were here before the torrent."""
         found = {*map(os.fsencode, self.index.find_uses(hash, "found"))}
         blobs = self.index.find_blobs(hash) if found else None
@@ -3240,7 +3233,7 @@ class Watch:
             self.loop.call_later("unknown", 0, "unknown", self.args.session)
 
     def find_trouble(
-        self, hash: str, error: Exception, resume: Optional[Resume], known: Optional[Place]
+        self, hash: str, error: Exception, resume: Optional[Resume], known: Optional[Torrent]
     ) -> Optional[Trouble]:
         """Return what is wrong with a torrent that R or T does not describe, and what it may use; None if nothing is.
 
@@ -3284,12 +3277,12 @@ class Watch:
 
     def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look once more for places that could not be known."""
-        self.read_again([*self.index.find_hashes("root IS NULL"), *self.troubles])
+        self.read_again([*(torrent.hash for torrent in self.index.find_unplaced()), *self.troubles])
         self.say_unknown()
 
     def say_unknown(self) -> None:
         """Say in one line which places are not known, and why, and look again in a minute."""
-        unplaced = [hash for hash, _, _ in self.index.find_unplaced()]
+        unplaced = [torrent.hash for torrent in self.index.find_unplaced()]
         unknown = [self.name(hash) for hash in unplaced]
         unknown += [f"{trouble.name} ({MISSING})" for trouble in self.troubles.values() if trouble.reason == MISSING]
         if unknown and unknown != self.unknown:
@@ -3303,7 +3296,7 @@ class Watch:
 
     def find_cause(self, hash: str) -> str:
         """Return why the directory of a known torrent cannot be resolved."""
-        place = self.index.find_place(hash)
+        place = self.index.find_torrent(hash)
         directory = os.fsdecode(place.directory) if place else "?"
         what = "home" if directory.startswith("~") else "working directory"
         seen = "it cannot be read" if self.find_pid(b"") else "no rtorrent is seen running"
@@ -3320,7 +3313,7 @@ class Watch:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
         hash = path.stem
         when, present, process = self.deletions.get(hash, (0.0, 0.0, ""))
-        known = self.index.find_place(hash)
+        known = self.index.find_torrent(hash)
         if when and known:
             self.vanish(hash, when, present, process)
         self.deletions.pop(hash, None)  # not before: a locked database brings the path here again
@@ -3406,8 +3399,7 @@ class Watch:
         hashes that were queued.
         """
         listing = self.session.list()
-        vanished = set(self.index.find_hashes("vanished IS NOT NULL"))
-        known = set(self.index.find_hashes("TRUE")) - vanished
+        known = set(self.index.find_loaded())
         unread = [hash for hash in listing.keys() - known if listing[hash] != "L"]
         unread = [hash for hash in unread if self.read.get(hash) != self.session.identify(hash)]
         self.loop.queues["added"].extend(map(self.session.file, unread))
@@ -3427,7 +3419,7 @@ class Watch:
 
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
-        torrents = self.index.find_torrents("vanished IS NOT NULL")
+        torrents = self.index.find_vanished()
         if not torrents or self.ready or self.removing:
             return
         if self.unrecorded:
@@ -3469,7 +3461,7 @@ class Watch:
                 stale |= self.find_stale(directory)
                 self.index.update_directory(directory)
         real = cache(partial(resolve_directory, pid=self.rtorrent.find_process().pid))
-        for hash, place in self.index.find_places().items():
+        for hash, place in self.index.find_torrents().items():
             parent, name = os.path.split(place.directory.rstrip(b"/"))  # many torrents have the same parent
             above = real(parent) if parent and name else None
             root = os.path.join(above, name) if above else real(place.directory)
@@ -3480,7 +3472,7 @@ class Watch:
             if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
                 stale.add(hash)
         # where a vanished torrent left its files does not change any more
-        for hash in stale - set(self.index.find_hashes("vanished IS NOT NULL")):
+        for hash in stale & set(self.index.find_loaded()):
             self.relocate(hash)
 
     def find_stale(self, directory: bytes) -> set[str]:
@@ -3496,7 +3488,7 @@ class Watch:
 
     def relocate(self, hash: str) -> None:
         """Look again where the files of a known torrent are; a place that cannot be known now stays."""
-        place, blobs = self.index.find_place(hash), self.index.find_blobs(hash)
+        place, blobs = self.index.find_torrent(hash), self.index.find_blobs(hash)
         metainfo = parse_metainfo(blobs[1], self.index.meanwhile) if place and blobs else None
         path = expand_directory(place.directory, self.find_pid(place.directory)) if place else None
         if place and metainfo and path:
@@ -3530,7 +3522,7 @@ class Watch:
             paths=bool(self.args.paths),
             remove=self.args.remove,
             loaded=torrents - vanished,
-            vanished=[torrent.vanished or 0 for torrent in self.index.find_torrents("vanished IS NOT NULL")],
+            vanished=[torrent.vanished or 0 for torrent in self.index.find_vanished()],
         )
         if not (self.args.remove or any(is_wipe(torrent, facts) for torrent in expired)):
             return facts
@@ -3543,7 +3535,7 @@ class Watch:
         evidence = facts.evidence._replace(
             answer=self.answer, silent=self.rtorrent.silent, unsaved=list(self.unsaved), saves=saves
         )
-        known = self.index.find_places()
+        known = self.index.find_torrents()
         nameless = any(
             not evidence.is_unloaded(hash)
             for hash in here
@@ -3551,7 +3543,7 @@ class Watch:
         )
         return facts._replace(evidence=evidence, nameless=nameless)
 
-    def is_nameless(self, hash: str, described: bool, place: Optional[Place]) -> bool:
+    def is_nameless(self, hash: str, described: bool, place: Optional[Torrent]) -> bool:
         """Tell whether a torrent with session files, `described` by a T, may use files that neither row nor name tell.
 
         R of a vanished torrent comes back when rtorrent still has it; the rows protect its files in the former place.
@@ -3575,7 +3567,7 @@ class Watch:
         """
         answer, now = self.answer, time.monotonic()
         home, loaded = (answer.home, answer.loaded) if answer else ("", {})
-        known = self.index.find_places()
+        known = self.index.find_torrents()
         different = set()
         for hash, directory in loaded.items():
             _, since, _ = self.unsaved.get(hash, (0, time.time(), 0))
@@ -3604,16 +3596,16 @@ class Watch:
     def find_doubts(self) -> Doubts:
         """Return the torrents whose files cannot all be known."""
         names: dict[bytes, str] = {}
-        for hash, name, data in self.index.find_unplaced():
-            metainfo, torrent = parse_metainfo(data, self.index.meanwhile), f'{hash} "{name}"'
+        for torrent in self.index.find_unplaced():
+            metainfo = parse_metainfo(self.index.find_blobs(torrent.hash)[1], self.index.meanwhile)
             for _, paths in metainfo.files if metainfo else ():
                 for path in paths.values():
-                    names[os.path.basename(path.rstrip(b"/")).lower()] = torrent
+                    names[os.path.basename(path.rstrip(b"/")).lower()] = f'{torrent.hash} "{torrent.name}"'
         return Doubts(names, [trouble.doubt for trouble in self.troubles.values() if trouble.doubt])
 
     def look_again(self, facts: Facts) -> None:
         """Arrange when to look again at what waits; most of it is looked at again when rtorrent saves."""
-        waiting = {torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")}
+        waiting = {torrent.held or "" for torrent in self.index.find_held()}
         held = [hold for hold in map(HOLDS.__getitem__, waiting) if not (hold.waits or hold.lasting)]
         evidence = facts.evidence
         pauses = []
@@ -3666,7 +3658,7 @@ class Watch:
 
     def say_forced(self) -> None:
         """Say how all held removals go ahead."""
-        held = [torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")]
+        held = [torrent.held or "" for torrent in self.index.find_held()]
         number = sum(not HOLDS[reason].waits for reason in held)
         what = "to remove" if self.args.remove else "to forget"
         which = f"all {number} held torrents" if number > 1 else "the held torrent"
@@ -3710,8 +3702,8 @@ class Watch:
         self.removing = None
         self.index.con.commit()
         if self.expired and not self.ready:
-            unheld = self.index.find_hashes("vanished IS NOT NULL AND held IS NULL")
-            self.loop.call_sooner("word", 0 if self.expired & set(unheld) else MINUTE, "word", self.args.session)
+            unheld = {torrent.hash for torrent in self.index.find_vanished() if not torrent.held}
+            self.loop.call_sooner("word", 0 if self.expired & unheld else MINUTE, "word", self.args.session)
 
     def remove(self, hash: str) -> Iterator[None]:
         """Finish an erased torrent in steps; the loop works what came in between before each of them."""
@@ -3854,7 +3846,7 @@ class Watch:
 
     def bring_up_to_date(self) -> None:
         """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
-        for torrent in self.index.find_torrents("vanished IS NOT NULL"):
+        for torrent in self.index.find_vanished():
             self.rtorrent.remember(torrent.process or "")
         self.rtorrent.find_process()
         present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -3867,14 +3859,14 @@ class Watch:
             show_progress(number, len(hashes))
             if number % 1000 == 0:
                 self.index.con.commit()
-        known = self.index.find_hashes("vanished IS NULL")
+        known = self.index.find_loaded()
         missing = [hash for hash in known if "T" not in listing.get(hash, "")]
         self.drop_missing([hash for hash in missing if hash not in listing], len(known) - len(missing), present)
         for hash in missing:
             if hash in listing:  # no erase leaves R or L
                 self.vanish(hash, time.time(), present, "")
         waiting: list[str] = []
-        for torrent in self.index.find_torrents("vanished IS NOT NULL"):
+        for torrent in self.index.find_vanished():
             hold = HOLDS.get(torrent.held or "")
             if not torrent.recorded and torrent.hash not in {late.hash for late, _ in self.unrecorded}:
                 self.leave(torrent)
@@ -3922,11 +3914,11 @@ class Watch:
 
     def give_up(self) -> None:
         """Record that the session directory is gone: nobody has erased what vanished with it."""
-        for hash in self.index.find_hashes("vanished IS NULL"):
+        for hash in self.index.find_loaded():
             if not os.path.lexists(self.session.file(hash)):
                 self.index.update_vanished(hash, time.time(), self.loop.drained, "", False)
-        for hash in self.index.find_hashes("vanished IS NOT NULL"):
-            self.index.update_held(hash, "away")
+        for torrent in self.index.find_vanished():
+            self.index.update_held(torrent.hash, "away")
         self.index.con.commit()
 
     def describe(self, hooks: Iterable[str]) -> list[str]:
@@ -3957,7 +3949,7 @@ class Watch:
     def say_without_trash(self) -> None:
         """Say where files would be kept because no trash is on their file system."""
         devices = {trash.stat().st_dev for trash in self.args.trash}
-        roots = {Path(os.fsdecode(place.root)) for place in self.index.find_places().values() if place.root}
+        roots = {Path(os.fsdecode(place.root)) for place in self.index.find_torrents().values() if place.root}
         found = []
         for root in sorted(roots) if devices else ():
             wanted = not self.args.paths or any(root == path or is_below(root, path) for path in self.args.paths)
@@ -3984,7 +3976,7 @@ class Watch:
         self.told = self.index.con.total_changes
         if "NOTIFY_SOCKET" in os.environ:
             torrents, vanished, held = self.index.count()
-            reasons = [torrent.held or "" for torrent in self.index.find_torrents("held IS NOT NULL")]
+            reasons = [torrent.held or "" for torrent in self.index.find_held()]
             waiting = sum(HOLDS[reason].waits for reason in reasons)
             known = f"{count(torrents, 'torrent')}, {vanished - held} vanished"
             notify(f"STATUS={known}, {waiting} waiting, {held - waiting} held, {human_size(self.freed)} freed")
@@ -4079,7 +4071,7 @@ class Orphans:
         own = [args.db, Path(f"{args.db}-wal"), Path(f"{args.db}-shm"), state_directory(), *filter(None, [args.hooks])]
         self.skipped = {args.session, *args.trash, *own}
         self.places: dict[tuple[int, int], list[bytes]] = {}  # paths by device and inode
-        roots = (place.root for place in index.find_places().values() if place.root)
+        roots = (place.root for place in index.find_torrents().values() if place.root)
         for directory in {*roots, *(directory for directory, _ in index.find_directories())}:
             with suppress(OSError):
                 info = os.stat(directory)
@@ -4190,12 +4182,12 @@ def imagine_erased(index: Index, torrent: Torrent, doubts: Doubts, open_files: O
 def find_meant(index: Index, what: str) -> list[Torrent]:
     """Return the torrents that --what-if means: all, those of a hash or its first digits, else those of a name."""
     if what == "all":
-        return sorted(index.find_torrents("TRUE"), key=lambda torrent: torrent.name)
+        return sorted(index.find_torrents().values(), key=lambda torrent: torrent.name)
     if re.fullmatch("[0-9A-Fa-f]{8,40}", what):
-        found = index.find_torrents("hash >= ? AND hash < ?", what.upper(), what.upper() + "G")
+        found = [torrent for hash, torrent in index.find_torrents().items() if hash.startswith(what.upper())]
         if found:
             return found
-    return index.find_torrents("name = ?", what)
+    return [torrent for torrent in index.find_torrents().values() if torrent.name == what]
 
 
 def tell_users(index: Index, doubts: Doubts, path: bytes) -> Iterator[str]:
@@ -4229,7 +4221,8 @@ def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
         for line in list(tell_users(index, doubts, os.fsencode(path))) or ["no torrent uses it"]:
             show("file" if not os.path.isdir(path) else "directory", f"{path}: {line}")
     elif not torrents:
-        near = [torrent.name for torrent in index.find_torrents("TRUE") if what.casefold() in torrent.name.casefold()]
+        names = (torrent.name for torrent in index.find_torrents().values())
+        near = [name for name in names if what.casefold() in name.casefold()]
         advice = f"there is {some(near)}" if near else "--what-if all lists them all"
         raise Error(f"{what}: no torrent has this name or hash, and there is no such file; {advice}", 2)
     # An erase closes the torrent's files in the rtorrent of this session.
@@ -4242,7 +4235,7 @@ def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
         else:
             held = HOLDS.get(torrent.held or "")
             state = [f"vanished{f', {held.sentence}' if held else ''}"] if torrent.vanished else []
-            show("torrent", index.label(torrent.hash, torrent.name), torrent.hash, f"in {torrent.root}", *state)
+            show("torrent", index.label(torrent.hash, torrent.name), torrent.hash, f"in {torrent.path}", *state)
             show("  data", imagined.tell())
             for _, verb, *details in imagined.removal.report():
                 show(verb, *details)
