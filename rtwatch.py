@@ -1541,8 +1541,8 @@ class NotLoaded(Exception):
 class Rtorrent:
     """The rtorrent of a session. Nothing that comes over its socket raises out of this class."""
 
-    def __init__(self, session: Session, scgi: Optional[str], wake: int) -> None:
-        """Remember --scgi and the file descriptor that becomes readable when a signal ends the wait."""
+    def __init__(self, session: Session, scgi: Optional[str], wake: socket.socket) -> None:
+        """Remember --scgi and the socket that becomes readable when a signal ends the wait."""
         self.session, self.scgi, self.wake = session, scgi, wake
         self.last = Process("", False, 0, Lock("missing", 0, "", NEVER))  # the last one seen alive
         self.address: Optional[str] = None  # of the socket that answered last
@@ -1737,8 +1737,11 @@ class Rtorrent:
         while True:
             poller.register(sock, POLLIN | (POLLOUT if request else 0))
             ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            if any(fd == self.wake for fd, _ in ready):
-                raise InterruptedError(errno.EINTR, "a signal")
+            if any(fd == self.wake.fileno() for fd, _ in ready):
+                if {*self.wake.recv(4096, socket.MSG_PEEK)} != {signal.SIGCONT}:
+                    raise InterruptedError(errno.EINTR, "a signal")
+                poller.unregister(self.wake)  # It was stopped meanwhile, which is no reason to end.
+                continue
             if not ready:
                 raise TimeoutError(errno.ETIMEDOUT, "no answer")
             if request and ready[0][1] & POLLOUT:
@@ -1876,17 +1879,14 @@ def read_session_path(lines: Iterable[str]) -> Optional[Path]:
 
 def ask_session_path(pid: int) -> Optional[Path]:
     """Return the session directory that a running rtorrent answers with on its SCGI socket."""
-    wake, writer = os.pipe()
-    rtorrent = Rtorrent(Session(Path("/")), None, wake)
     process = Process("", True, pid, Lock("missing", 0, "", NEVER))
-    try:
+    wake, writer = socket.socketpair()
+    with wake, writer:
+        rtorrent = Rtorrent(Session(Path("/")), None, wake)
         for address in find_listeners(pid):
             with suppress(OSError, ValueError, NotLoaded):
                 path = str(rtorrent.call(address, process, time.monotonic() + 1, "session.path", ""))
                 return Path(os.readlink(f"/proc/{pid}/cwd"), path)
-    finally:
-        os.close(wake)
-        os.close(writer)
     return None
 
 
@@ -2791,8 +2791,8 @@ class Loop:
     All times are monotonic seconds.
     """
 
-    def __init__(self, con: Con, inot: WatchedINotify, args: Args, wake: int) -> None:
-        """Make a loop without queues; `wake` is the file descriptor that a signal writes to."""
+    def __init__(self, con: Con, inot: WatchedINotify, args: Args, wake: socket.socket) -> None:
+        """Make a loop without queues; `wake` is readable when a signal came."""
         self.con, self.inot, self.args, self.wake = con, inot, args, wake
         self.queues: Queues = OrderedDict()
         self.qfuncs: dict[str, QueueFunction] = {}
@@ -2941,7 +2941,7 @@ class Loop:
             self.poller.poll(timeout)
             now = time.time()
         with suppress(BlockingIOError):  # after the clock was read: it may be stopped at any moment
-            signals = os.read(self.wake, 4096)
+            signals = self.wake.recv(4096)
         if waits and signal.SIGCONT not in signals:
             self.drained = now
 
@@ -4314,7 +4314,7 @@ def refuse_root(session: Path, words: Sequence[str]) -> None:
     raise Error(f"{session}: the session belongs to {name}, not to root; run rtwatch as that user: {line}", 2)
 
 
-def catch_signals(loop: Loop, wake: int) -> None:
+def catch_signals(loop: Loop, wake: socket.socket) -> None:
     """Let TERM, INT and HUP end the loop in order and a second one at once; a signal writes to `wake`.
 
     That wakes a poll without timeout, which Python would restart (PEP 475).
@@ -4327,7 +4327,7 @@ def catch_signals(loop: Loop, wake: int) -> None:
         if loop.stopping > 1:
             raise SystemExit(0)
 
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     signal.signal(signal.SIGCONT, lambda number, frame: None)  # so that it is written to `wake`
@@ -4337,9 +4337,11 @@ def watch_session(args: Args) -> int:
     """Run the program and return its exit status; raise Error."""
     hooks = load_hooks(args.hooks)
     lock = nullcontext() if args.no_action else writer_lock(args.session)
-    with lock, closing(open_database(args)) as con, WatchedINotify() as inot:
+    wake, wake_writer = socket.socketpair()
+    with wake, wake_writer, lock, closing(open_database(args)) as con, WatchedINotify() as inot:
         index, session = Index(con), Session(args.session)
-        wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        wake.setblocking(False)
+        wake_writer.setblocking(False)
         loop = Loop(con, inot, args, wake)
         watch = Watch(index, loop, session, Rtorrent(session, args.scgi, wake), args)
         if args.orphans or args.what_if is not None:

@@ -247,6 +247,26 @@ def test_a_torrent_that_comes_back_while_it_is_removed_keeps_the_rest(bed: Bed) 
     assert remaining(files) == files
 
 
+def test_a_question_goes_on_after_a_pause_of_rtwatch(bed: Bed) -> None:
+    program = bed.start(*SHORT)
+    files = bed.download(TORRENT)
+    scgi, asked = bed.session.scgi, []
+
+    def pause_and_answer(*params: str) -> Any:
+        program.send_signal(signal.SIGSTOP)
+        wait_stopped(program)
+        program.send_signal(signal.SIGCONT)
+        asked.append(params)
+        del scgi.answers["d.multicall2"]
+        return [[scgi.column(hash, column.rstrip("=")) for column in params[2:]] for hash in bed.session.loaded]
+
+    scgi.answers["d.multicall2"] = pause_and_answer
+    bed.erase(TORRENT)
+    assert asked
+    assert "waiting" not in program.output
+    assert not remaining(files)
+
+
 @pytest.mark.parametrize("dry", [True, False])
 def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
     files = bed.seed(TORRENT, multi("other"))
