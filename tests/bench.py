@@ -42,6 +42,7 @@ program.DEADLINE = 900.0  # seconds: a first start may take minutes
 SEED = 5
 ADDS = 31
 BATCH = 1000  # torrents erased together
+WIDE = 50_000  # files of one torrent
 HOOKS = """
 import functools, os, time
 
@@ -155,11 +156,14 @@ class World:
 
     def add(self, made: Made) -> int:
         """Load a torrent whose files, empty ones, are there; return their number."""
-        paths = made.torrent.write(made.directory)
+        self.load(made)
+        return len(made.torrent.write(made.directory))
+
+    def load(self, made: Made) -> None:
+        """Load a torrent."""
         self.session.load(made.torrent, made.directory, **made.saved)
         self.session.loaded[made.torrent.hash].resume.update(made.resume)
         self.session.save_full(made.torrent)
-        return len(paths)
 
     def start(self, *options: str | Path) -> Program:
         """Start rtwatch and wait until it is ready."""
@@ -169,7 +173,8 @@ class World:
 
     def calls(self, hook: str) -> dict[str, Cost]:
         """Return rtwatch's times at the calls of a hook so far, of all runs, by hash."""
-        lines = map(str.split, self.record.read_text().splitlines()) if self.record.exists() else ()
+        whole, *_ = self.record.read_text().rpartition("\n") if self.record.exists() else ("",)
+        lines = map(str.split, whole.splitlines())
         return {hash: Cost(float(wall), float(cpu)) for name, hash, wall, cpu in lines if name == hook}
 
     def wait_calls(self, program: Program, hook: str, hashes: Iterable[str]) -> list[Cost]:
@@ -189,6 +194,12 @@ class World:
         """Make torrents of so many files each, on a disk of their own; nothing is written."""
         invented = (invent(self.rng, self.rng.getrandbits(40), files) for _ in range(number))
         return [make(self.rng, *each, self.data / "other", "t.example.org") for each in invented]
+
+    def make_alike(self, number: int, files: int) -> list[Made]:
+        """Make torrents whose files have the same names, each in a directory of its own; nothing is written."""
+        names: Files = {(b"CD1", b"%d.flac" % n): 100 for n in range(files)}
+        own = (b"alike%x" % self.rng.getrandbits(40) for _ in range(number))
+        return [make(self.rng, name, names, self.data / "other", "t.example.org") for name in own]
 
 
 def read_status(pid: int) -> dict[str, int]:
@@ -278,11 +289,12 @@ def show(name: str, value: float, unit: str, floor: float | None = None, target:
     print(line.rstrip(), flush=True)
 
 
-def compare(name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float) -> None:
-    """Print processor time and time on the clock, medians, beside their floors; the target is for the first."""
+def compare(name: str, costs: Sequence[Cost], floors: Sequence[Cost], limit: float, clock: float | None = None) -> None:
+    """Print processor time and time on the clock, medians, beside their floors, with what they may be of these."""
     cost, floor = (Cost(*map(statistics.median, zip(*each))) for each in (costs, floors))
     show(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{limit:g} x floor", cost.cpu <= limit * floor.cpu)
-    show(f"{name}, clock", cost.wall, "s", floor.wall)
+    met = () if clock is None else (f"{clock:g} x floor", cost.wall <= clock * floor.wall)
+    show(f"{name}, clock", cost.wall, "s", floor.wall, *met)
 
 
 def settle(pid: int) -> None:
@@ -370,51 +382,85 @@ def save(world: World, repeat: int) -> None:
     show("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100)
 
 
-def removal(world: World, repeat: int) -> None:
-    """Remove torrents of 1,000 files in a small and in a large session, then many torrents at once."""
+def each(world: World, repeat: int) -> None:
+    """Remove torrents of 1,000 files, one after the other, in a small and in a large session."""
     with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
-        small, *_ = remove(World(Path(directory), max(10, world.number // 10)), repeat, 0)
-    large, common, costs, floors = remove(world, repeat, repeat)
+        small, *_ = remove_each(World(Path(directory), max(10, world.number // 10)), repeat)
+    large, common, look = remove_each(world, repeat)
+    show("question and look, CPU", look, "s", None, "0.5 s", look < 0.5)
     show("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small)
     show("removal, a file of a common name", common, "ms", large, "the same", common < 1.2 * large)
-    compare(f"removal of {BATCH} x 10 files", costs, floors, 2)
 
 
-def remove(world: World, repeat: int, batches: int) -> tuple[float, float, list[Cost], list[Cost]]:
-    """Return the ms of CPU for one file of a torrent of 1,000, and of names that others have; costs and floors of whole
-    batches."""
-    wide = world.make(repeat, 1000)
-    names: Files = {(b"%d.bin" % number,): 100 for number in range(1000)}  # that many torrents have
-    common = [make(world.rng, b"common%d" % n, names, world.data / "other", "t.example.org") for n in range(2)]
-    tens = [world.make(BATCH, 10) for _ in range(batches)]
-    every = [*wide, *common, *(made for batch in tens for made in batch)]
+def batches(world: World, repeat: int) -> None:
+    """Remove many torrents at once, with names of their own and with names that all of them have."""
+    for name, make_batch in (("own names", world.make), ("same names", world.make_alike)):
+        made = [make_batch(BATCH, 10) for _ in range(repeat)]
+        compare(f"{BATCH} x 10, {name}", *remove_batches(world, made), 3, 1.5)
+
+
+def wide(world: World, repeat: int) -> None:
+    """Remove a torrent of many files."""
+    compare(f"removal of 1 x {WIDE}", *remove_batches(world, [world.make(1, WIDE) for _ in range(repeat)]), 2)
+
+
+def missing(world: World, repeat: int) -> None:
+    """Erase a torrent of 300,000 files that are not there."""
+    made = world.make(1, 300_000)[0]
+    world.load(made)
+    world.measure_start()
+    with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
+        before = read_status(program.pid)["VmHWM"] / 1024
+        cost = erase(world, program, [made])
+        peak = read_status(program.pid)["VmHWM"] / 1024
+        program.stop()
+    show("300,000 missing files, CPU", cost.cpu, "s")
+    show("300,000 missing files, memory", peak, "MiB", before, "300 MiB", peak < 300)
+
+
+def remove_each(world: World, repeat: int) -> tuple[float, float, float]:
+    """Return the ms of CPU for one file of a torrent of 1,000, and of names that others have; seconds until the first
+    removal begins."""
+    wide, common = world.make(repeat, 1000), world.make_alike(2, 1000)
+    for made in [*wide, *common]:
+        world.add(made)
+    world.measure_start()
+    with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
+        settle(program.pid)
+        begin = now(program.pid)
+        erase(world, program, common[:1])
+        look = world.calls("pre_remove")[common[0].torrent.hash].since(begin).cpu
+        shared = erase(world, program, common[1:]).cpu
+        ms = [erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
+        program.stop()
+    return statistics.median(ms), shared, look
+
+
+def remove_batches(world: World, batches: Sequence[Sequence[Made]]) -> tuple[list[Cost], list[Cost]]:
+    """Remove torrents, a batch at once; return what each batch took, the deletions noted before as well, and floors."""
+    every = [made for batch in batches for made in batch]
     for made in every:
         world.add(made)
     world.measure_start()
     copy = world.state / "floor.db"
     shutil.copy(world.db, copy)
     costs, floors = [], []
-    for number, batch in enumerate(tens):
+    for number, batch in enumerate(batches):
         place = world.data / f"floor{number}"
         victims = [(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t, *_ in batch]
         floors.append(elsewhere(floor_removal, copy, victims))
     copy.unlink()
     with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
-        begin = now(program.pid)
-        erase(world, program, common[:1])
-        took = now(program.pid).since(begin).cpu
-        show("a question and a look, CPU", took, "s", None, "0.5 s", took < 0.5)
-        shared = erase(world, program, common[1:]).cpu
-        ms = [erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
-        for batch in tens:
+        for batch in batches:
+            settle(program.pid)
             begin = now(program.pid)
             cost = erase(world, program, batch)
-            costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # the deletions noted before as well
+            costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))
         left = sum(torrent.root(place).exists() for torrent, place, *_ in every)
         if left:
             raise SystemExit(program.report(f"{left} torrents were not removed"))
         program.stop()
-    return statistics.median(ms), shared, costs, floors
+    return costs, floors
 
 
 def erase(world: World, program: Program, batch: Sequence[Made]) -> Cost:
@@ -440,7 +486,10 @@ def idle(world: World, repeat: int) -> None:
     show("idle, resident memory", resident, "MiB", None, "30 MiB", resident < 30)
 
 
-FIGURES = {"first": first, "restart": restart, "event": event, "save": save, "removal": removal, "idle": idle}
+FIGURES = {
+    **{"first": first, "restart": restart, "event": event, "save": save},
+    **{"each": each, "batches": batches, "wide": wide, "missing": missing, "idle": idle},
+}
 
 
 def main() -> None:
