@@ -3047,7 +3047,7 @@ class Watch:
         self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when this removal took other names of files
         self.newcomers: dict[str, int] = {}  # asked so often whether their check is over, by hash
         self.freed = 0  # bytes
-        self.told = -1  # what total_changes was at the last STATUS=
+        self.told = -1, NEVER  # what total_changes was at the last STATUS=, and when that was (monotonic)
 
     def call_hook(self, name: str, *arguments: object) -> object:
         """Call a hook with no transaction open and close the one it leaves; return its answer, FAILED if it raised."""
@@ -3444,8 +3444,8 @@ class Watch:
 
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
-        torrents = self.index.find_vanished()
-        if not torrents or self.ready or self.removing:
+        torrents = [] if self.ready or self.removing else self.index.find_vanished()
+        if not torrents:
             return
         if self.unrecorded:
             self.loop.call_later("word", 0, "word", path)  # the word of an rtorrent that has ended is not to be missed
@@ -3987,9 +3987,10 @@ class Watch:
     def note_change(self) -> None:
         """Note, after a pass that changed rows, when everything was read, and tell the service manager how it stands.
 
-        What vanishes while rtwatch does not run was there then.
+        What vanishes while rtwatch does not run was there then. While it removes files, a note a second is enough.
         """
-        if self.told == self.index.con.total_changes:
+        told, when = self.told
+        if told == self.index.con.total_changes or (self.loop.stepping and time.monotonic() < when + 1):
             return
         if not any(self.loop.queues.values()):
             try:
@@ -3998,11 +3999,10 @@ class Watch:
             except sqlite3.OperationalError:  # locked, or its disk is full: the next pass does it
                 self.index.con.rollback()
                 return
-        self.told = self.index.con.total_changes
+        self.told = self.index.con.total_changes, time.monotonic()
         if "NOTIFY_SOCKET" in os.environ:
             torrents, vanished, held = self.index.count()
-            reasons = [torrent.held or "" for torrent in self.index.find_held()]
-            waiting = sum(HOLDS[reason].waits for reason in reasons)
+            waiting = sum(HOLDS[torrent.held or ""].waits for torrent in self.index.find_held())
             known = f"{count(torrents, 'torrent')}, {vanished - held} vanished"
             notify(f"STATUS={known}, {waiting} waiting, {held - waiting} held, {human_size(self.freed)} freed")
 
