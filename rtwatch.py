@@ -207,6 +207,7 @@ MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use ha
 MAX_VALUE, MAX_NUMBER = 1 << 20, 20  # bytes of a list or dictionary, and of a number, that is built
 MAX_FILES = 400_000  # of one torrent, in all encodings; 300,000 take 260 MiB
 MAX_ENCODINGS = 100  # of one name
+MAX_STRINGS = 4 << 20  # bytes of the names in a T that cannot be read
 NAME_MAX, PATH_MAX = 255, 4096  # of Linux: characters of a file name, bytes of a path and its NUL
 IMPOSSIBLE = [b"x" * PATH_MAX]  # a path that cannot exist
 TOKEN = re.compile(rb"(0|[1-9][0-9]{0,8}):|i(?:0|-?[1-9][0-9]*)e|[dle]")  # of bencode; a string follows its length
@@ -570,15 +571,17 @@ def text(name: bytes) -> str:
     return name[: 4 * NAME_MAX].decode("utf-8", "replace")[: NAME_MAX + 1]
 
 
-def is_whole(data: bytes) -> bool:
-    """Tell whether a bencoded value ends where it says, whatever is in it; False for what was cut short."""
-    depth, at = 0, 0
-    while token := TOKEN.match(data, at):
-        at = token.end() + int(token[1] or 0)
+def find_strings(data: bytes) -> Optional[bytes]:
+    """Return the strings in a T that can be file names, in lower case; None when it was cut short or has too many."""
+    strings, depth, at = bytearray(), 0, 0
+    while (token := TOKEN.match(data, at)) and len(strings) <= MAX_STRINGS:
+        start, at = token.end(), token.end() + int(token[1] or 0)
+        if token[1] and at - start <= 4 * NAME_MAX:
+            strings += data[start:at].lower() + b"\0"
         depth += (token[0] in (b"d", b"l")) - (token[0] == b"e")
         if depth <= 0:
-            return depth == 0 and at <= len(data)
-    return False
+            return bytes(strings) if depth == 0 and at <= len(data) else None
+    return None
 
 
 # ---- Files: what lies where on the disk, what it was, whose it is ----------------------------------------------------
@@ -857,6 +860,7 @@ LETTERS = {ext: letter for letter, ext in EXTENSIONS.items()}
 SESSION_NAME = re.compile(r"[0-9A-F]{40}\.torrent(\.rtorrent|\.libtorrent_resume)?")
 NOTHING_LOST = "nothing is removed; start rtwatch again when it is back"
 NEVER = float("-inf")  # a Unix time
+MISSING = "it is missing"
 
 
 class Loaded(NamedTuple):
@@ -871,6 +875,31 @@ class Loaded(NamedTuple):
     found: Collection[bytes]  # files that had data before the torrent, and that rtorrent has not said to have
     meta: Optional[str]  # tells whether T was written anew
     blobs: tuple[bytes, Optional[bytes], bytes]
+
+
+class Doubt(NamedTuple):
+    """A torrent whose files cannot all be known: those at or below `root`, None for any directory, may be its own."""
+
+    torrent: str  # HASH "name"
+    root: Optional[bytes]
+    names: Optional[bytes]  # in lower case, that its files may bear; None for any
+
+    def covers(self, file: Path) -> bool:
+        """Tell whether a file may be one of the torrent's."""
+        path = os.fsencode(file)
+        if self.root is not None and not path.startswith(self.root.rstrip(b"/") + b"/") and path != self.root:
+            return False
+        return self.names is None or os.path.basename(path).lower() in self.names
+
+
+class UnreadableTorrent(Exception):
+    """A torrent with a session file that cannot be used."""
+
+    def __init__(self, file: Path, error: Exception, doubt: Optional[Doubt] = None) -> None:
+        """Remember the session file, the error, and what the torrent may use; without a doubt, it may use any file."""
+        super().__init__(file, MISSING if isinstance(error, FileNotFoundError) else str(error))
+        self.file, self.reason = self.args
+        self.error, self.doubt = error, doubt
 
 
 class Lock(NamedTuple):
@@ -965,26 +994,63 @@ class Session:
         identity = f"lock {info.st_dev} {info.st_ino} {info.st_ctime_ns}"
         return Lock(state, number, identity, info.st_ctime)
 
-    def read_loaded(self, hash: str, r_data: bytes, resume: Resume, pid: int) -> Optional[Loaded]:
-        """Read T and L of a torrent whose R is given; return None for a magnet's stub; raise as read_session_file does.
+    def read_resume(self, hash: str) -> tuple[bytes, Resume]:
+        """Read R and return it with its meaning; raise UnreadableTorrent, FileNotFoundError when T is gone, too."""
+        file = self.file(hash, "R")
+        try:
+            data = read_session_file(file)
+            return data, parse_resume(data)
+        except (Unreadable, OSError) as error:
+            if not os.path.lexists(self.file(hash)):
+                raise FileNotFoundError(errno.ENOENT, MISSING, str(self.file(hash))) from None
+            raise UnreadableTorrent(file, error) from None
 
-        `pid` is the process that knows "~" and relative paths, 0 when none runs.
+    def read_metainfo(self, hash: str) -> tuple[bytes, Optional[Metainfo]]:
+        """Read T and return it with its meaning, None for a magnet; raise UnreadableTorrent, FileNotFoundError."""
+        file, data = self.file(hash), b""
+        try:
+            data = read_session_file(file)
+            return data, parse_metainfo(data, self.meanwhile)
+        except FileNotFoundError:
+            raise
+        except (Unreadable, OSError) as error:
+            raise UnreadableTorrent(file, error, Doubt(f'{hash} "?"', None, find_strings(data))) from None
+
+    def read_loaded(self, hash: str, find_pid: Callable[[bytes], int]) -> Optional[Loaded]:
+        """Read T, R and L of a torrent; return None for a magnet's stub; raise UnreadableTorrent, FileNotFoundError.
+
+        `find_pid` returns the process that knows what a `directory` means.
         """
         meta = self.identify_meta(hash)
-        data = read_session_file(self.file(hash))
-        metainfo = parse_metainfo(data, self.meanwhile)
+        try:
+            t_data, metainfo = self.read_metainfo(hash)
+        except UnreadableTorrent as unreadable:
+            try:
+                directory = self.read_resume(hash)[1].directory
+                root = resolve_directory(directory, find_pid(directory))
+                unreadable.doubt = unreadable.doubt and unreadable.doubt._replace(root=root)
+            except UnreadableTorrent:
+                unreadable.doubt = None
+            raise unreadable from None
         if metainfo is None:
             return None
         try:
-            l_data = read_session_file(self.file(hash, "L"))
-        except (OSError, Unreadable):
-            l_data = None
-        place = expand_directory(resume.directory, pid)
+            r_data, resume = self.read_resume(hash)
+        except UnreadableTorrent as unreadable:
+            unreadable.doubt = Doubt(f'{hash} "{text(metainfo.names[b""])}"', None, find_strings(t_data))
+            raise
+        place = expand_directory(resume.directory, find_pid(resume.directory))
         root = os.path.realpath(place) if place else None
         session = os.fsencode(self.path)
         files, links = locate_files(metainfo, place, session, self.meanwhile) if place else ([], [])
         found = [] if resume.complete or not root else self.find_found(hash, metainfo, root, files)
-        return Loaded(hash, metainfo, resume, root, files, links, found, meta, (data, l_data, r_data))
+        return Loaded(hash, metainfo, resume, root, files, links, found, meta, (t_data, self.read_pieces(hash), r_data))
+
+    def read_pieces(self, hash: str) -> Optional[bytes]:
+        """Read L of a torrent; return None when that fails."""
+        with suppress(OSError, Unreadable):
+            return read_session_file(self.file(hash, "L"))
+        return None
 
     def find_found(self, hash: str, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> Collection[bytes]:
         """Return the files with data that are older than T, and of which L does not say that rtorrent has them."""
@@ -996,10 +1062,7 @@ class Session:
 
     def find_finished(self, hash: str, metainfo: Metainfo, root: bytes) -> set[bytes]:
         """Return the files, by canonical path, of which rtorrent says in L that it has all pieces."""
-        try:
-            finished = find_finished(metainfo, read_session_file(self.file(hash, "L")))
-        except (OSError, Unreadable):
-            return set()
+        finished = find_finished(metainfo, self.read_pieces(hash))
         return {file for file, number in number_files(metainfo, root).items() if finished[number]}
 
     def read_saves(self, hashes: Iterable[str]) -> Saves:
@@ -2159,24 +2222,6 @@ def guard(torrent: Torrent, facts: Facts) -> Optional[str]:
     return next(filter(None, (check(torrent, facts) for check in GUARDS)), None)
 
 
-class Doubt(NamedTuple):
-    """A torrent whose files cannot all be known: it may use what lies below `root` and bears a name that is in `data`.
-
-    `root` None is any directory, `data` None any name.
-    """
-
-    torrent: str  # HASH "name"
-    root: Optional[bytes]
-    data: Optional[bytes]  # of T, in lower case
-
-    def covers(self, file: Path) -> bool:
-        """Tell whether a file may be one of the torrent's."""
-        path = os.fsencode(file)
-        if self.root is not None and not path.startswith(self.root.rstrip(b"/") + b"/") and path != self.root:
-            return False
-        return self.data is None or os.path.basename(path).lower() in self.data
-
-
 FOUND = "it was here before the torrent, and rtorrent has not saved that it is complete"
 UNSTARTED = "rtorrent has not saved that the torrent was ever started"
 
@@ -2973,20 +3018,10 @@ class Loop:
 # ---- Watch: the handlers, one per queue ------------------------------------------------------------------------------
 
 NEWS = ("lost", "unlinked", "added", "saved")  # what events bring
-MISSING = "it is missing"
 FAILED = object()  # what a hook that raised has answered
 AT_ONCE = 500  # torrents that are removed after one look
 ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
-
-
-class Trouble(NamedTuple):
-    """A session file that cannot be used."""
-
-    name: str
-    reason: str
-    doubt: Optional[Doubt]  # what it may use
-    nameless: bool  # it may use anything
 
 
 class Watch:
@@ -3025,7 +3060,7 @@ class Watch:
         self.ended = ""  # the rtorrent whose lock was removed last
         self.read: dict[str, tuple[object, ...]] = {}  # what T and R were when they gave no rows, by hash
         self.stubs: set[str] = set()
-        self.troubles: dict[str, Trouble] = {}
+        self.unreadable: dict[str, UnreadableTorrent] = {}
         self.unknown: list[str] = []  # whose place is not known, as last said
         self.expired: set[str] = set()  # vanished, and the grace is over
         self.answer: Optional[Answer] = None
@@ -3078,7 +3113,7 @@ class Watch:
         """
         if self.session.is_owner_of(path):
             hash = path.name[:40]
-            self.loop.queues["added" if path.suffix == ".torrent" or hash in self.troubles else "saved"].append(path)
+            self.loop.queues["added" if path.suffix == ".torrent" or hash in self.unreadable else "saved"].append(path)
             if self.expired:
                 self.loop.call_sooner("word", QUIET if self.answer is None else 0.1, "word", self.args.session)
 
@@ -3114,33 +3149,41 @@ class Watch:
         if not self.session.is_owner_of(path):
             return
         hash = path.name[:40]
-        known, resume = self.index.find_torrent(hash), None
-        if known is None or known.vanished is not None:
+        known = self.index.find_torrent(hash)
+        loaded_before = known is not None and known.vanished is None
+        if not loaded_before:
             self.read[hash] = self.session.identify(hash)
         try:
-            data = read_session_file(self.session.file(hash, "R"))
-            resume = parse_resume(data)
-            if known and known.vanished is None and not self.is_rewritten(hash, known):
-                self.follow(hash, known, resume, data)
+            if known and loaded_before and not self.is_rewritten(known):
+                self.follow(known, self.session.read_resume(hash)[1])
             else:
-                loaded = self.session.read_loaded(hash, data, resume, self.find_pid(resume.directory))
+                loaded = self.session.read_loaded(hash, self.find_pid)
                 if loaded:
                     self.enter(known, loaded)
                     self.read.pop(hash, None)
                 (self.stubs.discard if loaded else self.stubs.add)(hash)
-            self.note_trouble(hash, None)
-        except (Unreadable, OSError) as error:
-            self.note_trouble(hash, self.find_trouble(hash, error, resume, known))
-            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise
+            self.note_unreadable(hash, None)
+        except FileNotFoundError:  # R without T is known from the listing
+            self.note_unreadable(hash, None)
+        except UnreadableTorrent as unreadable:
+            if known and loaded_before:  # its rows protect its files, if they follow its directory
+                unreadable.doubt = Doubt(hash, None, b"")
+                with suppress(UnreadableTorrent, FileNotFoundError):
+                    self.follow(known, self.session.read_resume(hash)[1])
+            self.note_unreadable(hash, unreadable)
+            if isinstance(unreadable.error, OSError) and unreadable.reason != MISSING:
+                raise unreadable.error from None
 
-    def is_rewritten(self, hash: str, known: Torrent) -> bool:
+    def is_rewritten(self, known: Torrent) -> bool:
         """Tell whether T says something else than the database, as after an edit while rtwatch was not running."""
-        meta = self.session.identify_meta(hash)
+        meta = self.session.identify_meta(known.hash)
         if meta in (None, known.meta):
             return False
-        self.index.update_meta(hash, meta)
-        return bool(read_session_file(self.session.file(hash)) != self.index.find_blobs(hash)[1])
+        with suppress(OSError, Unreadable):
+            if read_session_file(self.session.file(known.hash)) == self.index.find_blobs(known.hash)[1]:
+                self.index.update_meta(known.hash, meta)
+                return False
+        return True
 
     def find_pid(self, directory: bytes) -> int:
         """Return the rtorrent that knows what a `directory` means; 0 when none does or an absolute path needs none."""
@@ -3198,25 +3241,16 @@ class Watch:
                 strange.append(file)
         return strange
 
-    def follow(self, hash: str, known: Torrent, resume: Resume, data: bytes) -> None:
-        """Let the files follow the directory; a place once known stays until rtorrent says another."""
-        directory, pid = resume.directory, self.find_pid(resume.directory)
+    def follow(self, known: Torrent, resume: Resume) -> None:
+        """Let the rows follow what R says now."""
         if (resume.complete and not known.complete) or (resume.started and not known.started):
-            self.index.update_progress(hash, resume)
+            self.index.update_progress(known.hash, resume)
         if resume.label != known.label:
-            self.index.update_label(hash, resume.label)
-        self.find_again(hash, known)
-        place = resolve_directory(directory, pid)
-        if directory == known.directory and place in (None, known.root):
-            return  # or it cannot be known now
-        loaded = self.session.read_loaded(hash, data, resume, pid)
-        if loaded:  # and no magnet of the same hash, loaded a moment ago
-            self.index.update_place(hash, directory, loaded.root)
-            self.index.insert_files(hash, loaded.files, loaded.links, loaded.found)
-            self.note_root(loaded.root)
-            self.note_newcomer(hash, loaded.found)
-            where = f"to {os.fsdecode(loaded.root or directory)}"
-            self.say_written("moved", self.name(hash), where)
+            self.index.update_label(known.hash, resume.label)
+        self.find_again(known)
+        place = resolve_directory(resume.directory, self.find_pid(resume.directory))
+        if resume.directory != known.directory or place not in (None, known.root):
+            self.relocate(known._replace(complete=resume.complete), resume.directory)
 
     def say_written(self, verb: str, name: str, *details: str) -> None:
         """Say what became of a torrent's rows, when they are committed: a full disk makes this come again."""
@@ -3224,13 +3258,13 @@ class Watch:
             self.index.con.commit()
         say(self.level, verb, name, *details)
 
-    def find_again(self, hash: str, known: Torrent) -> None:
+    def find_again(self, known: Torrent) -> None:
         """Look whether rtorrent has said in L that it has files that were here before the torrent."""
-        found = {*map(os.fsencode, self.index.find_uses(hash, "found"))}
-        blobs = self.index.find_blobs(hash) if found else None
+        found = {*map(os.fsencode, self.index.find_uses(known.hash, "found"))}
+        blobs = self.index.find_blobs(known.hash) if found else None
         metainfo = parse_metainfo(blobs[1]) if blobs else None
         if metainfo and known.root:
-            self.index.delete_found(hash, found & self.session.find_finished(hash, metainfo, known.root))
+            self.index.delete_found(known.hash, found & self.session.find_finished(known.hash, metainfo, known.root))
 
     def note_newcomer(self, hash: str, found: Collection[bytes]) -> None:
         """Ask rtorrent soon whether it has all data of a torrent that came with its data in place."""
@@ -3257,66 +3291,40 @@ class Watch:
         if root is None:
             self.loop.call_later("unknown", 0, "unknown", self.args.session)
 
-    def find_trouble(
-        self, hash: str, error: Exception, resume: Optional[Resume], known: Optional[Torrent]
-    ) -> Optional[Trouble]:
-        """Return what is wrong with a torrent that R or T does not describe, and what it may use; None if nothing is.
-
-        A stub uses no files. R without T is known from the listing.
-        """
-        t_path = self.session.file(hash)
-        data = t_error = metainfo = None
-        try:
-            data = read_session_file(t_path)
-            metainfo = parse_metainfo(data, self.session.meanwhile)
-            if metainfo is None:
-                self.stubs.add(hash)
-                return None
-        except FileNotFoundError:
-            return None
-        except (Unreadable, OSError) as worse:
-            t_error = worse
-        reason = MISSING if isinstance(error, FileNotFoundError) and not t_error else str(t_error or error)
-        name = t_path.name if t_error else f"{t_path.name}.rtorrent"
-        if known and known.vanished is None:  # its rows protect its files
-            return Trouble(name, reason, None, False)
-        if metainfo is None and resume is None:
-            return Trouble(name, reason, None, True)
-        root = resolve_directory(resume.directory, self.find_pid(resume.directory)) if resume else None
-        bears = text(metainfo.names[b""]) if metainfo else "?"
-        whole = data is not None and (metainfo is not None or is_whole(data))
-        return Trouble(name, reason, Doubt(f'{hash} "{bears}"', root, data.lower() if data and whole else None), False)
-
-    def note_trouble(self, hash: str, trouble: Optional[Trouble]) -> None:
+    def note_unreadable(self, hash: str, unreadable: Optional[UnreadableTorrent]) -> None:
         """Remember what is wrong with a torrent and say it once; look again at what waits when it is over."""
-        before = self.troubles.pop(hash, None)
-        if trouble:
-            self.troubles[hash] = trouble
+        before = self.unreadable.pop(hash, None)
+        if unreadable:
+            self.unreadable[hash] = unreadable
             self.word_until = 0.0
             self.loop.call_sooner("unknown", MINUTE, "unknown", self.args.session)
-            if trouble.reason != MISSING and (before is None or before[:2] != trouble[:2]):  # a save may be under way
-                effect = "removals wait until it is mended or moved away" if trouble.nameless else "its files are kept"
-                say(logging.WARNING, "unreadable", f"{self.args.session / trouble.name}: {trouble.reason}", effect)
+            new = before is None or before.args != unreadable.args
+            if new and unreadable.reason != MISSING:  # a save may be under way
+                wait = "removals wait until it is mended or moved away"
+                effect = "its files are kept" if unreadable.doubt else wait
+                say(logging.WARNING, "unreadable", f"{unreadable.file}: {unreadable.reason}", effect)
         elif before and self.expired:
             self.loop.call_sooner("word", 0, "word", self.args.session)
 
     def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look once more for places that could not be known."""
-        self.read_again([*(torrent.hash for torrent in self.index.find_unplaced()), *self.troubles])
+        self.read_again([*(torrent.hash for torrent in self.index.find_unplaced()), *self.unreadable])
         self.say_unknown()
 
     def say_unknown(self) -> None:
         """Say in one line which places are not known, and why, and look again in a minute."""
         unplaced = [torrent.hash for torrent in self.index.find_unplaced()]
         unknown = [self.name(hash) for hash in unplaced]
-        unknown += [f"{trouble.name} ({MISSING})" for trouble in self.troubles.values() if trouble.reason == MISSING]
+        unknown += [
+            f"{torrent.file.name} ({MISSING})" for torrent in self.unreadable.values() if torrent.reason == MISSING
+        ]
         if unknown and unknown != self.unknown:
             why = [self.find_cause(hash) for hash in unplaced[:1]]
             what = f"where the files of {some(unknown)} are"
             say(logging.WARNING, "unknown", what, *why, "looked at again every minute")
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
-        if unknown or self.troubles:
+        if unknown or self.unreadable:
             self.loop.call_later("unknown", MINUTE, "unknown", self.args.session)
 
     def find_cause(self, hash: str) -> str:
@@ -3329,7 +3337,7 @@ class Watch:
         return f'"{shown}" starts at the {what} of rtorrent, and {seen}'
 
     def read_again(self, hashes: Iterable[str]) -> None:
-        """Bring torrents up to date without waiting for an event; what fails is noted as trouble."""
+        """Bring torrents up to date without waiting for an event; an unreadable one is remembered."""
         for hash in list(hashes):
             with suppress(OSError):
                 self.on_saved(self.index.con, self.session.file(hash), self.args, self.loop.queues)
@@ -3344,8 +3352,8 @@ class Watch:
         self.deletions.pop(hash, None)  # not before: a locked database brings the path here again
         if os.path.lexists(path):
             self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
-        elif hash in self.troubles:
-            self.note_trouble(hash, None)
+        elif hash in self.unreadable:
+            self.note_unreadable(hash, None)
         self.stubs.discard(hash)
 
     def vanish(
@@ -3451,7 +3459,7 @@ class Watch:
             self.loop.call_later("word", 0, "word", path)  # the word of an rtorrent that has ended is not to be missed
             return
         listing, unread = self.compare()
-        undone = {item.name[:40] for _, name, item in self.loop.due.values() if name in NEWS} - self.troubles.keys()
+        undone = {item.name[:40] for _, name, item in self.loop.due.values() if name in NEWS} - self.unreadable.keys()
         if unread or undone or any(queues[name] for name in NEWS):
             self.loop.call_later("word", 1.0 if undone else 0, "word", path)
             return
@@ -3498,7 +3506,9 @@ class Watch:
                 stale.add(hash)
         # where a vanished torrent left its files does not change any more
         for hash in stale & set(self.index.find_loaded()):
-            self.relocate(hash)
+            known = self.index.find_torrent(hash)
+            if known:
+                self.relocate(known, known.directory)
 
     def find_stale(self, directory: bytes) -> set[str]:
         """Return the torrents that may use other files since something changed in a directory."""
@@ -3511,21 +3521,24 @@ class Watch:
                     found |= self.index.find_hashes_of(entry.path)
         return found
 
-    def relocate(self, hash: str) -> None:
-        """Look again where the files of a known torrent are; a place that cannot be known now stays."""
-        place, blobs = self.index.find_torrent(hash), self.index.find_blobs(hash)
-        metainfo = parse_metainfo(blobs[1], self.index.meanwhile) if place and blobs else None
-        path = expand_directory(place.directory, self.find_pid(place.directory)) if place else None
-        if place and metainfo and path:
-            files, links = locate_files(metainfo, path, os.fsencode(self.args.session))
-            root = os.path.realpath(path)
-            former = {*map(os.fsencode, self.index.find_files(hash))}  # rtorrent may have written them since
-            new = [] if place.complete else [file for file in files if file not in former]
-            found = self.session.find_found(hash, metainfo, root, new)
-            self.index.update_place(hash, place.directory, root)
-            self.index.insert_files(hash, files, links, found)
-            if root != place.root:
-                self.say_written("moved", self.name(hash), f"to {os.fsdecode(root)}")
+    def relocate(self, known: Torrent, directory: bytes) -> None:
+        """Look again where the files of a torrent are; a place once known stays until rtorrent says another."""
+        hash, blobs = known.hash, self.index.find_blobs(known.hash)
+        metainfo = parse_metainfo(blobs[1], self.index.meanwhile)
+        place = expand_directory(directory, self.find_pid(directory))
+        if metainfo is None or (place is None and directory == known.directory):
+            return
+        files, links = locate_files(metainfo, place, os.fsencode(self.args.session)) if place else ([], [])
+        root = os.path.realpath(place) if place else None
+        former = {*map(os.fsencode, self.index.find_files(hash))}  # rtorrent may have written them since
+        new = [] if known.complete else [file for file in files if file not in former]
+        found = self.session.find_found(hash, metainfo, root, new) if root else []
+        self.index.update_place(hash, directory, root)
+        self.index.insert_files(hash, files, links, found)
+        self.note_root(root)
+        self.note_newcomer(hash, found)
+        if root != known.root or directory != known.directory:
+            self.say_written("moved", self.name(hash), f"to {os.fsdecode(root or directory)}")
 
     def is_being_saved(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
@@ -3555,7 +3568,7 @@ class Watch:
             self.ask([torrent.hash for torrent in expired], here)
         answered = self.answer and not self.unsaved and all(t.process == self.answer.process for t in expired)
         saves = self.session.read_saves(() if answered else here)
-        saves.begun.update(dict.fromkeys(self.troubles.keys() & saves.begun.keys(), NEVER))  # R must decode
+        saves.begun.update(dict.fromkeys(self.unreadable.keys() & saves.begun.keys(), NEVER))  # R must decode
         self.find_unsaved(listing, saves)
         evidence = facts.evidence._replace(
             answer=self.answer, silent=self.rtorrent.silent, unsaved=list(self.unsaved), saves=saves
@@ -3575,7 +3588,7 @@ class Watch:
         """
         if place and (place.vanished is None or self.read_directory(hash) == place.directory):
             return False
-        return not described or (hash in self.troubles and self.troubles[hash].nameless)
+        return not described or (hash in self.unreadable and self.unreadable[hash].doubt is None)
 
     def ask(self, expired: Sequence[str], here: Sequence[str]) -> None:
         """Ask rtorrent, unless its last answer still serves."""
@@ -3598,7 +3611,8 @@ class Watch:
             _, since, _ = self.unsaved.get(hash, (0, time.time(), 0))
             place = known.get(hash)
             saved = place.directory if place and place.vanished is None else None
-            if hash in self.troubles and self.troubles[hash].doubt and "T" in listing.get(hash, ""):
+            unreadable = self.unreadable.get(hash)
+            if saved is None and unreadable and unreadable.doubt and "T" in listing.get(hash, ""):
                 saved = self.read_directory(hash)  # what it may use is kept
             renewed = saves.begun.get(hash, NEVER) > since
             if hash not in self.stubs and not (saved is not None and agrees(saved, directory, home, renewed)):
@@ -3610,12 +3624,12 @@ class Watch:
                     say(logging.WARNING, "unsaved", f"{hash}: rtorrent does not save it; is the session's disk full?")
                 times[2] = now
                 self.once_until = now + ANSWERED_LATER
-                self.rtorrent.save(hash, "T" not in listing.get(hash, "") or hash in self.troubles)
+                self.rtorrent.save(hash, "T" not in listing.get(hash, "") or hash in self.unreadable)
 
     def read_directory(self, hash: str) -> Optional[bytes]:
         """Return the directory that R says; None when it cannot be read."""
-        with suppress(OSError, Unreadable):
-            return parse_resume(read_session_file(self.session.file(hash, "R"))).directory
+        with suppress(UnreadableTorrent, FileNotFoundError):
+            return self.session.read_resume(hash)[1].directory
         return None
 
     def find_doubts(self) -> Doubts:
@@ -3626,7 +3640,7 @@ class Watch:
             for _, paths in metainfo.files if metainfo else ():
                 for path in paths.values():
                     names[os.path.basename(path.rstrip(b"/")).lower()] = f'{torrent.hash} "{torrent.name}"'
-        return Doubts(names, [trouble.doubt for trouble in self.troubles.values() if trouble.doubt])
+        return Doubts(names, [torrent.doubt for torrent in self.unreadable.values() if torrent.doubt])
 
     def look_again(self, facts: Facts) -> None:
         """Arrange when to look again at what waits; most of it is looked at again when rtorrent saves."""
@@ -4137,7 +4151,7 @@ def list_orphans(index: Index, watch: Watch, args: Args) -> None:
 
     Raise Error when no torrent has anything below PATH: then it is the wrong directory.
     """
-    if any(trouble.nameless for trouble in watch.troubles.values()):
+    if not all(torrent.doubt for torrent in watch.unreadable.values()):
         raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
     odd = 0
     orphans = Orphans(index, watch, args)
