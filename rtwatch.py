@@ -873,7 +873,8 @@ class Loaded(NamedTuple):
     files: list[bytes]
     links: list[bytes]  # symlinks among its own directories
     found: Collection[bytes]  # files that had data before the torrent, and that rtorrent has not said to have
-    meta: Optional[str]  # tells whether T was written anew
+    read_t: Optional[str]  # identity of T as it was read
+    read_r: Optional[str]
     blobs: tuple[bytes, Optional[bytes], bytes]
 
 
@@ -957,15 +958,21 @@ class Session:
             raise SessionGone(f"{self.path}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
         return found
 
-    def identify(self, hash: str) -> tuple[object, ...]:
-        """Return what tells whether T or R of a torrent was written since."""
-        infos = [look_at(self.file(hash, letter))[0] for letter in "TR"]
-        return tuple(info and (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns) for info in infos)
+    def identify(self, hash: str, letter: str, before: float = float("inf")) -> Optional[str]:
+        """Return what tells whether T or R was written since, None unless one lies there since `before` (Unix time)."""
+        info, _ = look_at(f"{self.text}/{hash}{EXTENSIONS[letter]}")
+        if info is None or info.st_ctime >= before:
+            return None
+        return f"{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
 
-    def identify_meta(self, hash: str) -> Optional[str]:
-        """Return what tells whether T was written anew, None when it is not there."""
-        info, _ = look_at(self.file(hash))
-        return info and f"{info.st_ino} {info.st_size} {info.st_mtime_ns}"
+    def is_as_read(self, torrent: Torrent) -> bool:
+        """Tell whether neither T nor R of a torrent was written since its rows were."""
+        if torrent.vanished is not None or torrent.root is None or not torrent.directory.startswith(b"/"):
+            return False
+        return all(
+            identity and identity == self.identify(torrent.hash, letter)
+            for letter, identity in (("T", torrent.read_t), ("R", torrent.read_r))
+        )
 
     def find_latest(self, hash: str, since: float) -> Optional[float]:
         """Return the latest ctime (Unix time) of the session files of a hash, and of their .new written after `since`.
@@ -1021,7 +1028,7 @@ class Session:
 
         `find_pid` returns the process that knows what a `directory` means.
         """
-        meta = self.identify_meta(hash)
+        read_t, read_r = self.identify(hash, "T"), self.identify(hash, "R")
         try:
             t_data, metainfo = self.read_metainfo(hash)
         except UnreadableTorrent as unreadable:
@@ -1044,7 +1051,8 @@ class Session:
         session = os.fsencode(self.path)
         files, links = locate_files(metainfo, place, session, self.meanwhile) if place else ([], [])
         found = [] if resume.complete or not root else self.find_found(hash, metainfo, root, files)
-        return Loaded(hash, metainfo, resume, root, files, links, found, meta, (t_data, self.read_pieces(hash), r_data))
+        blobs = t_data, self.read_pieces(hash), r_data
+        return Loaded(hash, metainfo, resume, root, files, links, found, read_t, read_r, blobs)
 
     def read_pieces(self, hash: str) -> Optional[bytes]:
         """Read L of a torrent; return None when that fails."""
@@ -1109,47 +1117,6 @@ def read_session_file(path: str | Path) -> bytes:
 
 # ---- Index: the database ---------------------------------------------------------------------------------------------
 
-SCHEMA_VERSION = 2
-OWN_TABLES = """
-CREATE TABLE rtwatch_torrent(
-    hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
-    meta TEXT, complete INTEGER, started INTEGER,
-    vanished REAL, present REAL, recorded INTEGER, process TEXT, said INTEGER, held TEXT, label TEXT);
-CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
-CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
-CREATE TABLE rtwatch_directory(directory BLOB PRIMARY KEY, device INTEGER, inode INTEGER, ctime INTEGER);
-CREATE INDEX rtwatch_directory_inode ON rtwatch_directory(inode, device);
-CREATE TABLE rtwatch_use(
-    hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL, why TEXT NOT NULL,
-    top PATH BLOB, device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER, PRIMARY KEY (hash, file, why));
-CREATE INDEX rtwatch_use_file ON rtwatch_use(file);
-CREATE INDEX torrent_data_name ON torrent_data(name);
-"""
-SCHEMA = f"""
-CREATE TABLE torrent_data(hash TEXT PRIMARY KEY, name TEXT, tracker TEXT, torrent BLOB, libtorrent BLOB, rtorrent BLOB);
-CREATE TABLE session_file(
-    hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
-    PRIMARY KEY (hash, file));
-CREATE INDEX session_file_file ON session_file(file);
-CREATE TABLE rtwatch_session(path BLOB, boot TEXT, present REAL);
-{OWN_TABLES}"""
-FROM_1 = f"""
-ALTER TABLE rtwatch_torrent RENAME TO rtwatch_torrent_1;
-DROP INDEX rtwatch_torrent_root;
-DROP INDEX rtwatch_torrent_vanished;
-DROP INDEX rtwatch_torrent_counted;
-{OWN_TABLES}
-INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, 0, CASE WHEN vanished IS NULL THEN 0 END,
-    vanished, vanished, 0, '', 0, CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
-INSERT INTO rtwatch_use(hash, file, why)
-    SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
-DROP TABLE rtwatch_torrent_1;
-DROP TABLE rtwatch_link;
-ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
-ALTER TABLE rtwatch_session ADD COLUMN present REAL;
-"""
-BY_LINK = "why IN ('link', 'inherited')"
-
 
 class Torrent(NamedTuple):
     """A torrent as the database knows it."""
@@ -1158,7 +1125,8 @@ class Torrent(NamedTuple):
     name: str
     directory: bytes  # as it stands in R
     root: Optional[bytes]  # where that really is; None while it cannot be known
-    meta: Optional[str]  # identity of the T that was read
+    read_t: Optional[str]  # identity of T as it was read
+    read_r: Optional[str]  # of the last R that was recorded: the rows say what it says
     complete: bool
     started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
     label: Optional[str]  # d.custom1 as it stands in R; None when it was not yet read
@@ -1189,34 +1157,6 @@ def reading_uri(db: Path) -> str:
     return f"file:{quote(os.fsencode(db))}?{'mode=ro' if Path(f'{db}-wal').exists() else 'immutable=1'}"
 
 
-def open_database(args: Args) -> Con:
-    """Open the index of this session, made or brought up to date when needed, with -n a temporary copy; raise Error."""
-    db = args.db
-    try:
-        prepare_database(db, args.no_action)
-        present = db.exists() and db.stat().st_size > 0
-        with closing(connect(reading_uri(db), uri=True) if present else connect("")) as disk:
-            version = find_version(disk, args)
-            if args.no_action:
-                con = connect("")
-                disk.backup(con)
-        if not args.no_action:
-            con = connect(db)
-            con.execute("PRAGMA journal_mode = WAL")
-            con.execute("PRAGMA synchronous = NORMAL")
-        if version < SCHEMA_VERSION:
-            con.execute("BEGIN")
-            for statement in (SCHEMA, FROM_1)[version].split(";"):
-                con.execute(statement)
-            con.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            if not version:
-                con.execute("INSERT INTO rtwatch_session(path) VALUES (?)", (os.fsencode(args.session),))
-            con.commit()
-        return con
-    except (sqlite3.Error, OSError) as error:
-        raise unusable(db, error) from None
-
-
 def prepare_database(db: Path, no_action: bool) -> None:
     """Make the database and its directory if they are missing; raise Error when others can change or replace them.
 
@@ -1234,29 +1174,24 @@ def prepare_database(db: Path, no_action: bool) -> None:
         os.close(open_own(db, os.O_RDONLY if no_action else os.O_RDWR | os.O_CREAT))
 
 
-def find_version(disk: Con, args: Args) -> int:
-    """Return the schema version of an index of this session, 0 for an empty database; raise Error for any other."""
+def check_owner(args: Args, owner: Optional[Path]) -> None:
+    """Raise Error unless a database is the index of this session; `owner` is whose it is, None of nobody's."""
     db, session = args.db, args.session
-    version = int(disk.execute("PRAGMA user_version").fetchone()[0])
-    if version == 0 and not disk.execute("SELECT 1 FROM sqlite_master").fetchone():
-        return 0
-    if not 1 <= version <= SCHEMA_VERSION:
+    if owner is None:
         advice = f"choose another: --db {shlex.quote(f'{db}.new')}"
         raise Error(f"{db}: not a database of this version of rtwatch; {advice}")
-    row = disk.execute("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
-    owner = Path(os.fsdecode(row[0]))
-    if owner != session:
-        from hashlib import sha256
+    if owner == session:
+        return
+    from hashlib import sha256
 
-        # Two session directories may have the same name, and so may the directories that they are in.
-        digits = sha256(os.fsencode(session)).hexdigest()[:6]
-        other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}-{digits}{db.suffix}")
-        what = f"{db}: this is the index of {owner}"
-        if not is_session(session):
-            right = repeat_command(args, session=owner)
-            what = f"{session}: neither a torrent nor rtorrent.lock is here, and {db} is the index of {owner}: {right}"
-        raise Error(f"{what}; for {session} add --db {shlex.quote(str(other))}")
-    return version
+    # Two session directories may have the same name, and so may the directories that they are in.
+    digits = sha256(os.fsencode(session)).hexdigest()[:6]
+    other = db.with_name(f"{db.stem}-{session.parent.name or 'root'}-{digits}{db.suffix}")
+    what = f"{db}: this is the index of {owner}"
+    if not is_session(session):
+        right = repeat_command(args, session=owner)
+        what = f"{session}: neither a torrent nor rtorrent.lock is here, and {db} is the index of {owner}: {right}"
+    raise Error(f"{what}; for {session} add --db {shlex.quote(str(other))}")
 
 
 def is_session(path: Path) -> bool:
@@ -1264,13 +1199,6 @@ def is_session(path: Path) -> bool:
     with suppress(OSError):
         return any(name == "rtorrent.lock" or SESSION_NAME.fullmatch(name) for name in os.listdir(path))
     return False
-
-
-def find_indexed(db: Path) -> Optional[Path]:
-    """Return the session directory whose index a database is, None when it is none."""
-    with suppress(sqlite3.Error, TypeError), closing(connect(reading_uri(db), uri=True)) as con:
-        return Path(os.fsdecode(con.execute("SELECT path FROM rtwatch_session").fetchone()[0]))
-    return None
 
 
 def unusable(db: Path, error: Exception) -> Error:
@@ -1288,9 +1216,105 @@ def unusable(db: Path, error: Exception) -> Error:
 class Index:
     """The database: which torrent uses which file, and what rtwatch has to remember of each torrent."""
 
+    VERSION = 2  # of the schema
+    OWN_TABLES = """
+        CREATE TABLE rtwatch_torrent(
+            hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
+            read_t TEXT, read_r TEXT, complete INTEGER, started INTEGER,
+            vanished REAL, present REAL, recorded INTEGER, process TEXT, said INTEGER, held TEXT, label TEXT);
+        CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
+        CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
+        CREATE TABLE rtwatch_directory(directory BLOB PRIMARY KEY, device INTEGER, inode INTEGER, ctime INTEGER);
+        CREATE INDEX rtwatch_directory_inode ON rtwatch_directory(inode, device);
+        CREATE TABLE rtwatch_use(
+            hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
+            why TEXT NOT NULL, top PATH BLOB, device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER,
+            PRIMARY KEY (hash, file, why));
+        CREATE INDEX rtwatch_use_file ON rtwatch_use(file);
+        CREATE INDEX torrent_data_name ON torrent_data(name);
+        """
+    TABLES = f"""
+        CREATE TABLE torrent_data(
+            hash TEXT PRIMARY KEY, name TEXT, tracker TEXT, torrent BLOB, libtorrent BLOB, rtorrent BLOB);
+        CREATE TABLE session_file(
+            hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
+            PRIMARY KEY (hash, file));
+        CREATE INDEX session_file_file ON session_file(file);
+        CREATE TABLE rtwatch_session(path BLOB, boot TEXT, present REAL);
+        {OWN_TABLES}"""
+    FROM_1 = f"""
+        ALTER TABLE rtwatch_torrent RENAME TO rtwatch_torrent_1;
+        DROP INDEX rtwatch_torrent_root;
+        DROP INDEX rtwatch_torrent_vanished;
+        DROP INDEX rtwatch_torrent_counted;
+        {OWN_TABLES}
+        INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, NULL, 0,
+            CASE WHEN vanished IS NULL THEN 0 END, vanished, vanished, 0, '', 0,
+            CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
+        INSERT INTO rtwatch_use(hash, file, why)
+            SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
+        DROP TABLE rtwatch_torrent_1;
+        DROP TABLE rtwatch_link;
+        ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
+        ALTER TABLE rtwatch_session ADD COLUMN present REAL;
+        """
+    BY_LINK = "why IN ('link', 'inherited')"
+
     def __init__(self, con: Con) -> None:
         self.con = con
         self.meanwhile: Callable[[], object] = lambda: None  # is called now and then while many rows are written
+
+    @classmethod
+    def open(cls, args: Args) -> Index:
+        """Open the index of this session, made or brought up to date, with -n a temporary copy; raise Error."""
+        db = args.db
+        try:
+            prepare_database(db, args.no_action)
+            present = db.exists() and db.stat().st_size > 0
+            with closing(connect(reading_uri(db), uri=True) if present else connect("")) as disk:
+                version, owner = cls(disk).find_owner()
+                if version != 0:
+                    check_owner(args, owner if 0 < version <= cls.VERSION else None)
+                if args.no_action:
+                    con = connect("")
+                    disk.backup(con)
+            if not args.no_action:
+                con = connect(db)
+                con.execute("PRAGMA journal_mode = WAL")
+                con.execute("PRAGMA synchronous = NORMAL")
+            index = cls(con)
+            index.bring_up_to_date(version, os.fsencode(args.session))
+            return index
+        except (sqlite3.Error, OSError) as error:
+            raise unusable(db, error) from None
+
+    @classmethod
+    def find_session(cls, db: Path) -> Optional[Path]:
+        """Return the session directory whose index a database is, None when it is none."""
+        with suppress(sqlite3.Error), closing(connect(reading_uri(db), uri=True)) as con:
+            return cls(con).find_owner()[1]
+        return None
+
+    def find_owner(self) -> tuple[int, Optional[Path]]:
+        """Return the version of the schema, 0 for an empty database and -1 for no index, and whose index it is."""
+        version = int(self.query("PRAGMA user_version").fetchone()[0])
+        tables = {row[0] for row in self.query("SELECT name FROM sqlite_master")}
+        if "rtwatch_session" not in tables:
+            return (-1 if tables or version else 0), None
+        row = self.query("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
+        return version or -1, Path(os.fsdecode(row[0]))
+
+    def bring_up_to_date(self, version: int, session: bytes) -> None:
+        """Make the tables, or those that came after a version."""
+        if version == self.VERSION:
+            return
+        self.query("BEGIN")
+        for statement in (self.TABLES, self.FROM_1)[version].split(";"):
+            self.query(statement)
+        self.query(f"PRAGMA user_version = {self.VERSION}")
+        if version == 0:
+            self.query("INSERT INTO rtwatch_session(path) VALUES (?)", session)
+        self.con.commit()
 
     def query(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Run one statement; its rows are tuples whatever `row_factory` a hook has set."""
@@ -1298,19 +1322,20 @@ class Index:
         cursor.row_factory = None
         return cursor.execute(sql, values)
 
-    def find_torrents(self, where: str = "TRUE", *values: Any) -> dict[str, Torrent]:
-        """Return the torrents by hash, all of them or those for which a condition of this class holds."""
-        sql = f"""SELECT hash, name, directory, CAST(root AS BLOB), meta, complete, started, label, vanished, present,
-                  recorded, process, said, held FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE {where}"""
-        return {row[0]: Torrent(*row) for row in self.query(sql, *values)}
+    def find_torrents(self, where: str = "TRUE", *values: Any) -> Iterator[Torrent]:
+        """Give all torrents, or those for which a condition of this class holds."""
+        sql = f"""SELECT hash, name, directory, CAST(root AS BLOB), read_t, read_r, complete, started, label,
+                  vanished, present, recorded, process, said, held
+                  FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE {where}"""
+        return map(Torrent._make, self.query(sql, *values))
 
     def find_torrent(self, hash: str) -> Optional[Torrent]:
         """Return the torrent of this info-hash, None when it is not known."""
-        return self.find_torrents("hash = ?", hash).get(hash)
+        return next(self.find_torrents("hash = ?", hash), None)
 
     def find_vanished(self) -> list[Torrent]:
         """Return the vanished torrents."""
-        return [*self.find_torrents("vanished IS NOT NULL").values()]
+        return [*self.find_torrents("vanished IS NOT NULL")]
 
     def find_held(self) -> list[Torrent]:
         """Return the vanished torrents that are held or wait."""
@@ -1322,7 +1347,7 @@ class Index:
 
     def find_unplaced(self) -> list[Torrent]:
         """Return the torrents whose directory cannot be resolved."""
-        return [*self.find_torrents("root IS NULL").values()]
+        return [*self.find_torrents("root IS NULL")]
 
     def find_directories(self) -> list[tuple[bytes, tuple[Any, ...]]]:
         """Return the directories of all files, and what they were at the last look."""
@@ -1392,7 +1417,7 @@ class Index:
         At most 500 files. One whose row in `torrent_data` somebody has deleted counts as well; its next save or start
         writes it anew.
         """
-        linked = f"AND {BY_LINK}" if table == "rtwatch_use" else ""
+        linked = f"AND {self.BY_LINK}" if table == "rtwatch_use" else ""
         sql = f"""SELECT DISTINCT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data
                   USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(files))}) {linked}"""
         users: dict[Path, list[str]] = {}
@@ -1410,7 +1435,7 @@ class Index:
     def is_used_file(self, file: Path) -> bool:
         """Tell whether any torrent lists a file or uses it through a symlink."""
         sql = f"""SELECT 1 FROM session_file WHERE file = ?
-                  UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {BY_LINK}"""
+                  UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {self.BY_LINK}"""
         return self.query(sql, file, file).fetchone() is not None
 
     def count(self) -> tuple[int, int, int]:
@@ -1430,14 +1455,14 @@ class Index:
 
     def insert_torrent(self, loaded: Loaded) -> None:
         """Write all rows of a torrent, over those of a vanished one; what other tables refer to stays."""
-        hash, metainfo, resume, root, files, links, found, meta, blobs = loaded
+        hash, metainfo, resume, root, files, links, found, read_t, read_r, blobs = loaded
         sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
                  libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
         self.query(sql, hash, text(metainfo.names[b""]), metainfo.tracker, *blobs)
-        sql = """INSERT OR REPLACE INTO rtwatch_torrent(hash, directory, root, meta, complete, started, label)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)"""
-        self.query(sql, hash, resume.directory, root, meta, resume.complete, resume.started, resume.label)
+        sql = """INSERT OR REPLACE INTO rtwatch_torrent(hash, directory, root, read_t, read_r, complete, started, label)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+        self.query(sql, hash, resume.directory, root, read_t, read_r, resume.complete, resume.started, resume.label)
         self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
         self.insert_files(hash, files, links, found)
 
@@ -1468,26 +1493,12 @@ class Index:
         identity = identify_directory(directory)
         self.query("INSERT OR REPLACE INTO rtwatch_directory VALUES (?, ?, ?, ?)", directory, *identity)
 
-    def update_place(self, hash: str, directory: bytes, root: Optional[bytes]) -> None:
-        """Let a torrent follow its new directory, or where it leads now."""
-        self.query("UPDATE rtwatch_torrent SET directory = ?, root = ? WHERE hash = ?", directory, root, hash)
+    def update_torrent(self, hash: str, **columns: Any) -> None:
+        """Record some columns of a torrent."""
+        names = ", ".join(f"{name} = ?" for name in columns)
+        self.query(f"UPDATE rtwatch_torrent SET {names} WHERE hash = ?", *columns.values(), hash)
 
-    def update_progress(self, hash: str, resume: Resume) -> None:
-        """Record that rtorrent has started a torrent, or has all of it; then nothing of it is somebody else's."""
-        sql = "UPDATE rtwatch_torrent SET complete = complete OR ?, started = started OR ? WHERE hash = ?"
-        self.query(sql, resume.complete, resume.started, hash)
-        if resume.complete:
-            self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'found'", hash)
-
-    def update_label(self, hash: str, label: str) -> None:
-        """Record d.custom1 of a torrent."""
-        self.query("UPDATE rtwatch_torrent SET label = ? WHERE hash = ?", label, hash)
-
-    def update_meta(self, hash: str, meta: Optional[str]) -> None:
-        """Record which T was read."""
-        self.query("UPDATE rtwatch_torrent SET meta = ? WHERE hash = ?", meta, hash)
-
-    def delete_found(self, hash: str, files: Iterable[bytes]) -> None:
+    def delete_found(self, hash: str, files: Iterable[bytes | Path]) -> None:
         """Record that rtorrent has said to have some files that were found before the torrent."""
         sql = "DELETE FROM rtwatch_use WHERE hash = ? AND file = ? AND why = 'found'"
         self.con.executemany(sql, ((hash, file) for file in files))
@@ -1508,10 +1519,6 @@ class Index:
         sql = "INSERT OR IGNORE INTO rtwatch_use VALUES (?, ?, 'left', NULL, ?, ?, ?, ?)"
         self.con.executemany(sql, ((hash, file, *facts) for file, facts in left))
 
-    def update_recorded(self, hash: str) -> None:
-        """Record that it is known of all files of a vanished torrent what they were."""
-        self.query("UPDATE rtwatch_torrent SET recorded = 1 WHERE hash = ?", hash)
-
     def begin(self, boot: str) -> float:
         """Note which boot of the machine this is; return the Unix time at which rtwatch last looked at the session."""
         before, present = self.query("SELECT boot, present FROM rtwatch_session").fetchone()
@@ -1524,14 +1531,6 @@ class Index:
         """Note that every torrent that is not vanished had its T at a Unix time."""
         self.query("UPDATE rtwatch_session SET present = ?", when)
 
-    def update_said(self, hash: str) -> None:
-        """Record that the rtorrent that ran when a torrent vanished does not have it."""
-        self.query("UPDATE rtwatch_torrent SET said = 1 WHERE hash = ?", hash)
-
-    def update_held(self, hash: str, reason: Optional[str]) -> None:
-        """Record the name of the reason why a vanished torrent is held or waits, None for neither."""
-        self.query("UPDATE rtwatch_torrent SET held = ? WHERE hash = ?", reason, hash)
-
     def update_inherited(self, file: Path, hash: str, top: Optional[Path]) -> None:
         """Leave a file of a torrent to the others that list or use it, as it is: the last of them removes it.
 
@@ -1539,7 +1538,7 @@ class Index:
         """
         sql = f"""INSERT OR REPLACE INTO rtwatch_use
             SELECT heir.hash, ?1, 'inherited', ?3, own.device, own.inode, own.size, own.mtime FROM
-                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {BY_LINK}
+                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {self.BY_LINK}
                  UNION SELECT hash FROM session_file AS listed
                  WHERE file = ?1 AND EXISTS (SELECT 1 FROM rtwatch_use WHERE hash = listed.hash AND why = 'link'))
                 AS heir JOIN torrent_data ON torrent_data.hash = heir.hash
@@ -1999,7 +1998,7 @@ def find_session() -> tuple[Path, str]:
 
 def session_advice(args: Args) -> str:
     """Return the command that names another session directory: the one of the index, else the one of rtorrent."""
-    for path, why in [(find_indexed(args.db), f"{args.db} is the index of"), *find_sessions()]:
+    for path, why in [(Index.find_session(args.db), f"{args.db} is the index of"), *find_sessions()]:
         if path and path != args.session and path.is_dir():
             return f"{why} {path}: {repeat_command(args, session=path)}"
     return "name the one of session.path.set in your rtorrent.rc"
@@ -3058,7 +3057,7 @@ class Watch:
         self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
         self.began = loop.drained  # Unix time
         self.ended = ""  # the rtorrent whose lock was removed last
-        self.read: dict[str, tuple[object, ...]] = {}  # what T and R were when they gave no rows, by hash
+        self.read: dict[str, tuple[Optional[str], ...]] = {}  # what T and R were when they gave no rows, by hash
         self.stubs: set[str] = set()
         self.unreadable: dict[str, UnreadableTorrent] = {}
         self.unknown: list[str] = []  # whose place is not known, as last said
@@ -3152,7 +3151,7 @@ class Watch:
         known = self.index.find_torrent(hash)
         loaded_before = known is not None and known.vanished is None
         if not loaded_before:
-            self.read[hash] = self.session.identify(hash)
+            self.read[hash] = self.session.identify(hash, "T"), self.session.identify(hash, "R")
         try:
             if known and loaded_before and not self.is_rewritten(known):
                 self.follow(known, self.session.read_resume(hash)[1])
@@ -3165,6 +3164,11 @@ class Watch:
             self.note_unreadable(hash, None)
         except FileNotFoundError:  # R without T is known from the listing
             self.note_unreadable(hash, None)
+        except OSError as error:
+            self.note_unreadable(
+                hash, UnreadableTorrent(path, error, Doubt(hash, None, b"") if loaded_before else None)
+            )
+            raise
         except UnreadableTorrent as unreadable:
             if known and loaded_before:  # its rows protect its files, if they follow its directory
                 unreadable.doubt = Doubt(hash, None, b"")
@@ -3176,12 +3180,12 @@ class Watch:
 
     def is_rewritten(self, known: Torrent) -> bool:
         """Tell whether T says something else than the database, as after an edit while rtwatch was not running."""
-        meta = self.session.identify_meta(known.hash)
-        if meta in (None, known.meta):
+        identity = self.session.identify(known.hash, "T")
+        if identity in (None, known.read_t):
             return False
         with suppress(OSError, Unreadable):
             if read_session_file(self.session.file(known.hash)) == self.index.find_blobs(known.hash)[1]:
-                self.index.update_meta(known.hash, meta)
+                self.index.update_torrent(known.hash, read_t=identity)
                 return False
         return True
 
@@ -3243,11 +3247,13 @@ class Watch:
 
     def follow(self, known: Torrent, resume: Resume) -> None:
         """Let the rows follow what R says now."""
-        if (resume.complete and not known.complete) or (resume.started and not known.started):
-            self.index.update_progress(known.hash, resume)
-        if resume.label != known.label:
-            self.index.update_label(known.hash, resume.label)
-        self.find_again(known)
+        complete, started = known.complete or resume.complete, bool(known.started or resume.started)
+        if (complete, started, resume.label) != (known.complete, known.started, known.label):
+            self.index.update_torrent(known.hash, complete=complete, started=started, label=resume.label)
+            if complete:
+                self.index.delete_found(known.hash, self.index.find_uses(known.hash, "found"))
+        if not complete:
+            self.find_again(known)
         place = resolve_directory(resume.directory, self.find_pid(resume.directory))
         if resume.directory != known.directory or place not in (None, known.root):
             self.relocate(known._replace(complete=resume.complete), resume.directory)
@@ -3277,7 +3283,7 @@ class Watch:
         answer = self.rtorrent.ask((), ())
         for hash, times in list(self.newcomers.items()):
             complete, hashing = answer.progress.get(hash, (False, False)) if answer else (False, False)
-            if complete and not hashing and self.session.identify_meta(hash):
+            if complete and not hashing and self.session.identify(hash, "T"):
                 self.rtorrent.save(hash, False)
             self.newcomers[hash] = times if hashing else times + 1
             if (complete and not hashing) or times >= 5:
@@ -3365,7 +3371,7 @@ class Watch:
         """
         self.index.update_vanished(hash, when, present, process, said)
         if held:
-            self.index.update_held(hash, held)
+            self.index.update_torrent(hash, held=held)
         self.answer = None
         self.removals.pop(hash, None)
         self.agreed.pop(hash, None)
@@ -3404,7 +3410,7 @@ class Watch:
             torrent.hash, [(f, leave(info)) for f, info in left if f in listed or f not in inherited]
         )
         if len(files) == len(some):
-            self.index.update_recorded(torrent.hash)
+            self.index.update_torrent(torrent.hash, recorded=True)
         self.index.con.commit()
         for _ in some:
             files.popleft()
@@ -3434,7 +3440,8 @@ class Watch:
         listing = self.session.list()
         known = set(self.index.find_loaded())
         unread = [hash for hash in listing.keys() - known if listing[hash] != "L"]
-        unread = [hash for hash in unread if self.read.get(hash) != self.session.identify(hash)]
+        identities = ((hash, tuple(self.session.identify(hash, letter) for letter in "TR")) for hash in unread)
+        unread = [hash for hash, identity in identities if self.read.get(hash) != identity]
         self.loop.queues["added"].extend(map(self.session.file, unread))
         for hash in known:
             if "T" not in listing.get(hash, ""):  # it was moved away, as rtorrent never does
@@ -3470,7 +3477,7 @@ class Watch:
         self.doubts, self.confirmed, self.opened = self.find_doubts(), NEVER, (NEVER, self.opened[1])
         for torrent in torrents:
             if not torrent.said and facts.evidence.has_said(torrent):
-                self.index.update_said(torrent.hash)
+                self.index.update_torrent(torrent.hash, said=True)
                 torrent = torrent._replace(said=True)
             if torrent.hash in self.expired and len(self.ready) < AT_ONCE:  # then there is a new look
                 reason = guard(torrent, facts)
@@ -3494,12 +3501,12 @@ class Watch:
                 stale |= self.find_stale(directory)
                 self.index.update_directory(directory)
         real = cache(partial(resolve_directory, pid=self.rtorrent.find_process().pid))
-        for hash, place in self.index.find_torrents().items():
+        for place in self.index.find_torrents():
             parent, name = os.path.split(place.directory.rstrip(b"/"))  # many torrents have the same parent
             above = real(parent) if parent and name else None
             root = os.path.join(above, name) if above else real(place.directory)
             if place.root and root and (os.path.realpath(root) if os.path.islink(root) else root) != place.root:
-                stale.add(hash)
+                stale.add(place.hash)
         for hash, way in self.index.find_ways():
             parent, name = os.path.split(way)
             if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
@@ -3533,7 +3540,7 @@ class Watch:
         former = {*map(os.fsencode, self.index.find_files(hash))}  # rtorrent may have written them since
         new = [] if known.complete else [file for file in files if file not in former]
         found = self.session.find_found(hash, metainfo, root, new) if root else []
-        self.index.update_place(hash, directory, root)
+        self.index.update_torrent(hash, directory=directory, root=root)
         self.index.insert_files(hash, files, links, found)
         self.note_root(root)
         self.note_newcomer(hash, found)
@@ -3573,11 +3580,10 @@ class Watch:
         evidence = facts.evidence._replace(
             answer=self.answer, silent=self.rtorrent.silent, unsaved=list(self.unsaved), saves=saves
         )
-        known = self.index.find_torrents()
         nameless = any(
             not evidence.is_unloaded(hash)
-            for hash in here
-            if self.is_nameless(hash, "T" in listing[hash], known.get(hash))
+            for hash in set(here).difference(self.index.find_loaded())
+            if self.is_nameless(hash, "T" in listing[hash], self.index.find_torrent(hash))
         )
         return facts._replace(evidence=evidence, nameless=nameless)
 
@@ -3586,7 +3592,7 @@ class Watch:
 
         R of a vanished torrent comes back when rtorrent still has it; the rows protect its files in the former place.
         """
-        if place and (place.vanished is None or self.read_directory(hash) == place.directory):
+        if place and self.read_directory(hash) == place.directory:
             return False
         return not described or (hash in self.unreadable and self.unreadable[hash].doubt is None)
 
@@ -3605,12 +3611,11 @@ class Watch:
         """
         answer, now = self.answer, time.monotonic()
         home, loaded = (answer.home, answer.loaded) if answer else ("", {})
-        known = self.index.find_torrents()
+        known = {torrent.hash: torrent.directory for torrent in self.index.find_torrents() if not torrent.vanished}
         different = set()
         for hash, directory in loaded.items():
             _, since, _ = self.unsaved.get(hash, (0, time.time(), 0))
-            place = known.get(hash)
-            saved = place.directory if place and place.vanished is None else None
+            saved = known.get(hash)
             unreadable = self.unreadable.get(hash)
             if saved is None and unreadable and unreadable.doubt and "T" in listing.get(hash, ""):
                 saved = self.read_directory(hash)  # what it may use is kept
@@ -3670,7 +3675,7 @@ class Watch:
     def hold(self, torrent: Torrent, reason: Optional[str]) -> None:
         """Keep a vanished torrent and its files, and say so, once; None: let it go."""
         if reason != torrent.held:
-            self.index.update_held(torrent.hash, reason)
+            self.index.update_torrent(torrent.hash, held=reason)
             if reason:
                 self.held.setdefault(reason, []).append(torrent.hash)
 
@@ -3890,7 +3895,8 @@ class Watch:
         self.rtorrent.find_process()
         present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         listing = self.session.list()
-        hashes = sorted(hash for hash, letters in listing.items() if letters != "L")
+        read = {torrent.hash for torrent in self.index.find_torrents() if self.session.is_as_read(torrent)}
+        hashes = sorted(hash for hash, letters in listing.items() if letters != "L" and hash not in read)
         for number, hash in enumerate(hashes, 1):
             if self.loop.stopping:
                 return
@@ -3915,16 +3921,34 @@ class Watch:
             if hold and hold.lasting and torrent.held != "hook" and not self.args.force:
                 self.held.setdefault(torrent.held or "", []).append(torrent.hash)
             elif not (new or self.args.orphans or self.args.what_if):  # Its reason is looked for after the grace.
-                self.index.update_held(torrent.hash, None)
+                self.index.update_torrent(torrent.hash, held=None)
                 waiting.append(self.index.label(torrent.hash, torrent.name))
         if waiting:
             say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
         for hash in self.index.find_newcomers():
             self.note_newcomer(hash, [b""])
         self.say_unknown()
+        self.look_at_directories()
         self.level = logging.INFO
+        self.note_read()
         self.index.update_present(self.loop.drained)
         self.index.con.commit()
+
+    def note_read(self) -> None:
+        """Record which R the rows follow, so that the next start need not read them again.
+
+        Those of pending events, and those whose events may still come, are left out.
+        """
+        pending = {*filter(self.loop.queues.get, NEWS), *(name for _, name, _ in self.loop.due.values())}
+        if self.level != logging.INFO or pending.intersection(NEWS):
+            return
+        read = {}
+        for torrent in self.index.find_torrents():
+            identity = self.session.identify(torrent.hash, "R", self.loop.drained - 1)
+            if identity not in (None, torrent.read_r) and not torrent.vanished and torrent.hash not in self.unreadable:
+                read[torrent.hash] = identity
+        for hash, identity in read.items():
+            self.index.update_torrent(hash, read_r=identity)
 
     def drop_missing(self, missing: Sequence[str], others: int, present: float) -> None:
         """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted.
@@ -3957,7 +3981,7 @@ class Watch:
             if not os.path.lexists(self.session.file(hash)):
                 self.index.update_vanished(hash, time.time(), self.loop.drained, "", False)
         for torrent in self.index.find_vanished():
-            self.index.update_held(torrent.hash, "away")
+            self.index.update_torrent(torrent.hash, held="away")
         self.index.con.commit()
 
     def describe(self, hooks: Iterable[str]) -> list[str]:
@@ -3988,7 +4012,7 @@ class Watch:
     def say_without_trash(self) -> None:
         """Say where files would be kept because no trash is on their file system."""
         devices = {trash.stat().st_dev for trash in self.args.trash}
-        roots = {Path(os.fsdecode(place.root)) for place in self.index.find_torrents().values() if place.root}
+        roots = {Path(os.fsdecode(place.root)) for place in self.index.find_torrents() if place.root}
         found = []
         for root in sorted(roots) if devices else ():
             wanted = not self.args.paths or any(root == path or is_below(root, path) for path in self.args.paths)
@@ -4110,7 +4134,7 @@ class Orphans:
         own = [args.db, Path(f"{args.db}-wal"), Path(f"{args.db}-shm"), state_directory(), *filter(None, [args.hooks])]
         self.skipped = {args.session, *args.trash, *own}
         self.places: dict[tuple[int, int], list[bytes]] = {}  # paths by device and inode
-        roots = (place.root for place in index.find_torrents().values() if place.root)
+        roots = (place.root for place in index.find_torrents() if place.root)
         for directory in {*roots, *(directory for directory, _ in index.find_directories())}:
             with suppress(OSError):
                 info = os.stat(directory)
@@ -4221,12 +4245,12 @@ def imagine_erased(index: Index, torrent: Torrent, doubts: Doubts, open_files: O
 def find_meant(index: Index, what: str) -> list[Torrent]:
     """Return the torrents that --what-if means: all, those of a hash or its first digits, else those of a name."""
     if what == "all":
-        return sorted(index.find_torrents().values(), key=lambda torrent: torrent.name)
+        return sorted(index.find_torrents(), key=lambda torrent: torrent.name)
     if re.fullmatch("[0-9A-Fa-f]{8,40}", what):
-        found = [torrent for hash, torrent in index.find_torrents().items() if hash.startswith(what.upper())]
+        found = [torrent for torrent in index.find_torrents() if torrent.hash.startswith(what.upper())]
         if found:
             return found
-    return [torrent for torrent in index.find_torrents().values() if torrent.name == what]
+    return [torrent for torrent in index.find_torrents() if torrent.name == what]
 
 
 def tell_users(index: Index, doubts: Doubts, path: bytes) -> Iterator[str]:
@@ -4260,7 +4284,7 @@ def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
         for line in list(tell_users(index, doubts, os.fsencode(path))) or ["no torrent uses it"]:
             show("file" if not os.path.isdir(path) else "directory", f"{path}: {line}")
     elif not torrents:
-        names = (torrent.name for torrent in index.find_torrents().values())
+        names = (torrent.name for torrent in index.find_torrents())
         near = [name for name in names if what.casefold() in name.casefold()]
         advice = f"there is {some(near)}" if near else "--what-if all lists them all"
         raise Error(f"{what}: no torrent has this name or hash, and there is no such file; {advice}", 2)
@@ -4352,7 +4376,7 @@ def watch_session(args: Args) -> int:
     hooks = load_hooks(args.hooks)
     lock = nullcontext() if args.no_action else writer_lock(args.session)
     wake, wake_writer = socket.socketpair()
-    with wake, wake_writer, lock, closing(open_database(args)) as con, WatchedINotify() as inot:
+    with wake, wake_writer, lock, closing(Index.open(args).con) as con, WatchedINotify() as inot:
         index, session = Index(con), Session(args.session)
         wake.setblocking(False)
         wake_writer.setblocking(False)
@@ -4360,8 +4384,6 @@ def watch_session(args: Args) -> int:
         watch = Watch(index, loop, session, Rtorrent(session, args.scgi, wake), args)
         if args.orphans or args.what_if is not None:
             watch.bring_up_to_date()
-            watch.look_at_directories()
-            con.commit()
             list_orphans(index, watch, args) if args.orphans else answer_what_if(index, watch, args)
             return 0
         catch_signals(loop, wake_writer)
@@ -4380,6 +4402,7 @@ def watch_session(args: Args) -> int:
             notify("STOPPING=1")
             with suppress(sqlite3.Error):
                 watch.call_hook("post_loop", inot, args)
+                watch.note_read()
                 watch.note_change()
         vanished = index.count()[1]
         left = f"{count(vanished, 'torrent')} still to be finished" if vanished else "nothing is left to do"

@@ -235,7 +235,7 @@ def floor_first(session: Path, db: Path) -> Cost:
     """List the session, read all its files, decode T and R, insert the rows."""
     begin = now()
     con = connect(db)
-    con.executescript(rtwatch.SCHEMA)
+    con.executescript(rtwatch.Index.TABLES)
     decode = bencodepy.BencodeDecoder().decode
     for number, hash in enumerate(list_hashes(session), 1):
         path = f"{session}/{hash}.torrent"

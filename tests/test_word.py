@@ -56,7 +56,7 @@ def test_a_round_of_saves_is_whole_when(name: str) -> None:
 
 def torrent(process: str = RUNS.identity, said: bool = False) -> Torrent:
     """Return a vanished torrent."""
-    known = Torrent("V", "name", b"/downloads", None, None, True, True, "", None, 0, True, process, said, None)
+    known = Torrent("V", "name", b"/downloads", None, None, None, True, True, "", None, 0, True, process, said, None)
     return known._replace(vanished=VANISHED, present=VANISHED)
 
 
