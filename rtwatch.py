@@ -2132,8 +2132,8 @@ class Hold(NamedTuple):
 
 
 PROMPT = (
-    "now: Ctrl-X session.save= in rtorrent; from its next start on at once, with this line in rtorrent.rc: "
-    "network.scgi.open_local = (cat,(session.path),rpc.sock)"
+    "now: type Ctrl-X session.save= in rtorrent\n"
+    "for good: add this line to rtorrent.rc: network.scgi.open_local = (cat,(session.path),rpc.sock)"
 )
 HOLDS = {
     "present": Hold("session files of it are there", "if rtorrent does not have it, move them away: {files}"),
@@ -3688,14 +3688,15 @@ class Watch:
         for reason, hashes in self.held.items():
             hold = HOLDS[reason]
             waits = "would wait" if self.args.no_action else "waiting"
-            again = () if hold.waits or hold.lasting else ("looked at again every minute",)
+            when = "when its session files are back" if hold.lasting else "every minute"
+            again = [] if hold.waits or reason == "hook" else [f"looked at again {when}"]
             names = some([self.name(hash) for hash in hashes])
             say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
             files = (f"{shlex.quote(str(self.session.file(hash)))}*" for hash in hashes[:3])
-            remedy = hold.remedy.format(files=" ".join(files))
-            if remedy and remedy not in self.remedied:
-                say(logging.WARNING, "  remedy", remedy)
-                self.remedied.add(remedy)
+            for remedy in hold.remedy.format(files=" ".join(files)).splitlines():
+                if remedy not in self.remedied:
+                    say(logging.WARNING, "  remedy", remedy)
+                    self.remedied.add(remedy)
         if any(HOLDS[reason].forced for reason in self.held):
             self.say_forced()
         self.held.clear()
@@ -3866,16 +3867,12 @@ class Watch:
             os.chdir("/")  # a working directory would keep a removed session alive, and its end silent
         loop.add_watch(args.session)
         self.session.identity = os.stat(args.session)
+        self.say_watching(hooks)
         self.bring_up_to_date()
         if loop.stopping:
             return
-        kind = file_system(args.session)
-        if kind in NETWORK:
-            say(logging.WARNING, "no events", f"the session is on {kind}: what other machines write stays unseen")
-        say(logging.INFO, "watching", *self.describe(hooks))
+        self.say_ready()
         self.say_without_trash()
-        if args.remove:
-            say_rivals()
         self.say_held()
         self.hooks = hooks
         if "complete" in hooks:
@@ -3984,30 +3981,40 @@ class Watch:
             self.index.update_torrent(torrent.hash, held="away")
         self.index.con.commit()
 
-    def describe(self, hooks: Iterable[str]) -> list[str]:
-        """Return what the first line says: how much is known, whether rtorrent answers, what is removed, the hooks."""
+    def say_watching(self, hooks: Iterable[str]) -> None:
+        """Say what is watched, with which options, and what works against them."""
+        args, home = self.args, home_directory()
+        session = f"~/{args.session.relative_to(home)}" if is_below(args.session, home) else str(args.session)
+        mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
+        say(logging.INFO, "watching", session, mode)
+        below = map(str, args.paths) if args.remove else ()
+        options = {"only below": below, "trash": map(str, args.trash), "keep": args.keep}
+        options["hooks"] = list(hooks) or ["none"] if args.hooks else ()
+        for name, values in options.items():
+            for line in filter(None, [" ".join(values)]):
+                say(logging.INFO, f"  {name}", line)
+        kind = file_system(args.session)
+        if kind in NETWORK:
+            say(logging.WARNING, "no events", f"the session is on {kind}: writes of other machines are not seen")
+        if args.remove:
+            say_rivals()
+
+    def say_ready(self) -> None:
+        """Say how many torrents are known and whether rtorrent answers, and what the directory or rtorrent lacks."""
         args, process = self.args, self.rtorrent.find_process()
         torrents, files = self.index.count()[0], self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
             say(logging.WARNING, "empty", what, session_advice(args))
-        state = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
-        how = state.get(process.lock.state, f"rtorrent.lock is {process.lock.state}")
-        if args.remove and self.rtorrent.is_reachable():
-            how = "rtorrent answers"
-        elif args.remove and process.runs and process.lock.state != "missing":
-            how += ", no SCGI socket: removals wait for its next save"
+        states = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
+        state = states.get(process.lock.state, f"rtorrent.lock is {process.lock.state}")
+        answers = args.remove and self.rtorrent.is_reachable()
+        known = count(torrents, "torrent"), count(files, "file")
+        say(logging.INFO, "ready", *known, "rtorrent answers" if answers else state)
+        if args.remove and not answers and process.runs and process.lock.state != "missing":
+            say(logging.INFO, "  no socket", "removals wait until rtorrent saves, every 20 minutes")
         if args.remove and process.pid and not os.access(f"/proc/{process.pid}/fd", os.R_OK):
             say(logging.WARNING, "unseen", "rtorrent runs as another user: rtwatch cannot see which files it has open")
-        mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
-        where = [f"only below {' '.join(map(str, args.paths))}"] if args.paths and args.remove else []
-        known = [count(torrents, "torrent"), count(files, "file"), how]
-        home = home_directory()
-        session = f"~/{args.session.relative_to(home)}" if is_below(args.session, home) else str(args.session)
-        more = [f"trash {' '.join(map(str, args.trash))}"] if args.trash else []
-        more += [f"keeps the label {' '.join(args.keep)}"] if args.keep else []
-        more += [f"hooks {' '.join(hooks) or 'none'}"] if args.hooks else []
-        return [session, mode, *where, *known, *more]
 
     def say_without_trash(self) -> None:
         """Say where files would be kept because no trash is on their file system."""
@@ -4405,8 +4412,8 @@ def watch_session(args: Args) -> int:
                 watch.note_read()
                 watch.note_change()
         vanished = index.count()[1]
-        left = f"{count(vanished, 'torrent')} still to be finished" if vanished else "nothing is left to do"
-        say(logging.INFO, "ended", loop.reason or "done", left)
+        left = [f"{count(vanished, 'torrent')} still to be finished"] if vanished else []
+        say(logging.INFO, "ended", loop.reason or "done", *left)
         return 3 if args.once and vanished else 0
 
 

@@ -102,7 +102,7 @@ def test_the_socket_may_be_a_path_or_a_port(tcp: bool, named: bool, version: str
         assert bed.session.scgi.socket is not None
         name = bed.session.scgi.socket.getsockname()
         program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if tcp else name) if named else ()))
-        program.wait_line("watching .*rtorrent answers")
+        program.wait_line("ready .*rtorrent answers")
         bed.download(TORRENT)
         bed.erase(TORRENT)
 

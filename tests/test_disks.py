@@ -187,7 +187,7 @@ def test_a_lock_that_cannot_be_read_is_no_other_host(what: str, bed: Bed) -> Non
     make_unreadable(what, bed.session.lock)
     with unprivileged():
         program = bed.start(*SHORT, "--scgi", "none")
-    program.wait_line("watching .*rtorrent.lock is unreadable")
+    program.wait_line("ready .*rtorrent.lock is unreadable")
     bed.session.erase(PACK)
     program.wait_line("held +pack: rtorrent.lock cannot be read")
     program.wait_line("remedy +chmod a.r rtorrent.lock")

@@ -74,7 +74,7 @@ def test_torrents_of_one_name_are_told_apart(bed: Bed) -> None:
     said = bed.once("-r", "-n").stderr
     assert f"would drop   pack ({PACK.hash[:8]}), erased while rtwatch was not running, leaves 2 files" in said
     assert "--once --catch-up -r" in said
-    assert "ended        done, nothing is left to do" in said
+    assert "ended        done\n" in said
 
 
 def test_why_a_place_is_not_known_is_said(bed: Bed) -> None:
