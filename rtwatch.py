@@ -1882,6 +1882,8 @@ def is_open(path: Path, info: os.stat_result, files: OpenFiles) -> bool:
 
 # ---- Finding the session ---------------------------------------------------------------------------------------------
 
+CALL = re.compile(r'\(((?:"(?:[^"\\]|\\.)*"|[^()"])*)\)')  # a command in parentheses with none inside
+
 
 def find_configurations() -> list[tuple[Path, list[str]]]:
     """Return the rtorrent.rc files of this user with their lines, those that go on behind a backslash joined."""
@@ -1894,35 +1896,28 @@ def find_configurations() -> list[tuple[Path, list[str]]]:
     return found
 
 
+def read_words(text: str) -> list[str]:
+    """Return the words of a value of rtorrent.rc without their quotes."""
+    words = re.findall(r'"(?:[^"\\]|\\.)*"|[^\s(),"]+', text)
+    return [re.sub(r"\\(.)", r"\1", word[1:-1]) if word.startswith('"') else word for word in words]
+
+
 def evaluate(value: str, settings: Mapping[str, str]) -> str:
     """Return what a value of rtorrent.rc is, `(cat,(cfg.basedir),".session")` and the like; raise LookupError."""
-    tokens = deque(re.findall(r'"(?:[^"\\]|\\.)*"|[()]|[^\s(),"]+', value))
-
-    def take() -> str:
-        """Return the value of the next tokens."""
-        word = tokens.popleft()
-        if word.startswith("$"):
-            return call([word.strip("$=")])
-        if word != "(":
-            return re.sub(r"\\(.)", r"\1", word[1:-1]) if word.startswith('"') else word
-        words = []
-        while tokens[0] != ")":
-            words.append(take())
-        tokens.popleft()
-        return call(words)
-
-    def call(words: list[str]) -> str:
-        """Return what a command answers; one that is made of itself is not known."""
-        name, *rest = words
+    value = re.sub(r"\$([\w.]+)=", r"(\1)", value)
+    while found := CALL.search(value):  # the innermost one
+        name, *rest = read_words(found[1]) or [""]
         if name == "cat":
-            return "".join(rest)
-        if name == "system.env":
-            return os.environ[rest[0]]
-        if "/" in name:  # of double parentheses
-            return name
-        return evaluate(settings[name], {key: value for key, value in settings.items() if key != name})
-
-    return take()
+            answer = "".join(rest)
+        elif name == "system.env":
+            answer = os.environ[rest[0]]
+        elif "/" in name:  # of double parentheses
+            answer = name
+        else:  # A setting that is made of itself is not known.
+            answer = evaluate(settings[name], {key: value for key, value in settings.items() if key != name})
+        quoted = re.sub(r'(["\\])', r"\\\1", answer)
+        value = f'{value[: found.start()]}"{quoted}"{value[found.end() :]}'
+    return read_words(value)[0]
 
 
 def read_session_path(lines: Iterable[str]) -> Optional[Path]:
@@ -1989,7 +1984,7 @@ def find_session() -> tuple[Path, str]:
         return default, ""
     found = [(path.resolve(), why) for path, why in find_sessions() if path.is_dir()]
     if not found:
-        what = f"{default}: no such session directory, and no rtorrent.rc and no running rtorrent tells another"
+        what = f"{default}: no such session directory, and neither an rtorrent.rc nor a running rtorrent names one"
         raise Error(f"{what}; name the one of session.path.set in your rtorrent.rc", 2)
     if len({path for path, _ in found}) > 1:
         raise Error(f"more than one session directory: {some([str(path) for path, _ in found])}; name one of them", 2)
@@ -2004,13 +1999,13 @@ def session_advice(args: Args) -> str:
     return "name the one of session.path.set in your rtorrent.rc"
 
 
-def say_rivals() -> None:
+def say_conflicts() -> None:
     """Warn of lines in rtorrent.rc with which rtorrent removes the files of an erased torrent itself."""
     for file, lines in find_configurations():
         for line in lines:
             if "event.download.erased" in line and re.search(r"\brm\b", line):
                 what = f"{file}: rtorrent itself removes files, shared ones too, before rtwatch has looked"
-                say(logging.WARNING, "rival", what, f"take this line out and restart rtorrent: {line}")
+                say(logging.WARNING, "conflict", what, f"take this line out and restart rtorrent: {line}")
 
 
 # ---- Evidence: rtorrent's word ---------------------------------------------------------------------------------------
@@ -2755,7 +2750,7 @@ class Removal:
         for reason, paths in self.kept.items():
             why = reason if self.args.verbose else re.sub(r'([0-9A-F]{8})[0-9A-F]{32} "', r'\1 "', reason)
             shown = [str(path.relative_to(root) if is_below(path, root) else path) for path in paths]
-            if len(shown) > 3 and not (self.args.verbose or self.args.what_if):
+            if len(shown) > 3 and not self.args.verbose:
                 shown = [f"{len(shown)} files, {shown[0]} ..."]
             for line in shown:
                 yield logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}"
@@ -3997,7 +3992,7 @@ class Watch:
         if kind in NETWORK:
             say(logging.WARNING, "no events", f"the session is on {kind}: writes of other machines are not seen")
         if args.remove:
-            say_rivals()
+            say_conflicts()
 
     def say_ready(self) -> None:
         """Say how many torrents are known and whether rtorrent answers, and what the directory or rtorrent lacks."""
@@ -4214,15 +4209,18 @@ class Imagined(NamedTuple):
     shared: int
     owners: Set[str]  # HASH "name", with whom
 
-    def tell(self) -> str:
+    def describe(self) -> str:
         """Return how the data is, and how much of it would stay."""
         removal, everything = self.removal, len(self.removal.files)
         missing = len(removal.kept.get(GONE, ()))
-        linked = sum(left > 0 for left in removal.names.values())
-        others = everything - len(removal.removed) - missing - self.shared
-        numbers = {"missing": missing, "short": self.short, "linked elsewhere": linked}
         owners = re.sub(r"([0-9A-F]{8})[0-9A-F]{32}", r"\1", some(sorted(self.owners)))
-        numbers.update({f"shared with {owners}": self.shared, "kept for other reasons": max(0, others)})
+        numbers = {
+            "missing": missing,
+            "short": self.short,
+            "linked elsewhere": sum(left > 0 for left in removal.names.values()),
+            f"shared with {owners}": self.shared,
+            "kept for other reasons": max(0, everything - len(removal.removed) - missing - self.shared),
+        }
         return ", ".join(
             [count(everything, "file"), *(f"{number} {what}" for what, number in numbers.items() if number)]
         )
@@ -4277,19 +4275,38 @@ def tell_users(index: Index, doubts: Doubts, path: bytes) -> Iterator[str]:
         yield f"perhaps in {perhaps}"
 
 
+def show(verb: str, *what: str) -> None:
+    """Print one line of an answer."""
+    write_out(printable(f"{verb:<12} {', '.join(what)}") + "\n")
+
+
+def show_users(index: Index, doubts: Doubts, path: str) -> None:
+    """Print whose a file or directory is."""
+    for line in list(tell_users(index, doubts, os.fsencode(path))) or ["no torrent uses it"]:
+        show("directory" if os.path.isdir(path) else "file", f"{path}: {line}")
+
+
+def show_erase(index: Index, torrent: Torrent, imagined: Imagined, args: Args) -> None:
+    """Print what an erase of a torrent would do: its state, then the lines of its removal."""
+    show("torrent", torrent.name)
+    show("  hash", torrent.hash)
+    show("  directory", str(torrent.path or "not known"))
+    if torrent.vanished:
+        hold = HOLDS.get(torrent.held or "")
+        show("  vanished", *([hold.sentence] if hold else []))
+    show("  data", imagined.describe())
+    for level, verb, *details in imagined.removal.report():
+        if level > logging.DEBUG or args.verbose:
+            show(verb, *details)
+
+
 def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
     """Print what an erase of the meant torrents would remove, keep and free, or whose a file is; raise Error."""
-
-    def show(verb: str, *what: str) -> None:
-        """Print one line."""
-        sys.stdout.write(printable(f"{verb:<12} {', '.join(what)}") + "\n")
-
     what, path = args.what_if, os.path.abspath(os.path.expanduser(args.what_if))
     doubts = watch.find_doubts()
     torrents = [] if "/" in what else find_meant(index, what)
     if not torrents and os.path.lexists(path):
-        for line in list(tell_users(index, doubts, os.fsencode(path))) or ["no torrent uses it"]:
-            show("file" if not os.path.isdir(path) else "directory", f"{path}: {line}")
+        show_users(index, doubts, path)
     elif not torrents:
         names = (torrent.name for torrent in index.find_torrents())
         near = [name for name in names if what.casefold() in name.casefold()]
@@ -4301,16 +4318,12 @@ def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
     for torrent in torrents:
         imagined = imagine_erased(index, torrent, doubts, open_files[torrent.vanished is None], args)
         if what == "all":
-            show(torrent.hash, f"{human_size(imagined.removal.freed):>9} {torrent.name}: {imagined.tell()}")
+            hash = torrent.hash if args.verbose else torrent.hash[:8]
+            show(f"{hash} {human_size(imagined.removal.freed):>9}", f"{torrent.name}: {imagined.describe()}")
         else:
-            held = HOLDS.get(torrent.held or "")
-            state = [f"vanished{f', {held.sentence}' if held else ''}"] if torrent.vanished else []
-            show("torrent", index.label(torrent.hash, torrent.name), torrent.hash, f"in {torrent.path}", *state)
-            show("  data", imagined.tell())
-            for _, verb, *details in imagined.removal.report():
-                show(verb, *details)
+            show_erase(index, torrent, imagined, args)
         index.con.rollback()  # One torrent's erase is imagined without the others'.
-    say(logging.INFO, "what-if", "told by the session files as they lie; rtorrent was not asked")
+    say(logging.INFO, "what-if", "read from the session files; rtorrent was not asked")
 
 
 # ---- Process: lock, signals, notifications ---------------------------------------------------------------------------
@@ -4511,8 +4524,44 @@ def check_trashes(args: Args) -> None:
         other = devices.setdefault(trash.stat().st_dev, trash)
         if other is not trash:
             raise Error(f"{trash}: {other} is a --trash on the same file system already; leave one of them out", 2)
-        if not args.orphans and args.what_if is None:
+        if not (args.orphans or args.what_if):
             os.close(open_own(trash, os.O_PATH | os.O_DIRECTORY, status=2))
+
+
+def make_absolute(args: Args) -> None:
+    """Make all paths absolute and real; raise Error with status 2."""
+    args.session, args.hooks = map(absolute, (args.session, args.hooks))
+    args.paths, args.trash = tuple(map(absolute, args.paths)), tuple(map(absolute, args.trash))
+    if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
+        args.scgi = str(absolute(args.scgi))
+    directory, name = os.path.split(state_directory() / "rtwatch.db" if args.db is None else args.db)
+    if not name:
+        raise Error(f"{args.db}: the database is a file; see rtwatch --help", 2)
+    args.db = Path(absolute(directory or ".") or "/", name)  # The database itself may not be a symlink.
+
+
+def check_options(args: Args) -> None:
+    """Raise Error with status 2 for options that do not go together."""
+    orphans = f"rtwatch --orphans {shlex.quote(str(args.session))} ~/downloads"
+    once = repeat_command(args, "--force", once=True)
+    problems = {
+        "--what-if needs a hash, a name, a path or all": args.what_if == "",
+        "--what-if goes without --orphans": args.orphans and args.what_if,
+        "--trash goes with -r: it is where -r moves files to": args.trash and not (args.remove or args.orphans),
+        "--keep goes with -r: without it, all files are left": args.keep and not args.remove,
+        "--keep needs a label: without one, it would be for all torrents that have none": "" in args.keep,
+        f"--orphans needs the directories to look through: {orphans}": args.orphans and not args.paths,
+        f"--force goes with --once only: {once}": args.force and not args.once,
+    }
+    for problem, found in problems.items():
+        if found:
+            raise Error(problem, 2)
+    if not args.session.is_dir():
+        raise Error(f"{args.session}: no such session directory; {session_advice(args)}", 2)
+    for path in args.paths:
+        if not path.is_dir():
+            advice = "behind the session directory come the directories of your downloads"
+            raise Error(f"{path}: not a directory; {advice}", 2)
 
 
 def parse_args(argv: Optional[Sequence[str]]) -> Args:
@@ -4523,38 +4572,13 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
         args.session, why = find_session()
         if why:
             say(logging.INFO, "session", f"{why} {args.session}")
-    args.session, args.hooks = map(absolute, (args.session, args.hooks))
-    args.paths, args.trash = tuple(map(absolute, args.paths)), tuple(map(absolute, args.trash))
+    make_absolute(args)
     args.keep = tuple(args.keep)
     args.remove |= args.what_if is not None
-    if args.what_if == "" or (args.orphans and args.what_if):
-        raise Error("--what-if needs a hash, a name, a path or all, and goes without --orphans", 2)
-    if args.scgi and args.scgi != "none" and not re.fullmatch(r"[^/]*:\d+", args.scgi):
-        args.scgi = str(absolute(args.scgi))
-    directory, name = os.path.split(state_directory() / "rtwatch.db" if args.db is None else args.db)
-    if not name:
-        raise Error(f"{args.db}: the database is a file; see rtwatch --help", 2)
-    args.db = Path(absolute(directory or ".") or "/", name)  # itself it may not be a link
-    if not args.session.is_dir():
-        raise Error(f"{args.session}: no such session directory; {session_advice(args)}", 2)
+    args.no_action |= args.orphans or args.what_if is not None
+    check_options(args)
     refuse_root(args.session, sys.argv[1:] if argv is None else argv)
-    for path in args.paths:
-        if not path.is_dir():
-            advice = "behind the session directory come the directories of your downloads"
-            raise Error(f"{path}: not a directory; {advice}", 2)
-    if args.trash and not (args.remove or args.orphans):
-        raise Error("--trash goes with -r: it is where -r moves files to", 2)
-    if args.keep and not args.remove:
-        raise Error("--keep goes with -r: without it, all files are left", 2)
-    if "" in args.keep:
-        raise Error("--keep needs a label: without one, it would be for all torrents that have none", 2)
     check_trashes(args)
-    if args.orphans and not args.paths:
-        command = f"rtwatch --orphans {shlex.quote(str(args.session))} ~/downloads"
-        raise Error(f"--orphans needs the directories to look through: {command}", 2)
-    args.no_action |= args.orphans or args.what_if is not None  # they tell only
-    if args.force and not args.once:
-        raise Error(f"--force goes with --once only: {repeat_command(args, '--force', once=True)}", 2)
     return args
 
 

@@ -87,4 +87,4 @@ def test_an_rm_of_rtorrent_itself_is_warned_of(line: str, warns: bool, bed: Bed,
     (tmp_path / ".rtorrent.rc").write_text(f"{line}\n")
     for options in ("-r",), ():
         result = run("--once", *options, bed.session.path, state=tmp_path / "state", env={"HOME": str(tmp_path)})
-        assert ("rival " in result.stderr) == (warns and bool(options))
+        assert ("conflict " in result.stderr) == (warns and bool(options))
