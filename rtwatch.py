@@ -1610,6 +1610,9 @@ class Rtorrent:
         self.address: Optional[str] = None  # of the socket that answered last
         self.refused: set[tuple[str, str]] = set()  # process and TCP listener that is no SCGI socket
         self.silent = False  # there is a socket that does not answer
+        self.ended = ""  # the process whose lock was removed last
+        self.answer: Optional[Answer] = None  # the last one, as long as nothing vanished since
+        self.opened: Optional[tuple[float, OpenFiles]] = None  # what rtorrents had open, and when (monotonic)
 
     def find_process(self) -> Process:
         """Return the process of rtorrent.lock. The last one seen counts as long as it lives, with or without lock."""
@@ -1685,6 +1688,12 @@ class Rtorrent:
         except (OSError, ValueError):
             return None
         return True
+
+    def has_open(self, path: Path, info: os.stat_result) -> bool:
+        """Tell whether a running rtorrent has a file open; looked at once a second, and never waived."""
+        if self.opened is None or time.monotonic() - self.opened[0] > 1:
+            self.opened = time.monotonic(), read_open_files()
+        return is_open(path, info, self.opened[1])
 
     def save(self, hash: str, full: bool) -> None:
         """Ask rtorrent to save one torrent, with its T if `full`; it may fail."""
@@ -2015,7 +2024,7 @@ LONGEST_ROUND = 300.0  # seconds: saves further apart than that do not belong to
 STALLED = 60.0  # seconds after which an unfinished save, or a round that does not get quiet, is waited for no more
 MANY = 10  # torrents; when more vanish within a minute, the rest of the session must outnumber them
 LATE = 1.0  # seconds after which what was read of a torrent that vanished may be somebody else's doing
-MINUTE = 60.0  # seconds within which vanished torrents belong together
+GROUP_WINDOW = 60.0  # seconds; torrents that vanish within it are judged together
 
 
 def find_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]]:
@@ -2169,7 +2178,7 @@ class Facts(NamedTuple):
 
 def is_wipe(torrent: Torrent, facts: Facts) -> bool:
     """Tell whether a torrent vanished within a minute of more than ten others, and of more than are loaded."""
-    group = sum(abs(when - (torrent.vanished or 0)) <= MINUTE for when in facts.vanished)
+    group = sum(abs(when - (torrent.vanished or 0)) <= GROUP_WINDOW for when in facts.vanished)
     return group > MANY and group > facts.loaded
 
 
@@ -2797,9 +2806,40 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     return hooks
 
 
+FAILED = object()  # what a hook that raised has answered
+
+
+class Hooks:
+    """The user's hook functions."""
+
+    def __init__(self, con: Con, stop: Callable[[str], object]) -> None:
+        """Have no functions yet; `stop` ends rtwatch in order."""
+        self.con, self.stop = con, stop
+        self.functions: dict[str, Callable[..., object]] = {}
+
+    def call(self, name: str, *arguments: object) -> object:
+        """Call a hook with no transaction open and close the one it leaves; return its answer, FAILED if it raised."""
+        if name not in self.functions:
+            return None
+        self.con.commit()
+        try:
+            answer = self.functions[name](self.con, *arguments)
+            self.con.commit()
+        except SystemExit:
+            self.con.commit()
+            self.stop(f"the hook {name} has called sys.exit")
+            return None
+        except Exception:  # whatever the user's function does
+            self.con.rollback()
+            logger.exception("%-12s %s", "failed", f"the hook {name}")
+            return FAILED
+        return answer
+
+
 # ---- Loop: inotify, dispatch, queues, what is due --------------------------------------------------------------------
 
 PASS = 50  # items of one queue in one pass
+RETRY_INTERVAL = 60.0  # seconds between attempts at what did not work, or is not known yet
 BUNCH = 0.003  # seconds for which events gather while one pass follows the other: rtorrent saves everything
 LOST, IGNORED, MOVED = map(int, (flags.Q_OVERFLOW, flags.IGNORED, flags.MOVED_TO))  # flags are slow to compare
 ENDS = int(flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT)
@@ -2839,10 +2879,16 @@ class Loop:
         self.stopping = 0  # counts the reasons to stop
         self.reason = ""  # of them, the first
         self.drained = time.time()  # Unix time at which no event was unread; what is read next happened after it
+        self.began = self.drained
         self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue and item by any key
-        self.pauses: dict[int, float] = {}  # seconds, by id of the item: it may be anything
+        self.failed: list[tuple[Any, float]] = []  # items that failed, with the seconds until they are tried again
         self.step: Callable[[], bool] = lambda: False  # makes one step of long work, tells whether there is another
         self.stepping = False
+
+    def stop(self, reason: str) -> None:
+        """End after what is being done; the first reason is the one to say."""
+        self.stopping += 1
+        self.reason = self.reason or reason
 
     def add_queue(self, name: str, function: Optional[QueueFunction]) -> None:
         """Add an empty queue and its function; queues are worked in the order in which they were added."""
@@ -2936,19 +2982,21 @@ class Loop:
         what failed for the time being after growing pauses of up to a minute."""
         queue = self.queues[name]
         item = queue.popleft()
-        pause = self.pauses.pop(id(item), 0.5)
+        pause = next((pause for other, pause in self.failed if other is item), 0.5)
+        self.failed = [entry for entry in self.failed if entry[0] is not item]
         before = len(queue)
         try:
             self.qfuncs[name](self.con, item, self.args, self.queues)
             self.con.commit()
         except (sqlite3.OperationalError, OSError) as error:
             self.con.rollback()
-            pause = self.pauses[id(item)] = min(60.0, 2 * pause)
+            pause = min(RETRY_INTERVAL, 2 * pause)
+            self.failed.append((item, pause))
             say(logging.ERROR, "failed", f"{item}: {error}; tried again in {pause:g} s")
             self.call_later(object(), pause, name, item)
         except (Exception, SystemExit) as error:
             if self.survive(error, str(item)):
-                self.call_later(object(), 60.0, name, item)
+                self.call_later(object(), RETRY_INTERVAL, name, item)
         else:
             for _ in range(len(queue) - before):
                 self.call_later(object(), 1.0, name, queue.popleft() if queue[0] is item else queue.pop())
@@ -2959,8 +3007,7 @@ class Loop:
             raise error
         if isinstance(error, SystemExit):
             self.con.commit()
-            self.stopping += 1
-            self.reason = self.reason or "a function of your hooks file has called sys.exit"
+            self.stop("a function of your hooks file has called sys.exit")
             return False
         if type(error) is sqlite3.DatabaseError:
             raise unusable(self.args.db, error) from None
@@ -3009,134 +3056,25 @@ class Loop:
             worked = time.monotonic()
 
 
-# ---- Watch: the handlers, one per queue ------------------------------------------------------------------------------
-
-NEWS = ("lost", "unlinked", "added", "saved")  # what events bring
-FAILED = object()  # what a hook that raised has answered
-AT_ONCE = 500  # torrents that are removed after one look
-ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
-NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
+# ---- Registry: rows follow the session files -------------------------------------------------------------------------
 
 
-class Watch:
-    """One run of rtwatch: the handlers of the queues, and what they share.
+class Registry:
+    """The loaded torrents: their rows in the index follow what lies in the session directory."""
 
-    The life of a torrent:
-
-        unknown --T and R are there--> loaded --T deleted--> vanished --grace over--> waiting --word given--> removing
-                                         ^                      |                      |   ^                     |
-                                         +------T and R back----+----------------------+   +--reason gone--+     |
-                                                                          a guard says no--> held ---------+     v
-                                                                                                       rows gone: gone
-    """
-
-    def __init__(self, index: Index, loop: Loop, session: Session, rtorrent: Rtorrent, args: Args) -> None:
+    def __init__(
+        self, index: Index, loop: Loop, session: Session, rtorrent: Rtorrent, hooks: Hooks, args: Args
+    ) -> None:
+        """Work the queues `added`, `saved`, `unknown` and `newcomer`."""
         self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
-        self.hooks: dict[str, Callable[..., object]] = {}
-        loop.add_queue("lost", self.on_lost)
-        loop.add_queue("unlinked", self.on_unlinked)
-        loop.add_queue("added", self.on_saved)
-        loop.add_queue("saved", self.on_saved)
-        loop.add_queue("unknown", self.on_unknown)
-        loop.add_queue("newcomer", self.on_newcomer)
-        loop.add_queue("erased", self.on_erased)
-        loop.add_queue("word", self.on_word)
-        loop.add_queue("complete", None)
-        loop.step = self.step
-        session.meanwhile = index.meanwhile = loop.take_events
-        for mask in (flags.MOVED_TO, flags.CLOSE_WRITE):
-            loop.inot_funcs["torrent", mask] = loop.inot_funcs["rtorrent", mask] = self.note_saved
-        loop.inot_funcs["torrent", flags.DELETE] = self.note_deleted
-        loop.inot_funcs["input_history", flags.MOVED_TO] = loop.inot_funcs["lock", flags.DELETE] = self.note_round
-        self.level = logging.DEBUG  # of what the start finds; afterwards it is news
-        self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
-        self.began = loop.drained  # Unix time
-        self.ended = ""  # the rtorrent whose lock was removed last
+        self.hooks = hooks
+        self.starting = True  # rows that the start writes are no change that anybody wants to read of
         self.read: dict[str, tuple[Optional[str], ...]] = {}  # what T and R were when they gave no rows, by hash
-        self.stubs: set[str] = set()
-        self.unreadable: dict[str, UnreadableTorrent] = {}
-        self.unknown: list[str] = []  # whose place is not known, as last said
-        self.expired: set[str] = set()  # vanished, and the grace is over
-        self.answer: Optional[Answer] = None
-        self.unsaved: dict[str, list[float]] = {}  # by hash: first seen (monotonic, Unix), last asked to save
-        self.once_until = 0.0  # monotonic time until which --once waits for a save
-        self.pause = 1.0  # seconds until rtorrent is asked again
-        self.held: dict[str, list[str]] = {}  # hashes by reason, not yet said
-        self.remedied: set[str] = set()  # reasons whose remedy was said
-        self.ready: deque[str] = deque()  # hashes to be removed
-        self.removing: Optional[Iterator[None]] = None
-        self.agreed: dict[str, bool] = {}  # whether pre_remove, which was called, lets the files go
-        self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
-        self.doubts = Doubts({}, ())
-        self.opened = (0.0, OpenFiles({}, False))  # when it was looked at
-        self.by_answer = False  # whether rtorrent's word was an answer
-        self.word_until = 0.0  # when rtorrent's word has to be given anew (monotonic)
-        self.confirmed = 0.0  # when rtorrent was last asked for the torrent that is being removed (monotonic)
-        self.unrecorded: deque[tuple[Torrent, deque[Path]]] = deque()  # vanished, with files still to be looked at
-        self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when this removal took other names of files
-        self.newcomers: dict[str, int] = {}  # asked so often whether their check is over, by hash
-        self.freed = 0  # bytes
-        self.told = -1, NEVER  # what total_changes was at the last STATUS=, and when that was (monotonic)
-
-    def call_hook(self, name: str, *arguments: object) -> object:
-        """Call a hook with no transaction open and close the one it leaves; return its answer, FAILED if it raised."""
-        if name not in self.hooks:
-            return None
-        con = self.index.con
-        con.commit()
-        try:
-            answer = self.hooks[name](con, *arguments)
-            con.commit()
-        except SystemExit:
-            con.commit()
-            self.loop.stopping += 1
-            self.loop.reason = self.loop.reason or f"the hook {name} has called sys.exit"
-            return None
-        except Exception:  # whatever the user's function does
-            con.rollback()
-            logger.exception("%-12s %s", "failed", f"the hook {name}")
-            return FAILED
-        return answer
-
-    # ---- Events ------------------------------------------------------------------------------------------------------
-
-    def note_saved(self, path: Path) -> None:
-        """Queue a session file that was written.
-
-        T is renamed when a torrent is added, not at a periodic save; the rest of what is added may follow it.
-        """
-        if self.session.is_owner_of(path):
-            hash = path.name[:40]
-            self.loop.queues["added" if path.suffix == ".torrent" or hash in self.unreadable else "saved"].append(path)
-            if self.expired:
-                self.loop.call_sooner("word", QUIET if self.answer is None else 0.1, "word", self.args.session)
-
-    def note_deleted(self, path: Path) -> None:
-        """Queue a deleted T, with the time and the rtorrent that ran.
-
-        That is the last one, though it has ended meanwhile, when its lock was removed after T.
-        """
-        if self.session.is_owner_of(path):
-            when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
-            if not process and last != self.ended and self.rtorrent.last.runs:
-                when, process = self.loop.drained, last
-            self.deletions[path.stem] = (when, self.loop.drained, process)
-            self.loop.queues["unlinked"].append(path)
-
-    def note_round(self, path: Path) -> None:
-        """Look for a whole round of saves soon: input_history was renamed, or the lock removed."""
-        if path.parent == self.args.session and path.name in ("rtorrent.input_history", "rtorrent.lock"):
-            if path.name == "rtorrent.lock":  # what it has saved is recorded before another one starts and saves
-                self.ended = self.rtorrent.last.identity
-                self.loop.call_sooner("word", 0.05, "word", self.args.session)
-            self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
-
-    def note_completed(self, path: Path) -> None:
-        """Queue a mark HASH.complete of the session directory for the user's hook."""
-        if path.parent == self.args.session and re.fullmatch(r"[0-9A-F]{40}\.complete", path.name):
-            self.loop.queues["complete"].append(path)
-
-    # ---- Rows follow the session files -------------------------------------------------------------------------------
+        self.stubs: set[str] = set()  # hashes of magnet links whose metadata has not come
+        self.unreadable: dict[str, UnreadableTorrent] = {}  # by hash
+        self.unknown: list[str] = []  # torrents whose directory is not known, as last said
+        self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when a removal took another name of a file
+        self.newcomers: dict[str, int] = {}  # how often rtorrent was asked whether their check is over, by hash
 
     def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Bring the rows of one torrent up to date with its session files, when they are complete and readable."""
@@ -3193,14 +3131,11 @@ class Watch:
         hash, path = loaded.hash, self.session.file(loaded.hash)
         former: list[Path] = []
         if known is None:
-            self.call_hook("pre_add", path, self.args)
+            self.hooks.call("pre_add", path, self.args)
         else:
             loaded, former = self.keep_known(known, loaded)
         self.index.insert_torrent(loaded)
         self.loop.due.pop(hash, None)
-        self.expired.discard(hash)
-        self.agreed.pop(hash, None)
-        self.removals.pop(hash, None)
         self.note_root(loaded.root)
         self.note_newcomer(hash, loaded.found)
         left = [file for file in former if file.exists() and not self.index.is_used_file(file)]
@@ -3210,7 +3145,7 @@ class Watch:
             what, self.index.label(hash, text(loaded.metainfo.names[b""])), count(len(loaded.files), "file"), *more
         )
         if known is None:
-            self.call_hook("post_add", path, self.args)
+            self.hooks.call("post_add", path, self.args)
 
     def keep_known(self, known: Torrent, loaded: Loaded) -> tuple[Loaded, list[Path]]:
         """Keep what was known of a torrent that is back in its place; else return its former files as well."""
@@ -3240,6 +3175,13 @@ class Watch:
                 strange.append(file)
         return strange
 
+    def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
+        """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
+        late = torrent.present < self.loop.began or time.time() - torrent.present > LATE
+        begin, end = self.unlinked.get((info.st_dev, info.st_ino), (NEVER, NEVER))
+        own = begin <= info.st_ctime <= end and info.st_mtime < begin
+        return own or find_written(info, late) <= torrent.present
+
     def follow(self, known: Torrent, resume: Resume) -> None:
         """Let the rows follow what R says now."""
         complete, started = known.complete or resume.complete, bool(known.started or resume.started)
@@ -3255,9 +3197,10 @@ class Watch:
 
     def say_written(self, verb: str, name: str, *details: str) -> None:
         """Say what became of a torrent's rows, when they are committed: a full disk makes this come again."""
-        if logger.isEnabledFor(self.level):
+        level = logging.DEBUG if self.starting else logging.INFO
+        if logger.isEnabledFor(level):
             self.index.con.commit()
-        say(self.level, verb, name, *details)
+        say(level, verb, name, *details)
 
     def find_again(self, known: Torrent) -> None:
         """Look whether rtorrent has said in L that it has files that were here before the torrent."""
@@ -3284,7 +3227,7 @@ class Watch:
             if (complete and not hashing) or times >= 5:
                 del self.newcomers[hash]
         if self.newcomers:
-            pause = min(MINUTE, QUIET * 2 ** (1 + max(self.newcomers.values())))
+            pause = min(RETRY_INTERVAL, QUIET * 2 ** (1 + max(self.newcomers.values())))
             self.loop.call_later("newcomer", pause, "newcomer", path)
 
     def note_root(self, root: Optional[bytes]) -> None:
@@ -3297,14 +3240,13 @@ class Watch:
         before = self.unreadable.pop(hash, None)
         if unreadable:
             self.unreadable[hash] = unreadable
-            self.word_until = 0.0
-            self.loop.call_sooner("unknown", MINUTE, "unknown", self.args.session)
+            self.loop.call_sooner("unknown", RETRY_INTERVAL, "unknown", self.args.session)
             new = before is None or before.args != unreadable.args
             if new and unreadable.reason != MISSING:  # a save may be under way
                 wait = "removals wait until it is mended or moved away"
                 effect = "its files are kept" if unreadable.doubt else wait
                 say(logging.WARNING, "unreadable", f"{unreadable.file}: {unreadable.reason}", effect)
-        elif before and self.expired:
+        elif before:
             self.loop.call_sooner("word", 0, "word", self.args.session)
 
     def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
@@ -3326,7 +3268,7 @@ class Watch:
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
         if unknown or self.unreadable:
-            self.loop.call_later("unknown", MINUTE, "unknown", self.args.session)
+            self.loop.call_later("unknown", RETRY_INTERVAL, "unknown", self.args.session)
 
     def find_cause(self, hash: str) -> str:
         """Return why the directory of a known torrent cannot be resolved."""
@@ -3342,148 +3284,6 @@ class Watch:
         for hash in list(hashes):
             with suppress(OSError):
                 self.on_saved(self.index.con, self.session.file(hash), self.args, self.loop.queues)
-
-    def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Record that T of a known torrent was deleted and start its grace; it may be back already."""
-        hash = path.stem
-        when, present, process = self.deletions.get(hash, (0.0, 0.0, ""))
-        known = self.index.find_torrent(hash)
-        if when and known:
-            self.vanish(hash, when, present, process)
-        self.deletions.pop(hash, None)  # not before: a locked database brings the path here again
-        if os.path.lexists(path):
-            self.on_saved(con, path, args, queues)  # erased and loaded again at once: all columns are read anew
-        elif hash in self.unreadable:
-            self.note_unreadable(hash, None)
-        self.stubs.discard(hash)
-
-    def vanish(
-        self, hash: str, when: float, present: float, process: str, said: bool = False, held: Optional[str] = None
-    ) -> None:
-        """Record that T of a known torrent is gone since `when`, and was there at `present` (Unix times).
-
-        Its files are looked at in steps, and it has its grace to come back.
-        """
-        self.index.update_vanished(hash, when, present, process, said)
-        if held:
-            self.index.update_torrent(hash, held=held)
-        self.answer = None
-        self.removals.pop(hash, None)
-        self.agreed.pop(hash, None)
-        self.expired.discard(hash)
-        self.index.con.commit()  # before it is said
-        self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
-        torrent = self.index.find_torrent(hash)
-        if torrent:
-            self.leave(torrent)
-        if torrent and not held and not os.path.lexists(self.session.file(hash)):
-            name = self.index.label(hash, torrent.name)
-            say(logging.INFO, "vanished", name, f"has {self.args.grace:g} s to come back")
-
-    def leave(self, torrent: Torrent) -> None:
-        """Arrange to look at the files of a vanished torrent."""
-        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited", "link")]
-        self.unrecorded.append((torrent, deque(dict.fromkeys(files))))
-
-    def record(self) -> None:
-        """Record what the next files of vanished torrents are.
-
-        rtorrent changes none of them after it has deleted T. When that was read late, or in an earlier run, somebody
-        else may have: what was written since is not recorded.
-        """
-        torrent, files = self.unrecorded[0]
-        now = self.index.find_torrent(torrent.hash)
-        if now is None or now.vanished != torrent.vanished:  # it is back
-            self.unrecorded.popleft()
-            return
-        some = [files[number] for number in range(min(BATCH, len(files)))]
-        infos = [(file, look_at(file)[0]) for file in some]
-        left = [(file, info) for file, info in infos if info and self.is_as_left(torrent, info)]
-        inherited = {*self.index.find_uses(torrent.hash, "inherited")} if left else set()
-        listed = {*self.index.find_files(torrent.hash)} if inherited else set()
-        self.index.insert_left(
-            torrent.hash, [(f, leave(info)) for f, info in left if f in listed or f not in inherited]
-        )
-        if len(files) == len(some):
-            self.index.update_torrent(torrent.hash, recorded=True)
-        self.index.con.commit()
-        for _ in some:
-            files.popleft()
-        if not files:
-            self.unrecorded.popleft()
-        if not self.unrecorded and self.expired:
-            self.loop.call_sooner("word", 0, "word", self.args.session)
-
-    def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
-        """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
-        late = torrent.present < self.began or time.time() - torrent.present > LATE
-        begin, end = self.unlinked.get((info.st_dev, info.st_ino), (NEVER, NEVER))
-        own = begin <= info.st_ctime <= end and info.st_mtime < begin
-        return own or find_written(info, late) <= torrent.present
-
-    def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Let a torrent whose grace is over wait for rtorrent's word."""
-        self.expired.add(path.stem)
-        self.loop.call_later("word", 0, "word", args.session)
-
-    def compare(self) -> tuple[dict[str, str], list[str]]:
-        """Reconcile the session directory with the database, both ways; raise SessionGone.
-
-        Queue what is not known, let what is missing vanish. Return the letters of what is there by hash, and the
-        hashes that were queued.
-        """
-        listing = self.session.list()
-        known = set(self.index.find_loaded())
-        unread = [hash for hash in listing.keys() - known if listing[hash] != "L"]
-        identities = ((hash, tuple(self.session.identify(hash, letter) for letter in "TR")) for hash in unread)
-        unread = [hash for hash, identity in identities if self.read.get(hash) != identity]
-        self.loop.queues["added"].extend(map(self.session.file, unread))
-        for hash in known:
-            if "T" not in listing.get(hash, ""):  # it was moved away, as rtorrent never does
-                self.vanish(hash, time.time(), self.loop.drained, self.rtorrent.find_process().identity)
-        return listing, unread
-
-    def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Reconcile after the kernel dropped events: every torrent is read again."""
-        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
-        listing, unread = self.compare()
-        queues["saved"].extend(self.session.file(hash) for hash in listing.keys() - set(unread) if listing[hash] != "L")
-        self.loop.call_sooner("word", 0.1, "word", args.session)
-
-    # ---- rtorrent's word ---------------------------------------------------------------------------------------------
-
-    def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
-        torrents = [] if self.ready or self.removing else self.index.find_vanished()
-        if not torrents:
-            return
-        if self.unrecorded:
-            self.loop.call_later("word", 0, "word", path)  # the word of an rtorrent that has ended is not to be missed
-            return
-        listing, unread = self.compare()
-        undone = {item.name[:40] for _, name, item in self.loop.due.values() if name in NEWS} - self.unreadable.keys()
-        if unread or undone or any(queues[name] for name in NEWS):
-            self.loop.call_later("word", 1.0 if undone else 0, "word", path)
-            return
-        self.look_at_directories()
-        con.commit()
-        facts = self.look(listing, [torrent for torrent in torrents if torrent.hash in self.expired])
-        self.by_answer = facts.evidence.answer is not None
-        self.doubts, self.confirmed, self.opened = self.find_doubts(), NEVER, (NEVER, self.opened[1])
-        for torrent in torrents:
-            if not torrent.said and facts.evidence.has_said(torrent):
-                self.index.update_torrent(torrent.hash, said=True)
-                torrent = torrent._replace(said=True)
-            if torrent.hash in self.expired and len(self.ready) < AT_ONCE:  # then there is a new look
-                reason = guard(torrent, facts)
-                if reason == "present" and self.is_being_saved(torrent):
-                    self.loop.call_sooner("word", QUIET, "word", path)
-                    continue
-                self.hold(torrent, reason)
-                if reason is None:
-                    self.ready.append(torrent.hash)
-        self.look_again(facts)
-        self.word_until = self.answer.until if self.answer else time.monotonic() + 10
 
     def look_at_directories(self) -> None:
         """Resolve again what can lead elsewhere than at the last look.
@@ -3542,10 +3342,223 @@ class Watch:
         if root != known.root or directory != known.directory:
             self.say_written("moved", self.name(hash), f"to {os.fsdecode(root or directory)}")
 
-    def is_being_saved(self, torrent: Torrent) -> bool:
-        """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
-        latest = self.session.find_latest(torrent.hash, torrent.vanished or 0)
-        return latest is not None and time.time() - latest < QUIET
+    def read_directory(self, hash: str) -> Optional[bytes]:
+        """Return the directory that R says; None when it cannot be read."""
+        with suppress(UnreadableTorrent, FileNotFoundError):
+            return self.session.read_resume(hash)[1].directory
+        return None
+
+    def is_nameless(self, hash: str, described: bool, place: Optional[Torrent]) -> bool:
+        """Tell whether a torrent with session files, `described` by a T, may use files that neither row nor name tell.
+
+        R of a vanished torrent comes back when rtorrent still has it; the rows protect its files in the former place.
+        """
+        if place and self.read_directory(hash) == place.directory:
+            return False
+        return not described or (hash in self.unreadable and self.unreadable[hash].doubt is None)
+
+    def find_doubts(self) -> Doubts:
+        """Return the torrents whose files cannot all be known."""
+        names: dict[bytes, str] = {}
+        for torrent in self.index.find_unplaced():
+            metainfo = parse_metainfo(self.index.find_blobs(torrent.hash)[1], self.index.meanwhile)
+            for _, paths in metainfo.files if metainfo else ():
+                for path in paths.values():
+                    names[os.path.basename(path.rstrip(b"/")).lower()] = f'{torrent.hash} "{torrent.name}"'
+        return Doubts(names, [torrent.doubt for torrent in self.unreadable.values() if torrent.doubt])
+
+    def name(self, hash: str) -> str:
+        """Return the name of a torrent for people."""
+        torrent = self.index.find_torrent(hash)
+        return self.index.label(hash, torrent.name) if torrent else hash
+
+
+# ---- Vanished: torrents whose T is gone ------------------------------------------------------------------------------
+
+
+class Vanished:
+    """The torrents whose T is gone: when, what their files were then, and the grace in which they may come back."""
+
+    def __init__(
+        self, index: Index, loop: Loop, session: Session, rtorrent: Rtorrent, registry: Registry, args: Args
+    ) -> None:
+        """Work the queues `unlinked` and `erased`."""
+        self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
+        self.registry = registry
+        self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
+        self.unrecorded: deque[tuple[Torrent, deque[Path]]] = deque()  # with files that were not looked at yet
+        self.expired: set[str] = set()  # hashes whose grace is over
+
+    def note_deleted(self, path: Path) -> None:
+        """Queue a deleted T, with the time and the rtorrent that ran.
+
+        That is the last one, though it has ended meanwhile, when its lock was removed after T.
+        """
+        if self.session.is_owner_of(path):
+            when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
+            if not process and last != self.rtorrent.ended and self.rtorrent.last.runs:
+                when, process = self.loop.drained, last
+            self.deletions[path.stem] = (when, self.loop.drained, process)
+            self.loop.queues["unlinked"].append(path)
+
+    def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Record that T of a known torrent was deleted and start its grace; it may be back already."""
+        hash = path.stem
+        known = self.index.find_torrent(hash)
+        if known and hash in self.deletions and (known.vanished or 0) < self.deletions[hash][0]:
+            self.vanish(hash, *self.deletions[hash])
+        self.deletions.pop(hash, None)  # Not before: a locked database brings the path here again.
+        if os.path.lexists(path):
+            self.registry.on_saved(con, path, args, queues)  # Erased and loaded at once: all columns are read anew.
+        elif hash in self.registry.unreadable:
+            self.registry.note_unreadable(hash, None)
+        self.registry.stubs.discard(hash)
+
+    def vanish_missing(self, hash: str) -> None:
+        """Let a known torrent vanish whose T is not there, deleted or moved away."""
+        now = time.time(), self.loop.drained, self.rtorrent.find_process().identity
+        self.vanish(hash, *self.deletions.get(hash, now))
+
+    def vanish(
+        self, hash: str, when: float, present: float, process: str, said: bool = False, held: Optional[str] = None
+    ) -> None:
+        """Record that T of a known torrent is gone since `when`, and was there at `present` (Unix times).
+
+        Its files are looked at in steps, and it has its grace to come back.
+        """
+        self.index.update_vanished(hash, when, present, process, said)
+        if held:
+            self.index.update_torrent(hash, held=held)
+        self.rtorrent.answer = None  # It said nothing of this.
+        self.expired.discard(hash)
+        self.index.con.commit()  # before it is said
+        self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
+        torrent = self.index.find_torrent(hash)
+        if torrent:
+            self.leave(torrent)
+        if torrent and not held and not os.path.lexists(self.session.file(hash)):
+            name = self.index.label(hash, torrent.name)
+            say(logging.INFO, "vanished", name, f"has {self.args.grace:g} s to come back")
+
+    def leave(self, torrent: Torrent) -> None:
+        """Arrange to look at the files of a vanished torrent."""
+        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited", "link")]
+        self.unrecorded.append((torrent, deque(dict.fromkeys(files))))
+
+    def record(self) -> None:
+        """Record what the next files of vanished torrents are.
+
+        rtorrent changes none of them after it has deleted T. When that was read late, or in an earlier run, somebody
+        else may have: what was written since is not recorded.
+        """
+        torrent, files = self.unrecorded[0]
+        now = self.index.find_torrent(torrent.hash)
+        if now is None or now.vanished != torrent.vanished:  # it is back
+            self.unrecorded.popleft()
+            return
+        some = [files[number] for number in range(min(BATCH, len(files)))]
+        infos = [(file, look_at(file)[0]) for file in some]
+        left = [(file, info) for file, info in infos if info and self.registry.is_as_left(torrent, info)]
+        inherited = {*self.index.find_uses(torrent.hash, "inherited")} if left else set()
+        listed = {*self.index.find_files(torrent.hash)} if inherited else set()
+        self.index.insert_left(
+            torrent.hash, [(f, leave(info)) for f, info in left if f in listed or f not in inherited]
+        )
+        if len(files) == len(some):
+            self.index.update_torrent(torrent.hash, recorded=True)
+        self.index.con.commit()
+        for _ in some:
+            files.popleft()
+        if not files:
+            self.unrecorded.popleft()
+        if not self.unrecorded and self.expired:
+            self.loop.call_sooner("word", 0, "word", self.args.session)
+
+    def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Let a torrent whose grace is over wait for rtorrent's word."""
+        self.expired.add(path.stem)
+        self.loop.call_later("word", 0, "word", args.session)
+
+
+# ---- Word: what rtorrent has said of vanished torrents ---------------------------------------------------------------
+
+ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
+
+
+class Given(NamedTuple):
+    """rtorrent's word, for the removals that follow from it."""
+
+    until: float  # monotonic seconds; then it has to be given anew
+    answered: bool  # rather than taken from its saves
+    unreadable: Collection[str]  # hashes of the torrents that could not be read
+    doubts: Doubts
+
+
+class Word:
+    """Asks for rtorrent's word on vanished torrents, and holds them until it is given and no guard says no."""
+
+    def __init__(
+        self,
+        index: Index,
+        loop: Loop,
+        session: Session,
+        rtorrent: Rtorrent,
+        registry: Registry,
+        vanished: Vanished,
+        args: Args,
+    ) -> None:
+        """Know nothing yet."""
+        self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
+        self.registry, self.vanished = registry, vanished
+        self.unsaved: dict[str, list[float]] = {}  # by hash: first seen (monotonic, Unix), last asked to save
+        self.once_until = 0.0  # monotonic time until which --once waits for a save
+        self.pause = 1.0  # seconds until rtorrent is asked again
+        self.unsaid: dict[str, list[str]] = {}  # hashes by reason to hold them
+        self.remedied: set[str] = set()  # remedies that were said
+        self.given = Given(NEVER, False, (), Doubts({}, ()))
+        self.confirmed = NEVER  # when rtorrent was last asked for the torrent that is being removed (monotonic)
+
+    def judge(self, listing: Mapping[str, str], torrents: Sequence[Torrent]) -> list[str]:
+        """Hold those of the vanished torrents that have to wait; return the hashes of those that can be removed."""
+        expired, ready = self.vanished.expired, list[str]()
+        facts = self.look(listing, [torrent for torrent in torrents if torrent.hash in expired])
+        for torrent in torrents:
+            if not torrent.said and facts.evidence.has_said(torrent):
+                self.index.update_torrent(torrent.hash, said=True)
+                torrent = torrent._replace(said=True)
+            if torrent.hash in expired and len(ready) < AT_ONCE:  # Then there is a new look.
+                reason = guard(torrent, facts)
+                if reason == "present" and self.is_being_saved(torrent):
+                    self.loop.call_sooner("word", QUIET, "word", self.args.session)
+                    continue
+                self.hold(torrent, reason)
+                if reason is None:
+                    ready.append(torrent.hash)
+        self.look_again(facts)
+        answer = self.rtorrent.answer
+        until = answer.until if answer else time.monotonic() + 10
+        doubts = self.registry.find_doubts()
+        self.given = Given(until, facts.evidence.answer is not None, {*self.registry.unreadable}, doubts)
+        self.confirmed = NEVER
+        return ready
+
+    def serves(self) -> bool:
+        """Tell whether the word that was given still serves for removals."""
+        return time.monotonic() <= self.given.until and self.registry.unreadable.keys() <= {*self.given.unreadable}
+
+    def objects(self, torrent: Torrent) -> bool:
+        """Hold a torrent that is about to be removed when it is back; rtorrent is asked for it once a second."""
+        present = self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None
+        reason = "present" if present else None
+        if reason is None and self.given.answered and time.monotonic() - self.confirmed > 1:
+            self.confirmed = time.monotonic()
+            reason = {True: "loaded", None: "unanswered", False: None}[self.rtorrent.is_loaded(torrent.hash)]
+        if reason:
+            self.hold(torrent, reason)
+            self.say_held()
+            self.rtorrent.answer = None
+            self.loop.call_sooner("word", QUIET, "word", self.args.session)
+        return reason is not None
 
     def look(self, listing: Mapping[str, str], expired: Sequence[Torrent]) -> Facts:
         """Return what the guards look at: one question to rtorrent where a removal needs its word."""
@@ -3555,7 +3568,10 @@ class Watch:
         here = [hash for hash, letters in listing.items() if letters != "L"]
         facts = Facts(
             evidence=Evidence(
-                *(now, self.args.grace, process, None, False, ()), Saves({}, {}, 0, 0), self.args.force, self.ended
+                *(now, self.args.grace, process, None, False, ()),
+                Saves({}, {}, 0, 0),
+                self.args.force,
+                self.rtorrent.ended,
             ),
             present=lambda torrent: self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None,
             nameless=False,
@@ -3568,79 +3584,58 @@ class Watch:
             return facts
         if expired:
             self.ask([torrent.hash for torrent in expired], here)
-        answered = self.answer and not self.unsaved and all(t.process == self.answer.process for t in expired)
+        answered = (
+            self.rtorrent.answer
+            and not self.unsaved
+            and all(t.process == self.rtorrent.answer.process for t in expired)
+        )
         saves = self.session.read_saves(() if answered else here)
-        saves.begun.update(dict.fromkeys(self.unreadable.keys() & saves.begun.keys(), NEVER))  # R must decode
+        saves.begun.update(dict.fromkeys(self.registry.unreadable.keys() & saves.begun.keys(), NEVER))  # R must decode
         self.find_unsaved(listing, saves)
         evidence = facts.evidence._replace(
-            answer=self.answer, silent=self.rtorrent.silent, unsaved=list(self.unsaved), saves=saves
+            answer=self.rtorrent.answer, silent=self.rtorrent.silent, unsaved=list(self.unsaved), saves=saves
         )
         nameless = any(
             not evidence.is_unloaded(hash)
             for hash in set(here).difference(self.index.find_loaded())
-            if self.is_nameless(hash, "T" in listing[hash], self.index.find_torrent(hash))
+            if self.registry.is_nameless(hash, "T" in listing[hash], self.index.find_torrent(hash))
         )
         return facts._replace(evidence=evidence, nameless=nameless)
 
-    def is_nameless(self, hash: str, described: bool, place: Optional[Torrent]) -> bool:
-        """Tell whether a torrent with session files, `described` by a T, may use files that neither row nor name tell.
-
-        R of a vanished torrent comes back when rtorrent still has it; the rows protect its files in the former place.
-        """
-        if place and self.read_directory(hash) == place.directory:
-            return False
-        return not described or (hash in self.unreadable and self.unreadable[hash].doubt is None)
-
     def ask(self, expired: Sequence[str], here: Sequence[str]) -> None:
         """Ask rtorrent, unless its last answer still serves."""
-        answer = self.answer
+        answer = self.rtorrent.answer
         if answer and time.monotonic() < answer.until and {*expired} <= {*answer.missing, *answer.loaded}:
             return
-        self.answer = self.rtorrent.ask(expired, here)
-        self.pause = 1.0 if self.answer else min(MINUTE, 2 * self.pause)
+        self.rtorrent.answer = self.rtorrent.ask(expired, here)
+        self.pause = 1.0 if self.rtorrent.answer else min(RETRY_INTERVAL, 2 * self.pause)
 
     def find_unsaved(self, listing: Mapping[str, str], saves: Saves) -> None:
         """Find the torrents that rtorrent has elsewhere than their session files say, and ask it to save them.
 
         It may have the save in its queue, so it is asked two seconds later, and each torrent once a minute at most.
         """
-        answer, now = self.answer, time.monotonic()
+        answer, now = self.rtorrent.answer, time.monotonic()
         home, loaded = (answer.home, answer.loaded) if answer else ("", {})
         known = {torrent.hash: torrent.directory for torrent in self.index.find_torrents() if not torrent.vanished}
         different = set()
         for hash, directory in loaded.items():
             _, since, _ = self.unsaved.get(hash, (0, time.time(), 0))
             saved = known.get(hash)
-            unreadable = self.unreadable.get(hash)
+            unreadable = self.registry.unreadable.get(hash)
             if saved is None and unreadable and unreadable.doubt and "T" in listing.get(hash, ""):
-                saved = self.read_directory(hash)  # what it may use is kept
+                saved = self.registry.read_directory(hash)  # what it may use is kept
             renewed = saves.begun.get(hash, NEVER) > since
-            if hash not in self.stubs and not (saved is not None and agrees(saved, directory, home, renewed)):
+            if hash not in self.registry.stubs and not (saved is not None and agrees(saved, directory, home, renewed)):
                 different.add(hash)
         self.unsaved = {hash: self.unsaved.get(hash) or [now, time.time(), NEVER] for hash in different}
         for hash, times in self.unsaved.items() if not self.args.no_action else ():
-            if now - times[0] >= QUIET and now - times[2] >= MINUTE:
+            if now - times[0] >= QUIET and now - times[2] >= RETRY_INTERVAL:
                 if times[2] != NEVER:
                     say(logging.WARNING, "unsaved", f"{hash}: rtorrent does not save it; is the session's disk full?")
                 times[2] = now
                 self.once_until = now + ANSWERED_LATER
-                self.rtorrent.save(hash, "T" not in listing.get(hash, "") or hash in self.unreadable)
-
-    def read_directory(self, hash: str) -> Optional[bytes]:
-        """Return the directory that R says; None when it cannot be read."""
-        with suppress(UnreadableTorrent, FileNotFoundError):
-            return self.session.read_resume(hash)[1].directory
-        return None
-
-    def find_doubts(self) -> Doubts:
-        """Return the torrents whose files cannot all be known."""
-        names: dict[bytes, str] = {}
-        for torrent in self.index.find_unplaced():
-            metainfo = parse_metainfo(self.index.find_blobs(torrent.hash)[1], self.index.meanwhile)
-            for _, paths in metainfo.files if metainfo else ():
-                for path in paths.values():
-                    names[os.path.basename(path.rstrip(b"/")).lower()] = f'{torrent.hash} "{torrent.name}"'
-        return Doubts(names, [torrent.doubt for torrent in self.unreadable.values() if torrent.doubt])
+                self.rtorrent.save(hash, "T" not in listing.get(hash, "") or hash in self.registry.unreadable)
 
     def look_again(self, facts: Facts) -> None:
         """Arrange when to look again at what waits; most of it is looked at again when rtorrent saves."""
@@ -3653,7 +3648,7 @@ class Watch:
         if "unanswered" in waiting:
             pauses.append(self.pause)
         if waiting & {"open", "save"} or held:  # a rtorrent that is killed makes no event
-            pauses.append(MINUTE)
+            pauses.append(RETRY_INTERVAL)
         if "save" in waiting:
             rest = evidence.saves.renamed + QUIET - evidence.now
             if rest > 0:
@@ -3672,29 +3667,29 @@ class Watch:
         if reason != torrent.held:
             self.index.update_torrent(torrent.hash, held=reason)
             if reason:
-                self.held.setdefault(reason, []).append(torrent.hash)
+                self.unsaid.setdefault(reason, []).append(torrent.hash)
 
     def say_held(self) -> None:
         """Say what is held or waits, one line a reason, with what helps; together with what is due in a moment."""
         soon = time.monotonic() + 1
-        if self.expired and any(name == "erased" and when < soon for when, name, _ in self.loop.due.values()):
+        if self.vanished.expired and any(name == "erased" and when < soon for when, name, _ in self.loop.due.values()):
             return
         self.index.con.commit()  # a full disk makes it come again
-        for reason, hashes in self.held.items():
+        for reason, hashes in self.unsaid.items():
             hold = HOLDS[reason]
             waits = "would wait" if self.args.no_action else "waiting"
             when = "when its session files are back" if hold.lasting else "every minute"
             again = [] if hold.waits or reason == "hook" else [f"looked at again {when}"]
-            names = some([self.name(hash) for hash in hashes])
+            names = some([self.registry.name(hash) for hash in hashes])
             say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
             files = (f"{shlex.quote(str(self.session.file(hash)))}*" for hash in hashes[:3])
             for remedy in hold.remedy.format(files=" ".join(files)).splitlines():
                 if remedy not in self.remedied:
                     say(logging.WARNING, "  remedy", remedy)
                     self.remedied.add(remedy)
-        if any(HOLDS[reason].forced for reason in self.held):
+        if any(HOLDS[reason].forced for reason in self.unsaid):
             self.say_forced()
-        self.held.clear()
+        self.unsaid.clear()
 
     def say_forced(self) -> None:
         """Say how all held removals go ahead."""
@@ -3706,19 +3701,55 @@ class Watch:
         command = repeat_command(self.args, "--force", once=True)
         say(logging.WARNING, f"  {what} anyway", f"{which}: {how}: {command}")
 
-    def name(self, hash: str) -> str:
-        """Return the name of a torrent for people."""
-        torrent = self.index.find_torrent(hash)
-        return self.index.label(hash, torrent.name) if torrent else hash
+    def is_being_saved(self, torrent: Torrent) -> bool:
+        """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
+        latest = self.session.find_latest(torrent.hash, torrent.vanished or 0)
+        return latest is not None and time.time() - latest < QUIET
 
-    # ---- Removing ----------------------------------------------------------------------------------------------------
+
+def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
+    """Tell whether the directory that R says is the one that rtorrent answers.
+
+    rtorrent answers with "~" expanded and slashes at the end dropped. What its RPC cannot carry (not UTF-8, beyond
+    U+FFFF, control characters) comes back changed; then a save begun after the question, `renewed`, is what tells.
+    """
+    try:
+        directory = saved.decode()
+    except UnicodeDecodeError:
+        return renewed
+    if re.search(UNCARRIED, directory):
+        return renewed
+    if directory.startswith("~"):
+        directory = home + directory[1:]
+    return answered == (directory.rstrip("/") or directory[:1] or ".")
+
+
+# ---- Removals: erased torrents, one after the other ------------------------------------------------------------------
+
+AT_ONCE = 500  # torrents that are removed after one look
+
+
+class Removals:
+    """The removals that are due, in steps: one decision, or one file, for each step of the loop."""
+
+    def __init__(
+        self, index: Index, loop: Loop, rtorrent: Rtorrent, vanished: Vanished, word: Word, hooks: Hooks, args: Args
+    ) -> None:
+        """Have nothing to do yet."""
+        self.index, self.loop, self.rtorrent, self.hooks, self.args = index, loop, rtorrent, hooks, args
+        self.vanished, self.word = vanished, word
+        self.ready: deque[str] = deque()  # hashes
+        self.removing: Optional[Iterator[None]] = None
+        self.agreed: dict[tuple[str, Optional[float]], bool] = {}  # what pre_remove said, by hash and time of vanishing
+        self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
+        self.checked = NEVER  # when it was last asked whether the removal may go on (monotonic)
+        self.freed = 0  # bytes
+        self.pause = 1.0  # seconds until a removal that failed is tried again
+        self.failure = ""  # as it was last said
 
     def step(self) -> bool:
         """Make one step of the removals; tell whether there is another."""
         try:
-            if self.unrecorded:
-                self.record()
-                return True
             if self.removing is None:
                 if not self.ready:
                     return False
@@ -3727,33 +3758,45 @@ class Watch:
         except StopIteration:
             self.end_removal()
         except (Exception, SystemExit) as error:
-            self.removing = None
-            self.ready.clear()
-            self.index.con.rollback()
-            if not isinstance(error, (sqlite3.OperationalError, OSError)) and not self.loop.survive(error, "a removal"):
-                return False
-            self.pause = min(MINUTE, 2 * self.pause)
-            say(logging.ERROR, "failed", f"{error or 'a removal'}; tried again in {self.pause:g} s")
-            self.loop.call_later("word", self.pause, "word", self.args.session)
+            self.give_up(error)
         return self.removing is not None or bool(self.ready)
+
+    def give_up(self, error: BaseException) -> None:
+        """Try the removals again after a growing pause, and say why once; raise what ends rtwatch."""
+        self.removing = None
+        self.ready.clear()
+        self.index.con.rollback()
+        if not isinstance(error, (sqlite3.OperationalError, OSError)) and not self.loop.survive(error, "a removal"):
+            return
+        self.pause = min(RETRY_INTERVAL, 2 * self.pause)
+        if str(error) != self.failure:
+            self.failure = str(error)
+            say(logging.ERROR, "failed", f"{error or 'a removal'}; tried again after growing pauses")
+        self.loop.call_later("word", self.pause, "word", self.args.session)
 
     def end_removal(self) -> None:
         """Go on with the next torrent; after the last one, look whether others are due now."""
-        self.removing = None
+        self.removing, self.pause, self.failure = None, 1.0, ""
         self.index.con.commit()
-        if self.expired and not self.ready:
+        if self.vanished.expired and not self.ready:
             unheld = {torrent.hash for torrent in self.index.find_vanished() if not torrent.held}
-            self.loop.call_sooner("word", 0 if self.expired & unheld else MINUTE, "word", self.args.session)
+            self.loop.call_sooner(
+                "word", 0 if self.vanished.expired & unheld else RETRY_INTERVAL, "word", self.args.session
+            )
+
+    def is_busy(self) -> bool:
+        """Tell whether a removal is under way or due."""
+        return self.removing is not None or bool(self.ready)
 
     def remove(self, hash: str) -> Iterator[None]:
         """Finish an erased torrent in steps; the loop works what came in between before each of them."""
-        torrent, path = self.index.find_torrent(hash), self.session.file(hash)
+        torrent, path = self.index.find_torrent(hash), self.vanished.session.file(hash)
         if torrent is None or not self.may_remove(torrent):
             return
         for trash in self.args.trash:
             with own_directory(trash):  # fails, and so comes again, while the trash is not mounted
                 pass
-        if hash not in self.agreed and "pre_remove" in self.hooks:
+        if (hash, torrent.vanished) not in self.agreed and "pre_remove" in self.hooks.functions:
             if not self.ask_hook(torrent):
                 return
             yield
@@ -3765,12 +3808,12 @@ class Watch:
         tracker, *blobs = row
         if torrent.label is None:  # It vanished before rtwatch was updated.
             torrent = torrent._replace(label=parse_resume(blobs[2]).label)
-        if hash not in self.removals:
+        if hash not in self.removals or self.removals[hash].torrent.vanished != torrent.vanished:
             self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0])
         removal = self.removals[hash]
-        self.unlinked.clear()
+        self.vanished.registry.unlinked.clear()
         if self.args.remove:
-            removal.spare(self.agreed.get(hash, True))
+            removal.spare(self.agreed.get((hash, torrent.vanished), True))
             yield from self.remove_files(removal)
             if removal.todo:
                 return
@@ -3778,23 +3821,23 @@ class Watch:
         self.index.delete_torrent(hash)
         self.index.con.commit()
         del self.removals[hash]
-        self.expired.discard(hash)
-        self.agreed.pop(hash, None)
+        self.vanished.expired.discard(hash)
+        self.agreed.pop((hash, torrent.vanished), None)
         self.freed += 0 if self.args.trash else removal.freed
         for line in removal.report():
             say(*line)
         erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
-        self.call_hook("post_remove", path, self.args, erased)
+        self.hooks.call("post_remove", path, self.args, erased)
 
     def ask_hook(self, torrent: Torrent) -> bool:
         """Call pre_remove and remember whether it lets the files go; return False when it failed."""
-        answer = self.call_hook("pre_remove", self.session.file(torrent.hash), self.args)
+        answer = self.hooks.call("pre_remove", self.vanished.session.file(torrent.hash), self.args)
         if answer is FAILED:
-            self.hold(torrent, "hook")
-            self.say_held()
+            self.word.hold(torrent, "hook")
+            self.word.say_held()
             return False
-        self.agreed[torrent.hash] = answer is not False
-        self.confirmed = NEVER
+        self.agreed[torrent.hash, torrent.vanished] = answer is not False
+        self.word.confirmed = NEVER
         return True
 
     def remove_files(self, removal: Removal) -> Iterator[None]:
@@ -3805,7 +3848,7 @@ class Watch:
         """
         con = self.index.con
         while removal.todo:
-            planned, changes = removal.plan(self.doubts), con.total_changes
+            planned, changes = removal.plan(self.word.given.doubts), con.total_changes
             for file, reason in planned:
                 if self.loop.is_wanted():
                     yield
@@ -3813,47 +3856,155 @@ class Watch:
                         return
                     if con.total_changes != changes:
                         break
-                elif time.monotonic() - self.opened[0] > 1 and not self.may_remove(removal.torrent):
+                elif time.monotonic() - self.checked > 1 and not self.may_remove(removal.torrent):
                     return
-                if file.info and not file.owners and not file.users and self.is_open(file.path, file.info):
-                    self.hold(removal.torrent, "open")
-                    self.say_held()
+                if file.info and not file.owners and not file.users and self.rtorrent.has_open(file.path, file.info):
+                    self.word.hold(removal.torrent, "open")
+                    self.word.say_held()
                     return
                 begin = time.time()
                 removal.carry_out(file, reason)
                 changes = con.total_changes
                 if file.info and file.info.st_nlink > 1:
-                    self.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
+                    self.vanished.registry.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
     def may_remove(self, torrent: Torrent) -> bool:
-        """Tell whether a torrent is still to be removed; rtorrent is asked for it at most once a second."""
+        """Tell whether a torrent is still to be removed."""
+        self.checked = time.monotonic()
         now = self.index.find_torrent(torrent.hash)
-        if self.loop.stopping or now is None or now.vanished != torrent.vanished or torrent.hash not in self.expired:
+        expired = torrent.hash in self.vanished.expired
+        if self.loop.stopping or now is None or now.vanished != torrent.vanished or not expired:
             return False
-        if time.monotonic() > self.word_until:
+        if not self.word.serves():
             self.ready.clear()
             self.loop.call_sooner("word", 0, "word", self.args.session)
             return False
-        present = self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None
-        reason = "present" if present else None
-        if reason is None and self.by_answer and time.monotonic() - self.confirmed > 1:
-            self.confirmed = time.monotonic()
-            loaded = self.rtorrent.is_loaded(torrent.hash)
-            reason = {True: "loaded", None: "unanswered", False: None}[loaded]
-        if reason:
-            self.hold(now, reason)
-            self.say_held()
-            self.answer = None
-            self.loop.call_sooner("word", QUIET, "word", self.args.session)
-        return reason is None
+        return not self.word.objects(now)
 
-    def is_open(self, path: Path, info: os.stat_result) -> bool:
-        """Tell whether a running rtorrent has a file open; looked at once a second, and never waived."""
-        if time.monotonic() - self.opened[0] > 1:
-            self.opened = (time.monotonic(), read_open_files())
-        return is_open(path, info, self.opened[1])
 
-    # ---- Start and end -----------------------------------------------------------------------------------------------
+# ---- Watch: the queues and their handlers, the start and the end -----------------------------------------------------
+
+ROWS = ("lost", "unlinked", "added", "saved")  # queues whose items change rows
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
+
+
+class Watch:
+    """One run of rtwatch on one session.
+
+    The life of a torrent:
+
+        unknown --T and R are there--> loaded --T deleted--> vanished --grace over--> waiting --word given--> removing
+                                         ^                      |                      |   ^                     |
+                                         +------T and R back----+----------------------+   +--reason gone--+     |
+                                                                          a guard says no--> held ---------+     v
+                                                                                                       rows gone: gone
+    """
+
+    def __init__(self, index: Index, loop: Loop, session: Session, rtorrent: Rtorrent, args: Args) -> None:
+        """Bind each kind of event to the queue that it goes to, and each queue to its handler."""
+        self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
+        self.hooks = Hooks(index.con, loop.stop)
+        self.registry = Registry(index, loop, session, rtorrent, self.hooks, args)
+        self.vanished = Vanished(index, loop, session, rtorrent, self.registry, args)
+        self.word = Word(index, loop, session, rtorrent, self.registry, self.vanished, args)
+        self.removals = Removals(index, loop, rtorrent, self.vanished, self.word, self.hooks, args)
+        self.told = -1, NEVER  # what total_changes was at the last STATUS=, and when that was (monotonic)
+        # Queues are worked in this order: adds come before removals.
+        loop.add_queue("lost", self.on_lost)
+        loop.add_queue("unlinked", self.vanished.on_unlinked)
+        loop.add_queue("added", self.registry.on_saved)
+        loop.add_queue("saved", self.registry.on_saved)
+        loop.add_queue("unknown", self.registry.on_unknown)
+        loop.add_queue("newcomer", self.registry.on_newcomer)
+        loop.add_queue("erased", self.vanished.on_erased)
+        loop.add_queue("word", self.on_word)
+        loop.add_queue("complete", None)
+        for mask in (flags.MOVED_TO, flags.CLOSE_WRITE):
+            loop.inot_funcs["torrent", mask] = loop.inot_funcs["rtorrent", mask] = self.note_saved
+        loop.inot_funcs["torrent", flags.DELETE] = self.vanished.note_deleted
+        loop.inot_funcs["input_history", flags.MOVED_TO] = loop.inot_funcs["lock", flags.DELETE] = self.note_round
+        loop.step = self.step
+        session.meanwhile = index.meanwhile = loop.take_events
+
+    def step(self) -> bool:
+        """Make one step of long work; tell whether there is another."""
+        if self.vanished.unrecorded:
+            try:
+                self.vanished.record()
+            except Exception as error:
+                self.removals.give_up(error)
+                return False
+            return True
+        return self.removals.step()
+
+    def note_saved(self, path: Path) -> None:
+        """Queue a session file that was written.
+
+        T is renamed when a torrent is added, not at a periodic save; the rest of what is added may follow it.
+        """
+        if self.session.is_owner_of(path):
+            hash = path.name[:40]
+            self.loop.queues[
+                "added" if path.suffix == ".torrent" or hash in self.registry.unreadable else "saved"
+            ].append(path)
+            if self.vanished.expired:
+                self.loop.call_sooner("word", QUIET if self.rtorrent.answer is None else 0.1, "word", self.args.session)
+
+    def note_round(self, path: Path) -> None:
+        """Look for a whole round of saves soon: input_history was renamed, or the lock removed."""
+        if path.parent == self.args.session and path.name in ("rtorrent.input_history", "rtorrent.lock"):
+            if path.name == "rtorrent.lock":  # what it has saved is recorded before another one starts and saves
+                self.rtorrent.ended = self.rtorrent.last.identity
+                self.loop.call_sooner("word", 0.05, "word", self.args.session)
+            self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
+
+    def note_completed(self, path: Path) -> None:
+        """Queue a mark HASH.complete of the session directory for the user's hook."""
+        if path.parent == self.args.session and re.fullmatch(r"[0-9A-F]{40}\.complete", path.name):
+            self.loop.queues["complete"].append(path)
+
+    def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Reconcile after the kernel dropped events: every torrent is read again."""
+        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
+        listing, unread = self.compare()
+        queues["saved"].extend(self.session.file(hash) for hash in listing.keys() - set(unread) if listing[hash] != "L")
+        self.loop.call_sooner("word", 0.1, "word", args.session)
+
+    def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
+        torrents = [] if self.removals.is_busy() else self.index.find_vanished()
+        if not torrents:
+            return
+        if self.vanished.unrecorded:  # The word of an rtorrent that has ended is not to be missed.
+            self.loop.call_later("word", 0, "word", path)
+            return
+        listing, unread = self.compare()
+        put_back = {item.name[:40] for _, name, item in self.loop.due.values() if name in ROWS}
+        undone = put_back - self.registry.unreadable.keys()
+        if unread or undone or any(queues[name] for name in ROWS):
+            self.loop.call_later("word", 1.0 if undone else 0, "word", path)
+            return
+        self.registry.look_at_directories()
+        con.commit()
+        self.rtorrent.opened = None
+        self.removals.ready.extend(self.word.judge(listing, torrents))
+
+    def compare(self) -> tuple[dict[str, str], list[str]]:
+        """Reconcile the session directory with the database, both ways; raise SessionGone.
+
+        Queue what is not known, let what is missing vanish. Return the letters of what is there by hash, and the
+        hashes that were queued.
+        """
+        listing = self.session.list()
+        known = set(self.index.find_loaded())
+        unread = [hash for hash in listing.keys() - known if listing[hash] != "L"]
+        identities = ((hash, tuple(self.session.identify(hash, letter) for letter in "TR")) for hash in unread)
+        unread = [hash for hash, identity in identities if self.registry.read.get(hash) != identity]
+        self.loop.queues["added"].extend(map(self.session.file, unread))
+        for hash in known:
+            if "T" not in listing.get(hash, ""):  # it was moved away, as rtorrent never does
+                self.vanished.vanish_missing(hash)
+        return listing, unread
 
     def start(self, hooks: dict[str, Callable[..., object]]) -> None:
         """Watch, then compare, so that nothing falls between; then let the hooks in; raise Error."""
@@ -3868,13 +4019,13 @@ class Watch:
             return
         self.say_ready()
         self.say_without_trash()
-        self.say_held()
-        self.hooks = hooks
+        self.word.say_held()
+        self.hooks.functions = hooks
         if "complete" in hooks:
             loop.qfuncs["complete"] = hooks["complete"]
             loop.inot_funcs["complete", flags.CLOSE_WRITE] = self.note_completed
             loop.inot_funcs["complete", flags.MOVED_TO] = self.note_completed
-        if self.call_hook("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs) is FAILED:
+        if self.hooks.call("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs) is FAILED:
             raise Error(f"{args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
         loop.add_watch(args.session)
         self.note_change()
@@ -3892,7 +4043,7 @@ class Watch:
         for number, hash in enumerate(hashes, 1):
             if self.loop.stopping:
                 return
-            self.read_again([hash])
+            self.registry.read_again([hash])
             show_progress(number, len(hashes))
             if number % 1000 == 0:
                 self.index.con.commit()
@@ -3901,27 +4052,27 @@ class Watch:
         self.drop_missing([hash for hash in missing if hash not in listing], len(known) - len(missing), present)
         for hash in missing:
             if hash in listing:  # no erase leaves R or L
-                self.vanish(hash, time.time(), present, "")
+                self.vanished.vanish(hash, time.time(), present, "")
         waiting: list[str] = []
         for torrent in self.index.find_vanished():
             hold = HOLDS.get(torrent.held or "")
-            if not torrent.recorded and torrent.hash not in {late.hash for late, _ in self.unrecorded}:
-                self.leave(torrent)
+            if not torrent.recorded and torrent.hash not in {late.hash for late, _ in self.vanished.unrecorded}:
+                self.vanished.leave(torrent)
             new = torrent.hash in self.loop.due
             if not new:
                 self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
             if hold and hold.lasting and torrent.held != "hook" and not self.args.force:
-                self.held.setdefault(torrent.held or "", []).append(torrent.hash)
+                self.word.unsaid.setdefault(torrent.held or "", []).append(torrent.hash)
             elif not (new or self.args.orphans or self.args.what_if):  # Its reason is looked for after the grace.
                 self.index.update_torrent(torrent.hash, held=None)
                 waiting.append(self.index.label(torrent.hash, torrent.name))
         if waiting:
             say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
         for hash in self.index.find_newcomers():
-            self.note_newcomer(hash, [b""])
-        self.say_unknown()
-        self.look_at_directories()
-        self.level = logging.INFO
+            self.registry.note_newcomer(hash, [b""])
+        self.registry.say_unknown()
+        self.registry.look_at_directories()
+        self.registry.starting = False
         self.note_read()
         self.index.update_present(self.loop.drained)
         self.index.con.commit()
@@ -3931,13 +4082,17 @@ class Watch:
 
         Those of pending events, and those whose events may still come, are left out.
         """
-        pending = {*filter(self.loop.queues.get, NEWS), *(name for _, name, _ in self.loop.due.values())}
-        if self.level != logging.INFO or pending.intersection(NEWS):
+        pending = {*filter(self.loop.queues.get, ROWS), *(name for _, name, _ in self.loop.due.values())}
+        if self.registry.starting or pending.intersection(ROWS):
             return
         read = {}
         for torrent in self.index.find_torrents():
             identity = self.session.identify(torrent.hash, "R", self.loop.drained - 1)
-            if identity not in (None, torrent.read_r) and not torrent.vanished and torrent.hash not in self.unreadable:
+            if (
+                identity not in (None, torrent.read_r)
+                and not torrent.vanished
+                and torrent.hash not in self.registry.unreadable
+            ):
                 read[torrent.hash] = identity
         for hash, identity in read.items():
             self.index.update_torrent(hash, read_r=identity)
@@ -3951,14 +4106,14 @@ class Watch:
             what = f"the session looks empty: {len(missing)} of {count(len(missing) + others, 'torrent')} missing"
             say(logging.WARNING, "held", what, "rows and files stay")
             for hash in missing:
-                self.vanish(hash, time.time(), present, "", said=self.args.catch_up, held="wipe")
+                self.vanished.vanish(hash, time.time(), present, "", said=self.args.catch_up, held="wipe")
             return
         process = self.rtorrent.find_process().identity
         for hash in missing:
             if self.args.catch_up:
-                self.vanish(hash, time.time(), present, process, said=True)
+                self.vanished.vanish(hash, time.time(), present, process, said=True)
                 continue
-            name, files = self.name(hash), count(len(self.index.find_files(hash)), "file")
+            name, files = self.registry.name(hash), count(len(self.index.find_files(hash)), "file")
             self.index.delete_torrent(hash)
             self.index.con.commit()
             verb = "would drop" if self.args.no_action else "dropped"
@@ -4044,34 +4199,17 @@ class Watch:
             torrents, vanished, held = self.index.count()
             waiting = sum(HOLDS[torrent.held or ""].waits for torrent in self.index.find_held())
             known = f"{count(torrents, 'torrent')}, {vanished - held} vanished"
-            notify(f"STATUS={known}, {waiting} waiting, {held - waiting} held, {human_size(self.freed)} freed")
+            notify(f"STATUS={known}, {waiting} waiting, {held - waiting} held, {human_size(self.removals.freed)} freed")
 
     def is_done(self) -> bool:
         """Tell whether there is nothing left that --once waits for; what a hook puts back is no reason to stay."""
         if not self.args.once or self.loop.stepping:
             return False
         self.loop.take_events()
-        own = (*NEWS, "erased")
-        until = max(time.monotonic() + 0.01, self.once_until)
+        own = (*ROWS, "erased")
+        until = max(time.monotonic() + 0.01, self.word.once_until)
         waiting = any(name in own or (name == "word" and when < until) for when, name, _ in self.loop.due.values())
         return not (waiting or any(self.loop.queues.values()))
-
-
-def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
-    """Tell whether the directory that R says is the one that rtorrent answers.
-
-    rtorrent answers with "~" expanded and slashes at the end dropped. What its RPC cannot carry (not UTF-8, beyond
-    U+FFFF, control characters) comes back changed; then a save begun after the question, `renewed`, is what tells.
-    """
-    try:
-        directory = saved.decode()
-    except UnicodeDecodeError:
-        return renewed
-    if re.search(UNCARRIED, directory):
-        return renewed
-    if directory.startswith("~"):
-        directory = home + directory[1:]
-    return answered == (directory.rstrip("/") or directory[:1] or ".")
 
 
 # ---- Queries ---------------------------------------------------------------------------------------------------------
@@ -4131,7 +4269,7 @@ class Orphans:
 
     def __init__(self, index: Index, watch: Watch, args: Args) -> None:
         """Look at all directories that torrents use, and at what rtorrents have open."""
-        self.index, self.doubts, self.open = index, watch.find_doubts(), read_open_files()
+        self.index, self.doubts, self.open = index, watch.registry.find_doubts(), read_open_files()
         self.before = time.time() - DAY
         own = [args.db, Path(f"{args.db}-wal"), Path(f"{args.db}-shm"), state_directory(), *filter(None, [args.hooks])]
         self.skipped = {args.session, *args.trash, *own}
@@ -4177,7 +4315,7 @@ def list_orphans(index: Index, watch: Watch, args: Args) -> None:
 
     Raise Error when no torrent has anything below PATH: then it is the wrong directory.
     """
-    if not all(torrent.doubt for torrent in watch.unreadable.values()):
+    if not all(torrent.doubt for torrent in watch.registry.unreadable.values()):
         raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
     odd = 0
     orphans = Orphans(index, watch, args)
@@ -4303,7 +4441,7 @@ def show_erase(index: Index, torrent: Torrent, imagined: Imagined, args: Args) -
 def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
     """Print what an erase of the meant torrents would remove, keep and free, or whose a file is; raise Error."""
     what, path = args.what_if, os.path.abspath(os.path.expanduser(args.what_if))
-    doubts = watch.find_doubts()
+    doubts = watch.registry.find_doubts()
     torrents = [] if "/" in what else find_meant(index, what)
     if not torrents and os.path.lexists(path):
         show_users(index, doubts, path)
@@ -4380,8 +4518,7 @@ def catch_signals(loop: Loop, wake: socket.socket) -> None:
 
     def on_signal(number: int, frame: object) -> None:
         """Note that the loop shall end."""
-        loop.stopping += 1
-        loop.reason = loop.reason or signal.Signals(number).name
+        loop.stop(signal.Signals(number).name)
         if loop.stopping > 1:
             raise SystemExit(0)
 
@@ -4421,7 +4558,7 @@ def watch_session(args: Args) -> int:
         finally:
             notify("STOPPING=1")
             with suppress(sqlite3.Error):
-                watch.call_hook("post_loop", inot, args)
+                watch.hooks.call("post_loop", inot, args)
                 watch.note_read()
                 watch.note_change()
         vanished = index.count()[1]
