@@ -642,6 +642,45 @@ def resolve_directory(directory: bytes, pid: int) -> Optional[bytes]:
     return os.path.realpath(path) if path else None
 
 
+class Tree:
+    """The directories of one torrent as they are on the disk, each looked at once."""
+
+    def __init__(self, root: bytes) -> None:
+        """Begin at the real path of the torrent's root."""
+        self.root = root
+        self.directories: dict[bytes, Optional[bytes]] = {b"": root.rstrip(b"/")}  # real paths by path below the root
+        self.links: list[bytes] = []  # symlinks among the directories
+
+    def resolve(self, parent: bytes) -> bytes:
+        """Return the real path of a directory below the root; from the first that is missing, names stay as they are.
+
+        Nothing is looked at or remembered below that one: a torrent may list a million of them.
+        """
+        real = self.directories.get(parent)
+        if real is not None:
+            return real
+        above, names = self.directories[b""] or b"", parent.split(b"/")
+        for name, path in zip(names, itertools.accumulate(names, lambda path, name: path + b"/" + name)):
+            real = above + b"/" + name
+            if path not in self.directories:
+                info, _ = look_at(os.fsdecode(real))
+                if info and stat.S_ISLNK(info.st_mode):
+                    self.links.append(real)
+                    real = os.path.realpath(real)
+                self.directories[path] = real if info else None
+            if self.directories[path] is None:
+                return real + parent[len(path) :]
+            above = self.directories[path] or b""
+        return above
+
+    def locate(self, path: bytes) -> list[bytes]:
+        """Return the canonical path of one file; nothing when it is no file to the rtorrent that wrote here."""
+        parent, _, name = path.rstrip(b"/").rpartition(b"/")
+        file = self.resolve(parent) + b"/" + name if name else self.root
+        known = (name and not path.endswith(b"/")) or is_data(look_at(os.fsdecode(file))[0])
+        return [file] if known and len(file) < PATH_MAX else []
+
+
 def locate_files(
     metainfo: Metainfo, place: bytes, session: bytes, meanwhile: Callable[[], object] = lambda: None
 ) -> tuple[list[bytes], list[bytes]]:
@@ -653,56 +692,23 @@ def locate_files(
     """
     if not can_exist(place):
         return [], []
-    root = os.path.realpath(place)
-    top = canonical(place.rstrip(b"/"))
-    bears_name = metainfo.multi and os.path.basename(top) in metainfo.names.values()
-    links = [top] if bears_name and os.path.islink(top) else []
-    directories: dict[bytes, Optional[bytes]] = {b"": root.rstrip(b"/")}  # real paths by path below the root
-
-    def resolve(parent: bytes) -> bytes:
-        """Return the real path of a directory below the root; from the first that is missing, names stay as they are.
-
-        Nothing is looked at or remembered below that one: a torrent may list a million of them.
-        """
-        real = directories.get(parent)
-        if real is not None:
-            return real
-        above, names = directories[b""] or b"", parent.split(b"/")
-        for name, path in zip(names, itertools.accumulate(names, lambda path, name: path + b"/" + name)):
-            real = above + b"/" + name
-            if path not in directories:
-                info, _ = look_at(os.fsdecode(real))
-                if info and stat.S_ISLNK(info.st_mode):
-                    links.append(real)
-                    real = os.path.realpath(real)
-                directories[path] = real if info else None
-            if directories[path] is None:
-                return real + parent[len(path) :]
-            above = directories[path] or b""
-        return above
-
-    def locate(path: bytes) -> list[bytes]:
-        """Return the canonical path of one file; nothing when it is no file to the rtorrent that wrote here."""
-        parent, _, name = path.rstrip(b"/").rpartition(b"/")
-        file = resolve(parent) + b"/" + name if name else root
-        known = (name and not path.endswith(b"/")) or is_data(look_at(os.fsdecode(file))[0])
-        return [file] if known and len(file) < PATH_MAX else []
-
-    last = os.path.basename(top)
-    own = metainfo.names[b""]
+    tree, top, own = Tree(os.path.realpath(place)), canonical(place.rstrip(b"/")), metainfo.names[b""]
+    last = os.path.basename(top) if metainfo.multi else None
+    if last in metainfo.names.values() and os.path.islink(top):
+        tree.links.append(top)
     files: list[bytes] = []
     for _, paths in paced(metainfo.files, meanwhile):
         if len(paths) == 1:
-            files += locate(paths[b""])
+            files += tree.locate(paths[b""])
             continue
-        every = [file for path in dict.fromkeys(paths.values()) for file in locate(path)]
+        every = [file for path in dict.fromkeys(paths.values()) for file in tree.locate(path)]
         if len(every) > 1:  # rtorrent chooses the encoding for each name by itself
-            told = [path for key, path in paths.items() if metainfo.multi and metainfo.names.get(key, own) == last]
-            likely = [file for path in told for file in locate(path)] or every
+            chosen = [path for key, path in paths.items() if metainfo.names.get(key, own) == last]
+            likely = [file for path in chosen for file in tree.locate(path)] or every
             every = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
         files += every
     inside = session + b"/"
-    return [file for file in dict.fromkeys(files) if not file.startswith(inside)], links
+    return [file for file in dict.fromkeys(files) if not file.startswith(inside)], tree.links
 
 
 def number_files(metainfo: Metainfo, root: bytes) -> dict[bytes, int]:
