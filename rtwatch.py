@@ -42,7 +42,7 @@ import time
 import traceback
 import unicodedata
 from collections import OrderedDict, deque, namedtuple
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache, lru_cache, partial
 from pathlib import Path, PosixPath
@@ -212,14 +212,14 @@ NAME_MAX, PATH_MAX = 255, 4096  # of Linux: characters of a file name, bytes of 
 IMPOSSIBLE = [b"x" * PATH_MAX]  # a path that cannot exist
 TOKEN = re.compile(rb"(0|[1-9][0-9]{0,8}):|i(?:0|-?[1-9][0-9]*)e|[dle]")  # of bencode; a string follows its length
 STRING = re.compile(rb"(0|[1-9][0-9]{0,8}):")
+SCALAR = re.compile(rb"(0|[1-9][0-9]{0,8}):|i(?:0|-?[1-9][0-9]*)e")
 USUAL_FILE = re.compile(rb"d6:lengthi(0|[1-9][0-9]{0,18})e4:path(?=l)")  # how nearly every item of `files` begins
 LIST, KEY, VALUE, END = b"lkve"  # what may come next in a container; the byte that ends one
 OPENING = {ord("l"): LIST, ord("d"): KEY}
 MALFORMED = "it is no valid bencoding"
 NEEDED_KEYS = {  # no other value is built
-    *(b"announce", b"announce-list", b"directory", b"complete", b"timestamp.started", b"state_counter", b"state"),
-    b"bitfield",
-    b"custom1",
+    *(b"info", b"announce", b"announce-list", b"bitfield"),
+    *(b"directory", b"complete", b"timestamp.started", b"state_counter", b"state", b"custom1"),
 }
 
 
@@ -323,7 +323,7 @@ class Scanner:
     def value(self, default: Any = None) -> Any:
         """Return the next value as bencode.py decodes it, `default` for one too long or too deep to be of use."""
         start = self.at
-        if STRING.match(self.data, start):
+        if self.data[start : start + 1].isdigit():
             return self.string()
         self.skip()
         data = self.data[start : self.at]
@@ -347,17 +347,27 @@ class Scanner:
                 return elements
         return self.value(IMPOSSIBLE)
 
-    def each_key(self) -> Iterator[bytes]:
-        """Give the keys of a dictionary; the caller reads or skips each value."""
+    def each_key(self, wanted: Optional[Container[bytes]] = None) -> Iterator[bytes]:
+        """Give the keys of a dictionary, or the wanted ones; the caller reads or skips the value of each."""
         if not self.is_next(b"d"):
             raise Unreadable(MALFORMED)
         self.at += 1
-        return self.other_keys()
+        return self.other_keys(wanted)
 
-    def other_keys(self) -> Iterator[bytes]:
-        """Give the keys up to the end of the dictionary; the caller reads or skips each value."""
-        while not self.data.startswith(b"e", self.at):
-            yield self.string()
+    def other_keys(self, wanted: Optional[Container[bytes]] = None) -> Iterator[bytes]:
+        """Give the keys up to the end of the dictionary, as `each_key` does."""
+        data = self.data
+        while token := STRING.match(data, self.at):
+            self.at = at = token.end() + int(token[1])
+            key = data[token.end() : at]
+            if wanted is None or key in wanted:
+                yield key
+            elif token := SCALAR.match(data, at):
+                self.at = token.end() + int(token[1] or 0)
+            else:
+                self.skip()
+        if not self.is_next(b"e"):
+            raise Unreadable(MALFORMED)
         self.at += 1
 
     def each_item(self) -> Iterator[None]:
@@ -373,13 +383,8 @@ def decode(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> dict[
     if not data:
         raise Unreadable("it is empty")
     scanner, values = Scanner(data, meanwhile), {}
-    for key in scanner.each_key():
-        if key == b"info":
-            values[key] = parse_info(scanner)
-        elif key in NEEDED_KEYS:
-            values[key] = scanner.value()
-        else:
-            scanner.skip()
+    for key in scanner.each_key(NEEDED_KEYS):
+        values[key] = parse_info(scanner) if key == b"info" else scanner.value()
     if scanner.at != len(data):
         raise Unreadable(MALFORMED)
     return values
