@@ -4048,7 +4048,7 @@ class Watch:
             self.rtorrent.remember(torrent.process or "")
         self.rtorrent.find_process()
         present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        listing = self.session.list()
+        listing, first = self.session.list(), self.index.count()[0] == 0
         read = {torrent.hash for torrent in self.index.find_torrents() if self.session.is_as_read(torrent)}
         hashes = sorted(hash for hash, letters in listing.items() if letters != "L" and hash not in read)
         for number, hash in enumerate(hashes, 1):
@@ -4082,7 +4082,8 @@ class Watch:
         for hash in self.index.find_newcomers():
             self.registry.note_newcomer(hash, [b""])
         self.registry.say_unknown()
-        self.registry.look_at_directories()
+        if not first:
+            self.registry.look_at_directories()
         self.registry.starting = False
         self.note_read()
         self.index.update_present(self.loop.drained)
