@@ -2151,18 +2151,21 @@ PROMPT = (
     "for good: add this line to rtorrent.rc: network.scgi.open_local = (cat,(session.path),rpc.sock)"
 )
 HOLDS = {
-    "present": Hold("session files of it are there", "if rtorrent does not have it, move them away: {files}"),
+    "present": Hold(
+        "some of its session files are still there",
+        "if rtorrent does not have it, move these away: {files}",
+    ),
     "loaded": Hold("for rtorrent to save it again: it still has it loaded", waits=True),
     "unanswered": Hold("for rtorrent, which does not answer on its SCGI socket; asked again in a minute", waits=True),
-    "save": Hold("for rtorrent's next save, which comes every 20 minutes", PROMPT, waits=True),
+    "save": Hold("for rtorrent's next save, within 20 minutes", PROMPT, waits=True),
     "unsaved": Hold("for rtorrent to save where other torrents are now", waits=True),
-    "gone": Hold("no rtorrent that ran when it vanished has said that it was erased", forced=True),
+    "gone": Hold("no rtorrent that ran at that time has confirmed the erase", forced=True),
     "nameless": Hold(
         "the .torrent of another torrent is missing or cannot be read, so its files are not known",
         "in rtorrent, Ctrl-X: d.multicall2=main,d.save_full_session=",
     ),
     "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, lasting=True),
-    "away": Hold("the session directory went with it", forced=True, lasting=True),
+    "away": Hold("the session directory disappeared with it", forced=True, lasting=True),
     "host": Hold(
         "rtorrent.lock names another host",
         "add the directories of your downloads to the command line, behind the session directory",
@@ -2171,7 +2174,7 @@ HOLDS = {
     "lock": Hold("rtorrent.lock cannot be read", "chmod a+r rtorrent.lock, in the session directory", forced=True),
     "open": Hold("for rtorrent to close files of it that no torrent lists; looked at again in a minute", waits=True),
     "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
-    "updated": Hold("vanished before rtwatch was updated", forced=True, lasting=True),
+    "updated": Hold("it vanished before rtwatch was updated", forced=True, lasting=True),
 }
 
 
@@ -3704,13 +3707,12 @@ class Word:
 
     def say_forced(self) -> None:
         """Say how all held removals go ahead."""
-        held = [torrent.held or "" for torrent in self.index.find_held()]
-        number = sum(not HOLDS[reason].waits for reason in held)
-        what = "to remove" if self.args.remove else "to forget"
+        number = sum(not HOLDS[torrent.held or ""].waits for torrent in self.index.find_held())
+        what = f"  {'to remove' if self.args.remove else 'to forget'} anyway"
         which = f"all {number} held torrents" if number > 1 else "the held torrent"
-        how = "make sure that rtorrent has none of them (-n lists them), stop rtwatch, then"
-        command = repeat_command(self.args, "--force", once=True)
-        say(logging.WARNING, f"  {what} anyway", f"{which}: {how}: {command}")
+        check = "has none of them (-n lists them)" if number > 1 else "does not have it"
+        say(logging.WARNING, what, f"{which}: make sure that rtorrent {check}, stop rtwatch, then type")
+        say(logging.WARNING, "  command", repeat_command(self.args, "--force", once=True))
 
     def is_being_saved(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
@@ -4078,7 +4080,8 @@ class Watch:
                 self.index.update_torrent(torrent.hash, held=None)
                 waiting.append(self.index.label(torrent.hash, torrent.name))
         if waiting:
-            say(logging.INFO, "vanished", some(waiting), f"{self.args.grace:g} s to come back")
+            has = "have" if waiting[1:] else "has"
+            say(logging.INFO, "vanished", some(waiting), f"{has} {self.args.grace:g} s to come back")
         for hash in self.index.find_newcomers():
             self.registry.note_newcomer(hash, [b""])
         self.registry.say_unknown()
@@ -4129,10 +4132,9 @@ class Watch:
             self.index.delete_torrent(hash)
             self.index.con.commit()
             verb = "would drop" if self.args.no_action else "dropped"
-            say(logging.INFO, verb, name, f"erased while rtwatch was not running, leaves {files}")
+            say(logging.INFO, verb, name, f"erased while rtwatch was off, leaves {files}")
         if missing and self.args.remove and not self.args.catch_up:
-            advice = "with --catch-up, rtwatch removes the files of such torrents (from cron: --once --catch-up -r)"
-            say(logging.INFO, "  remedy", advice)
+            say(logging.INFO, "  remedy", "--catch-up removes such files, --orphans finds them")
 
     def give_up(self) -> None:
         """Record that the session directory is gone: nobody has erased what vanished with it."""
@@ -4693,17 +4695,16 @@ def check_options(args: Args) -> None:
     """Raise Error with status 2 for options that do not go together."""
     orphans = f"rtwatch --orphans {shlex.quote(str(args.session))} ~/downloads"
     once = repeat_command(args, "--force", once=True)
-    problems = {
-        "--what-if needs a hash, a name, a path or all": args.what_if == "",
-        "--what-if goes without --orphans": args.orphans and args.what_if,
-        "--trash goes with -r: it is where -r moves files to": args.trash and not (args.remove or args.orphans),
-        "--keep goes with -r: without it, all files are left": args.keep and not args.remove,
-        "--keep needs a label: without one, it would be for all torrents that have none": "" in args.keep,
-        f"--orphans needs the directories to look through: {orphans}": args.orphans and not args.paths,
-        f"--force goes with --once only: {once}": args.force and not args.once,
-    }
-    for problem, found in problems.items():
-        if found:
+    for wrong, problem in (
+        (args.what_if == "", "--what-if needs a hash, a name, a path or all"),
+        (args.orphans and args.what_if, "--what-if goes without --orphans"),
+        (args.trash and not (args.remove or args.orphans), "--trash goes with -r: it is where -r moves files to"),
+        (args.keep and not args.remove, "--keep goes with -r: without it, all files are left"),
+        ("" in args.keep, "--keep needs a label: without one, it would be for all torrents that have none"),
+        (args.orphans and not args.paths, f"--orphans needs the directories to look through: {orphans}"),
+        (args.force and not args.once, f"--force goes with --once only: {once}"),
+    ):
+        if wrong:
             raise Error(problem, 2)
     if not args.session.is_dir():
         raise Error(f"{args.session}: no such session directory; {session_advice(args)}", 2)

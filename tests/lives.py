@@ -599,8 +599,8 @@ KEPT: dict[str, Truth] = {
     r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch
 }
 HELD: dict[str, set[str]] = {
-    r"session files of it are there": {"session files", "full disk", "magnet"},
-    r"no rtorrent that ran when it vanished has said .*": {"session files", "erased unseen", "rtorrent ended"},
+    r"some of its session files are still there": {"session files", "full disk", "magnet"},
+    r"no rtorrent that ran at that time has .*": {"session files", "erased unseen", "rtorrent ended"},
     r"so many at once look like a wiped session, not like erased torrents": {"session files", "erased unseen", "many"},
     r"the \.torrent of another torrent is missing .*": {"session files", "full disk", "rtorrent ended"},
     r"rtorrent\.lock names another host": {"container"},

@@ -302,7 +302,7 @@ def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
     bed.session.erase(TORRENT)
     before = bed.db.read_bytes()
     program = bed.start(*SHORT, *(("-n",) if dry else ()))
-    program.wait_line(f"held .*{pattern(TORRENT)}: vanished before rtwatch was updated")
+    program.wait_line(f"held .*{pattern(TORRENT)}: it vanished before rtwatch was updated")
     program.stop()
     assert remaining(files) == files
     assert (bed.db.read_bytes() == before) is dry

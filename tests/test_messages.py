@@ -26,7 +26,7 @@ def hold(launcher: Bed, session: Session, downloads: Path, *torrents: Torrent, o
     for torrent in torrents:
         for kind in "LRT":
             session.file(torrent, kind).unlink()
-    program.wait_line("anyway")
+    program.wait_line("  command ")
     program.stop()
     session.start()
     return program.output
@@ -37,9 +37,9 @@ def test_the_command_for_held_torrents_has_the_options_of_the_run_and_says_that_
 ) -> None:
     options = ("-v", "-n", "--catch-up", "--keep", "a b", "--trash", str(trash), "--scgi", "none")
     said = hold(bed, bed.session, bed.downloads, ONE, PACK, options=options)
-    assert re.search(r"held +(one.bin, pack|pack, one.bin): .* was erased, looked at again every minute", said)
+    assert re.search(r"held +(one.bin, pack|pack, one.bin): .* the erase, looked at again every minute", said)
     assert "to remove anyway all 2 held torrents: make sure" in said
-    words = shlex.split(re.findall(r"then: (rtwatch .*)", said)[0])
+    words = shlex.split(re.findall(r"command +(rtwatch .*)", said)[0])
     assert words == [
         *("rtwatch", "--once", "--force", "-r", "-n", "-v", "--catch-up", "--scgi=none", f"--trash={trash}"),
         *("--keep=a b", "--grace=0.2", str(bed.session.path)),
@@ -51,13 +51,13 @@ def test_a_reason_is_not_repeated_at_the_next_start_when_its_advice_was_followed
     program = bed.start(*SHORT, "--scgi", "none")
     bed.session.file(PACK).unlink()
     files = re.escape(f"{bed.session.file(PACK)}*")
-    program.wait_line(rf"remedy +if rtorrent does not have it, move them away: {files}")
+    program.wait_line(rf"remedy +if rtorrent does not have it, move these away: {files}")
     program.stop()
     bed.session.erase(PACK)
     program = bed.start(*SHORT, "--scgi", "none")
     program.wait_line("waiting +pack: for rtorrent's next save")
     assert program.stop() == 0
-    assert "session files of it" not in program.output
+    assert "some of its session files" not in program.output
     assert "ended        SIGTERM, 1 torrent still to be finished" in program.output
 
 
@@ -72,8 +72,8 @@ def test_torrents_of_one_name_are_told_apart(bed: Bed) -> None:
     program.stop()
     bed.session.erase(PACK)
     said = bed.once("-r", "-n").stderr
-    assert f"would drop   pack ({PACK.hash[:8]}), erased while rtwatch was not running, leaves 2 files" in said
-    assert "--once --catch-up -r" in said
+    assert f"would drop   pack ({PACK.hash[:8]}), erased while rtwatch was off, leaves 2 files" in said
+    assert "--catch-up removes such files, --orphans finds them" in said
     assert "ended        done\n" in said
 
 

@@ -123,7 +123,7 @@ def test_what_if_says_why_an_erased_torrent_is_held(bed: Bed) -> None:
     assert "a.bin: the removal waits until an rtorrent closes it" in ask(bed, "pack")
     bed.session.open_files([])
     answer = ask(bed, "pack")
-    assert "vanished   no rtorrent that ran when it vanished has said that it was erased\n" in answer
+    assert "vanished   no rtorrent that ran at that time has confirmed the erase\n" in answer
     assert "would remove pack, 2 of 2 files" in answer
 
 
