@@ -43,7 +43,7 @@ import traceback
 import unicodedata
 from collections import OrderedDict, deque, namedtuple
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import cache, lru_cache, partial
 from pathlib import Path, PosixPath
 from select import POLLIN, POLLOUT, poll
@@ -591,7 +591,6 @@ def find_strings(data: bytes) -> Optional[bytes]:
 
 # ---- Files: what lies where on the disk, what it was, whose it is ----------------------------------------------------
 
-GONE = "already gone"
 TICK = 0.01  # seconds: what the clock of file times is behind at most; 100 Hz kernels
 
 
@@ -600,12 +599,12 @@ def is_data(info: Optional[os.stat_result]) -> bool:
     return info is not None and stat.S_ISREG(info.st_mode)
 
 
-def look_at(path: str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
+def look_at(path: bytes | str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
     """Return the lstat of a file, or why there is none."""
     try:
         return os.lstat(path), None
     except (FileNotFoundError, NotADirectoryError):
-        return None, GONE
+        return None, "already gone"
     except OSError as error:
         return None, f"cannot be looked at: {error.strerror}"
 
@@ -616,10 +615,9 @@ def canonical(path: bytes) -> bytes:
     return os.path.join(os.path.realpath(parent), name)
 
 
-def is_below(path: Path, directory: Path) -> bool:
+def is_below(path: bytes, directory: bytes) -> bool:
     """Tell whether `path` lies below `directory`; both are canonical."""
-    inside = str(directory).rstrip("/") + "/"
-    return str(path).startswith(inside) and str(path) != inside
+    return path.startswith(directory.rstrip(b"/") + b"/") and path != b"/"
 
 
 def expand_directory(directory: bytes, pid: int) -> Optional[bytes]:
@@ -716,17 +714,13 @@ def locate_files(
     return [file for file in dict.fromkeys(files) if not file.startswith(inside)], tree.links
 
 
-def number_files(metainfo: Metainfo, root: bytes) -> dict[bytes, int]:
-    """Return the number in the metainfo of each file, by canonical path; `root` is a real path."""
+def number_files(metainfo: Metainfo, root: bytes) -> Iterator[tuple[bytes, int]]:
+    """Give the canonical path of each file with its number in the metainfo; `root` is a real path."""
     real_path = cache(os.path.realpath)
-    numbers: dict[bytes, int] = {}
-    if not can_exist(root):
-        return numbers
-    for number, (_, paths) in enumerate(metainfo.files):
+    for number, (_, paths) in enumerate(metainfo.files if can_exist(root) else ()):
         for path in paths.values():
             parent, name = os.path.split(os.path.join(root, path).rstrip(b"/"))
-            numbers[os.path.join(real_path(parent), name)] = number
-    return numbers
+            yield os.path.join(real_path(parent), name), number
 
 
 def find_links(files: Iterable[bytes]) -> tuple[set[bytes], set[bytes]]:
@@ -889,16 +883,26 @@ class Loaded(NamedTuple):
     blobs: tuple[bytes, Optional[bytes], bytes]
 
 
+class Owner(NamedTuple):
+    """A torrent that uses a file, or may use it."""
+
+    hash: str
+    name: str
+
+    def tell(self, whole: bool = True) -> str:
+        """Return hash and name for people; of the hash eight digits, or the `whole` of it."""
+        return f'{self.hash if whole else self.hash[:8]} "{self.name}"'
+
+
 class Doubt(NamedTuple):
     """A torrent whose files cannot all be known: those at or below `root`, None for any directory, may be its own."""
 
-    torrent: str  # HASH "name"
+    torrent: Owner
     root: Optional[bytes]
     names: Optional[bytes]  # in lower case, that its files may bear; None for any
 
-    def covers(self, file: Path) -> bool:
+    def covers(self, path: bytes) -> bool:
         """Tell whether a file may be one of the torrent's."""
-        path = os.fsencode(file)
         if self.root is not None and not path.startswith(self.root.rstrip(b"/") + b"/") and path != self.root:
             return False
         return self.names is None or os.path.basename(path).lower() in self.names
@@ -1032,7 +1036,7 @@ class Session:
         except FileNotFoundError:
             raise
         except (Unreadable, OSError) as error:
-            raise UnreadableTorrent(file, error, Doubt(f'{hash} "?"', None, find_strings(data))) from None
+            raise UnreadableTorrent(file, error, Doubt(Owner(hash, "?"), None, find_strings(data))) from None
 
     def read_loaded(self, hash: str, find_pid: Callable[[bytes], int]) -> Optional[Loaded]:
         """Read T, R and L of a torrent; return None for a magnet's stub; raise UnreadableTorrent, FileNotFoundError.
@@ -1055,7 +1059,7 @@ class Session:
         try:
             r_data, resume = self.read_resume(hash)
         except UnreadableTorrent as unreadable:
-            unreadable.doubt = Doubt(f'{hash} "{text(metainfo.names[b""])}"', None, find_strings(t_data))
+            unreadable.doubt = Doubt(Owner(hash, text(metainfo.names[b""])), None, find_strings(t_data))
             raise
         place = expand_directory(resume.directory, find_pid(resume.directory))
         root = os.path.realpath(place) if place else None
@@ -1082,7 +1086,7 @@ class Session:
     def find_finished(self, hash: str, metainfo: Metainfo, root: bytes) -> set[bytes]:
         """Return the files, by canonical path, of which rtorrent says in L that it has all pieces."""
         finished = find_finished(metainfo, self.read_pieces(hash))
-        return {file for file, number in number_files(metainfo, root).items() if finished[number]}
+        return {file for file, number in dict(number_files(metainfo, root)).items() if finished[number]}
 
     def read_saves(self, hashes: Iterable[str]) -> Saves:
         """Return when the torrents that have an R or T here were saved.
@@ -1270,6 +1274,7 @@ class Index:
         ALTER TABLE rtwatch_session ADD COLUMN present REAL;
         """
     BY_LINK = "why IN ('link', 'inherited')"
+    USERS = "session_file", "rtwatch_use"  # tables that tell who lists and who uses a file
 
     def __init__(self, con: Con) -> None:
         self.con = con
@@ -1371,14 +1376,14 @@ class Index:
                  USING (inode, device) WHERE own.directory = ? AND other.directory <> own.directory"""
         return [row[0] for row in self.query(sql, directory)]
 
-    def find_children(self, *directories: bytes) -> list[Path]:
+    def find_children(self, *directories: bytes) -> list[bytes]:
         """Return what torrents list, or use through symlinks, directly in some directories."""
-        sql = """SELECT file FROM session_file WHERE file > ? AND file < ?
-                 UNION SELECT file FROM rtwatch_use WHERE file > ? AND file < ?"""
+        sql = """SELECT CAST(file AS BLOB) FROM session_file WHERE file > ? AND file < ?
+                 UNION SELECT CAST(file AS BLOB) FROM rtwatch_use WHERE file > ? AND file < ?"""
         files = [row[0] for path in directories for row in self.query(sql, *[path + b"/", path + b"0"] * 2)]
-        return [file for file in files if os.fsencode(file.parent) in directories]
+        return [file for file in files if os.path.dirname(file) in directories]
 
-    def find_hashes_in(self, directory: bytes, tables: Sequence[str] = ("session_file", "rtwatch_use")) -> set[str]:
+    def find_hashes_in(self, directory: bytes, tables: Sequence[str] = USERS) -> set[str]:
         """Return the torrents that list or use a file below a directory."""
         low, high = directory + b"/", directory + b"0"  # "0" follows "/"
         sql = "SELECT DISTINCT hash FROM {} WHERE file > ? AND file < ?"
@@ -1389,10 +1394,10 @@ class Index:
         sql = "SELECT hash FROM session_file WHERE file = ? OR file > ? AND file < ?"
         return {row[0] for row in self.query(sql, file, file + b"/", file + b"0")}
 
-    def find_uses(self, hash: str, *whys: str) -> list[Path]:
-        """Return the files that a torrent uses for some reasons of `rtwatch_use`."""
-        sql = f"SELECT file FROM rtwatch_use WHERE hash = ? AND why IN ({', '.join('?' * len(whys))})"
-        return [row[0] for row in self.query(sql, hash, *whys)]
+    def find_uses(self, hash: str, why: str) -> list[bytes]:
+        """Return the files that a torrent uses for a reason of `rtwatch_use`."""
+        sql = "SELECT CAST(file AS BLOB) FROM rtwatch_use WHERE hash = ? AND why = ?"
+        return [row[0] for row in self.query(sql, hash, why)]
 
     def find_ways(self) -> list[tuple[str, bytes]]:
         """Return the targets of symlinks that are reached through other symlinks, with their torrents."""
@@ -1407,43 +1412,60 @@ class Index:
         """Return the torrents with files that were here before them."""
         return [row[0] for row in self.query("SELECT DISTINCT hash FROM rtwatch_use WHERE why = 'found'")]
 
-    def find_left(self, hash: str) -> dict[Path, tuple[Left, Optional[Path]]]:
-        """Return what the files of a vanished torrent were, and for an inherited one the directory that stays."""
-        sql = """SELECT file, top, device, inode, size, mtime FROM rtwatch_use
-                 WHERE hash = ? AND why IN ('inherited', 'left') ORDER BY why"""
-        return {file: (Left(*left), top) for file, top, *left in self.query(sql, hash)}
+    def find_left(
+        self, hash: str, low: bytes = b"", high: bytes = b"\xff"
+    ) -> dict[bytes, tuple[Left, Optional[bytes]]]:
+        """Return what the files of a vanished torrent were, and for an inherited one the directory that stays.
+
+        Those from path `low` to `high` are returned.
+        """
+        sql = """SELECT CAST(file AS BLOB), CAST(top AS BLOB), device, inode, size, mtime FROM rtwatch_use
+                 WHERE hash = ? AND file BETWEEN ? AND ? AND why IN ('inherited', 'left') ORDER BY why"""
+        return {file: (Left(*left), top) for file, top, *left in self.query(sql, hash, low, high)}
+
+    def find_unrecorded(self, hash: str, after: bytes, number: int) -> list[bytes]:
+        """Return the next files of a vanished torrent, in the order of their paths, that have to be recorded.
+
+        Links count as well; what it has inherited was recorded when the torrent vanished that left it.
+        """
+        sql = """SELECT CAST(file AS BLOB) FROM (
+                     SELECT file FROM session_file WHERE hash = ?1 AND file > ?2
+                     UNION SELECT file FROM rtwatch_use WHERE hash = ?1 AND file > ?2 AND why = 'link'
+                     AND file NOT IN (SELECT file FROM rtwatch_use WHERE hash = ?1 AND why = 'inherited')
+                     ORDER BY file LIMIT ?3)"""
+        return [row[0] for row in self.query(sql, hash, after, number)]
 
     def find_blobs(self, hash: str) -> Any:
         """Return tracker, T, L and R of a torrent as they are stored, None when it is not known."""
         sql = "SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = ?"
         return self.query(sql, hash).fetchone()
 
-    def find_files(self, hash: str) -> list[Path]:
+    def find_files(self, hash: str) -> list[bytes]:
         """Return the files of a torrent in the order of their paths."""
-        return [row[0] for row in self.query("SELECT file FROM session_file WHERE hash = ? ORDER BY file", hash)]
+        sql = "SELECT CAST(file AS BLOB) FROM session_file WHERE hash = ? ORDER BY file"
+        return [row[0] for row in self.query(sql, hash)]
 
-    def find_users(self, table: str, hash: str, files: Sequence[Path]) -> dict[Path, list[str]]:
-        """Return the other torrents, as HASH "name", that list (`session_file`) or link to (`rtwatch_use`) some files.
+    def find_users(self, table: str, hash: str, files: Sequence[bytes]) -> dict[bytes, list[Owner]]:
+        """Return the other torrents that list (`session_file`) or link to (`rtwatch_use`) some files, at most 500.
 
-        At most 500 files. One whose row in `torrent_data` somebody has deleted counts as well; its next save or start
-        writes it anew.
+        One whose row in `torrent_data` somebody has deleted counts as well; its next save or start writes it anew.
         """
         linked = f"AND {self.BY_LINK}" if table == "rtwatch_use" else ""
-        sql = f"""SELECT DISTINCT file, hash || ' "' || coalesce(name, '?') || '"' FROM {table} LEFT JOIN torrent_data
+        sql = f"""SELECT DISTINCT CAST(file AS BLOB), hash, coalesce(name, '?') FROM {table} LEFT JOIN torrent_data
                   USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(files))}) {linked}"""
-        users: dict[Path, list[str]] = {}
-        for file, user in self.query(sql, hash, *files):
-            users.setdefault(file, []).append(user)
+        users: dict[bytes, list[Owner]] = {}
+        for file, *owner in self.query(sql, hash, *files):
+            users.setdefault(file, []).append(Owner(*owner))
         return users
 
-    def is_used_directory(self, directory: Path, hash: str) -> bool:
+    def is_used_directory(self, directory: bytes, hash: str) -> bool:
         """Tell whether another torrent than `hash` has its root or a file at or below `directory`."""
-        low, high = os.fsencode(directory) + b"/", os.fsencode(directory) + b"0"  # "0" follows "/"
+        low, high = directory + b"/", directory + b"0"  # "0" follows "/"
         sql = """SELECT 1 FROM rtwatch_torrent WHERE (root = ? OR root > ? AND root < ?) AND hash <> ?
                  UNION ALL SELECT 1 FROM session_file WHERE (file > ? AND file < ?) AND hash <> ? LIMIT 1"""
         return self.query(sql, directory, low, high, hash, low, high, hash).fetchone() is not None
 
-    def is_used_file(self, file: Path) -> bool:
+    def is_used_file(self, file: bytes) -> bool:
         """Tell whether any torrent lists a file or uses it through a symlink."""
         sql = f"""SELECT 1 FROM session_file WHERE file = ?
                   UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {self.BY_LINK}"""
@@ -1525,7 +1547,7 @@ class Index:
                  WHERE hash = ?"""
         self.query(sql, present, when, process, said, hash)
 
-    def insert_left(self, hash: str, left: Iterable[tuple[Path, Left]]) -> None:
+    def insert_left(self, hash: str, left: Iterable[tuple[bytes, Left]]) -> None:
         """Record what files of a vanished torrent were."""
         sql = "INSERT OR IGNORE INTO rtwatch_use VALUES (?, ?, 'left', NULL, ?, ?, ?, ?)"
         self.con.executemany(sql, ((hash, file, *facts) for file, facts in left))
@@ -1542,7 +1564,7 @@ class Index:
         """Note that every torrent that is not vanished had its T at a Unix time."""
         self.query("UPDATE rtwatch_session SET present = ?", when)
 
-    def update_inherited(self, file: Path, hash: str, top: Optional[Path]) -> None:
+    def update_inherited(self, file: bytes, hash: str, top: Optional[bytes]) -> None:
         """Leave a file of a torrent to the others that list or use it, as it is: the last of them removes it.
 
         Its empty directories below `top` go with it. Who lists it and has no links does not need to inherit it.
@@ -1700,7 +1722,7 @@ class Rtorrent:
             return None
         return True
 
-    def has_open(self, path: Path, info: os.stat_result) -> bool:
+    def has_open(self, path: bytes, info: os.stat_result) -> bool:
         """Tell whether a running rtorrent has a file open; looked at once a second, and never waived."""
         if self.opened is None or time.monotonic() - self.opened[0] > 1:
             self.opened = time.monotonic(), read_open_files()
@@ -1889,13 +1911,13 @@ def read_open_files(but: int = 0) -> OpenFiles:
     return OpenFiles(paths, hidden)
 
 
-def is_open(path: Path, info: os.stat_result, files: OpenFiles) -> bool:
+def is_open(path: bytes, info: os.stat_result, files: OpenFiles) -> bool:
     """Tell whether a running rtorrent has a file open, under this name; another hard link is a file of its own."""
     others = files.paths.get((info.st_dev, info.st_ino), ())
     if info.st_nlink == 1:
         return bool(others)
     try:
-        return any(os.path.samefile(os.path.dirname(other), path.parent) for other in others)
+        return any(os.path.samefile(os.path.dirname(other), os.path.dirname(path)) for other in others)
     except OSError:  # its directory is gone, or the process
         return True
 
@@ -2239,147 +2261,213 @@ def guard(torrent: Torrent, facts: Facts) -> Optional[str]:
     return next(filter(None, (check(torrent, facts) for check in GUARDS)), None)
 
 
-FOUND = "it was here before the torrent, and rtorrent has not saved that it is complete"
-UNSTARTED = "rtorrent has not saved that the torrent was ever started"
+class Reason(NamedTuple):
+    """Why a file stays: the rule that says so or what failed, and its words; another torrent stands at their end."""
+
+    rule: str
+    words: str
+    owner: Optional[Owner] = None
+
+    def tell(self, whole: bool) -> str:
+        """Return it for people; of the other torrent's hash eight digits, or the `whole` of it."""
+        return f"{self.words} {self.owner.tell(whole)}" if self.owner else self.words
+
+
+GONE = Reason("gone", "already gone")
+FOUND = Reason("found", "it was here before the torrent, and rtorrent has not saved that it is complete")
+UNSTARTED = Reason("started", "rtorrent has not saved that the torrent was ever started")
+
+
+def explain_absence(error: OSError) -> Reason:
+    """Return the reason for a file that cannot be looked at."""
+    gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return GONE if gone else Reason("gone", f"cannot be looked at: {error.strerror}")
+
+
+class Directory(NamedTuple):
+    """A directory with files of a torrent, opened once: nothing that is put in its place meanwhile is acted on."""
+
+    path: bytes
+    real: bytes  # where it is, other than `path` when that leads through a symlink now
+    fd: int  # -1 when it cannot be opened
+    problem: Optional[Reason]  # why not
+
+    def look_at(self, name: bytes) -> tuple[Optional[os.stat_result], Optional[Reason]]:
+        """Return the lstat of a file, or why there is none."""
+        if self.problem:
+            return None, self.problem
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False), None
+        except OSError as error:
+            return None, explain_absence(error)
+
+    def check(self) -> None:
+        """Raise OSError when it is not, or no longer, at its path."""
+        if self.problem or os.readlink(b"/proc/self/fd/%d" % self.fd) != self.path:
+            raise OSError(f"{os.fsdecode(self.path)} was replaced meanwhile")
 
 
 class ListedFile(NamedTuple):
-    """The facts about one file of a torrent; other torrents are HASH "name"."""
+    """The facts about one file of a torrent."""
 
-    path: Path
+    path: bytes
+    torrent: Torrent
+    directory: Directory
     info: Optional[os.stat_result]
-    problem: Optional[str]  # why there is no info
-    parent: str  # where its parent really is
+    problem: Optional[Reason]  # why there is no info
     length: Optional[int]  # bytes, by the metainfo
     left: Optional[Left]  # what it was when the torrent vanished, None when it was not there
     heritage: bool  # inherited from a torrent that was removed
-    top: Optional[Path]  # the directory that stays; those below it go when they are empty
+    top: Optional[bytes]  # the directory that stays; those below it go when they are empty
     found: bool  # had data before the torrent, and rtorrent never said that it has it
-    owners: Sequence[str]  # list it as well
-    perhaps: Optional[str]  # may use it, but its files are not known
-    users: Sequence[str]  # use it through a symlink
-    through: Optional[Path]  # symlink among the torrent's directories that leads to it
+    owners: Sequence[Owner]  # list it as well
+    users: Sequence[Owner]  # use it through a symlink
+    through: Optional[bytes]  # symlink among the torrent's directories that leads to it
+
+
+class Doubts(NamedTuple):
+    """What may use a file though nobody can know."""
+
+    names: Mapping[bytes, Owner]  # by the file names, in lower case, of torrents whose directory is not known
+    unreadable: Sequence[Doubt]
+
+    def find(self, file: bytes) -> Optional[Owner]:
+        """Return the torrent whose file this may be."""
+        if not self.names and not self.unreadable:
+            return None
+        known = self.names.get(os.path.basename(file).lower())
+        return known or next((doubt.torrent for doubt in self.unreadable if doubt.covers(file)), None)
 
 
 class Limits(NamedTuple):
-    """What a removal respects, as far as it is the same for all files of the torrent."""
+    """What every removal respects, until the next look at everything."""
 
-    root: Path
-    session: Path
-    paths: tuple[Path, ...]
-    started: bool  # or complete: rtorrent has written here, or checked
+    session: bytes
+    paths: Sequence[bytes]
     own: Set[tuple[int, int]]  # device and inode of rtwatch's files
-    directories: Sequence[Path]  # of rtwatch
-    trashes: Mapping[int, Path]  # by device; empty: files are deleted
+    directories: Sequence[bytes]  # of rtwatch
+    needed: Sequence[bytes]  # directories that stay though they may be empty
+    trashes: Set[int]  # devices; empty: files are deleted
+    doubts: Doubts
 
 
-def is_allowed(path: Path, limits: Limits) -> bool:
+def is_allowed(path: bytes, limits: Limits) -> bool:
     """Tell whether rtwatch may act on `path` at all: below a PATH, when any is given, and not in the session."""
     allowed = not limits.paths or any(is_below(path, directory) for directory in limits.paths)
     return allowed and not is_below(path, limits.session)
 
 
-def rule_shared(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_shared(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what another torrent lists, be it vanished or held."""
-    return f"also in {file.owners[0]}" if file.owners else None
+    return Reason("shared", "also in", file.owners[0]) if file.owners else None
 
 
-def rule_outside(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_outside(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what lies outside PATH or the torrent's root, or in the session directory; an inherited file has no root."""
     if not is_allowed(file.path, limits):
         inside = is_below(file.path, limits.session)
-        return "in the session directory" if inside else "not below the directories you named"
-    return None if file.heritage or is_below(file.path, limits.root) else "outside the torrent's directory"
+        return Reason("outside", "in the session directory" if inside else "not below the directories you named")
+    root = file.torrent.root
+    inside = file.heritage or (root is not None and is_below(file.path, root))
+    return None if inside else Reason("outside", "outside the torrent's directory")
 
 
-def rule_moved(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_moved(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what is reached by another way than when it was listed: a directory was replaced by a symlink."""
-    return None if file.parent == os.path.dirname(file.path) else "its directory is a symlink now"
+    same = file.directory.real == file.directory.path
+    return None if same else Reason("moved", "its directory is a symlink now")
 
 
-def rule_gone(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_gone(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Leave out what is not there or cannot be looked at."""
     return file.problem
 
 
-def rule_type(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_type(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep directories, pipes, sockets and devices."""
     usual = file.info and stat.S_IFMT(file.info.st_mode) in (stat.S_IFREG, stat.S_IFLNK)
-    return None if usual else "not a regular file"
+    return None if usual else Reason("type", "not a regular file")
 
 
-def rule_device(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_device(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what cannot be renamed into a trash."""
     other = limits.trashes and file.info is not None and file.info.st_dev not in limits.trashes
-    return "no --trash is on its file system" if other else None
+    return Reason("device", "no --trash is on its file system") if other else None
 
 
-def rule_perhaps(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what may be a file of a torrent whose directory or T is not known."""
-    return f"perhaps in {file.perhaps}" if file.perhaps else None
-
-
-def rule_longer(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what is longer than the metainfo says: rtorrent never makes it so."""
-    longer = file.info and is_data(file.info) and file.length is not None and file.info.st_size > file.length
-    return "longer than the torrent says" if longer else None
-
-
-def rule_own(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_own(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep rtwatch's own files, by whatever name, and all that is in its state directory and its trash."""
     named = file.info is not None and (file.info.st_dev, file.info.st_ino) in limits.own
     below = any(is_below(file.path, directory) for directory in limits.directories)
-    return "it belongs to rtwatch" if named or below else None
+    return Reason("own", "it belongs to rtwatch") if named or below else None
 
 
-def rule_found(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_perhaps(file: ListedFile, limits: Limits) -> Optional[Reason]:
+    """Keep what may be a file of a torrent whose directory or T is not known."""
+    owner = limits.doubts.find(file.path)
+    return Reason("perhaps", "perhaps in", owner) if owner else None
+
+
+def rule_longer(file: ListedFile, limits: Limits) -> Optional[Reason]:
+    """Keep what is longer than the metainfo says: rtorrent never makes it so."""
+    longer = file.info and is_data(file.info) and file.length is not None and file.info.st_size > file.length
+    return Reason("longer", "longer than the torrent says") if longer else None
+
+
+def rule_found(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep a person's own file that the torrent merely names."""
     return FOUND if file.found else None
 
 
-def rule_started(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_started(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep the data of a torrent that rtorrent never started, nor had complete, as far as it said: it wrote no file."""
-    data = is_data(file.info) and file.info is not None and file.info.st_size > 0
-    return UNSTARTED if data and not (limits.started or file.heritage) else None
+    started = file.torrent.started != 0 or file.torrent.complete or file.heritage
+    return None if started or not is_data(file.info) or (file.info and not file.info.st_size) else UNSTARTED
 
 
-def rule_left(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_left(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what is not as the torrent left it: rtorrent changes nothing of a file after it has deleted T."""
     if file.info is None or (file.left and file.left.is_now(file.info)):
         return None
-    return "changed after the torrent vanished" if file.left else "put there after the torrent vanished"
+    return Reason("left", "changed after the torrent vanished" if file.left else "put there after the torrent vanished")
 
 
-def rule_through(file: ListedFile, limits: Limits) -> Optional[str]:
+def rule_through(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what the torrent only uses through a symlinked directory of its own: a library, or another's data."""
-    return f"reached through the symlink {file.through}" if file.through and not file.heritage else None
+    if file.through is None or file.heritage:
+        return None
+    return Reason("through", f"reached through the symlink {os.fsdecode(file.through)}")
 
 
-def rule_linked(file: ListedFile, limits: Limits) -> Optional[str]:
-    """Keep what another torrent uses through a symlink. As the last rule it tells who inherits the file."""
-    return f"used by a symlink in {file.users[0]}" if file.users else None
+def rule_linked(file: ListedFile, limits: Limits) -> Optional[Reason]:
+    """Keep what another torrent uses through a symlink; it must stay last: that torrent inherits the file."""
+    return Reason("linked", "used by a symlink in", file.users[0]) if file.users else None
 
 
 RULES = (
     *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_device),
     *(rule_own, rule_perhaps, rule_longer, rule_found, rule_started, rule_left, rule_through, rule_linked),
 )
+INHERITED = ("shared", "linked")  # Whoever keeps a file by one of these rules inherits it.
 
 
-def plan_removal(files: Sequence[ListedFile], limits: Limits) -> list[tuple[ListedFile, Optional[str]]]:
-    """Return every file with the reason to keep it, which the first rule that has one gives; None: remove it."""
-    return [(file, next(filter(None, (rule(file, limits) for rule in RULES)), None)) for file in files]
+def find_reason(file: ListedFile, limits: Limits) -> Optional[Reason]:
+    """Return the reason to keep a file, which the first rule that has one gives; None: remove it."""
+    for rule in RULES:
+        reason = rule(file, limits)
+        if reason:
+            return reason
+    return None
 
 
-def plan_directories(files: Mapping[Path, Optional[Path]], limits: Limits) -> list[Path]:
-    """Return the directories that may have become empty, deepest first; `files` went, below directories that stay."""
-    found: set[Path] = set()
-    for file, top in files.items():
-        path = file.parent
+def plan_directories(emptied: Iterable[tuple[bytes, Optional[bytes]]], limits: Limits) -> list[bytes]:
+    """Return the directories that may be empty, deepest first: those from which files went, below one that stays."""
+    found: set[bytes] = set()
+    for path, top in emptied:
         while top and path not in found and is_allowed(path, limits) and is_below(path, top):
             found.add(path)
-            path = path.parent
-    return sorted(found, key=lambda path: len(path.parts), reverse=True)
+            path = os.path.dirname(path)
+    return sorted(found, key=lambda path: path.count(b"/"), reverse=True)
 
 
 def find_label(label: str, keep: Iterable[str]) -> Optional[str]:
@@ -2391,18 +2479,6 @@ def find_label(label: str, keep: Iterable[str]) -> Optional[str]:
     return next((name for name in keep if name.casefold() in own), None)
 
 
-class Doubts(NamedTuple):
-    """What may use a file though nobody can know."""
-
-    names: Mapping[bytes, str]  # HASH "name" by the file names, in lower case, of torrents whose directory is not known
-    unreadable: Sequence[Doubt]
-
-    def find(self, file: Path) -> Optional[str]:
-        """Return the torrent whose file this may be, as HASH "name"."""
-        known = self.names.get(os.path.basename(os.fsencode(file)).lower())
-        return known or next((doubt.torrent for doubt in self.unreadable if doubt.covers(file)), None)
-
-
 # ---- Removal: every unlink, rename and rmdir -------------------------------------------------------------------------
 
 BATCH = 200  # files that are decided on together
@@ -2410,66 +2486,91 @@ Line = tuple[Any, ...]  # what `say` takes: level, verb, what, details
 
 
 @contextmanager
-def opened_parent(path: Path) -> Iterator[int]:
-    """Open the parent of `path`; raise OSError when it is reached by another way than it was recorded."""
-    parent = os.path.dirname(path)
-    fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def opened_directory(path: bytes) -> Iterator[Directory]:
+    """Open a directory as far as that is possible."""
     try:
-        if os.readlink(f"/proc/self/fd/{fd}") != parent:
-            raise OSError(f"{parent} was replaced meanwhile")
-        yield fd
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        yield Directory(path, os.path.realpath(path), -1, explain_absence(error))
+        return
+    try:
+        yield Directory(path, os.readlink(b"/proc/self/fd/%d" % fd), fd, None)
     finally:
         os.close(fd)
 
 
 def remove_file(file: ListedFile, target: Optional[Path]) -> None:
     """Unlink one file, still the one that was looked at, or rename it to `target`, where nothing is; raise OSError."""
-    name = file.path.name
-    with opened_parent(file.path) as parent:
-        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if file.info is None or not os.path.samestat(info, file.info) or info.st_mtime_ns != file.info.st_mtime_ns:
-            raise OSError("it was changed meanwhile")
-        if target is None:
-            os.unlink(name, dir_fd=parent)
-            return
-        if os.path.lexists(target):
-            raise OSError(f"{target} is there already")
-        os.rename(name, target, src_dir_fd=parent)
+    name, directory = os.path.basename(file.path), file.directory
+    directory.check()
+    info = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+    if file.info is None or not os.path.samestat(info, file.info) or info.st_mtime_ns != file.info.st_mtime_ns:
+        raise OSError("it was changed meanwhile")
+    if target is None:
+        os.unlink(name, dir_fd=directory.fd)
+        return
+    if os.path.lexists(target):
+        raise OSError(f"{target} is there already")
+    os.rename(name, target, src_dir_fd=directory.fd)
 
 
-def find_rest(directory: Path, removed: Collection[Path]) -> Optional[str]:
+def remove_directory(path: bytes) -> None:
+    """Remove an empty directory; raise OSError."""
+    with opened_directory(os.path.dirname(path)) as parent:
+        parent.check()
+        os.rmdir(os.path.basename(path), dir_fd=parent.fd)
+
+
+def find_rest(directory: bytes, removed: Collection[bytes]) -> Optional[str]:
     """Return why a real directory is not empty when all that is `removed` has gone (with -n only in words).
 
     None: it is empty. A mount point is not, and "" is no reason that anybody has to hear.
     """
     try:
         with os.scandir(directory) as entries:
-            rest = sorted(entry.name for entry in entries if directory / entry.name not in removed)
-        if os.lstat(directory).st_dev != os.lstat(directory.parent).st_dev:
+            rest = sorted(os.fsdecode(entry.name) for entry in entries if entry.path not in removed)
+        if os.lstat(directory).st_dev != os.lstat(os.path.dirname(directory)).st_dev:
             return "it is a mount point"
         return f"{some(rest)} in it" if rest else None
     except OSError as error:
         return "" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else str(error.strerror)
 
 
-def find_top(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[Path]:
+def find_top(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[bytes]:
     """Return the directory above the files of a torrent that stays though it may be empty.
 
     That is its root, but for a multi-file torrent whose root bears its name: there the root may go, too.
     """
-    root = torrent.path
-    own = root and metainfo and metainfo.multi and text(os.fsencode(root.name)) == torrent.name
-    return root.parent if root and own else root
+    root = torrent.root
+    own = root and metainfo and metainfo.multi and text(os.path.basename(root)) == torrent.name
+    return os.path.dirname(root) if root and own else root
 
 
-def find_own(args: Args) -> set[tuple[int, int]]:
-    """Return device and inode of the files that rtwatch itself needs."""
+def find_limits(args: Args, doubts: Doubts) -> Limits:
+    """Return what removals respect by what is true now; raise OSError without a trash."""
     own = set()
     for path in (args.db, f"{args.db}-wal", f"{args.db}-shm", args.hooks):
         with suppress(OSError, TypeError):  # no hooks file
             info = os.stat(path)
             own.add((info.st_dev, info.st_ino))
-    return own
+    return Limits(
+        session=os.fsencode(args.session),
+        paths=[os.fsencode(path) for path in args.paths],
+        own=own,
+        directories=[os.path.realpath(os.fsencode(path)) for path in (state_directory(), *args.trash)],
+        needed=[os.fsencode(path) for path in (home_directory(), args.session, *args.paths, *args.trash)],
+        trashes={path.stat().st_dev for path in args.trash},
+        doubts=doubts,
+    )
+
+
+def find_lengths(files: Iterable[bytes], metainfo: Optional[Metainfo], root: Optional[bytes]) -> dict[bytes, int]:
+    """Return files with their lengths in bytes by the metainfo; -1 for a file that it does not list now."""
+    lengths = dict.fromkeys(files, -1)
+    for path, number in number_files(metainfo, root) if metainfo and root else ():
+        if path in lengths:  # whose path is not kept a second time
+            lengths[path] = metainfo.files[number][0] if metainfo else -1
+    return lengths
 
 
 LINKED = "rtwatch-linked"  # in a directory of the trash: what lay outside the torrent's root, by absolute path
@@ -2491,40 +2592,70 @@ if [ -d {LINKED} ]; then cp -rlnP {LINKED}/. /; fi
 """
 
 
-def choose_trash(trash: Path, hash: str) -> Path:
-    """Return the first of the directories HASH, HASH.2 and so on in the trash that is not there."""
-    names = itertools.chain([hash], (f"{hash}.{number}" for number in itertools.count(2)))
-    return next(path for path in map(trash.joinpath, names) if not os.path.lexists(path))
+class Trash:
+    """The directories of one torrent in the trashes, by device."""
 
+    def __init__(self, args: Args, torrent: Torrent, t_data: bytes) -> None:
+        """Remember what is written there; raise OSError when a trash is missing."""
+        self.torrent, self.t_data, self.root = torrent, t_data, torrent.path or Path("/")
+        self.tops = {path.stat().st_dev: path for path in args.trash}
+        self.places: dict[int, Path] = {}
 
-def make_trash(opened: Path, place: Path, torrent: Torrent, root: Path, metainfo: bytes) -> None:
-    """Make the directory of a torrent in the trash, with the .torrent and the way back in it; raise OSError.
+    def find_place(self, device: int) -> Path:
+        """Return the torrent's directory in a trash, else the first of HASH, HASH.2 and so on that is not there."""
+        hash = self.torrent.hash
+        names = itertools.chain([hash], (f"{hash}.{number}" for number in itertools.count(2)))
+        free = (path for path in map(self.tops[device].joinpath, names) if not os.path.lexists(path))
+        return self.places.get(device) or next(free)
 
-    `opened` is the way to `place` through the descriptor of the trash. The way back is there before the first file, so
-    that a removal that is cut short can be undone as well.
-    """
-    info = look_at(root)[0] or os.stat(place.parent)
-    stem = torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
-    names = os.fsdecode(f"{stem}.torrent".encode()), UNDO  # whatever the locale
-    file, undo = (place / name for name in names)
-    words = {"name": torrent.name, "root": root, "undo": undo, "torrent": file, "place": place}
-    quoted = {key: shlex.quote(str(word)) for key, word in words.items()}
-    way_back = UNDO_TEXT.format(
-        **quoted,
-        said={key: printable(word) for key, word in quoted.items()},  # a comment ends with its line
-        **{"LINKED": LINKED, "UNDO": UNDO, "owner": f"{info.st_uid}:{info.st_gid}"},
-        mode=stat.S_IMODE(info.st_mode),
-        pattern=shlex.quote(re.sub(r"([][*?\\])", r"\\\1", file.name)),
-    )
-    opened.mkdir(mode=0o700)
-    try:
-        (opened / file.name).write_bytes(metainfo)
-        (opened / UNDO).write_bytes(way_back.encode("utf-8", "surrogateescape"))
-    except BaseException:
-        for name in names:
-            (opened / name).unlink(missing_ok=True)
-        opened.rmdir()
-        raise
+    def make(self, opened: Path, place: Path) -> None:
+        """Make the torrent's directory with the .torrent and the way back in it; raise OSError.
+
+        `opened` is the way to `place` through the descriptor of the trash. The way back is there before the first file,
+        so that a removal that is cut short can be undone as well.
+        """
+        stem = self.torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
+        names = os.fsdecode(f"{stem}.torrent".encode()), UNDO  # whatever the locale
+        opened.mkdir(mode=0o700)
+        try:
+            (opened / names[0]).write_bytes(self.t_data)
+            (opened / UNDO).write_bytes(self.describe_undo(place, names[0]).encode("utf-8", "surrogateescape"))
+        except BaseException:
+            for name in names:
+                (opened / name).unlink(missing_ok=True)
+            opened.rmdir()
+            raise
+
+    def describe_undo(self, place: Path, file: str) -> str:
+        """Return the text with the commands that bring back what is moved to `place`, where T is `file`."""
+        info = look_at(self.root)[0] or os.stat(place.parent)
+        words = {"name": self.torrent.name, "root": self.root, "undo": place / UNDO, "torrent": place / file}
+        quoted = {key: shlex.quote(str(word)) for key, word in {**words, "place": place}.items()}
+        return UNDO_TEXT.format(
+            **quoted,
+            said={key: printable(word) for key, word in quoted.items()},  # a comment ends with its line
+            **{"LINKED": LINKED, "UNDO": UNDO, "owner": f"{info.st_uid}:{info.st_gid}"},
+            mode=stat.S_IMODE(info.st_mode),
+            pattern=shlex.quote(re.sub(r"([][*?\\])", r"\\\1", file)),
+        )
+
+    def move(self, file: ListedFile, device: int) -> None:
+        """Move a file into the trash on its device, as it lay below the torrent's root; raise OSError.
+
+        What lay elsewhere keeps its absolute path there. The trash is opened for each file, so that its disk can be
+        unmounted in between.
+        """
+        path = Path(os.fsdecode(file.path))
+        with own_directory(self.tops[device]) as opened:
+            place = self.find_place(device)
+            inside = opened / place.name
+            if device not in self.places:
+                self.make(inside, place)
+                self.places[device] = place
+            below = path.is_relative_to(self.root)
+            target = inside / path.relative_to(self.root) if below else Path(f"{inside}/{LINKED}{path}")
+            make_alike(target.parent, path.parent, inside)
+            remove_file(file, target)
 
 
 def make_alike(directory: Path, model: Path, top: Path) -> None:
@@ -2542,60 +2673,90 @@ def make_alike(directory: Path, model: Path, top: Path) -> None:
     directory.chmod(stat.S_IMODE(info.st_mode) | stat.S_IRWXU)
 
 
-def fold(name: str) -> str:
-    """Return a file name for comparison as case-folding and normalising file systems do."""
-    return unicodedata.normalize("NFC", name).casefold()
+def fold(path: bytes) -> str:
+    """Return the name of a file for comparison as case-folding and normalising file systems do."""
+    return unicodedata.normalize("NFC", os.fsdecode(os.path.basename(path))).casefold()
 
 
-def is_folding(path: Path, info: os.stat_result) -> bool:
+def is_folding(path: bytes, info: os.stat_result) -> bool:
     """Tell whether a file is also there under its name in the other case or in another normal form."""
-    others = {path.name.swapcase(), unicodedata.normalize("NFC", path.name), unicodedata.normalize("NFD", path.name)}
-    for other in others - {path.name}:
+    parent, own = os.path.split(path)
+    name = os.fsdecode(own)
+    others = {name.swapcase()}
+    if not own.isascii():
+        others |= {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}
+    for other in others - {name}:
         with suppress(OSError, UnicodeEncodeError):  # as the locale may not have that character
-            if os.path.samestat(os.lstat(path.parent / other), info):
+            if os.path.samestat(os.lstat(os.path.join(parent, os.fsencode(other))), info):
                 return True
     return False
 
 
+class Result:
+    """What became of a torrent's files: what went, what stayed and why."""
+
+    def __init__(self) -> None:
+        self.removed: list[bytes] = []
+        self.kept: dict[Reason, list[bytes]] = {}
+        self.emptied: set[tuple[bytes, Optional[bytes]]] = set()  # directories, with the one that stays above
+        self.directories: list[bytes] = []  # that were removed
+        self.staying: dict[bytes, str] = {}  # directories, and why
+        self.targets: dict[bytes, bytes] = {}  # of symlinks that were removed
+        self.freed = 0  # bytes on disk
+        self.names: dict[tuple[int, int], int] = {}  # how many a file still has elsewhere, by device and inode
+
+    def keep(self, path: bytes, reason: Reason) -> None:
+        """Note that a file stays."""
+        self.kept.setdefault(reason, []).append(path)
+
+    def note_removed(self, file: ListedFile, info: os.stat_result, trashed: bool) -> None:
+        """Note that a file went. Its last name frees its bytes, and so does any move to the trash."""
+        self.removed.append(file.path)
+        self.emptied.add((file.directory.path, file.top))
+        key, left = (info.st_dev, info.st_ino), 0
+        if info.st_nlink > 1 or key in self.names:
+            left = self.names[key] = self.names.get(key, info.st_nlink) - 1
+        self.freed += info.st_blocks * 512 if not left or trashed else 0
+
+    def count_linked(self) -> int:
+        """Return how many of the removed files have other names."""
+        return sum(left > 0 for left in self.names.values())
+
+    def take_missing(self, files: Collection[bytes]) -> bool:
+        """Tell whether none of a torrent's files is there; what is said of all is not said of each."""
+        gone = self.kept.get(GONE, [])
+        if not files or sum(path in files for path in gone) < len(files):
+            return False
+        self.kept[GONE] = [path for path in gone if path not in files]  # what it has inherited
+        return True
+
+    def note_targets(self, files: Collection[bytes]) -> None:
+        """Note of the symlinks that went what they led to, unless something was said of it."""
+        said = {*files, *self.removed, *itertools.chain(*self.kept.values())} if self.targets else set()
+        for link, target in self.targets.items():
+            if target not in said:
+                name = os.fsdecode(os.path.basename(link))
+                self.keep(target, Reason("target", f"the symlink {name} led to it"))
+
+
 class Removal:
-    """The removal of the files of one erased torrent, as far as it went; `freed` counts bytes on disk."""
+    """The removal of the files of one erased torrent, as far as it went."""
 
     def __init__(self, index: Index, args: Args, torrent: Torrent, t_data: bytes) -> None:
-        self.index, self.args, self.torrent, self.t_data = index, args, torrent, t_data
-        planned, done = ("would trash", "trashed") if args.trash else ("would remove", "removed")
-        self.verb = planned if args.no_action else done
-        self.files = index.find_files(torrent.hash)
-        self.left, self.found = index.find_left(torrent.hash), {*index.find_uses(torrent.hash, "found")}
-        inherited = {*index.find_uses(torrent.hash, "inherited")}
-        directories = [path for path in index.find_uses(torrent.hash, "link") if path.is_symlink() and path.is_dir()]
-        self.through = [(Path(os.path.realpath(path)), path) for path in directories]
-        others = sorted({*inherited, *directories} - {*self.files})
-        self.todo = deque((file, file in inherited) for file in self.files)
-        self.todo.extend((file, True) for file in others)
-        self.metainfo = parse_metainfo(t_data, index.meanwhile)
-        self.numbers = number_files(self.metainfo, torrent.root) if self.metainfo and torrent.root else {}
+        self.index, self.args, self.torrent = index, args, torrent
+        metainfo = parse_metainfo(t_data, index.meanwhile)
+        self.files = find_lengths(index.find_files(torrent.hash), metainfo, torrent.root)
+        self.top = find_top(torrent, metainfo)
+        self.found = {*index.find_uses(torrent.hash, "found")}
+        links = [path for path in index.find_uses(torrent.hash, "link") if os.path.islink(path) and os.path.isdir(path)]
+        self.through = [(os.path.realpath(path), path) for path in links]
+        self.heritage = {*index.find_uses(torrent.hash, "inherited"), *({*links} - self.files.keys())}
+        self.todo = deque([*self.files, *sorted(self.heritage - self.files.keys())])
+        self.trash = Trash(args, torrent, t_data) if args.trash else None
+        self.result = Result()
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
-        self.folded: dict[bytes, dict[str, list[Path]]] = {}  # files by folded name by directory
-        self.top = find_top(torrent, self.metainfo)
-        self.removed: list[Path] = []
-        self.went: dict[Path, Optional[Path]] = {}  # what is not there any more, and the directory that stays above it
-        self.targets: dict[Path, str] = {}  # of symlinks that were removed
-        self.kept: dict[str, list[Path]] = {}
-        self.directories: dict[Path, Optional[str]] = {}  # and why one could not be removed
-        self.staying: dict[Path, str] = {}  # directories that stay, and why
-        self.freed = 0
-        self.names: dict[tuple[int, int], int] = {}  # how many a file still has elsewhere, by device and inode
-        self.places: dict[int, Path] = {}  # in the trash by device
+        self.folded: dict[bytes, dict[str, list[bytes]]] = {}  # files by folded name by directory
         self.spared: Optional[str] = None  # why all files stay
-        self.limits = Limits(
-            root=torrent.path or args.session,
-            session=args.session,
-            paths=args.paths,
-            started=torrent.started != 0 or torrent.complete,
-            own=find_own(args),
-            directories=[Path(os.path.realpath(path)) for path in (state_directory(), *args.trash)],
-            trashes={path.stat().st_dev: path for path in args.trash},
-        )
 
     def spare(self, agreed: bool) -> None:
         """Leave all files when pre_remove has not `agreed`, or when the torrent has a label of --keep."""
@@ -2607,143 +2768,126 @@ class Removal:
         if self.spared:
             self.todo.clear()
 
-    def plan(self, doubts: Doubts) -> list[tuple[ListedFile, Optional[str]]]:
-        """Decide on the next files that are still to do by what is true now."""
-        real_path = cache(os.path.realpath)
-        files = [self.todo[number] for number in range(min(BATCH, len(self.todo)))]
-        found = {path: look_at(path) for path, _ in files}
-        names = {path: self.find_names(path, info) for path, (info, _) in found.items()}
-        every = [name for path in names for name in names[path]]
-        tables = "session_file", "rtwatch_use"
-        others = [self.index.find_users(table, self.torrent.hash, every) for table in tables]
-        listed = []
-        for path, inherited in files:
-            info, problem = found[path]
-            number = self.numbers.get(os.fsencode(path))
-            left, top = self.left.get(path, (None, None))
-            owned, used = ([who for name in names[path] for who in users.get(name, ())] for users in others)
-            listed.append(
-                ListedFile(
-                    path=path,
-                    info=info,
-                    problem=problem,
-                    parent=real_path(os.path.dirname(path)),
-                    length=self.metainfo.files[number][0] if self.metainfo and number is not None else None,
-                    left=left,
-                    heritage=inherited,
-                    top=top or self.top,
-                    found=path in self.found,
-                    owners=owned,
-                    perhaps=doubts.find(path) if info and not owned else None,
-                    users=used,
-                    through=next((link for target, link in self.through if is_below(path, target)), None),
-                )
-            )
-        return plan_removal(listed, self.limits)
+    @contextmanager
+    def plan(self, limits: Limits) -> Iterator[list[tuple[ListedFile, Optional[Reason]]]]:
+        """Decide on the next files that are still to do by what is true now; their directories are open meanwhile."""
+        batch = [*itertools.islice(self.todo, BATCH)]
+        with ExitStack() as stack:
+            opened = cache(lambda path: stack.enter_context(opened_directory(path)))
+            directories = [opened(os.path.dirname(path)) for path in batch]
+            yield [(file, find_reason(file, limits)) for file in self.look_at(batch, directories)]
 
-    def find_names(self, path: Path, info: Optional[os.stat_result]) -> list[Path]:
+    def look_at(self, batch: Sequence[bytes], directories: Sequence[Directory]) -> Iterator[ListedFile]:
+        """Give the facts about some files in their opened directories."""
+        looks = [directory.look_at(os.path.basename(path)) for path, directory in zip(batch, directories)]
+        names = [self.find_names(path, info) for path, (info, _) in zip(batch, looks)]
+        every = [*itertools.chain(*names)]
+        owners, users = (self.index.find_users(table, self.torrent.hash, every) for table in self.index.USERS)
+        lefts = self.index.find_left(self.torrent.hash, min(batch), max(batch))
+        for path, directory, (info, problem), paths in zip(batch, directories, looks, names):
+            left, top = lefts.get(path, (None, None))
+            length = self.files.get(path, -1)
+            yield ListedFile(
+                path=path,
+                torrent=self.torrent,
+                directory=directory,
+                info=info,
+                problem=problem,
+                length=None if length < 0 else length,
+                left=left,
+                heritage=path in self.heritage,
+                top=top or self.top,
+                found=path in self.found,
+                owners=[owner for name in paths for owner in owners.get(name, ())] if owners else (),
+                users=[user for name in paths for user in users.get(name, ())] if users else (),
+                through=next((link for target, link in self.through if is_below(path, target)), None),
+            )
+
+    def find_names(self, path: bytes, info: Optional[os.stat_result]) -> list[bytes]:
         """Return the paths under which torrents may list the directory entry `path`, itself first."""
-        parent, name = os.path.split(os.fsencode(path))
+        parent, name = os.path.split(path)
         if parent not in self.aliases:
             self.aliases[parent] = self.index.find_aliases(parent)
-        names = [path, *(Path(os.fsdecode(os.path.join(alias, name))) for alias in self.aliases[parent])]
+        names = [path, *(os.path.join(alias, name) for alias in self.aliases[parent])]
         if info and is_folding(path, info):
             if parent not in self.folded:
                 self.folded[parent] = {}
                 for file in self.index.find_children(parent, *self.aliases[parent]):
-                    self.folded[parent].setdefault(fold(file.name), []).append(file)
-            names += [file for file in self.folded[parent].get(fold(path.name), ()) if file not in names]
+                    self.folded[parent].setdefault(fold(file), []).append(file)
+            names += [file for file in self.folded[parent].get(fold(path), ()) if file not in names]
         return names
 
-    def carry_out(self, file: ListedFile, reason: Optional[str]) -> None:
+    def carry_out(self, file: ListedFile, reason: Optional[Reason]) -> None:
         """Remove the first file to do, or keep it; what fails is kept, with its reason. -n changes nothing here.
 
         Whatever else is raised, the file stays the first to do.
         """
         if file.info and reason is None:
             try:
-                if stat.S_ISLNK(file.info.st_mode):
-                    self.targets[file.path] = os.path.realpath(file.path)
-                if self.args.trash:
-                    self.move_to_trash(file, file.info.st_dev)
-                elif not self.args.no_action:
-                    remove_file(file, None)
-                self.removed.append(file.path)
-                self.went[file.path] = file.top
-                self.count_freed(file.info)
-                self.todo.popleft()
-                return
+                self.take(file, file.info)
             except OSError as error:
-                reason = f"cannot be removed: {error.strerror or error}"
-                if self.args.trash and (error.filename2 or str(error.filename or "").startswith("/")):
-                    where = self.places.get(file.info.st_dev) or self.limits.trashes[file.info.st_dev]
-                    reason = f"cannot be moved to {where}: {error.strerror}"  # a relative name is that of the file
-                if isinstance(error, FileNotFoundError) and not (self.args.trash and os.path.lexists(file.path)):
-                    reason = GONE
-        if reason and reason in (rule_shared(file, self.limits), rule_linked(file, self.limits)):
+                reason = self.explain(error, file, file.info)
+        if reason and reason.rule in INHERITED:
             self.index.update_inherited(file.path, self.torrent.hash, file.top)
+        if reason:
+            self.result.keep(file.path, reason)
         if reason == GONE and file.left:  # a removal that was cut short took it
-            self.went[file.path] = file.top
-        self.kept.setdefault(reason or GONE, []).append(file.path)
+            self.result.emptied.add((file.directory.path, file.top))
         self.todo.popleft()
 
-    def count_freed(self, info: os.stat_result) -> None:
-        """Count the bytes of a file that was removed: its last name frees them, and so does any move to the trash."""
-        key = info.st_dev, info.st_ino
-        left = self.names[key] = self.names.get(key, info.st_nlink) - 1
-        self.freed += info.st_blocks * 512 if not left or self.args.trash else 0
+    def take(self, file: ListedFile, info: os.stat_result) -> None:
+        """Unlink one file or move it to the trash, and note that; raise OSError."""
+        target = os.path.realpath(file.path) if stat.S_ISLNK(info.st_mode) else None
+        if self.trash and self.args.no_action:
+            self.trash.places[info.st_dev] = self.trash.find_place(info.st_dev)
+        elif self.trash:
+            self.trash.move(file, info.st_dev)
+        elif not self.args.no_action:
+            remove_file(file, None)
+        if target:
+            self.result.targets[file.path] = target
+        self.result.note_removed(file, info, self.trash is not None)
 
-    def move_to_trash(self, file: ListedFile, device: int) -> None:
-        """Move a file into the trash on its device, as it lay below the torrent's root; raise OSError.
+    def explain(self, error: OSError, file: ListedFile, info: os.stat_result) -> Reason:
+        """Return the reason for a file that cannot be removed or moved."""
+        if isinstance(error, FileNotFoundError) and not (self.trash and os.path.lexists(file.path)):
+            return GONE
+        if self.trash and (error.filename2 or os.fsdecode(error.filename or "").startswith("/")):
+            where = self.trash.places.get(info.st_dev) or self.trash.tops[info.st_dev]
+            return Reason("failed", f"cannot be moved to {where}: {error.strerror}")  # The file has a relative name.
+        return Reason("failed", f"cannot be removed: {error.strerror or error}")
 
-        What lay elsewhere keeps its absolute path there. The trash is opened for each file, so that its disk can be
-        unmounted in between.
-        """
-        root, trash, place = self.limits.root, self.limits.trashes[device], self.places.get(device)
-        if self.args.no_action:
-            self.places[device] = place or choose_trash(trash, self.torrent.hash)
-            return
-        with own_directory(trash) as opened:
-            if place is None:
-                place = choose_trash(trash, self.torrent.hash)
-                make_trash(opened / place.name, place, self.torrent, root, self.t_data)
-                self.places[device] = place
-            inside = opened / place.name
-            below = is_below(file.path, root)
-            target = inside / file.path.relative_to(root) if below else Path(f"{inside}/{LINKED}{file.path}")
-            make_alike(target.parent, file.path.parent, inside)
-            remove_file(file, target)
-
-    def prune(self) -> None:
+    def prune(self, limits: Limits) -> None:
         """Remove the directories that removed and missing files leave empty, from the deepest up."""
-        needed = [home_directory(), self.args.session, *self.args.paths, *self.args.trash]
-        gone = {*self.went}
-        for directory in plan_directories(self.went, self.limits):
-            if any(directory == path or is_below(path, directory) for path in needed):
+        result = self.result
+        gone = {*result.removed} if self.args.no_action else set[bytes]()
+        for directory in plan_directories(result.emptied, limits):
+            if any(directory == path or is_below(path, directory) for path in limits.needed):
                 continue
             used = self.index.is_used_directory(directory, self.torrent.hash)
-            reason = "another torrent uses it" if used else find_rest(directory, gone)
-            if reason is not None:
-                self.staying.update({directory: reason} if reason else {})
+            rest = "another torrent uses it" if used else find_rest(directory, gone)
+            if rest is not None:
+                result.staying.update({directory: rest} if rest else {})
                 continue
             try:
                 if not self.args.no_action:
-                    with opened_parent(directory) as parent:
-                        os.rmdir(directory.name, dir_fd=parent)
+                    remove_directory(directory)
                 gone.add(directory)
-                self.directories[directory] = None
+                result.directories.append(directory)
             except OSError as error:
-                self.directories[directory] = f"cannot be removed: {error.strerror or error}"
+                result.keep(directory, Reason("failed", f"cannot be removed: {error.strerror or error}"))
 
     def report(self) -> Iterator[Line]:
         """Give what became of the torrent, as `say` takes it: one line, and below it those of `report_files`."""
-        name, root = self.index.label(self.torrent.hash, self.torrent.name), self.limits.root
-        total = count(len(self.removed) + sum(map(len, self.kept.values())) or len(self.files), "file")
-        if self.removed:
-            linked = sum(left > 0 for left in self.names.values())
-            more = [f"{linked} linked elsewhere"] if linked and not self.args.trash else []
-            more += [f"in {' and '.join(map(str, self.places.values()))}"] if self.places else []
-            yield logging.INFO, self.verb, name, f"{len(self.removed)} of {total}", human_size(self.freed), *more
+        result, name = self.result, self.index.label(self.torrent.hash, self.torrent.name)
+        total = count(len(result.removed) + sum(map(len, result.kept.values())) or len(self.files), "file")
+        planned, done = ("would trash", "trashed") if self.trash else ("would remove", "removed")
+        verb = planned if self.args.no_action else done
+        if result.removed:
+            linked = 0 if self.trash else result.count_linked()
+            more = [f"{linked} linked elsewhere"] if linked else []
+            more += [f"in {' and '.join(map(str, self.trash.places.values()))}"] if self.trash else []
+            yield logging.INFO, verb, name, f"{len(result.removed)} of {total}", human_size(result.freed), *more
         else:
             what = f"none of {total} to remove" if self.args.remove else f"leaves {total}"
             if self.spared:
@@ -2751,34 +2895,29 @@ class Removal:
             elif self.torrent.root is None:
                 what = "where its files are is not known"
             yield logging.INFO, "if erased" if self.args.what_if else "erased", name, what
-        yield from self.report_files(root)
+        yield from self.report_files(verb)
 
-    def report_files(self, root: Path) -> Iterator[Line]:
+    def report_files(self, verb: str) -> Iterator[Line]:
         """Give one line for every file or directory that is gone, and one for every reason to keep some."""
-        gone = [*map(str, self.removed), *(f"{path}/" for path, reason in self.directories.items() if not reason)]
-        for line in gone:
-            yield logging.DEBUG, f"  {self.verb}", line
-        if self.files and set(self.files) <= set(self.kept.get(GONE, ())):
-            number, listed = len(self.files), {*self.files}
+        result, number = self.result, len(self.files)
+        every = self.args.verbose
+        for path in [*result.removed, *(path + b"/" for path in result.directories)] if every else ():
+            yield logging.DEBUG, f"  {verb}", os.fsdecode(path)
+        if result.take_missing(self.files):
+            root = self.torrent.path
             missing = f"none of its {number} files is at {root}" if number > 1 else f"its file is not at {root}"
             yield logging.WARNING, "  missing", f"{missing}: moved, or its disk is not mounted"
-            self.kept[GONE] = [path for path in self.kept[GONE] if path not in listed]  # what it has inherited
-        said = {*self.files, *self.removed, *itertools.chain(*self.kept.values())} if self.targets else set()
-        for link, target in self.targets.items():
-            if Path(target) not in said:
-                self.kept.setdefault(f"the symlink {link.name} led to it", []).append(Path(target))
-        for path, failure in self.directories.items():
-            if failure:
-                self.kept.setdefault(failure, []).append(path)
-        for reason, paths in self.kept.items():
-            why = reason if self.args.verbose else re.sub(r'([0-9A-F]{8})[0-9A-F]{32} "', r'\1 "', reason)
-            shown = [str(path.relative_to(root) if is_below(path, root) else path) for path in paths]
-            if len(shown) > 3 and not self.args.verbose:
-                shown = [f"{len(shown)} files, {shown[0]} ..."]
-            for line in shown:
-                yield logging.DEBUG if reason == GONE else logging.WARNING, "  kept", f"{line}: {why}"
-        for path, reason in self.staying.items():
-            yield logging.DEBUG, "  stays", f"{path}/: {reason}"
+        result.note_targets(self.files)
+        root_path = (self.torrent.root or b"").rstrip(b"/") + b"/"
+        for reason, paths in result.kept.items():
+            many = len(paths) > 3 and not every
+            for path in paths[:1] if many else paths:
+                name = os.fsdecode(path[len(root_path) :] if path.startswith(root_path) else path)
+                name = f"{len(paths)} files, {name} ..." if many else name
+                level = logging.DEBUG if reason == GONE else logging.WARNING
+                yield level, "  kept", f"{name}: {reason.tell(self.args.verbose)}"
+        for path, rest in result.staying.items():
+            yield logging.DEBUG, "  stays", f"{os.fsdecode(path)}/: {rest}"
 
 
 RmTuple = namedtuple("RmTuple", "name tracker hash rmfiles torfiles tor ltor rtor")
@@ -3112,13 +3251,12 @@ class Registry:
         except FileNotFoundError:  # R without T is known from the listing
             self.note_unreadable(hash, None)
         except OSError as error:
-            self.note_unreadable(
-                hash, UnreadableTorrent(path, error, Doubt(hash, None, b"") if loaded_before else None)
-            )
+            doubt = Doubt(Owner(hash, known.name), None, b"") if known and loaded_before else None
+            self.note_unreadable(hash, UnreadableTorrent(path, error, doubt))
             raise
         except UnreadableTorrent as unreadable:
             if known and loaded_before:  # its rows protect its files, if they follow its directory
-                unreadable.doubt = Doubt(hash, None, b"")
+                unreadable.doubt = Doubt(Owner(hash, known.name), None, b"")
                 with suppress(UnreadableTorrent, FileNotFoundError):
                     self.follow(known, self.session.read_resume(hash)[1])
             self.note_unreadable(hash, unreadable)
@@ -3143,7 +3281,7 @@ class Registry:
     def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
         hash, path = loaded.hash, self.session.file(loaded.hash)
-        former: list[Path] = []
+        former: list[bytes] = []
         if known is None:
             self.hooks.call("pre_add", path, self.args)
         else:
@@ -3152,8 +3290,9 @@ class Registry:
         self.loop.due.pop(hash, None)
         self.note_root(loaded.root)
         self.note_newcomer(hash, loaded.found)
-        left = [file for file in former if file.exists() and not self.index.is_used_file(file)]
-        more = [f"nobody uses {count(len(left), 'file')} at its former place, {left[0].parent}"] if left else []
+        left = [file for file in former if os.path.exists(file) and not self.index.is_used_file(file)]
+        place = os.fsdecode(os.path.dirname(left[0])) if left else ""
+        more = [f"nobody uses {count(len(left), 'file')} at its former place, {place}"] if left else []
         what = "added" if known is None else "returned" if known.vanished is not None else "renewed"
         self.say_written(
             what, self.index.label(hash, text(loaded.metainfo.names[b""])), count(len(loaded.files), "file"), *more
@@ -3161,12 +3300,11 @@ class Registry:
         if known is None:
             self.hooks.call("post_add", path, self.args)
 
-    def keep_known(self, known: Torrent, loaded: Loaded) -> tuple[Loaded, list[Path]]:
+    def keep_known(self, known: Torrent, loaded: Loaded) -> tuple[Loaded, list[bytes]]:
         """Keep what was known of a torrent that is back in its place; else return its former files as well."""
         former = self.index.find_files(loaded.hash)
         if known.root and loaded.root is None and known.directory == loaded.resume.directory:
-            files = list(map(os.fsencode, former))
-            loaded = loaded._replace(root=known.root, files=files)  # a place once known stays
+            loaded = loaded._replace(root=known.root, files=former)  # a place once known stays
         if loaded.root != known.root:
             return loaded, former
         resume = loaded.resume
@@ -3183,8 +3321,7 @@ class Registry:
         if torrent is None or torrent.vanished is None:
             return []
         for file in loaded.found:
-            path = Path(os.fsdecode(file))
-            (info, _), (was, _) = look_at(path), left.get(path, (None, None))
+            (info, _), (was, _) = look_at(file), left.get(file, (None, None))
             if info and not (was.is_now(info) if was else not torrent.recorded and self.is_as_left(torrent, info)):
                 strange.append(file)
         return strange
@@ -3218,7 +3355,7 @@ class Registry:
 
     def find_again(self, known: Torrent) -> None:
         """Look whether rtorrent has said in L that it has files that were here before the torrent."""
-        found = {*map(os.fsencode, self.index.find_uses(known.hash, "found"))}
+        found = {*self.index.find_uses(known.hash, "found")}
         blobs = self.index.find_blobs(known.hash) if found else None
         metainfo = parse_metainfo(blobs[1]) if blobs else None
         if metainfo and known.root:
@@ -3346,7 +3483,7 @@ class Registry:
             return
         files, links = locate_files(metainfo, place, os.fsencode(self.args.session)) if place else ([], [])
         root = os.path.realpath(place) if place else None
-        former = {*map(os.fsencode, self.index.find_files(hash))}  # rtorrent may have written them since
+        former = {*self.index.find_files(hash)}  # rtorrent may have written them since
         new = [] if known.complete else [file for file in files if file not in former]
         found = self.session.find_found(hash, metainfo, root, new) if root else []
         self.index.update_torrent(hash, directory=directory, root=root)
@@ -3373,12 +3510,12 @@ class Registry:
 
     def find_doubts(self) -> Doubts:
         """Return the torrents whose files cannot all be known."""
-        names: dict[bytes, str] = {}
+        names: dict[bytes, Owner] = {}
         for torrent in self.index.find_unplaced():
             metainfo = parse_metainfo(self.index.find_blobs(torrent.hash)[1], self.index.meanwhile)
             for _, paths in metainfo.files if metainfo else ():
                 for path in paths.values():
-                    names[os.path.basename(path.rstrip(b"/")).lower()] = f'{torrent.hash} "{torrent.name}"'
+                    names[os.path.basename(path.rstrip(b"/")).lower()] = Owner(torrent.hash, torrent.name)
         return Doubts(names, [torrent.doubt for torrent in self.unreadable.values() if torrent.doubt])
 
     def name(self, hash: str) -> str:
@@ -3400,7 +3537,7 @@ class Vanished:
         self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
         self.registry = registry
         self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
-        self.unrecorded: deque[tuple[Torrent, deque[Path]]] = deque()  # with files that were not looked at yet
+        self.unrecorded: deque[tuple[Torrent, bytes]] = deque()  # with the last of their files that was looked at
         self.expired: set[str] = set()  # hashes whose grace is over
 
     def note_deleted(self, path: Path) -> None:
@@ -3456,35 +3593,35 @@ class Vanished:
 
     def leave(self, torrent: Torrent) -> None:
         """Arrange to look at the files of a vanished torrent."""
-        files = [*self.index.find_files(torrent.hash), *self.index.find_uses(torrent.hash, "inherited", "link")]
-        self.unrecorded.append((torrent, deque(dict.fromkeys(files))))
+        self.unrecorded.append((torrent, b""))
 
     def record(self) -> None:
-        """Record what the next files of vanished torrents are.
+        """Record, in one transaction, what the next files of vanished torrents are.
 
         rtorrent changes none of them after it has deleted T. When that was read late, or in an earlier run, somebody
         else may have: what was written since is not recorded.
         """
-        torrent, files = self.unrecorded[0]
-        now = self.index.find_torrent(torrent.hash)
-        if now is None or now.vanished != torrent.vanished:  # it is back
-            self.unrecorded.popleft()
-            return
-        some = [files[number] for number in range(min(BATCH, len(files)))]
-        infos = [(file, look_at(file)[0]) for file in some]
-        left = [(file, info) for file, info in infos if info and self.registry.is_as_left(torrent, info)]
-        inherited = {*self.index.find_uses(torrent.hash, "inherited")} if left else set()
-        listed = {*self.index.find_files(torrent.hash)} if inherited else set()
-        self.index.insert_left(
-            torrent.hash, [(f, leave(info)) for f, info in left if f in listed or f not in inherited]
-        )
-        if len(files) == len(some):
-            self.index.update_torrent(torrent.hash, recorded=True)
+        looked, done, after = 0, 0, b""
+        for torrent, after in self.unrecorded:
+            now = self.index.find_torrent(torrent.hash)
+            if now and now.vanished == torrent.vanished:  # else it is back
+                files = self.index.find_unrecorded(torrent.hash, after, BATCH)
+                infos = [(file, look_at(file)[0]) for file in files]
+                left = [(file, leave(info)) for file, info in infos if info and self.registry.is_as_left(torrent, info)]
+                self.index.insert_left(torrent.hash, left)
+                looked += len(files)
+                if len(files) == BATCH:
+                    after = files[-1]
+                    break
+                self.index.update_torrent(torrent.hash, recorded=True)
+            done, after = done + 1, b""
+            if looked >= BATCH:
+                break
         self.index.con.commit()
-        for _ in some:
-            files.popleft()
-        if not files:
+        for _ in range(done):
             self.unrecorded.popleft()
+        if after:
+            self.unrecorded[0] = (self.unrecorded[0][0], after)
         if not self.unrecorded and self.expired:
             self.loop.call_sooner("word", 0, "word", self.args.session)
 
@@ -3755,6 +3892,7 @@ class Removals:
         self.removing: Optional[Iterator[None]] = None
         self.agreed: dict[tuple[str, Optional[float]], bool] = {}  # what pre_remove said, by hash and time of vanishing
         self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
+        self.limits: Optional[Limits] = None  # since rtorrent's word was given
         self.checked = NEVER  # when it was last asked whether the removal may go on (monotonic)
         self.freed = 0  # bytes
         self.pause = 1.0  # seconds until a removal that failed is tried again
@@ -3826,21 +3964,27 @@ class Removals:
         removal = self.removals[hash]
         self.vanished.registry.unlinked.clear()
         if self.args.remove:
+            if self.limits is None or self.limits.doubts is not self.word.given.doubts:
+                self.limits = find_limits(self.args, self.word.given.doubts)
             removal.spare(self.agreed.get((hash, torrent.vanished), True))
-            yield from self.remove_files(removal)
+            yield from self.remove_files(removal, self.limits)
             if removal.todo:
                 return
-            removal.prune()
+            removal.prune(self.limits)
         self.index.delete_torrent(hash)
         self.index.con.commit()
         del self.removals[hash]
         self.vanished.expired.discard(hash)
         self.agreed.pop((hash, torrent.vanished), None)
-        self.freed += 0 if self.args.trash else removal.freed
+        self.freed += 0 if self.args.trash else removal.result.freed
         for line in removal.report():
             say(*line)
-        erased = RmTuple(torrent.name, tracker, hash, removal.removed, removal.files, *blobs)
-        self.hooks.call("post_remove", path, self.args, erased)
+        if "post_remove" in self.hooks.functions:
+            files = {path: Path(os.fsdecode(path)) for path in (*removal.files, *removal.result.removed)}
+            removed, listed = ([files[path] for path in paths] for paths in (removal.result.removed, removal.files))
+            self.hooks.call(
+                "post_remove", path, self.args, RmTuple(torrent.name, tracker, hash, removed, listed, *blobs)
+            )
 
     def ask_hook(self, torrent: Torrent) -> bool:
         """Call pre_remove and remember whether it lets the files go; return False when it failed."""
@@ -3853,7 +3997,7 @@ class Removals:
         self.word.confirmed = NEVER
         return True
 
-    def remove_files(self, removal: Removal) -> Iterator[None]:
+    def remove_files(self, removal: Removal, limits: Limits) -> Iterator[None]:
         """Carry out the plan file by file, as long as nothing speaks against it.
 
         The inotify queue is looked at before every file. What it brings is worked first, and only when that changed
@@ -3861,25 +4005,35 @@ class Removals:
         """
         con = self.index.con
         while removal.todo:
-            planned, changes = removal.plan(self.word.given.doubts), con.total_changes
-            for file, reason in planned:
-                if self.loop.is_wanted():
-                    yield
-                    if not self.may_remove(removal.torrent):
+            changes = con.total_changes
+            with removal.plan(limits) as planned:
+                for file, reason in planned:
+                    if self.loop.is_wanted():
+                        yield
+                        if not self.may_remove(removal.torrent):
+                            return
+                        if con.total_changes != changes:
+                            break
+                    elif time.monotonic() - self.checked > 1 and not self.may_remove(removal.torrent):
                         return
-                    if con.total_changes != changes:
-                        break
-                elif time.monotonic() - self.checked > 1 and not self.may_remove(removal.torrent):
-                    return
-                if file.info and not file.owners and not file.users and self.rtorrent.has_open(file.path, file.info):
-                    self.word.hold(removal.torrent, "open")
-                    self.word.say_held()
-                    return
-                begin = time.time()
-                removal.carry_out(file, reason)
-                changes = con.total_changes
-                if file.info and file.info.st_nlink > 1:
-                    self.vanished.registry.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
+                    if self.is_open(file):
+                        self.word.hold(removal.torrent, "open")
+                        self.word.say_held()
+                        return
+                    self.carry_out(removal, file, reason)
+                    changes = con.total_changes
+
+    def is_open(self, file: ListedFile) -> bool:
+        """Tell whether a running rtorrent has a file open that no known torrent uses."""
+        known = file.owners or file.users
+        return file.info is not None and not known and self.rtorrent.has_open(file.path, file.info)
+
+    def carry_out(self, removal: Removal, file: ListedFile, reason: Optional[Reason]) -> None:
+        """Remove or keep one file, and note when its other names lose one."""
+        begin = time.time()
+        removal.carry_out(file, reason)
+        if file.info and file.info.st_nlink > 1:
+            self.vanished.registry.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
     def may_remove(self, torrent: Torrent) -> bool:
         """Tell whether a torrent is still to be removed."""
@@ -4148,7 +4302,11 @@ class Watch:
     def say_watching(self, hooks: Iterable[str]) -> None:
         """Say what is watched, with which options, and what works against them."""
         args, home = self.args, home_directory()
-        session = f"~/{args.session.relative_to(home)}" if is_below(args.session, home) else str(args.session)
+        session = (
+            f"~/{args.session.relative_to(home)}"
+            if args.session != home and args.session.is_relative_to(home)
+            else str(args.session)
+        )
         mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
         say(logging.INFO, "watching", session, mode)
         below = map(str, args.paths) if args.remove else ()
@@ -4186,7 +4344,7 @@ class Watch:
         roots = {Path(os.fsdecode(place.root)) for place in self.index.find_torrents() if place.root}
         found = []
         for root in sorted(roots) if devices else ():
-            wanted = not self.args.paths or any(root == path or is_below(root, path) for path in self.args.paths)
+            wanted = not self.args.paths or any(root.is_relative_to(path) for path in self.args.paths)
             with suppress(OSError):
                 found += [root] if wanted and root.stat().st_dev not in devices else []
         if found:
@@ -4300,7 +4458,7 @@ class Orphans:
         """Give paths and bytes of what no torrent uses and nobody touched for a day; a directory has a slash."""
         for directory, info, files in walk(top, self.skipped):
             paths = {os.fsencode(directory), *self.places.get((info.st_dev, info.st_ino), ())}
-            used = any(self.index.is_used_directory(Path(os.fsdecode(path)), "") for path in paths)
+            used = any(self.index.is_used_directory(path, "") for path in paths)
             self.used |= used
             for path in files:
                 found, _ = look_at(path)
@@ -4317,11 +4475,12 @@ class Orphans:
 
     def is_used(self, path: Path, info: os.stat_result, paths: Collection[bytes]) -> bool:
         """Tell whether a torrent, or a running rtorrent, uses or may use a file; `paths` lead to its directory."""
-        if (info.st_dev, info.st_ino) in self.open.paths or self.doubts.find(path):
+        file = os.fsencode(path)
+        if (info.st_dev, info.st_ino) in self.open.paths or self.doubts.find(file):
             return True
-        if any(self.index.is_used_file(Path(os.fsdecode(place), path.name)) for place in paths):
+        if any(self.index.is_used_file(os.path.join(place, os.path.basename(file))) for place in paths):
             return True
-        return is_folding(path, info) and fold(path.name) in {fold(f.name) for f in self.index.find_children(*paths)}
+        return is_folding(file, info) and fold(file) in map(fold, self.index.find_children(*paths))
 
 
 def list_orphans(index: Index, watch: Watch, args: Args) -> None:
@@ -4353,49 +4512,52 @@ def list_orphans(index: Index, watch: Watch, args: Args) -> None:
         say(logging.WARNING, "escaped", f"{count(odd, 'path')} with a line break in it")
 
 
+OPEN = Reason("open", "the removal waits until an rtorrent closes it")
+
+
 class Imagined(NamedTuple):
     """What an erase of a torrent would do, and how its data is now, in numbers of files."""
 
     removal: Removal
     short: int
     shared: int
-    owners: Set[str]  # HASH "name", with whom
+    owners: Set[Owner]  # with whom
 
     def describe(self) -> str:
         """Return how the data is, and how much of it would stay."""
-        removal, everything = self.removal, len(self.removal.files)
-        missing = len(removal.kept.get(GONE, ()))
-        owners = re.sub(r"([0-9A-F]{8})[0-9A-F]{32}", r"\1", some(sorted(self.owners)))
+        result, everything = self.removal.result, len(self.removal.files)
+        missing = len(result.kept.get(GONE, ()))
+        owners = some(sorted(owner.tell(False) for owner in self.owners))
         numbers = {
             "missing": missing,
             "short": self.short,
-            "linked elsewhere": sum(left > 0 for left in removal.names.values()),
+            "linked elsewhere": result.count_linked(),
             f"shared with {owners}": self.shared,
-            "kept for other reasons": max(0, everything - len(removal.removed) - missing - self.shared),
+            "kept for other reasons": max(0, everything - len(result.removed) - missing - self.shared),
         }
         return ", ".join(
             [count(everything, "file"), *(f"{number} {what}" for what, number in numbers.items() if number)]
         )
 
 
-def imagine_erased(index: Index, torrent: Torrent, doubts: Doubts, open_files: OpenFiles, args: Args) -> Imagined:
+def imagine_erased(index: Index, torrent: Torrent, limits: Limits, open_files: OpenFiles, args: Args) -> Imagined:
     """Plan the removal of a torrent as if it were erased now; -n, which is on here, changes nothing but the index."""
-    blobs = index.find_blobs(torrent.hash)
     files = [*index.find_files(torrent.hash), *index.find_uses(torrent.hash, "inherited")]
     infos = ((file, look_at(file)[0]) for file in files)
     index.insert_left(torrent.hash, [(file, leave(info)) for file, info in infos if info])
-    removal = Removal(index, args, torrent, blobs[1])
+    removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1])
     removal.spare(True)
     short, shared = 0, 0
-    owners: set[str] = set()
+    owners: set[Owner] = set()
     while removal.todo:
-        for file, reason in removal.plan(doubts):
-            short += bool(file.info and is_data(file.info) and file.info.st_size < (file.length or 0))
-            shared += bool(file.owners or file.users)
-            owners.update(file.owners, file.users)
-            used = file.info and not (file.owners or file.users) and is_open(file.path, file.info, open_files)
-            removal.carry_out(file, reason or ("the removal waits until an rtorrent closes it" if used else None))
-    removal.prune()
+        with removal.plan(limits) as planned:
+            for file, reason in planned:
+                short += bool(file.info and is_data(file.info) and file.info.st_size < (file.length or 0))
+                shared += bool(file.owners or file.users)
+                owners.update(file.owners, file.users)
+                used = file.info and not (file.owners or file.users) and is_open(file.path, file.info, open_files)
+                removal.carry_out(file, reason or (OPEN if used else None))
+    removal.prune(limits)
     return Imagined(removal, short, shared, owners)
 
 
@@ -4414,17 +4576,17 @@ def tell_users(index: Index, doubts: Doubts, path: bytes) -> Iterator[str]:
     """Give whose a file or directory is."""
     file = canonical(path)
     parent, name = os.path.split(file)
-    files = [Path(os.fsdecode(os.path.join(place, name))) for place in (parent, *index.find_aliases(parent))]
-    for table, how in ("session_file", "listed by"), ("rtwatch_use", "used through a symlink by"):
+    files = [os.path.join(place, name) for place in (parent, *index.find_aliases(parent))]
+    for table, how in zip(index.USERS, ("listed by", "used through a symlink by")):
         for users in index.find_users(table, "", files).values():
-            yield from (f"{how} {user}" for user in users)
+            yield from (f"{how} {user.tell()}" for user in users)
     if os.path.isdir(file):
         for hash in sorted(index.find_hashes_in(os.path.realpath(file))):
             torrent = index.find_torrent(hash)
-            yield f'has files of {hash} "{torrent.name if torrent else "?"}"'
+            yield f"has files of {Owner(hash, torrent.name if torrent else '?').tell()}"
     perhaps = doubts.find(files[0])
     if perhaps:
-        yield f"perhaps in {perhaps}"
+        yield f"perhaps in {perhaps.tell()}"
 
 
 def show(verb: str, *what: str) -> None:
@@ -4467,11 +4629,12 @@ def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
     # An erase closes the torrent's files in the rtorrent of this session.
     pid = watch.rtorrent.find_process().pid
     open_files = {loaded: read_open_files(but=pid if loaded else 0) for loaded in (True, False)}
+    limits = find_limits(args, doubts)
     for torrent in torrents:
-        imagined = imagine_erased(index, torrent, doubts, open_files[torrent.vanished is None], args)
+        imagined = imagine_erased(index, torrent, limits, open_files[torrent.vanished is None], args)
         if what == "all":
             hash = torrent.hash if args.verbose else torrent.hash[:8]
-            show(f"{hash} {human_size(imagined.removal.freed):>9}", f"{torrent.name}: {imagined.describe()}")
+            show(f"{hash} {human_size(imagined.removal.result.freed):>9}", f"{torrent.name}: {imagined.describe()}")
         else:
             show_erase(index, torrent, imagined, args)
         index.con.rollback()  # One torrent's erase is imagined without the others'.
@@ -4670,7 +4833,7 @@ def check_trashes(args: Args) -> None:
     for trash in args.trash:
         if not trash.is_dir():
             raise Error(f"{trash}: no such directory: mkdir -p {shlex.quote(str(trash))}", 2)
-        if trash == args.session or is_below(trash, args.session):
+        if trash.is_relative_to(args.session):
             raise Error(f"{trash}: the trash cannot be in the session directory; choose another one", 2)
         other = devices.setdefault(trash.stat().st_dev, trash)
         if other is not trash:

@@ -592,8 +592,8 @@ KEPT: dict[str, Truth] = {
     r"reached through the symlink (.*)": is_behind,
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
-    re.escape(FOUND): lambda world, path, mine, _: bool(mine & world.uncounted),
-    UNSTARTED: lambda world, path, mine, _: bool(mine & world.uncounted),
+    re.escape(FOUND.words): lambda world, path, mine, _: bool(mine & world.uncounted),
+    UNSTARTED.words: lambda world, path, mine, _: bool(mine & world.uncounted),
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
     r"cannot be removed: it was changed meanwhile": was_handled,
     r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch

@@ -119,7 +119,7 @@ def test_a_torrent_that_was_never_started_has_written_nothing(edited: bool, bed:
         bed.session.readd(DOCUMENTS, bed.downloads)
         program.wait_line("returned +Documents")
     bed.erase(DOCUMENTS)
-    program.wait_line(f"kept .*({rtwatch.FOUND if edited else rtwatch.UNSTARTED})")
+    program.wait_line(f"kept .*({rtwatch.FOUND.words if edited else rtwatch.UNSTARTED.words})")
     assert remaining(paths) == paths
 
 
@@ -328,7 +328,7 @@ def test_what_somebody_put_in_place_before_the_torrent_came_back_is_kept(unread:
     if not unread:
         program.wait_line("returned +pack")
         bed.erase(torrent)
-    program.wait_line(f"kept .*({'after the torrent vanished' if unread else rtwatch.FOUND})")
+    program.wait_line(f"kept .*({'after the torrent vanished' if unread else rtwatch.FOUND.words})")
     assert remaining(paths) == paths[:1]
 
 

@@ -17,11 +17,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 RULES_AND_FAILURES = (
     *rtwatch.RULES,
-    rtwatch.look_at,
+    rtwatch.explain_absence,
     rtwatch.Removal.spare,
-    rtwatch.Removal.carry_out,
+    rtwatch.Removal.explain,
     rtwatch.Removal.report,
     rtwatch.Removal.report_files,
+    rtwatch.Result.note_targets,
 )
 
 
@@ -43,20 +44,22 @@ def find_texts(*functions: Callable[..., object]) -> list[str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Reason":
+                docstrings.add(id(node.args[0]))  # the name of the rule
             if isinstance(node, ast.JoinedStr):
                 docstrings |= {id(part) for part in ast.walk(node)}
                 texts.append("".join(str(p.value) if isinstance(p, ast.Constant) else "*" for p in node.values))
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 texts.append(node.value)
-            elif isinstance(node, ast.Name) and isinstance(getattr(rtwatch, node.id, None), str):
-                texts.append(getattr(rtwatch, node.id))
+            elif isinstance(node, ast.Name) and isinstance(getattr(rtwatch, node.id, None), rtwatch.Reason):
+                texts.append(getattr(rtwatch, node.id).words)
     return texts
 
 
 def general(text: str) -> str:
     """Return a reason with `*` for every placeholder."""
-    return re.sub(r'HASH "NAME"|\b[A-Z]+\b', "*", text)
+    return re.sub(r'HASH "NAME"|\b[A-Z]+\b', "*", text).replace(" in *", " in")
 
 
 def test_the_options_are_those_of_the_program() -> None:
@@ -87,7 +90,7 @@ def test_the_command_with_force_is_the_remedy_where_the_program_prints_it(hold: 
 @pytest.mark.parametrize("rule", rtwatch.RULES, ids=lambda rule: rule.__name__)
 def test_every_reason_to_keep_a_file_is_explained(rule: Callable[..., object]) -> None:
     documented = {general(row[1].strip("`")) for row in rows(section("Kept files"))}
-    functions = (rtwatch.look_at,) if rule is rtwatch.rule_gone else (rule,)
+    functions = (rtwatch.explain_absence,) if rule is rtwatch.rule_gone else (rule,)
     reasons = {general(text) for text in find_texts(*functions)}
     assert reasons <= documented
 

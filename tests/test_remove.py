@@ -231,7 +231,7 @@ def test_twenty_thousand_missing_files_are_said_at_once(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("error", ["MemoryError()", "UnicodeEncodeError('ascii', 'x', 0, 1, 'as in a locale')"])
-@pytest.mark.parametrize("where", ["os.unlink", "os.lstat", "os.rmdir"])
+@pytest.mark.parametrize("where", ["os.unlink", "os.stat", "os.rmdir"])
 def test_a_removal_that_fails_in_an_unforeseen_way_is_said_and_made_again(where: str, error: str, bed: Bed) -> None:
     """Within a second, and with growing pauses; no file of it is left out the next time."""
     bed.hooks_fail = True
@@ -241,7 +241,7 @@ failures = [1]
 before = {where}
 
 def fail(path, *args, **options):
-    if failures and os.path.basename(path) in ("a.bin", "sub"):
+    if failures and path in (b"a.bin", b"sub"):
         failures.pop()
         raise {error}
     return before(path, *args, **options)
