@@ -965,10 +965,11 @@ class Session:
         self.check()
         found: dict[str, str] = {}
         try:
-            for name in os.listdir(self.path):
-                hash, letter = name[:40], LETTERS.get(name[40:])
-                if letter and (hash in found or SESSION_NAME.fullmatch(name)):
-                    found[hash] = found.get(hash, "") + letter
+            with os.scandir(self.path) as entries:
+                for name in (entry.name for entry in entries):
+                    hash, letter = name[:40], LETTERS.get(name[40:])
+                    if letter and (hash in found or SESSION_NAME.fullmatch(name)):
+                        found[hash] = sys.intern(found.get(hash, "") + letter)
         except OSError as error:
             raise SessionGone(f"{self.path}: cannot be listed ({error.strerror}); {NOTHING_LOST}") from None
         return found
@@ -1105,10 +1106,11 @@ class Session:
             elif resume or meta:
                 begun[hash] = NEVER
         unfinished: dict[str, float] = {}
-        for name in os.listdir(self.path):
-            if name.endswith(".new") and SESSION_NAME.fullmatch(name[:-4]):
-                info, _ = look_at(self.path / name)
-                unfinished[name[:40]] = max(unfinished.get(name[:40], NEVER), info.st_mtime if info else NEVER)
+        with os.scandir(self.path) as entries:
+            for name in (entry.name for entry in entries):
+                if name.endswith(".new") and SESSION_NAME.fullmatch(name[:-4]):
+                    info, _ = look_at(self.path / name)
+                    unfinished[name[:40]] = max(unfinished.get(name[:40], NEVER), info.st_mtime if info else NEVER)
         info, _ = look_at(self.path / "rtorrent.input_history")
         history = info.st_ctime if info else NEVER
         return Saves(begun, unfinished, history, max(renamed, history))
@@ -1357,18 +1359,17 @@ class Index:
         """Return the vanished torrents that are held or wait."""
         return [torrent for torrent in self.find_vanished() if torrent.held]
 
-    def find_loaded(self) -> list[str]:
-        """Return the hashes of the torrents that have not vanished."""
-        return [row[0] for row in self.query("SELECT hash FROM rtwatch_torrent WHERE vanished IS NULL")]
+    def find_loaded(self) -> Iterator[str]:
+        """Give the hashes of the torrents that have not vanished."""
+        return (row[0] for row in self.query("SELECT hash FROM rtwatch_torrent WHERE vanished IS NULL"))
 
     def find_unplaced(self) -> list[Torrent]:
         """Return the torrents whose directory cannot be resolved."""
         return [*self.find_torrents("root IS NULL")]
 
-    def find_directories(self) -> list[tuple[bytes, tuple[Any, ...]]]:
-        """Return the directories of all files, and what they were at the last look."""
-        rows = self.query("SELECT directory, device, inode, ctime FROM rtwatch_directory")
-        return [(directory, tuple(identity)) for directory, *identity in rows]
+    def find_directories(self) -> Iterator[tuple[Any, ...]]:
+        """Give the directories of all files, and device, inode and ctime of each at the last look."""
+        return self.query("SELECT directory, device, inode, ctime FROM rtwatch_directory")
 
     def find_aliases(self, directory: bytes) -> list[bytes]:
         """Return the other paths under which torrents use the same directory, as through a bind mount."""
@@ -3034,7 +3035,7 @@ class Loop:
         self.drained = time.time()  # Unix time at which no event was unread; what is read next happened after it
         self.began = self.drained
         self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue and item by any key
-        self.failed: list[tuple[Any, float]] = []  # items that failed, with the seconds until they are tried again
+        self.failed: list[tuple[Any, float, str]] = []  # items, the seconds until they are tried again, the errors
         self.step: Callable[[], bool] = lambda: False  # makes one step of long work, tells whether there is another
         self.stepping = False
 
@@ -3132,10 +3133,11 @@ class Loop:
 
     def work_item(self, name: str) -> None:
         """Call the function of a queue with its first item. What the function puts back comes again after a second,
-        what failed for the time being after growing pauses of up to a minute."""
+        what failed for the time being after growing pauses of up to a minute; each error is said once."""
         queue = self.queues[name]
         item = queue.popleft()
-        pause = next((pause for other, pause in self.failed if other is item), 0.5)
+        pause = next((pause for other, pause, _ in self.failed if other is item), 0.5)
+        said = {error for _, _, error in self.failed}
         self.failed = [entry for entry in self.failed if entry[0] is not item]
         before = len(queue)
         try:
@@ -3144,8 +3146,9 @@ class Loop:
         except (sqlite3.OperationalError, OSError) as error:
             self.con.rollback()
             pause = min(RETRY_INTERVAL, 2 * pause)
-            self.failed.append((item, pause))
-            say(logging.ERROR, "failed", f"{item}: {error}; tried again in {pause:g} s")
+            self.failed.append((item, pause, str(error)))
+            level = logging.DEBUG if str(error) in said else logging.ERROR
+            say(level, "failed", f"{item}: {error}; tried again until it works")
             self.call_later(object(), pause, name, item)
         except (Exception, SystemExit) as error:
             if self.survive(error, str(item)):
@@ -3442,10 +3445,14 @@ class Registry:
         A file or directory that is replaced by a symlink changes the ctime of its directory, and nothing else need to.
         """
         stale = set()
-        for directory, identity in self.index.find_directories():
-            if identity[2] == 0 or identify_directory(directory) != identity:  # 0: it may have changed since
-                stale |= self.find_stale(directory)
-                self.index.update_directory(directory)
+        changed = [  # the ctime is 0 when it may have changed since
+            directory
+            for directory, *identity in self.index.find_directories()
+            if identity[2] == 0 or [*identify_directory(directory)] != identity
+        ]
+        for directory in changed:
+            stale |= self.find_stale(directory)
+            self.index.update_directory(directory)
         real = cache(partial(resolve_directory, pid=self.rtorrent.find_process().pid))
         for place in self.index.find_torrents():
             parent, name = os.path.split(place.directory.rstrip(b"/"))  # many torrents have the same parent
@@ -3458,7 +3465,7 @@ class Registry:
             if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
                 stale.add(hash)
         # where a vanished torrent left its files does not change any more
-        for hash in stale & set(self.index.find_loaded()):
+        for hash in stale.intersection(self.index.find_loaded()):
             known = self.index.find_torrent(hash)
             if known:
                 self.relocate(known, known.directory)
@@ -4205,18 +4212,21 @@ class Watch:
         self.rtorrent.find_process()
         present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         listing, first = self.session.list(), self.index.count()[0] == 0
-        read = {torrent.hash for torrent in self.index.find_torrents() if self.session.is_as_read(torrent)}
-        hashes = sorted(hash for hash, letters in listing.items() if letters != "L" and hash not in read)
-        for number, hash in enumerate(hashes, 1):
+        unread = {hash for hash, letters in listing.items() if letters != "L"}
+        unread.difference_update(
+            torrent.hash for torrent in self.index.find_torrents() if self.session.is_as_read(torrent)
+        )
+        for number, hash in enumerate(sorted(unread), 1):
             if self.loop.stopping:
                 return
             self.registry.read_again([hash])
-            show_progress(number, len(hashes))
+            show_progress(number, len(unread))
             if number % 1000 == 0:
                 self.index.con.commit()
-        known = self.index.find_loaded()
-        missing = [hash for hash in known if "T" not in listing.get(hash, "")]
-        self.drop_missing([hash for hash in missing if hash not in listing], len(known) - len(missing), present)
+        missing = [hash for hash in self.index.find_loaded() if "T" not in listing.get(hash, "")]
+        torrents, vanished, _ = self.index.count()
+        others = torrents - vanished - len(missing)
+        self.drop_missing([hash for hash in missing if hash not in listing], others, present)
         for hash in missing:
             if hash in listing:  # no erase leaves R or L
                 self.vanished.vanish(hash, time.time(), present, "")
@@ -4292,7 +4302,7 @@ class Watch:
 
     def give_up(self) -> None:
         """Record that the session directory is gone: nobody has erased what vanished with it."""
-        for hash in self.index.find_loaded():
+        for hash in [*self.index.find_loaded()]:
             if not os.path.lexists(self.session.file(hash)):
                 self.index.update_vanished(hash, time.time(), self.loop.drained, "", False)
         for torrent in self.index.find_vanished():
@@ -4447,7 +4457,7 @@ class Orphans:
         self.skipped = {args.session, *args.trash, *own}
         self.places: dict[tuple[int, int], list[bytes]] = {}  # paths by device and inode
         roots = (place.root for place in index.find_torrents() if place.root)
-        for directory in {*roots, *(directory for directory, _ in index.find_directories())}:
+        for directory in {*roots, *(directory for directory, *_ in index.find_directories())}:
             with suppress(OSError):
                 info = os.stat(directory)
                 self.places.setdefault((info.st_dev, info.st_ino), []).append(directory)
@@ -4724,6 +4734,7 @@ def watch_session(args: Args) -> int:
         try:
             watch.start(hooks)
             loop.run(session.check, watch.is_done, watch.note_change)
+            watch.note_read()
         except SessionGone:
             with suppress(sqlite3.Error):
                 watch.give_up()
@@ -4736,7 +4747,6 @@ def watch_session(args: Args) -> int:
             notify("STOPPING=1")
             with suppress(sqlite3.Error):
                 watch.hooks.call("post_loop", inot, args)
-                watch.note_read()
                 watch.note_change()
         vanished = index.count()[1]
         left = [f"{count(vanished, 'torrent')} still to be finished"] if vanished else []
