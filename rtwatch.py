@@ -4793,37 +4793,38 @@ def seconds(value: str) -> float:
 
 def make_parser() -> Parser:
     """Return the parser of the command line, its options grouped by what people want."""
-    epilog = "Look first: rtwatch -r -n ~/.session says what -r would do and changes nothing."
-    parser = Parser(prog="rtwatch", description=str(__doc__).split("\n", 1)[0], epilog=epilog)
+    description = "Watch rtorrent's session, call hooks, and with -r remove the files that erased torrents leave."
+    epilog = "Try it first: rtwatch -r -n ~/.session changes nothing."
+    usage = "rtwatch [options] [SESSION] [PATH ...]"
+    parser = Parser(prog="rtwatch", usage=usage, description=description, epilog=epilog)
     add = parser.add_argument
-    session = "rtorrent's session directory (~/.session, else what rtorrent.rc or a running rtorrent says)"
-    add("session", metavar="SESSION", nargs="?", help=session)
-    add("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these directories")
+    add("session", metavar="SESSION", nargs="?", help="rtorrent's session directory (found by itself)")
+    add("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these")
     add = parser.add_argument_group("removing the files of erased torrents").add_argument
-    add("-r", "--remove", action="store_true", help="remove the files of an erased torrent that no other torrent uses")
-    no_action = "say what would be done; change no file and no database"
-    add("-n", "--no-action", "--dry-run", action="store_true", help=no_action)
-    trash = "with -r: move files there instead of deleting them; may be given once for each file system"
+    add("-r", "--remove", action="store_true", help="remove files that no other torrent uses")
+    add("-n", "--no-action", "--dry-run", action="store_true", help="change nothing; say what would be done")
+    trash = "with -r: move files there; one for each file system"
     add("--trash", metavar="DIR", action="append", default=[], help=trash)
-    keep = "with -r: leave the files of torrents with this label (d.custom1); may be given again"
+    keep = "with -r: leave the files of torrents with this label"
     add("--keep", metavar="LABEL", action="append", default=[], help=keep)
     grace = f"how long a vanished torrent may come back ({GRACE:g})"
     add("--grace", metavar="SECONDS", type=seconds, default=GRACE, help=grace)
-    add("--catch-up", action="store_true", help="also take as erased what vanished while rtwatch was not running")
-    add("--force", action="store_true", help="only with --once: let all held removals go ahead")
+    catch_up = "with -r: include torrents erased while rtwatch was off"
+    add("--catch-up", action="store_true", help=catch_up)
+    add("--force", action="store_true", help="with --once: let all held removals go ahead")
     add = parser.add_argument_group("doing one thing and exiting").add_argument
-    add("--once", action="store_true", help="bring the database up to date and finish what vanished")
-    add("--orphans", action="store_true", help="list the files and empty directories below PATH that no torrent uses")
-    what_if = "say what an erase of a torrent (hash, name, or all) would do, or whose a file is (its path)"
+    add("--once", action="store_true", help="read the session and finish erased torrents")
+    add("--orphans", action="store_true", help="list what is below PATH and no torrent uses")
+    what_if = "say what erasing a torrent (hash, name, all) would do, or whose a file is (path)"
     add("--what-if", metavar="WHAT", help=what_if)
-    versions = "versions of rtwatch, Python, sqlite and both libraries"
+    versions = "print the versions of rtwatch and its parts"
     add("--version", nargs=0, action=VersionAction, default=argparse.SUPPRESS, help=versions)
     add = parser.add_argument_group("hooks, database, output").add_argument
     add("--hooks", metavar="FILE", help="Python file with hook functions")
-    add("--scgi", metavar="ADDRESS", help="rtorrent's SCGI socket, a path or HOST:PORT (found by itself), or none")
-    add("--db", metavar="FILE", help="database ($XDG_STATE_HOME/rtwatch/rtwatch.db)")
-    add("-v", "--verbose", action="store_true", help="also say every file that is removed, and whole hashes")
-    add("-q", "--quiet", action="store_true", help="say errors only")
+    add("--scgi", metavar="ADDRESS", help="rtorrent's SCGI socket, HOST:PORT or none (found by itself)")
+    add("--db", metavar="FILE", help="database (~/.local/state/rtwatch/rtwatch.db)")
+    add("-v", "--verbose", action="store_true", help="name each removed file; show whole hashes")
+    add("-q", "--quiet", action="store_true", help="print errors only")
     return parser
 
 

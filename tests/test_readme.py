@@ -30,11 +30,10 @@ def section(title: str) -> str:
     return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def rows(text: str) -> list[list[str]]:
-    """Return the rows of the tables in a text, without head and rule."""
-    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
-    heads = {number - 1 for number, row in enumerate(cells) if set(row[0]) <= set("-|")}
-    return [row for number, row in enumerate(cells) if number not in heads and number - 1 not in heads]
+def reasons(title: str) -> dict[str, str]:
+    """Return the reasons listed in a section, each with what helps."""
+    found = re.findall(r"^- `([^`]+)`(?:: (.*(?:\n  .*)?))?", section(title), re.M)
+    return {reason: " ".join(remedy.split()) for reason, remedy in found}
 
 
 def find_texts(*functions: Callable[..., object]) -> list[str]:
@@ -63,51 +62,47 @@ def general(text: str) -> str:
 
 
 def test_the_options_are_those_of_the_program() -> None:
-    documented = {row[0].split("`")[-2]: row[1] for row in rows(section("Options"))}
+    documented = dict(re.findall(r"^    (\S.*?)  +(\S.*)$", section("Options"), re.M))
     offered = {}
     for action in rtwatch.make_parser()._actions:
-        value = [str(action.metavar)] if action.metavar else []
-        offered[" ".join([*action.option_strings[-1:], *value])] = action.help
+        names = ", ".join(action.option_strings)
+        offered[f"{names} {action.metavar or ''}".strip()] = action.help
     assert documented == offered
 
 
 def test_the_exit_status_is_explained() -> None:
-    assert [row[0] for row in rows(section("Exit status"))] == ["0", "1", "2", "3"]
+    assert re.findall(r"\b(\d) [a-z`]", section("Options").split("Exit status: ")[1]) == ["0", "1", "2", "3"]
 
 
 def test_the_hold_reasons_are_those_of_the_program() -> None:
-    documented = [(state, sentence.strip("`")) for state, sentence, _ in rows(section("Waiting and held torrents"))]
-    holds = rtwatch.HOLDS.values()
-    assert sorted(documented) == sorted(("waiting" if hold.waits else "held", hold.sentence) for hold in holds)
+    documented = list(reasons("Waiting and held torrents"))
+    holds = sorted(rtwatch.HOLDS.values(), key=lambda hold: not hold.waits)
+    assert documented == [hold.sentence for hold in holds]
 
 
 @pytest.mark.parametrize("hold", rtwatch.HOLDS.values(), ids=rtwatch.HOLDS)
 def test_the_command_with_force_is_the_remedy_where_the_program_prints_it(hold: rtwatch.Hold) -> None:
-    remedies = {sentence.strip("`"): remedy for _, sentence, remedy in rows(section("Waiting and held torrents"))}
-    assert ("`to remove anyway`" in remedies[hold.sentence]) == hold.forced
+    remedy = reasons("Waiting and held torrents")[hold.sentence]
+    assert ("*to remove anyway*" in remedy) == hold.forced
 
 
 @pytest.mark.parametrize("rule", rtwatch.RULES, ids=lambda rule: rule.__name__)
 def test_every_reason_to_keep_a_file_is_explained(rule: Callable[..., object]) -> None:
-    documented = {general(row[1].strip("`")) for row in rows(section("Kept files"))}
+    documented = {general(reason) for reason in reasons("Kept files")}
     functions = (rtwatch.explain_absence,) if rule is rtwatch.rule_gone else (rule,)
-    reasons = {general(text) for text in find_texts(*functions)}
-    assert reasons <= documented
+    assert {general(text) for text in find_texts(*functions)} <= documented
 
 
 def test_no_reason_is_explained_that_the_program_does_not_have() -> None:
     texts = find_texts(*RULES_AND_FAILURES)
     parts = {part for text in texts for part in general(text).split("*")}
-    for _, reason, _ in rows(section("Kept files")):
-        assert {*general(reason.strip("`")).split("*")} <= parts, reason
+    for reason in reasons("Kept files"):
+        assert {*general(reason).split("*")} <= parts, reason
 
 
 def test_the_hooks_are_those_of_the_program() -> None:
-    counts = {}
-    for row in rows(section("Hooks")):
-        for name in re.findall(r"`(\w+)`", row[0]):
-            counts[name] = row[1].count(",") + 1
-    assert counts == rtwatch.HOOKS
+    documented = re.findall(r"^    (\w+)\((.*)\) +# ", section("Hooks"), re.M)
+    assert {name: signature.count(",") + 1 for name, signature in documented} == rtwatch.HOOKS
 
 
 def test_the_hooks_of_the_examples_load(tmp_path: Path) -> None:
