@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from program import environment
 from rtorrent import Rtorrent
 from session import Session
 from steps import Bed, link_files, seed, tree
-from torrents import multi, single
+from torrents import make, multi, single
 
 
 def list_orphans(launcher: Bed, *places: Path, aged: bool = True) -> subprocess.CompletedProcess[str]:
@@ -131,7 +132,21 @@ def open_elsewhere(session: Session, mount: Mount, downloads: Path) -> Path:
     return downloads
 
 
-@pytest.mark.parametrize("use", [bind, bind_below, link, open_elsewhere])
+def fold(session: Session, mount: Mount, downloads: Path) -> Path:
+    """Have the file of a torrent on a file system that lists it in another case."""
+    if not shutil.which("mkntfs"):
+        pytest.skip("a file system that folds case needs ntfs-3g")
+    image = downloads.with_name("image")
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkntfs", "-q", "-F", image], capture_output=True, check=True)
+    place = mount(downloads / "folding", "-t", "lowntfs-3g", "-o", "ignore_case", image)
+    (path,) = seed(session, place, make(b"One.BIN", b"one"))
+    assert path.name not in os.listdir(place)
+    return place
+
+
+@pytest.mark.parametrize("use", [bind, bind_below, link, open_elsewhere, fold])
 def test_what_is_used_in_another_way_is_no_orphan(
     use: Callable[[Session, Mount, Path], Path], bed: Bed, mount: Mount
 ) -> None:
