@@ -4449,15 +4449,15 @@ def walk(directory: Path, skipped: Collection[Path]) -> Iterator[tuple[Path, os.
 class Orphans:
     """What lies below some directories and no torrent uses, by the identity of directories."""
 
-    def __init__(self, index: Index, watch: Watch, args: Args) -> None:
+    def __init__(self, watch: Watch, args: Args) -> None:
         """Look at all directories that torrents use, and at what rtorrents have open."""
-        self.index, self.doubts, self.open = index, watch.registry.find_doubts(), read_open_files()
+        self.index, self.doubts, self.open = watch.index, watch.registry.find_doubts(), read_open_files()
         self.before = time.time() - DAY
         own = [args.db, Path(f"{args.db}-wal"), Path(f"{args.db}-shm"), state_directory(), *filter(None, [args.hooks])]
         self.skipped = {args.session, *args.trash, *own}
         self.places: dict[tuple[int, int], list[bytes]] = {}  # paths by device and inode
-        roots = (place.root for place in index.find_torrents() if place.root)
-        for directory in {*roots, *(directory for directory, *_ in index.find_directories())}:
+        roots = (place.root for place in self.index.find_torrents() if place.root)
+        for directory in {*roots, *(directory for directory, *_ in self.index.find_directories())}:
             with suppress(OSError):
                 info = os.stat(directory)
                 self.places.setdefault((info.st_dev, info.st_ino), []).append(directory)
@@ -4493,15 +4493,15 @@ class Orphans:
         return is_folding(file, info) and fold(file) in map(fold, self.index.find_children(*paths))
 
 
-def list_orphans(index: Index, watch: Watch, args: Args) -> None:
+def list_orphans(watch: Watch, args: Args) -> None:
     """Print what lies below PATH and no torrent uses, and say its number and size.
 
     Raise Error when no torrent has anything below PATH: then it is the wrong directory.
     """
     if not all(torrent.doubt for torrent in watch.registry.unreadable.values()):
-        raise Error("rtorrent may use any file for what cannot be read, see above; mend it or move it away")
+        raise Error("an unreadable torrent, see above, may use any file; mend it or move it away")
     odd = 0
-    orphans = Orphans(index, watch, args)
+    orphans = Orphans(watch, args)
     if orphans.open.hidden:
         say(logging.WARNING, "unseen", "an rtorrent of another user runs: rtwatch cannot see which files it has open")
     for top in args.paths:
@@ -4624,9 +4624,9 @@ def show_erase(index: Index, torrent: Torrent, imagined: Imagined, args: Args) -
             show(verb, *details)
 
 
-def answer_what_if(index: Index, watch: Watch, args: Args) -> None:
+def answer_what_if(watch: Watch, args: Args) -> None:
     """Print what an erase of the meant torrents would remove, keep and free, or whose a file is; raise Error."""
-    what, path = args.what_if, os.path.abspath(os.path.expanduser(args.what_if))
+    index, what, path = watch.index, args.what_if, os.path.abspath(os.path.expanduser(args.what_if))
     doubts = watch.registry.find_doubts()
     torrents = [] if "/" in what else find_meant(index, what)
     if not torrents and os.path.lexists(path):
@@ -4715,43 +4715,44 @@ def catch_signals(loop: Loop, wake: socket.socket) -> None:
     signal.signal(signal.SIGCONT, lambda number, frame: None)  # so that it is written to `wake`
 
 
-def watch_session(args: Args) -> int:
-    """Run the program and return its exit status; raise Error."""
-    hooks = load_hooks(args.hooks)
+@contextmanager
+def open_watch(args: Args) -> Iterator[tuple[Watch, socket.socket]]:
+    """Give the objects of one run, and the socket that wakes its loop; raise Error."""
     lock = nullcontext() if args.no_action else writer_lock(args.session)
     wake, wake_writer = socket.socketpair()
     with wake, wake_writer, lock, closing(Index.open(args).con) as con, WatchedINotify() as inot:
-        index, session = Index(con), Session(args.session)
         wake.setblocking(False)
         wake_writer.setblocking(False)
-        loop = Loop(con, inot, args, wake)
-        watch = Watch(index, loop, session, Rtorrent(session, args.scgi, wake), args)
-        if args.orphans or args.what_if is not None:
-            watch.bring_up_to_date()
-            list_orphans(index, watch, args) if args.orphans else answer_what_if(index, watch, args)
-            return 0
-        catch_signals(loop, wake_writer)
+        session = Session(args.session)
+        rtorrent = Rtorrent(session, args.scgi, wake)
         try:
-            watch.start(hooks)
-            loop.run(session.check, watch.is_done, watch.note_change)
-            watch.note_read()
-        except SessionGone:
-            with suppress(sqlite3.Error):
-                watch.give_up()
-            raise
+            yield Watch(Index(con), Loop(con, inot, args, wake), session, rtorrent, args), wake_writer
         except sqlite3.Error as error:
             raise unusable(args.db, error) from None
-        except SystemExit:
-            con.rollback()
-        finally:
-            notify("STOPPING=1")
-            with suppress(sqlite3.Error):
-                watch.hooks.call("post_loop", inot, args)
-                watch.note_change()
-        vanished = index.count()[1]
-        left = [f"{count(vanished, 'torrent')} still to be finished"] if vanished else []
-        say(logging.INFO, "ended", loop.reason or "done", *left)
-        return 3 if args.once and vanished else 0
+
+
+def watch_session(watch: Watch, hooks: dict[str, Callable[..., object]], args: Args) -> int:
+    """Watch until a signal, the end of the session directory, or all is done; return the exit status; raise Error."""
+    loop = watch.loop
+    try:
+        watch.start(hooks)
+        loop.run(watch.session.check, watch.is_done, watch.note_change)
+        watch.note_read()
+    except SessionGone:
+        with suppress(sqlite3.Error):
+            watch.give_up()
+        raise
+    except SystemExit:
+        watch.index.con.rollback()
+    finally:
+        notify("STOPPING=1")
+        with suppress(sqlite3.Error):
+            watch.hooks.call("post_loop", loop.inot, args)
+            watch.note_change()
+    vanished = watch.index.count()[1]
+    left = [f"{count(vanished, 'torrent')} still to be finished"] if vanished else []
+    say(logging.INFO, "ended", loop.reason or "done", *left)
+    return 3 if args.once and vanished else 0
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -4906,6 +4907,19 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     return args
 
 
+def run(argv: Optional[Sequence[str]]) -> int:
+    """Do what the command line says and return the exit status; raise Error."""
+    args = parse_args(argv)
+    hooks = load_hooks(args.hooks)
+    with open_watch(args) as (watch, wake):
+        if args.orphans or args.what_if:
+            watch.bring_up_to_date()
+            list_orphans(watch, args) if args.orphans else answer_what_if(watch, args)
+            return 0
+        catch_signals(watch.loop, wake)
+        return watch_session(watch, hooks, args)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run rtwatch and return its exit status."""
     open_standard_files()
@@ -4923,11 +4937,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:  # before the loop
         status = 0
     return close_standard_files(status)
-
-
-def run(argv: Optional[Sequence[str]]) -> int:
-    """Do what the command line says and return the exit status; raise Error."""
-    return watch_session(parse_args(argv))
 
 
 def open_standard_files() -> None:

@@ -76,7 +76,7 @@ def test_there_are_no_orphans_beside_an_unreadable_torrent(bed: Bed) -> None:
     (bed.downloads / "may be its file").write_bytes(b"")
     result = list_orphans(bed, bed.downloads)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "cannot be read, see above" in result.stderr
+    assert "an unreadable torrent, see above" in result.stderr
 
 
 def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> None:
