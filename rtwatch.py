@@ -1413,12 +1413,10 @@ class Index:
         """Return the torrents with files that were here before them."""
         return [row[0] for row in self.query("SELECT DISTINCT hash FROM rtwatch_use WHERE why = 'found'")]
 
-    def find_left(
-        self, hash: str, low: bytes = b"", high: bytes = b"\xff"
-    ) -> dict[bytes, tuple[Left, Optional[bytes]]]:
-        """Return what the files of a vanished torrent were, and for an inherited one the directory that stays.
+    def find_left(self, hash: str, low: bytes = b"", high: bytes = b"\xff") -> dict[bytes, tuple[Left, Any]]:
+        """Return by path, from `low` to `high`, what files of a vanished torrent were.
 
-        Those from path `low` to `high` are returned.
+        Beside it stands the path of the directory that stays above an inherited one, else None.
         """
         sql = """SELECT CAST(file AS BLOB), CAST(top AS BLOB), device, inode, size, mtime FROM rtwatch_use
                  WHERE hash = ? AND file BETWEEN ? AND ? AND why IN ('inherited', 'left') ORDER BY why"""
@@ -1523,9 +1521,13 @@ class Index:
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_directory VALUES (?, ?, ?, ?)", new)
 
     def update_directory(self, directory: bytes) -> None:
-        """Record what a directory is now."""
-        identity = identify_directory(directory)
-        self.query("INSERT OR REPLACE INTO rtwatch_directory VALUES (?, ?, ?, ?)", directory, *identity)
+        """Record what a directory is now; forget one that no torrent uses any more."""
+        sql = "UPDATE rtwatch_directory SET device = ?, inode = ?, ctime = ? WHERE directory = ?"
+        self.query(sql, *identify_directory(directory), directory)
+        sql = """DELETE FROM rtwatch_directory WHERE directory = ?1
+                 AND NOT EXISTS (SELECT 1 FROM session_file WHERE file > ?2 AND file < ?3)
+                 AND NOT EXISTS (SELECT 1 FROM rtwatch_use WHERE file > ?2 AND file < ?3)"""
+        self.query(sql, directory, directory + b"/", directory + b"0")
 
     def update_torrent(self, hash: str, **columns: Any) -> None:
         """Record some columns of a torrent."""
