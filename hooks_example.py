@@ -111,7 +111,7 @@ def on_dropped(con: Connection, path: Path, args: Namespace, queues: Any) -> Non
     except (OSError, Unreadable) as error:
         logger.warning(LINE, "found", f"{path.name} cannot be read: {error}")
         return
-    names = {os.path.basename(paths[b""]) for _, paths in metainfo.files} if metainfo else set()
+    names = {os.path.basename(path) for _, path in metainfo.each_path()} if metainfo else set()
     listed = con.execute("SELECT CAST(file AS BLOB) FROM session_file")
     known = names & {os.path.basename(file) for (file,) in listed}
     logger.info(LINE, "found", f"{path.name}, {len(known)} of {len(names)} file names are in the session already")

@@ -226,16 +226,24 @@ NEEDED_KEYS = {  # no other value is built
 class Metainfo(NamedTuple):
     """What rtwatch needs of T.
 
-    `names` has the torrent's name by text encoding, b"" for `name` itself; `files` has lengths in bytes and paths,
-    likewise. A path is joined with "/" as rtorrent joins it, below the torrent's root; one that is empty or ends in
-    "/" is a file to rtorrent 0.16 only (0.9.8 makes a directory of it or nothing).
+    `names` has the torrent's name by text encoding, b"" for `name` itself. `files` has lengths in bytes and paths, None
+    for what cannot exist; `others` has, by number of a file, its paths by encoding where they differ. A path is joined
+    with "/" as rtorrent joins it, below the torrent's root; one that is empty or ends in "/" is a file to rtorrent 0.16
+    only (0.9.8 makes a directory of it or nothing).
     """
 
     tracker: Optional[str]
     multi: bool
     names: dict[bytes, bytes]
-    files: list[tuple[int, dict[bytes, bytes]]]
+    files: list[tuple[int, Optional[bytes]]]
+    others: dict[int, dict[bytes, bytes]]
     piece: int  # bytes; 0 when T does not say
+
+    def each_path(self) -> Iterator[tuple[int, bytes]]:
+        """Give the number and every path of each file."""
+        for number, (_, path) in enumerate(self.files):
+            if path is not None:
+                yield from ((number, each) for each in self.others.get(number, {b"": path}).values())
 
 
 class Resume(NamedTuple):
@@ -415,14 +423,17 @@ def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) 
     piece = piece if isinstance(piece, int) and piece > 0 else 0
     names = choose_paths({key: [name] for key, name in info[b"name"].items()})
     if b"length" not in info:
-        files = info.get(b"files", Unreadable("it lists no files"))
-        if isinstance(files, Unreadable):
-            raise files
-        return Metainfo(parse_tracker(torrent), True, names, files, piece)
+        listed = info.get(b"files", Unreadable("it lists no files"))
+        if isinstance(listed, Unreadable):
+            raise listed
+        files, others = listed
+        return Metainfo(parse_tracker(torrent), True, names, files, others, piece)
     if not isinstance(info[b"length"], int):  # rtorrent takes a negative one, and then cannot open the file
         raise Unreadable("its length is no number")
-    paths = find_possible(names)
-    return Metainfo(parse_tracker(torrent), False, names, [(info[b"length"], paths)], piece)
+    path, others = find_possible(names)
+    return Metainfo(
+        parse_tracker(torrent), False, names, [(info[b"length"], path)], {0: others} if others else {}, piece
+    )
 
 
 def parse_info(scanner: Scanner) -> dict[bytes, Any]:
@@ -445,36 +456,48 @@ def parse_info(scanner: Scanner) -> dict[bytes, Any]:
     return info
 
 
-def parse_files(scanner: Scanner) -> list[tuple[int, dict[bytes, bytes]]]:
-    """Parse `files`, without those that cannot exist; raise Unreadable."""
-    files: list[tuple[int, dict[bytes, bytes]]] = []
+def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], dict[int, dict[bytes, bytes]]]:
+    """Parse `files` into those of Metainfo, what cannot exist as one file; raise Unreadable."""
+    files: list[tuple[int, Optional[bytes]]] = []
+    others: dict[int, dict[bytes, bytes]] = {}
     number = 0
     if not scanner.is_next(b"l") or scanner.data.startswith(b"le", scanner.at):
         raise Unreadable("it lists no files")
     for _ in paced(scanner.each_item(), scanner.meanwhile):
-        length, found = None, dict[bytes, Any]()
-        usual = USUAL_FILE.match(scanner.data, scanner.at)
-        if usual:
-            length, scanner.at = int(usual[1]), usual.end()
-            found[b""] = scanner.path()
-        for key in scanner.other_keys() if usual else scanner.each_key():
-            if key == b"length":
-                length = scanner.value()
-            elif key == b"path" or (key.startswith(b"path.") and len(found) <= MAX_ENCODINGS + 1):
-                found[key[5:].lower()] = scanner.path()
-            else:
-                scanner.skip()
-        if not isinstance(length, int) or length < 0:
-            raise Unreadable("a file's length is no number")
-        paths = find_possible(choose_paths(found))
-        number += len({*paths.values()})
+        length, found = parse_file(scanner)
+        path, more = find_possible(choose_paths(found))
+        number += len({*more.values()}) or path is not None
         if number > MAX_FILES:
             raise Unreadable("it lists too many files")
-        if paths or not files or files[-1][1]:
-            files.append((length, paths))
+        if more:
+            others[len(files)] = more
+        if path is not None or not files or files[-1][1] is not None:
+            files.append((length, path))
         else:  # only how much there is of it counts
-            files[-1] = (files[-1][0] + length, {})
-    return files
+            files[-1] = (files[-1][0] + length, None)
+    return files, others
+
+
+def parse_file(scanner: Scanner) -> tuple[int, dict[bytes, Any]]:
+    """Parse an item of `files` into its length and its lists of path elements by encoding; raise Unreadable."""
+    length, found = None, dict[bytes, Any]()
+    usual = USUAL_FILE.match(scanner.data, scanner.at)
+    if usual:
+        length, scanner.at = int(usual[1]), usual.end()
+        found[b""] = scanner.path()
+        if scanner.is_next(b"e"):
+            scanner.at += 1
+            return length, found
+    for key in scanner.other_keys() if usual else scanner.each_key():
+        if key == b"length":
+            length = scanner.value()
+        elif key == b"path" or (key.startswith(b"path.") and len(found) <= MAX_ENCODINGS + 1):
+            found[key[5:].lower()] = scanner.path()
+        else:
+            scanner.skip()
+    if not isinstance(length, int) or length < 0:
+        raise Unreadable("a file's length is no number")
+    return length, found
 
 
 def find_finished(metainfo: Metainfo, l_data: Optional[bytes]) -> list[bool]:
@@ -538,12 +561,11 @@ def join_path(elements: object) -> bytes:
     return path
 
 
-def find_possible(paths: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return those paths by encoding that can exist, one of them as b""."""
-    if len(paths) == 1:
-        return paths if can_exist(paths[b""]) else {}
+def find_possible(paths: dict[bytes, bytes]) -> tuple[Optional[bytes], dict[bytes, bytes]]:
+    """Return one of those paths that can exist, None without any, and, if they are several, all by encoding."""
     possible = {key: path for key, path in paths.items() if can_exist(path)}
-    return {b"": next(iter(possible.values())), **possible} if possible else {}
+    first = next(iter(possible.values()), None)
+    return first, {b"": first, **possible} if first is not None and len(paths) > 1 else {}
 
 
 def can_exist(path: bytes) -> bool:
@@ -700,9 +722,10 @@ def locate_files(
     if last in metainfo.names.values() and os.path.islink(top):
         tree.links.append(top)
     files: list[bytes] = []
-    for _, paths in paced(metainfo.files, meanwhile):
-        if len(paths) == 1:
-            files += tree.locate(paths[b""])
+    for number, (_, own_path) in enumerate(paced(metainfo.files, meanwhile)):
+        paths = metainfo.others.get(number)
+        if paths is None:
+            files += [] if own_path is None else tree.locate(own_path)
             continue
         every = [file for path in dict.fromkeys(paths.values()) for file in tree.locate(path)]
         if len(every) > 1:  # rtorrent chooses the encoding for each name by itself
@@ -717,38 +740,42 @@ def locate_files(
 def number_files(metainfo: Metainfo, root: bytes) -> Iterator[tuple[bytes, int]]:
     """Give the canonical path of each file with its number in the metainfo; `root` is a real path."""
     real_path = cache(os.path.realpath)
-    for number, (_, paths) in enumerate(metainfo.files if can_exist(root) else ()):
-        for path in paths.values():
-            parent, name = os.path.split(os.path.join(root, path).rstrip(b"/"))
-            yield os.path.join(real_path(parent), name), number
+    for number, path in metainfo.each_path() if can_exist(root) else ():
+        parent, name = os.path.split(os.path.join(root, path).rstrip(b"/"))
+        yield os.path.join(real_path(parent), name), number
 
 
-def find_links(files: Iterable[bytes]) -> tuple[set[bytes], set[bytes]]:
-    """Return every path that the symlinks among `files` lead through, the last target included, as it really is.
+def group_files(files: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+    """Return files by the directory that they are in."""
+    by_parent: dict[bytes, list[bytes]] = {}
+    for file in files:
+        by_parent.setdefault(file.rpartition(b"/")[0] or b"/", []).append(file)
+    return by_parent
+
+
+def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], set[bytes]]:
+    """Return every path that the symlinks among some files lead through, the last target included, as it really is.
 
     Besides, return those of them that are reached through other symlinks: they may be elsewhere tomorrow. A directory
     of many listed files is read once, which tells the types, rather than asking for each file.
     """
-    by_parent: dict[bytes, list[bytes]] = {}
-    for file in files:
-        by_parent.setdefault(file.rpartition(b"/")[0] or b"/", []).append(file)
     links: list[bytes] = []
-    for parent, listed in by_parent.items():
+    for parent, listed in directories.items():
         if len(listed) <= 8:
             links += filter(os.path.islink, listed)
         else:
             with suppress(OSError), os.scandir(parent) as entries:
                 links += {entry.path for entry in entries if entry.is_symlink()}.intersection(listed)
-    hops, ways = set(), set()
-    for hop in links:
+    targets, ways = set(), set()
+    for target in links:
         with suppress(OSError):  # readlink fails at the end of the chain
             for _ in range(40):  # the kernel's own limit
-                way = os.path.join(os.path.dirname(hop), os.readlink(hop))
-                hop = canonical(way)
-                hops.add(hop)
-                if os.path.normpath(way) != hop:
+                way = os.path.join(os.path.dirname(target), os.readlink(target))
+                target = canonical(way)
+                targets.add(target)
+                if os.path.normpath(way) != target:
                     ways.add(way)
-    return hops, ways
+    return targets, ways
 
 
 def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optional[int]]:
@@ -1510,14 +1537,15 @@ class Index:
         sql = """DELETE FROM rtwatch_use WHERE hash = ? AND why = 'found'
                  AND file NOT IN (SELECT file FROM session_file WHERE hash = ?)"""
         self.query(sql, hash, hash)
-        hops, ways = find_links([*files, *links])
-        used = {"link": {*links, *hops}, "way": ways, "found": found}
+        directories = group_files(itertools.chain(files, links))
+        targets, ways = find_links(directories)
+        used = {"link": {*links, *targets}, "way": ways, "found": found}
         uses = ((hash, file, why) for why, some in used.items() for file in some)
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, ?)", uses)
-        directories = {os.path.dirname(file) for file in itertools.chain(files, used["link"])}
-        if len(directories) > 1000:
-            directories.difference_update(row[0] for row in self.query("SELECT directory FROM rtwatch_directory"))
-        new = ((directory, *identify_directory(directory)) for directory in directories)
+        unknown = {*directories, *map(os.path.dirname, targets)}
+        if len(unknown) > 1000:
+            unknown.difference_update(row[0] for row in self.query("SELECT directory FROM rtwatch_directory"))
+        new = ((directory, *identify_directory(directory)) for directory in unknown)
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_directory VALUES (?, ?, ?, ?)", new)
 
     def update_directory(self, directory: bytes) -> None:
@@ -3522,9 +3550,8 @@ class Registry:
         names: dict[bytes, Owner] = {}
         for torrent in self.index.find_unplaced():
             metainfo = parse_metainfo(self.index.find_blobs(torrent.hash)[1], self.index.meanwhile)
-            for _, paths in metainfo.files if metainfo else ():
-                for path in paths.values():
-                    names[os.path.basename(path.rstrip(b"/")).lower()] = Owner(torrent.hash, torrent.name)
+            for _, path in metainfo.each_path() if metainfo else ():
+                names[os.path.basename(path.rstrip(b"/")).lower()] = Owner(torrent.hash, torrent.name)
         return Doubts(names, [torrent.doubt for torrent in self.unreadable.values() if torrent.doubt])
 
     def name(self, hash: str) -> str:

@@ -204,13 +204,13 @@ def test_only_names_and_paths_that_can_exist_are_listed() -> None:
     files = [{"length": 1, "path": path.split(b"/")} for path in [*FITTING, *UNFITTING]]
     metainfo = rtwatch.parse_metainfo(crafted(name=b"pack", files=files))
     assert metainfo is not None
-    assert metainfo.files == [*((1, {b"": path}) for path in FITTING), (len(UNFITTING), {})]
+    assert metainfo.files == [*((1, path) for path in FITTING), (len(UNFITTING), None)]
     assert rtwatch.locate_files(metainfo, b"/root/" + b"n" * 256, b"/session") == ([], [])
     assert rtwatch.locate_files(metainfo, b"/root/" * 700, b"/session") == ([], [])
     for name, number in ((b"n" * 255, True), (b"n" * 256, False)):
         single_file = rtwatch.parse_metainfo(crafted(name=name, length=1))
         assert single_file is not None
-        assert bool(single_file.files[0][1]) == number
+        assert (single_file.files[0][1] is not None) == number
 
 
 def test_an_alternative_that_can_exist_is_listed_for_a_name_that_cannot() -> None:
