@@ -108,16 +108,16 @@ def some(names: Sequence[str]) -> str:
 
 
 def human_size(size: float) -> str:
-    """Return a number of bytes for people, in powers of 1024."""
+    """Return a number of bytes for people, in powers of 1024, with at most three digits."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 999.5:  # so that there are three digits at the most
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} TiB" if size < 999.5 else f"{size:.0f} TiB"
 
 
 def printable(line: str) -> str:
-    """Escape what could forge a line or move the cursor: a name may hold any byte but NUL and "/"."""
+    """Escape characters that could forge a line or move the cursor: a name may hold any byte but NUL and "/"."""
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
@@ -164,7 +164,7 @@ def show_progress(done: int, total: int) -> None:
 
 
 def notify(message: str) -> None:
-    """Tell the service manager, if there is one (sd_notify(3)); one that does not listen, or not now, is no error."""
+    """Notify the service manager, if there is one (sd_notify(3)); errors are ignored."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
@@ -189,7 +189,8 @@ def state_directory() -> Path:
 def repeat_command(args: Args, *more: str, **changed: object) -> str:
     """Return the command line of this run with more options, or with options that have changed."""
     given = {**vars(args), **changed}
-    if args.orphans or args.what_if:  # which have set them
+    # These options have set the two others.
+    if args.orphans or args.what_if:
         given.update(remove=False, no_action=False)
     flags = {"orphans": "--orphans", "remove": "-r", "no_action": "-n", "verbose": "-v", "catch_up": "--catch-up"}
     options = ["--once"] if given["once"] else []
@@ -1959,7 +1960,7 @@ CALL = re.compile(r'\(((?:"(?:[^"\\]|\\.)*"|[^()"])*)\)')  # a command in parent
 
 
 def find_configurations() -> list[tuple[Path, list[str]]]:
-    """Return the rtorrent.rc files of this user with their lines, those that go on behind a backslash joined."""
+    """Return the rtorrent.rc files of this user with their lines, continued lines joined."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home_directory() / ".config")
     found = []
     for file in (home_directory() / ".rtorrent.rc", config / "rtorrent" / "rtorrent.rc"):
@@ -2042,7 +2043,7 @@ def find_running_sessions() -> Iterator[tuple[Path, str]]:
 
 
 def find_sessions() -> Iterator[tuple[Path, str]]:
-    """Give where rtorrent's session may be, what rtorrent.rc says first, with the words that lead to it."""
+    """Give possible session directories, those of rtorrent.rc first, each with the words that introduce it."""
     for file, lines in find_configurations():
         path = read_session_path(lines)
         if path:
@@ -4442,13 +4443,13 @@ def write_out(output: str) -> None:
     try:
         sys.stdout.buffer.write(os.fsencode(output))
     except OSError as error:
-        raise Error(f"standard output: {error.strerror}; what it got is not complete") from None
+        raise Error(f"standard output: {error.strerror}; the output is incomplete") from None
 
 
 def walk(directory: Path, skipped: Collection[Path]) -> Iterator[tuple[Path, os.stat_result, list[Path]]]:
     """Give a directory and those below it on its own file system, each with the files and symlinks in it.
 
-    What is `skipped` is left out, and what is no download of anybody.
+    It leaves out `skipped` paths, mount points, and names that are nobody's downloads.
     """
     mounts = find_mount_points()
     waiting = [directory]
@@ -4476,7 +4477,7 @@ def walk(directory: Path, skipped: Collection[Path]) -> Iterator[tuple[Path, os.
 
 
 class Orphans:
-    """What lies below some directories and no torrent uses, by the identity of directories."""
+    """Files and empty directories that no torrent uses, compared by the identity of their directories."""
 
     def __init__(self, watch: Watch, args: Args) -> None:
         """Look at all directories that torrents use, and at what rtorrents have open."""
@@ -4494,7 +4495,7 @@ class Orphans:
         self.young = 0  # files and empty directories that are not used, but too new to tell
 
     def find(self, top: Path) -> Iterator[tuple[str, int]]:
-        """Give paths and bytes of what no torrent uses and nobody touched for a day; a directory has a slash."""
+        """Give unused paths that nobody touched for a day, with their bytes; a directory ends with a slash."""
         for directory, info, files in walk(top, self.skipped):
             paths = {os.fsencode(directory), *self.places.get((info.st_dev, info.st_ino), ())}
             used = any(self.index.is_used_directory(path, "") for path in paths)
@@ -4523,9 +4524,9 @@ class Orphans:
 
 
 def list_orphans(watch: Watch, args: Args) -> None:
-    """Print what lies below PATH and no torrent uses, and say its number and size.
+    """Print the orphans below each PATH, and say their number and size.
 
-    Raise Error when no torrent has anything below PATH: then it is the wrong directory.
+    Raise Error when no torrent has a file below a PATH, as that is the wrong directory.
     """
     if not all(torrent.doubt for torrent in watch.registry.unreadable.values()):
         raise Error("an unreadable torrent, see above, may use any file; mend it or move it away")
@@ -4611,32 +4612,26 @@ def find_meant(index: Index, what: str) -> list[Torrent]:
     return [torrent for torrent in index.find_torrents() if torrent.name == what]
 
 
-def tell_users(index: Index, doubts: Doubts, path: bytes) -> Iterator[str]:
-    """Give whose a file or directory is."""
+def find_owners(index: Index, doubts: Doubts, path: bytes, whole: bool) -> Iterator[str]:
+    """Give whose a file or directory is, with `whole` hashes."""
     file = canonical(path)
     parent, name = os.path.split(file)
     files = [os.path.join(place, name) for place in (parent, *index.find_aliases(parent))]
     for table, how in zip(index.USERS, ("listed by", "used through a symlink by")):
         for users in index.find_users(table, "", files).values():
-            yield from (f"{how} {user.tell()}" for user in users)
+            yield from (f"{how} {user.tell(whole)}" for user in users)
     if os.path.isdir(file):
         for hash in sorted(index.find_hashes_in(os.path.realpath(file))):
             torrent = index.find_torrent(hash)
-            yield f"has files of {Owner(hash, torrent.name if torrent else '?').tell()}"
+            yield f"has files of {Owner(hash, torrent.name if torrent else '?').tell(whole)}"
     perhaps = doubts.find(files[0])
     if perhaps:
-        yield f"perhaps in {perhaps.tell()}"
+        yield f"perhaps in {perhaps.tell(whole)}"
 
 
 def show(verb: str, *what: str) -> None:
     """Print one line of an answer."""
     write_out(printable(f"{verb:<12} {', '.join(what)}") + "\n")
-
-
-def show_users(index: Index, doubts: Doubts, path: str) -> None:
-    """Print whose a file or directory is."""
-    for line in list(tell_users(index, doubts, os.fsencode(path))) or ["no torrent uses it"]:
-        show("directory" if os.path.isdir(path) else "file", f"{path}: {line}")
 
 
 def show_erase(index: Index, torrent: Torrent, imagined: Imagined, args: Args) -> None:
@@ -4659,7 +4654,8 @@ def answer_what_if(watch: Watch, args: Args) -> None:
     doubts = watch.registry.find_doubts()
     torrents = [] if "/" in what else find_meant(index, what)
     if not torrents and os.path.lexists(path):
-        show_users(index, doubts, path)
+        for line in list(find_owners(index, doubts, os.fsencode(path), args.verbose)) or ["no torrent uses it"]:
+            show("directory" if os.path.isdir(path) else "file", f"{path}: {line}")
     elif not torrents:
         names = (torrent.name for torrent in index.find_torrents())
         near = [name for name in names if what.casefold() in name.casefold()]
@@ -4685,7 +4681,7 @@ def answer_what_if(watch: Watch, args: Args) -> None:
 
 @contextmanager
 def writer_lock(session: Path) -> Iterator[None]:
-    """Be the one writer for this session, whoever the others are and whatever environment they have; raise Error.
+    """Hold the lock of the one writer of this session, whatever user or environment the others have; raise Error.
 
     The lock is an abstract socket named after device and inode of the session directory. It ends with its process, so
     it is never stale, and it leaves nothing open in the session directory. There is one for each network namespace:
@@ -4696,7 +4692,8 @@ def writer_lock(session: Path) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as lock, socket.socket(socket.AF_UNIX) as other:
         try:
             lock.bind(name)
-            lock.listen()  # tells who we are
+            # A listening socket names its process to another rtwatch that connects.
+            lock.listen()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise Error(f"{session}: it cannot be locked ({error.strerror})") from None
@@ -4727,13 +4724,13 @@ def refuse_root(session: Path, words: Sequence[str]) -> None:
 
 
 def catch_signals(loop: Loop, wake: socket.socket) -> None:
-    """Let TERM, INT and HUP end the loop in order and a second one at once; a signal writes to `wake`.
+    """Let TERM, INT and HUP end the loop in order, and a second one at once.
 
-    That wakes a poll without timeout, which Python would restart (PEP 475).
+    A signal writes to `wake`. That wakes a poll without timeout, which Python would restart (PEP 475).
     """
 
     def on_signal(number: int, frame: object) -> None:
-        """Note that the loop shall end."""
+        """End the loop, or rtwatch at once."""
         loop.stop(signal.Signals(number).name)
         if loop.stopping > 1:
             raise SystemExit(0)
@@ -4741,7 +4738,8 @@ def catch_signals(loop: Loop, wake: socket.socket) -> None:
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
-    signal.signal(signal.SIGCONT, lambda number, frame: None)  # so that it is written to `wake`
+    # Without a handler, SIGCONT would not be written to `wake`.
+    signal.signal(signal.SIGCONT, lambda number, frame: None)
 
 
 @contextmanager
@@ -4800,7 +4798,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class VersionAction(argparse.Action):
-    """Print the versions of everything that takes part."""
+    """Print the versions of rtwatch and its parts."""
 
     def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
         """Print and exit."""
@@ -4969,7 +4967,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def open_standard_files() -> None:
-    """Put what cannot be written to in the place of closed standard files, before a database gets their numbers."""
+    """Open /dev/null in place of closed standard files, so that the database does not get their numbers."""
     while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
         pass
     os.close(fd)
@@ -4978,13 +4976,13 @@ def open_standard_files() -> None:
 
 
 def close_standard_files(status: int) -> int:
-    """Write what is left and return the exit status, 1 if that fails, where Python would exit with 120."""
+    """Flush the standard files and return the exit status: 1 if that fails, where Python would exit with 120."""
     for file in sys.stdout, sys.stderr:
         try:
             file.flush()
         except OSError as error:
             if file is sys.stdout and status == 0:
-                logger.critical("standard output: %s; what it got is not complete", error.strerror)
+                logger.critical("standard output: %s; the output is incomplete", error.strerror)
                 status = 1
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, file.fileno())
