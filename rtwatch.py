@@ -742,8 +742,8 @@ def number_files(metainfo: Metainfo, root: bytes) -> Iterator[tuple[bytes, int]]
     """Give the canonical path of each file with its number in the metainfo; `root` is a real path."""
     real_path = cache(os.path.realpath)
     for number, path in metainfo.each_path() if can_exist(root) else ():
-        parent, name = os.path.split(os.path.join(root, path).rstrip(b"/"))
-        yield os.path.join(real_path(parent), name), number
+        parent, _, name = os.path.join(root, path).rstrip(b"/").rpartition(b"/")
+        yield os.path.join(real_path(parent or b"/"), name), number
 
 
 def group_files(files: Iterable[bytes]) -> dict[bytes, list[bytes]]:
@@ -1023,8 +1023,9 @@ class Session:
 
         None when nothing of that is there.
         """
-        found = [look_at(self.file(hash, letter))[0] for letter in EXTENSIONS]
-        unfinished = (look_at(f"{self.file(hash, letter)}.new")[0] for letter in EXTENSIONS)
+        paths = [f"{self.text}/{hash}{ext}" for ext in EXTENSIONS.values()]
+        found = [look_at(path)[0] for path in paths]
+        unfinished = (look_at(f"{path}.new")[0] for path in paths)
         found += [info for info in unfinished if info and info.st_mtime > since]
         return max((info.st_ctime for info in found if info), default=None)
 
@@ -1673,6 +1674,7 @@ class Rtorrent:
         self.session, self.scgi, self.wake = session, scgi, wake
         self.last = Process("", False, 0, Lock("missing", 0, "", NEVER))  # the last one seen alive
         self.address: Optional[str] = None  # of the socket that answered last
+        self.verified = "", NEVER  # for which process, and when (monotonic)
         self.refused: set[tuple[str, str]] = set()  # process and TCP listener that is no SCGI socket
         self.silent = False  # there is a socket that does not answer
         self.ended = ""  # the process whose lock was removed last
@@ -1744,7 +1746,9 @@ class Rtorrent:
     def is_loaded(self, hash: str) -> Optional[bool]:
         """Ask whether one torrent is loaded; None without a good answer."""
         process, deadline = self.find_process(), time.monotonic() + PATIENCE
-        if self.address is None or self.verify(self.address, process, deadline) is None:
+        identity, when = self.verified
+        fresh = identity == process.identity and time.monotonic() < when + 1
+        if self.address is None or not (fresh or self.verify(self.address, process, deadline) is not None):
             return None
         try:
             self.call(self.address, process, deadline, "d.hash", hash)
@@ -1786,7 +1790,7 @@ class Rtorrent:
         own = os.stat(self.session.path)
         if pid not in (0, number) or not any(info and os.path.samestat(info, own) for info in infos):
             return None
-        self.address = address
+        self.address, self.verified = address, (process.identity, time.monotonic())
         if not process.identity:  # it keeps no lock
             self.remember(f"{number} ")
         return home
@@ -2374,10 +2378,10 @@ class Doubts(NamedTuple):
 class Limits(NamedTuple):
     """What every removal respects, until the next look at everything."""
 
-    session: bytes
-    paths: Sequence[bytes]
+    session: bytes  # as the two below, with a slash at its end
+    paths: tuple[bytes, ...]
+    directories: tuple[bytes, ...]  # of rtwatch
     own: Set[tuple[int, int]]  # device and inode of rtwatch's files
-    directories: Sequence[bytes]  # of rtwatch
     needed: Sequence[bytes]  # directories that stay though they may be empty
     trashes: Set[int]  # devices; empty: files are deleted
     doubts: Doubts
@@ -2385,8 +2389,7 @@ class Limits(NamedTuple):
 
 def is_allowed(path: bytes, limits: Limits) -> bool:
     """Tell whether rtwatch may act on `path` at all: below a PATH, when any is given, and not in the session."""
-    allowed = not limits.paths or any(is_below(path, directory) for directory in limits.paths)
-    return allowed and not is_below(path, limits.session)
+    return (not limits.paths or path.startswith(limits.paths)) and not path.startswith(limits.session)
 
 
 def rule_shared(file: ListedFile, limits: Limits) -> Optional[Reason]:
@@ -2397,7 +2400,7 @@ def rule_shared(file: ListedFile, limits: Limits) -> Optional[Reason]:
 def rule_outside(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what lies outside PATH or the torrent's root, or in the session directory; an inherited file has no root."""
     if not is_allowed(file.path, limits):
-        inside = is_below(file.path, limits.session)
+        inside = file.path.startswith(limits.session)
         return Reason("outside", "in the session directory" if inside else "not below the directories you named")
     root = file.torrent.root
     inside = file.heritage or (root is not None and is_below(file.path, root))
@@ -2430,7 +2433,7 @@ def rule_device(file: ListedFile, limits: Limits) -> Optional[Reason]:
 def rule_own(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep rtwatch's own files, by whatever name, and all that is in its state directory and its trash."""
     named = file.info is not None and (file.info.st_dev, file.info.st_ino) in limits.own
-    below = any(is_below(file.path, directory) for directory in limits.directories)
+    below = file.path.startswith(limits.directories)
     return Reason("own", "it belongs to rtwatch") if named or below else None
 
 
@@ -2585,11 +2588,12 @@ def find_limits(args: Args, doubts: Doubts) -> Limits:
         with suppress(OSError, TypeError):  # no hooks file
             info = os.stat(path)
             own.add((info.st_dev, info.st_ino))
+    mine = [os.path.realpath(path) for path in (state_directory(), *args.trash)]
     return Limits(
-        session=os.fsencode(args.session),
-        paths=[os.fsencode(path) for path in args.paths],
+        session=os.path.join(os.fsencode(args.session), b""),
+        paths=tuple(os.path.join(os.fsencode(path), b"") for path in args.paths),
+        directories=tuple(os.path.join(os.fsencode(path), b"") for path in mine),
         own=own,
-        directories=[os.path.realpath(os.fsencode(path)) for path in (state_directory(), *args.trash)],
         needed=[os.fsencode(path) for path in (home_directory(), args.session, *args.paths, *args.trash)],
         trashes={path.stat().st_dev for path in args.trash},
         doubts=doubts,
@@ -3936,18 +3940,18 @@ class Removals:
         self.failure = ""  # as it was last said
 
     def step(self) -> bool:
-        """Make one step of the removals; tell whether there is another."""
+        """Remove what is due until something else comes up; tell whether there is more."""
         try:
-            if self.removing is None:
-                if not self.ready:
-                    return False
-                self.removing = self.remove(self.ready.popleft())
-            next(self.removing)
-        except StopIteration:
-            self.end_removal()
+            while self.is_busy():
+                self.removing = self.removing or self.remove(self.ready.popleft())
+                for _ in self.removing:
+                    return True
+                self.end_removal()
+                if self.loop.is_wanted():
+                    break
         except (Exception, SystemExit) as error:
             self.give_up(error)
-        return self.removing is not None or bool(self.ready)
+        return self.is_busy()
 
     def give_up(self, error: BaseException) -> None:
         """Try the removals again after a growing pause, and say why once; raise what ends rtwatch."""
@@ -3987,7 +3991,8 @@ class Removals:
         if (hash, torrent.vanished) not in self.agreed and "pre_remove" in self.hooks.functions:
             if not self.ask_hook(torrent):
                 return
-            yield
+            if self.loop.is_wanted():
+                yield
             if not self.may_remove(torrent):
                 return
         row = self.index.find_blobs(hash)
@@ -4017,7 +4022,7 @@ class Removals:
         for line in removal.report():
             say(*line)
         if "post_remove" in self.hooks.functions:
-            files = {path: Path(os.fsdecode(path)) for path in (*removal.files, *removal.result.removed)}
+            files = {path: Path(os.fsdecode(path)) for path in {*removal.files, *removal.result.removed}}
             removed, listed = ([files[path] for path in paths] for paths in (removal.result.removed, removal.files))
             self.hooks.call(
                 "post_remove", path, self.args, RmTuple(torrent.name, tracker, hash, removed, listed, *blobs)
