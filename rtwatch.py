@@ -2353,6 +2353,7 @@ class ListedFile(NamedTuple):
     problem: Optional[Reason]  # why there is no info
     length: Optional[int]  # bytes, by the metainfo
     left: Optional[Left]  # what it was when the torrent vanished, None when it was not there
+    trashless: bool  # is to be moved to a trash, and none is on its file system
     heritage: bool  # inherited from a torrent that was removed
     top: Optional[bytes]  # the directory that stays; those below it go when they are empty
     found: bool  # had data before the torrent, and rtorrent never said that it has it
@@ -2383,7 +2384,6 @@ class Limits(NamedTuple):
     directories: tuple[bytes, ...]  # of rtwatch
     own: Set[tuple[int, int]]  # device and inode of rtwatch's files
     needed: Sequence[bytes]  # directories that stay though they may be empty
-    trashes: Set[int]  # devices; empty: files are deleted
     doubts: Doubts
 
 
@@ -2426,8 +2426,7 @@ def rule_type(file: ListedFile, limits: Limits) -> Optional[Reason]:
 
 def rule_device(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what cannot be renamed into a trash."""
-    other = limits.trashes and file.info is not None and file.info.st_dev not in limits.trashes
-    return Reason("device", "no --trash is on its file system") if other else None
+    return Reason("device", "no --trash is on its file system") if file.trashless else None
 
 
 def rule_own(file: ListedFile, limits: Limits) -> Optional[Reason]:
@@ -2582,7 +2581,7 @@ def find_top(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[bytes]:
 
 
 def find_limits(args: Args, doubts: Doubts) -> Limits:
-    """Return what removals respect by what is true now; raise OSError without a trash."""
+    """Return what removals respect by what is true now."""
     own = set()
     for path in (args.db, f"{args.db}-wal", f"{args.db}-shm", args.hooks):
         with suppress(OSError, TypeError):  # no hooks file
@@ -2595,7 +2594,6 @@ def find_limits(args: Args, doubts: Doubts) -> Limits:
         directories=tuple(os.path.join(os.fsencode(path), b"") for path in mine),
         own=own,
         needed=[os.fsencode(path) for path in (home_directory(), args.session, *args.paths, *args.trash)],
-        trashes={path.stat().st_dev for path in args.trash},
         doubts=doubts,
     )
 
@@ -2831,6 +2829,7 @@ class Removal:
                 problem=problem,
                 length=None if length < 0 else length,
                 left=left,
+                trashless=bool(self.trash and info and info.st_dev not in self.trash.tops),
                 heritage=path in self.heritage,
                 top=top or self.top,
                 found=path in self.found,
@@ -3683,7 +3682,7 @@ class Given(NamedTuple):
     until: float  # monotonic seconds; then it has to be given anew
     answered: bool  # rather than taken from its saves
     unreadable: Collection[str]  # hashes of the torrents that could not be read
-    doubts: Doubts
+    limits: Limits
 
 
 class Word:
@@ -3707,7 +3706,7 @@ class Word:
         self.pause = 1.0  # seconds until rtorrent is asked again
         self.unsaid: dict[str, list[str]] = {}  # hashes by reason to hold them
         self.remedied: set[str] = set()  # remedies that were said
-        self.given = Given(NEVER, False, (), Doubts({}, ()))
+        self.given = Given(NEVER, False, (), find_limits(args, Doubts({}, ())))
         self.confirmed = NEVER  # when rtorrent was last asked for the torrent that is being removed (monotonic)
 
     def judge(self, listing: Mapping[str, str], torrents: Sequence[Torrent]) -> list[str]:
@@ -3729,8 +3728,8 @@ class Word:
         self.look_again(facts)
         answer = self.rtorrent.answer
         until = answer.until if answer else time.monotonic() + 10
-        doubts = self.registry.find_doubts()
-        self.given = Given(until, facts.evidence.answer is not None, {*self.registry.unreadable}, doubts)
+        limits = find_limits(self.args, self.registry.find_doubts())
+        self.given = Given(until, facts.evidence.answer is not None, {*self.registry.unreadable}, limits)
         self.confirmed = NEVER
         return ready
 
@@ -3933,7 +3932,6 @@ class Removals:
         self.removing: Optional[Iterator[None]] = None
         self.agreed: dict[tuple[str, Optional[float]], bool] = {}  # what pre_remove said, by hash and time of vanishing
         self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
-        self.limits: Optional[Limits] = None  # since rtorrent's word was given
         self.checked = NEVER  # when it was last asked whether the removal may go on (monotonic)
         self.freed = 0  # bytes
         self.pause = 1.0  # seconds until a removal that failed is tried again
@@ -3982,7 +3980,7 @@ class Removals:
 
     def remove(self, hash: str) -> Iterator[None]:
         """Finish an erased torrent in steps; the loop works what came in between before each of them."""
-        torrent, path = self.index.find_torrent(hash), self.vanished.session.file(hash)
+        torrent = self.index.find_torrent(hash)
         if torrent is None or not self.may_remove(torrent):
             return
         for trash in self.args.trash:
@@ -3998,35 +3996,37 @@ class Removals:
         row = self.index.find_blobs(hash)
         if row is None:  # pre_remove has deleted it
             return
-        tracker, *blobs = row
         if torrent.label is None:  # It vanished before rtwatch was updated.
-            torrent = torrent._replace(label=parse_resume(blobs[2]).label)
+            torrent = torrent._replace(label=parse_resume(row[3]).label)
         if hash not in self.removals or self.removals[hash].torrent.vanished != torrent.vanished:
-            self.removals[hash] = Removal(self.index, self.args, torrent, blobs[0])
+            self.removals[hash] = Removal(self.index, self.args, torrent, row[1])
         removal = self.removals[hash]
         self.vanished.registry.unlinked.clear()
         if self.args.remove:
-            if self.limits is None or self.limits.doubts is not self.word.given.doubts:
-                self.limits = find_limits(self.args, self.word.given.doubts)
             removal.spare(self.agreed.get((hash, torrent.vanished), True))
-            yield from self.remove_files(removal, self.limits)
+            yield from self.remove_files(removal, self.word.given.limits)
             if removal.todo:
                 return
-            removal.prune(self.limits)
-        self.index.delete_torrent(hash)
+            removal.prune(self.word.given.limits)
+        self.finish(removal, *row)
+
+    def finish(self, removal: Removal, tracker: Optional[str], *blobs: Optional[bytes]) -> None:
+        """Delete the rows of a torrent, say what became of its files and call post_remove."""
+        torrent, result = removal.torrent, removal.result
+        self.index.delete_torrent(torrent.hash)
         self.index.con.commit()
-        del self.removals[hash]
-        self.vanished.expired.discard(hash)
-        self.agreed.pop((hash, torrent.vanished), None)
-        self.freed += 0 if self.args.trash else removal.result.freed
+        del self.removals[torrent.hash]
+        self.vanished.expired.discard(torrent.hash)
+        self.agreed.pop((torrent.hash, torrent.vanished), None)
+        self.freed += 0 if self.args.trash else result.freed
         for line in removal.report():
             say(*line)
         if "post_remove" in self.hooks.functions:
-            files = {path: Path(os.fsdecode(path)) for path in {*removal.files, *removal.result.removed}}
-            removed, listed = ([files[path] for path in paths] for paths in (removal.result.removed, removal.files))
-            self.hooks.call(
-                "post_remove", path, self.args, RmTuple(torrent.name, tracker, hash, removed, listed, *blobs)
-            )
+            listed = [Path(os.fsdecode(path)) for path in removal.files]
+            paths = dict(zip(removal.files, listed)) if result.removed else {}
+            removed = [paths.get(path) or Path(os.fsdecode(path)) for path in result.removed]
+            erased = RmTuple(torrent.name, tracker, torrent.hash, removed, listed, *blobs)
+            self.hooks.call("post_remove", self.vanished.session.file(torrent.hash), self.args, erased)
 
     def ask_hook(self, torrent: Torrent) -> bool:
         """Call pre_remove and remember whether it lets the files go; return False when it failed."""
