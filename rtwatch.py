@@ -1251,7 +1251,7 @@ def unusable(db: Path, error: Exception) -> Error:
     """Return the Error for a database that does not work; it is only an index and can be moved away."""
     advice = "mend that, or choose another place with --db"
     if not isinstance(error, (sqlite3.OperationalError, OSError)):
-        advice = "choose another file with --db: this one is no database"
+        advice = "choose another file with --db"
         with suppress(OSError), open(db, "rb") as file:
             if file.read(6) == b"SQLite" or db == state_directory() / "rtwatch.db":
                 bad = shlex.quote(f"{db}.bad")
@@ -3887,7 +3887,7 @@ class Word:
         number = sum(not HOLDS[torrent.held or ""].waits for torrent in self.index.find_held())
         what = f"  {'to remove' if self.args.remove else 'to forget'} anyway"
         which = f"all {number} held torrents" if number > 1 else "the held torrent"
-        check = "has none of them (-n lists them)" if number > 1 else "does not have it"
+        check = "has none of them (add -n to list them)" if number > 1 else "does not have it"
         say(logging.WARNING, what, f"{which}: make sure that rtorrent {check}, stop rtwatch, then type")
         say(logging.WARNING, "  command", repeat_command(self.args, "--force", once=True))
 
@@ -4369,14 +4369,15 @@ class Watch:
     def say_ready(self) -> None:
         """Say how many torrents are known and whether rtorrent answers, and what the directory or rtorrent lacks."""
         args, process = self.args, self.rtorrent.find_process()
-        torrents, files = self.index.count()[0], self.index.count_files()
+        (torrents, vanished, _), files = self.index.count(), self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
             say(logging.WARNING, "empty", what, session_advice(args))
         states = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
         state = states.get(process.lock.state, f"rtorrent.lock is {process.lock.state}")
         answers = args.remove and self.rtorrent.is_reachable()
-        known = count(torrents, "torrent"), count(files, "file")
+        known = [count(torrents - vanished, "torrent"), *([f"{vanished} vanished"] if vanished else [])]
+        known.append(count(files, "file"))
         say(logging.INFO, "ready", *known, "rtorrent answers" if answers else state)
         if args.remove and not answers and process.runs and process.lock.state != "missing":
             say(logging.INFO, "  no socket", "removals wait until rtorrent saves, every 20 minutes")
@@ -4664,7 +4665,7 @@ def answer_what_if(watch: Watch, args: Args) -> None:
     elif not torrents:
         names = (torrent.name for torrent in index.find_torrents())
         near = [name for name in names if what.casefold() in name.casefold()]
-        advice = f"there is {some(near)}" if near else "--what-if all lists them all"
+        advice = f"there is {some(near)}" if near else "--what-if all lists all"
         raise Error(f"{what}: no torrent has this name or hash, and there is no such file; {advice}", 2)
     # An erase closes the torrent's files in the rtorrent of this session.
     pid = watch.rtorrent.find_process().pid
@@ -4917,7 +4918,7 @@ def check_options(args: Args) -> None:
         raise Error(f"{args.session}: no such session directory; {session_advice(args)}", 2)
     for path in args.paths:
         if not path.is_dir():
-            advice = "behind the session directory come the directories of your downloads"
+            advice = "after the session directory, name the directories of your downloads"
             raise Error(f"{path}: not a directory; {advice}", 2)
 
 
