@@ -1048,14 +1048,14 @@ class Session:
 
     def read_resume(self, hash: str) -> tuple[bytes, Resume]:
         """Read R and return it with its meaning; raise UnreadableTorrent, FileNotFoundError when T is gone, too."""
-        file = self.file(hash, "R")
+        file = f"{self.text}/{hash}{EXTENSIONS['R']}"
         try:
             data = read_session_file(file)
             return data, parse_resume(data)
         except (Unreadable, OSError) as error:
             if not os.path.lexists(self.file(hash)):
                 raise FileNotFoundError(errno.ENOENT, MISSING, str(self.file(hash))) from None
-            raise UnreadableTorrent(file, error) from None
+            raise UnreadableTorrent(Path(file), error) from None
 
     def read_metainfo(self, hash: str) -> tuple[bytes, Optional[Metainfo]]:
         """Read T and return it with its meaning, None for a magnet; raise UnreadableTorrent, FileNotFoundError."""
@@ -1148,13 +1148,16 @@ class Session:
 def read_session_file(path: str | Path) -> bytes:
     """Read a session file; raise Unreadable (no regular file, too big, no permission), FileNotFoundError or OSError."""
     try:
-        with open(path, "rb", 0, opener=lambda name, mode: os.open(name, mode | os.O_NONBLOCK)) as file:
-            info = os.fstat(file.fileno())
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
                 raise Unreadable("it is not a regular file")
             if info.st_size > MAX_FILE:
                 raise Unreadable(f"it is larger than {human_size(MAX_FILE)}")
-            return file.read(info.st_size + 1)  # not to the end, which may run away
+            return os.read(fd, info.st_size + 1)  # not to the end, which may run away
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENXIO):
             raise Unreadable(str(error.strerror)) from None
@@ -1275,7 +1278,7 @@ class Index:
         CREATE TABLE rtwatch_use(
             hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
             why TEXT NOT NULL, top PATH BLOB, device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER,
-            PRIMARY KEY (hash, file, why));
+            PRIMARY KEY (hash, file, why)) WITHOUT ROWID;
         CREATE INDEX rtwatch_use_file ON rtwatch_use(file);
         CREATE INDEX torrent_data_name ON torrent_data(name);
         """
@@ -1284,7 +1287,7 @@ class Index:
             hash TEXT PRIMARY KEY, name TEXT, tracker TEXT, torrent BLOB, libtorrent BLOB, rtorrent BLOB);
         CREATE TABLE session_file(
             hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
-            PRIMARY KEY (hash, file));
+            PRIMARY KEY (hash, file)) WITHOUT ROWID;
         CREATE INDEX session_file_file ON session_file(file);
         CREATE TABLE rtwatch_session(path BLOB, boot TEXT, present REAL);
         {OWN_TABLES}"""
