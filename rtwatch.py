@@ -4460,29 +4460,19 @@ def walk(directory: Path, skipped: Collection[Path]) -> Iterator[tuple[Path, os.
 
     It leaves out `skipped` paths, mount points, and names that are nobody's downloads.
     """
-    mounts = find_mount_points()
-    waiting = [directory]
-    device = directory.stat().st_dev
+    mounts, device, waiting = find_mount_points(), directory.stat().st_dev, [directory]
     while waiting:
         place = waiting.pop()
-        files: list[Path] = []
-        directories: list[Path] = []
         try:
-            with os.scandir(place) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    (directories if entry.is_dir(follow_symlinks=False) else files).append(Path(entry.path))
-            info = place.stat()
+            found, info = sorted(os.scandir(place), key=lambda entry: entry.name), place.stat()
         except OSError as error:
             say(logging.WARNING, "skipped", f"{error.filename}: {error.strerror}")
             continue
-        if info.st_dev != device:
-            continue
-        yield place, info, [path for path in files if not SKIPPED.fullmatch(path.name) and path not in skipped]
-        waiting += [
-            path
-            for path in reversed(directories)
-            if not SKIPPED.fullmatch(path.name) and path not in skipped and str(path) not in mounts
-        ]
+        if info.st_dev == device:
+            entries = [e for e in found if not SKIPPED.fullmatch(e.name) and Path(e.path) not in skipped]
+            directories = dict.fromkeys(Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False))
+            yield place, info, [path for path in map(Path, entries) if path not in directories]
+            waiting += [path for path in reversed(directories) if str(path) not in mounts]
 
 
 class Orphans:
@@ -4564,33 +4554,13 @@ def list_orphans(watch: Watch, args: Args) -> None:
 OPEN = Reason("open", "the removal waits until an rtorrent closes it")
 
 
-class Imagined(NamedTuple):
-    """What an erase of a torrent would do, and how its data is now, in numbers of files."""
+def imagine_erased(
+    index: Index, torrent: Torrent, limits: Limits, open_files: OpenFiles, args: Args
+) -> tuple[Removal, str]:
+    """Plan the removal of a torrent as if it were erased now, and describe its data.
 
-    removal: Removal
-    short: int
-    shared: int
-    owners: Set[Owner]  # with whom
-
-    def describe(self) -> str:
-        """Return how the data is, and how much of it would stay."""
-        result, everything = self.removal.result, len(self.removal.files)
-        missing = len(result.kept.get(GONE, ()))
-        owners = some(sorted(owner.tell(False) for owner in self.owners))
-        numbers = {
-            "missing": missing,
-            "short": self.short,
-            "linked elsewhere": result.count_linked(),
-            f"shared with {owners}": self.shared,
-            "kept for other reasons": max(0, everything - len(result.removed) - missing - self.shared),
-        }
-        return ", ".join(
-            [count(everything, "file"), *(f"{number} {what}" for what, number in numbers.items() if number)]
-        )
-
-
-def imagine_erased(index: Index, torrent: Torrent, limits: Limits, open_files: OpenFiles, args: Args) -> Imagined:
-    """Plan the removal of a torrent as if it were erased now; -n, which is on here, changes nothing but the index."""
+    -n, which is on here, changes nothing but the index.
+    """
     files = [*index.find_files(torrent.hash), *index.find_uses(torrent.hash, "inherited")]
     infos = ((file, look_at(file)[0]) for file in files)
     index.insert_left(torrent.hash, [(file, leave(info)) for file, info in infos if info])
@@ -4607,18 +4577,27 @@ def imagine_erased(index: Index, torrent: Torrent, limits: Limits, open_files: O
                 used = file.info and not (file.owners or file.users) and is_open(file.path, file.info, open_files)
                 removal.carry_out(file, reason or (OPEN if used else None))
     removal.prune(limits)
-    return Imagined(removal, short, shared, owners)
+    result, everything = removal.result, len(removal.files)
+    missing = len(result.kept.get(GONE, ()))
+    numbers = {
+        "missing": missing,
+        "short": short,
+        "linked elsewhere": result.count_linked(),
+        f"shared with {some(sorted(owner.tell(False) for owner in owners))}": shared,
+        "kept for other reasons": max(0, everything - len(result.removed) - missing - shared),
+    }
+    counted = [f"{number} {what}" for what, number in numbers.items() if number]
+    return removal, ", ".join([count(everything, "file"), *counted])
 
 
 def find_meant(index: Index, what: str) -> list[Torrent]:
     """Return the torrents that --what-if means: all, those of a hash or its first digits, else those of a name."""
+    torrents = sorted(index.find_torrents(), key=lambda torrent: torrent.name)
     if what == "all":
-        return sorted(index.find_torrents(), key=lambda torrent: torrent.name)
-    if re.fullmatch("[0-9A-Fa-f]{8,40}", what):
-        found = [torrent for torrent in index.find_torrents() if torrent.hash.startswith(what.upper())]
-        if found:
-            return found
-    return [torrent for torrent in index.find_torrents() if torrent.name == what]
+        return torrents
+    digits = what.upper() if re.fullmatch("[0-9A-Fa-f]{8,40}", what) else "-"
+    found = [torrent for torrent in torrents if torrent.hash.startswith(digits)]
+    return found or [torrent for torrent in torrents if torrent.name == what]
 
 
 def find_owners(index: Index, doubts: Doubts, path: bytes, whole: bool) -> Iterator[str]:
@@ -4643,7 +4622,7 @@ def show(verb: str, *what: str) -> None:
     write_out(printable(f"{verb:<12} {', '.join(what)}") + "\n")
 
 
-def show_erase(index: Index, torrent: Torrent, imagined: Imagined, args: Args) -> None:
+def show_erase(torrent: Torrent, removal: Removal, data: str, verbose: bool) -> None:
     """Print what an erase of a torrent would do: its state, then the lines of its removal."""
     show("torrent", torrent.name)
     show("  hash", torrent.hash)
@@ -4651,9 +4630,9 @@ def show_erase(index: Index, torrent: Torrent, imagined: Imagined, args: Args) -
     if torrent.vanished:
         hold = HOLDS.get(torrent.held or "")
         show("  vanished", *([hold.sentence] if hold else []))
-    show("  data", imagined.describe())
-    for level, verb, *details in imagined.removal.report():
-        if level > logging.DEBUG or args.verbose:
+    show("  data", data)
+    for level, verb, *details in removal.report():
+        if level > logging.DEBUG or verbose:
             show(verb, *details)
 
 
@@ -4675,12 +4654,12 @@ def answer_what_if(watch: Watch, args: Args) -> None:
     open_files = {loaded: read_open_files(but=pid if loaded else 0) for loaded in (True, False)}
     limits = find_limits(args, doubts)
     for torrent in torrents:
-        imagined = imagine_erased(index, torrent, limits, open_files[torrent.vanished is None], args)
+        removal, data = imagine_erased(index, torrent, limits, open_files[torrent.vanished is None], args)
         if what == "all":
             hash = torrent.hash if args.verbose else torrent.hash[:8]
-            show(f"{hash} {human_size(imagined.removal.result.freed):>9}", f"{torrent.name}: {imagined.describe()}")
+            show(f"{hash} {human_size(removal.result.freed):>9}", f"{torrent.name}: {data}")
         else:
-            show_erase(index, torrent, imagined, args)
+            show_erase(torrent, removal, data, args.verbose)
         index.con.rollback()  # One torrent's erase is imagined without the others'.
     say(logging.INFO, "what-if", "read from the session files; rtorrent was not asked")
 
@@ -4834,34 +4813,33 @@ def make_parser() -> Parser:
     epilog = "Try it first: rtwatch -r -n ~/.session changes nothing."
     usage = "rtwatch [options] [SESSION] [PATH ...]"
     parser = Parser(prog="rtwatch", usage=usage, description=description, epilog=epilog)
-    add = parser.add_argument
-    add("session", metavar="SESSION", nargs="?", help="rtorrent's session directory (found by itself)")
-    add("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these")
-    add = parser.add_argument_group("removing the files of erased torrents").add_argument
-    add("-r", "--remove", action="store_true", help="remove files that no other torrent uses")
-    add("-n", "--no-action", "--dry-run", action="store_true", help="change nothing; say what would be done")
-    trash = "with -r: move files there; one for each file system"
-    add("--trash", metavar="DIR", action="append", default=[], help=trash)
-    keep = "with -r: leave the files of torrents with this label"
-    add("--keep", metavar="LABEL", action="append", default=[], help=keep)
+    parser.add_argument("session", metavar="SESSION", nargs="?", help="rtorrent's session directory (found by itself)")
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="with -r: remove only files below these")
+    group = parser.add_argument_group("removing the files of erased torrents")
+    switch, many = partial(group.add_argument, action="store_true"), partial(group.add_argument, action="append")
+    switch("-r", "--remove", help="remove files that no other torrent uses")
+    switch("-n", "--no-action", "--dry-run", help="change nothing; say what would be done")
+    many("--trash", metavar="DIR", default=[], help="with -r: move files there; one for each file system")
+    many("--keep", metavar="LABEL", default=[], help="with -r: leave the files of torrents with this label")
     grace = f"how long a vanished torrent may come back ({GRACE:g})"
-    add("--grace", metavar="SECONDS", type=seconds, default=GRACE, help=grace)
-    catch_up = "with -r: include torrents erased while rtwatch was off"
-    add("--catch-up", action="store_true", help=catch_up)
-    add("--force", action="store_true", help="with --once: let all held removals go ahead")
-    add = parser.add_argument_group("doing one thing and exiting").add_argument
-    add("--once", action="store_true", help="read the session and finish erased torrents")
-    add("--orphans", action="store_true", help="list what is below PATH and no torrent uses")
+    group.add_argument("--grace", metavar="SECONDS", type=seconds, default=GRACE, help=grace)
+    switch("--catch-up", help="with -r: include torrents erased while rtwatch was off")
+    switch("--force", help="with --once: let all held removals go ahead")
+    group = parser.add_argument_group("doing one thing and exiting")
+    switch = partial(group.add_argument, action="store_true")
+    switch("--once", help="read the session and finish erased torrents")
+    switch("--orphans", help="list what is below PATH and no torrent uses")
     what_if = "say what erasing a torrent (hash, name, all) would do, or whose a file is (path)"
-    add("--what-if", metavar="WHAT", help=what_if)
+    group.add_argument("--what-if", metavar="WHAT", help=what_if)
     versions = "print the versions of rtwatch and its parts"
-    add("--version", nargs=0, action=VersionAction, default=argparse.SUPPRESS, help=versions)
-    add = parser.add_argument_group("hooks, database, output").add_argument
+    group.add_argument("--version", nargs=0, action=VersionAction, default=argparse.SUPPRESS, help=versions)
+    group = parser.add_argument_group("hooks, database, output")
+    switch, add = partial(group.add_argument, action="store_true"), group.add_argument
     add("--hooks", metavar="FILE", help="Python file with hook functions")
     add("--scgi", metavar="ADDRESS", help="rtorrent's SCGI socket, HOST:PORT or none (found by itself)")
     add("--db", metavar="FILE", help="database (~/.local/state/rtwatch/rtwatch.db)")
-    add("-v", "--verbose", action="store_true", help="name each removed file; show whole hashes")
-    add("-q", "--quiet", action="store_true", help="print errors only")
+    switch("-v", "--verbose", help="name each removed file; show whole hashes")
+    switch("-q", "--quiet", help="print errors only")
     return parser
 
 
