@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     Args = argparse.Namespace
     Queues = OrderedDict[str, deque[Any]]
     QueueFunction = Callable[[Con, Any, Args, Queues], object]
+    Run = tuple["Index", "Loop", "Session", "Rtorrent", Args]  # the parts of one run
 
 __version__ = "0.1.0"
 
@@ -2099,6 +2100,18 @@ LATE = 1.0  # seconds after which what was read of a torrent that vanished may b
 GROUP_WINDOW = 60.0  # seconds; torrents that vanish within it are judged together
 
 
+def find_wiped(vanished: Collection[Torrent], loaded: int) -> set[str]:
+    """Return the torrents that vanished within a minute of more than ten others, and of more than are loaded."""
+    times = sorted(torrent.vanished or 0.0 for torrent in vanished)
+    wiped = set()
+    for torrent in vanished:
+        begin = bisect.bisect_left(times, (torrent.vanished or 0.0) - GROUP_WINDOW)
+        group = bisect.bisect_right(times, (torrent.vanished or 0.0) + GROUP_WINDOW) - begin
+        if group > MANY and group > loaded:
+            wiped.add(torrent.hash)
+    return wiped
+
+
 def find_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]]:
     """Return the torrents that a whole round of saves begun after `since` has left alone, None without such a round.
 
@@ -2130,12 +2143,12 @@ class Evidence(NamedTuple):
     now: float
     grace: float  # seconds
     process: Process
+    ended: str  # the process whose lock was seen to be removed last
     answer: Optional[Answer]
     silent: bool  # it has a socket that does not answer
     unsaved: Collection[str]  # hashes of loaded torrents that are elsewhere than their session files say, or unknown
     saves: Saves
     forced: bool
-    ended: str  # the process whose lock was seen to be removed last
 
     def round_since(self, when: float, ended: bool = False) -> bool:
         """Tell whether a whole round of saves began after a Unix time; that of an `ended` rtorrent is over."""
@@ -2245,16 +2258,9 @@ class Facts(NamedTuple):
     evidence: Evidence
     present: Callable[[Torrent], bool]  # whether session files of it are there
     nameless: bool  # whether a loaded torrent has files that cannot be known
+    wiped: Set[str]  # hashes of vanished torrents that look like a wiped session
     paths: bool  # whether a PATH was given
     remove: bool  # whether -r was given
-    loaded: int  # torrents
-    vanished: Sequence[float]  # Unix times
-
-
-def is_wipe(torrent: Torrent, facts: Facts) -> bool:
-    """Tell whether a torrent vanished within a minute of more than ten others, and of more than are loaded."""
-    group = sum(abs(when - (torrent.vanished or 0)) <= GROUP_WINDOW for when in facts.vanished)
-    return group > MANY and group > facts.loaded
 
 
 def guard_present(torrent: Torrent, facts: Facts) -> Optional[str]:
@@ -2270,7 +2276,7 @@ def guard_lasting(torrent: Torrent, facts: Facts) -> Optional[str]:
 
 def guard_word(torrent: Torrent, facts: Facts) -> Optional[str]:
     """Wait for rtorrent's word. Without -r no file is at stake, and only what looks like a wipe waits for it."""
-    if facts.remove or is_wipe(torrent, facts):
+    if facts.remove or torrent.hash in facts.wiped:
         return facts.evidence.verdict(torrent)
     return None
 
@@ -2283,7 +2289,7 @@ def guard_nameless(torrent: Torrent, facts: Facts) -> Optional[str]:
 def guard_wipe(torrent: Torrent, facts: Facts) -> Optional[str]:
     """Hold a mass of torrents on which only an unknown process has given its word."""
     unknown = not torrent.process and facts.evidence.answer is None
-    return "wipe" if unknown and is_wipe(torrent, facts) and not facts.evidence.forced else None
+    return "wipe" if unknown and torrent.hash in facts.wiped and not facts.evidence.forced else None
 
 
 def guard_host(torrent: Torrent, facts: Facts) -> Optional[str]:
@@ -3055,29 +3061,38 @@ class WatchedINotify(INotify):
         return wd
 
 
+class Due(NamedTuple):
+    """An item of a queue that is to be worked at some time."""
+
+    when: float  # monotonic seconds
+    queue: str
+    item: Any
+    pause: float = 0.5  # seconds; an item that fails comes again after twice as many
+    error: str = ""  # with which it failed before
+
+
 class Loop:
     """The event loop: it takes events, hands them to queues and calls the queues' functions.
 
-    All times are monotonic seconds.
+    An item of the queue `lost` is a path: the watched directory when the kernel dropped events, or a file whose event
+    was not handed on. All times are monotonic seconds but for `began` and `drained`, which are Unix times.
     """
 
     def __init__(self, con: Con, inot: WatchedINotify, args: Args, wake: socket.socket) -> None:
         """Make a loop without queues; `wake` is readable when a signal came."""
         self.con, self.inot, self.args, self.wake = con, inot, args, wake
-        self.queues: Queues = OrderedDict()
+        self.queues: Queues = OrderedDict(lost=deque())
         self.qfuncs: dict[str, QueueFunction] = {}
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
         self.stopping = 0  # counts the reasons to stop
         self.reason = ""  # of them, the first
-        self.drained = time.time()  # Unix time at which no event was unread; what is read next happened after it
-        self.began = self.drained
-        self.due: dict[object, tuple[float, str, Any]] = {}  # time, queue and item by any key
-        self.failed: list[tuple[Any, float, str]] = []  # items, the seconds until they are tried again, the errors
+        self.began = self.drained = time.time()  # no event was unread then: one that is read later happened later
+        self.due: dict[object, Due] = {}  # by any key
         self.step: Callable[[], bool] = lambda: False  # makes one step of long work, tells whether there is another
         self.stepping = False
 
     def stop(self, reason: str) -> None:
-        """End after what is being done; the first reason is the one to say."""
+        """End the loop after the current item or step; the first reason is the one to say."""
         self.stopping += 1
         self.reason = self.reason or reason
 
@@ -3088,12 +3103,12 @@ class Loop:
             self.qfuncs[name] = function
 
     def call_later(self, key: object, seconds: float, name: str, item: object) -> None:
-        """Put an item into a queue after some time, instead of what is due under the same key."""
-        self.due[key] = (time.monotonic() + seconds, name, item)
+        """Work an item of a queue after some time, instead of the one that is due under the same key."""
+        self.due[key] = Due(time.monotonic() + seconds, name, item)
 
     def call_sooner(self, key: object, seconds: float, name: str, item: object) -> None:
-        """Put an item into a queue after some time, unless it is due before that under the same key."""
-        if key not in self.due or self.due[key][0] > time.monotonic() + seconds:
+        """Work an item of a queue after some time, unless one is due before that under the same key."""
+        if key not in self.due or self.due[key].when > time.monotonic() + seconds:
             self.call_later(key, seconds, name, item)
 
     def add_watch(self, directory: Path) -> None:
@@ -3109,7 +3124,7 @@ class Loop:
             raise Error(f"{directory}: it cannot be watched ({error.strerror}){advice}") from None
 
     def take_events(self) -> None:
-        """Dispatch what the inotify queue holds, without waiting."""
+        """Dispatch all events of the inotify queue, without waiting."""
         begin = time.time()
         for event in self.inot.read(timeout=0):
             self.dispatch(event.wd, event.mask, event.name)
@@ -3118,6 +3133,7 @@ class Loop:
     def dispatch(self, wd: int, mask: int, name: str) -> None:
         """Hand one event to the function for its extension and mask; raise SessionGone."""
         if mask & LOST:
+            say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
             self.queues["lost"].append(self.args.session)
         directory = self.inot.directories.get(wd)
         if directory is None:
@@ -3132,61 +3148,65 @@ class Loop:
         if func is not None:
             try:
                 func(directory / name)
-            except Exception:  # may be a function that a hook put there
+            except Exception:
+                # It may be a function of a hook. No removal may rest on what was known before the event.
                 logger.exception("%-12s %s", "failed", f"the function for {name}; rtwatch goes on")
-                if mask & MOVED:  # no removal may go by what was known before
-                    self.queues["added"].append(directory / name)
+                if mask & MOVED:
+                    self.queues["lost"].append(directory / name)
 
-    def take_due(self) -> None:
-        """Queue what is due by now: graces that are over, items put back, what has to be looked at again."""
-        now = time.monotonic()
-        if any(when <= now for when, _, _ in self.due.values()):
-            for key, (when, name, item) in sorted(self.due.items(), key=lambda entry: entry[1][0]):
-                if when > now:
-                    break
-                del self.due[key]
-                self.queues.setdefault(name, deque()).append(item)
+    def find_next(self, *names: str) -> float:
+        """Return when the next item is due, of all queues or of some, and infinity when none is."""
+        return min((due.when for due in self.due.values() if not names or due.queue in names), default=float("inf"))
 
     def timeout(self) -> Optional[float]:
-        """Return the milliseconds until something is due, None when nothing is."""
+        """Return the milliseconds until there is something to do, None when only an event or a signal brings it."""
         if self.stepping or any(self.queues.values()):
             return 0
-        times = [when for when, _, _ in self.due.values()]
-        return min(max(0.0, min(times) - time.monotonic()) * 1000 + 1, 1e9) if times else None  # poll takes an int
+        # poll takes an int of milliseconds.
+        return min(max(0.0, self.find_next() - time.monotonic()) * 1000 + 1, 1e9) if self.due else None
 
     def is_wanted(self) -> bool:
         """Tell whether anything came up that a step of long work has to make way for."""
-        if self.stopping or any(self.queues.values()) or self.poller.poll(0):
-            return True
-        now = time.monotonic()
-        return any(when <= now for when, _, _ in self.due.values())
+        came = self.stopping or any(self.queues.values()) or self.poller.poll(0)
+        return bool(came) or self.find_next() <= time.monotonic()
 
     def work(self) -> None:
-        """Make one pass: some items of each queue, of those that stand in it now."""
+        """Make one pass: some items of each queue, of those that stand in it now, then some of those that are due."""
         for name, queue, number in [(name, queue, min(PASS, len(queue))) for name, queue in self.queues.items()]:
             for _ in range(number):
-                if queue and not self.stopping and self.queues.get(name) is queue:  # a hook may have taken it away
-                    self.work_item(name)
+                # A hook may have taken the queue away.
+                if queue and not self.stopping and self.queues.get(name) is queue:
+                    self.work_item(Due(NEVER, name, queue.popleft()))
+        now = time.monotonic()
+        if self.find_next() > now:
+            return
+        for key, due in sorted(self.due.items(), key=lambda entry: entry[1].when)[:PASS]:
+            # An item that was worked before it may have changed what is due.
+            if due.when <= now and not self.stopping and self.due.get(key) is due:
+                del self.due[key]
+                self.work_item(due)
 
-    def work_item(self, name: str) -> None:
-        """Call the function of a queue with its first item. What the function puts back comes again after a second,
-        what failed for the time being after growing pauses of up to a minute; each error is said once."""
-        queue = self.queues[name]
-        item = queue.popleft()
-        pause = next((pause for other, pause, _ in self.failed if other is item), 0.5)
-        said = {error for _, _, error in self.failed}
-        self.failed = [entry for entry in self.failed if entry[0] is not item]
+    def work_item(self, due: Due) -> None:
+        """Call the function of a queue with an item.
+
+        An item that the function puts back into the queue comes again after a second, one that fails for the time
+        being after growing pauses of up to a minute; each error is said once.
+        """
+        name, item = due.queue, due.item
+        queue = self.queues.setdefault(name, deque())
         before = len(queue)
         try:
             self.qfuncs[name](self.con, item, self.args, self.queues)
             self.con.commit()
         except (sqlite3.OperationalError, OSError) as error:
             self.con.rollback()
-            pause = min(RETRY_INTERVAL, 2 * pause)
-            self.failed.append((item, pause, str(error)))
+            said = {due.error, *(other.error for other in self.due.values())}
             level = logging.DEBUG if str(error) in said else logging.ERROR
             say(level, "failed", f"{item}: {error}; tried again until it works")
-            self.call_later(object(), pause, name, item)
+            # A file that was written again meanwhile is tried again once.
+            key = (name, item) if isinstance(item, Path) else object()
+            pause = min(RETRY_INTERVAL, 2 * max(due.pause, self.due.get(key, due).pause))
+            self.due[key] = Due(time.monotonic() + pause, name, item, pause, str(error))
         except (Exception, SystemExit) as error:
             if self.survive(error, str(item)):
                 self.call_later(object(), RETRY_INTERVAL, name, item)
@@ -3195,7 +3215,7 @@ class Loop:
                 self.call_later(object(), 1.0, name, queue.popleft() if queue[0] is item else queue.pop())
 
     def survive(self, error: BaseException, what: str) -> bool:
-        """Log what a function raised; return False when it asked for the end; raise what ends rtwatch."""
+        """Log the exception of a function; return False when it asked for the end; raise one that ends rtwatch."""
         if isinstance(error, Error):
             raise error
         if isinstance(error, SystemExit):
@@ -3211,7 +3231,7 @@ class Loop:
     def wait(self, timeout: Optional[float]) -> None:
         """Wait for an event, a signal or the timeout (ms).
 
-        What comes while it waits is read at once, unless the process is stopped meanwhile, as by Ctrl-Z.
+        An event that comes meanwhile is read at once, unless the process was stopped, as by Ctrl-Z.
         """
         now, signals = time.time(), b""
         waits = not self.poller.poll(0) and timeout != 0
@@ -3219,7 +3239,8 @@ class Loop:
             self.drained = now
             self.poller.poll(timeout)
             now = time.time()
-        with suppress(BlockingIOError):  # after the clock was read: it may be stopped at any moment
+        # The signals are read after the clock: rtwatch may be stopped at any moment.
+        with suppress(BlockingIOError):
             signals = self.wake.recv(4096)
         if waits and signal.SIGCONT not in signals:
             self.drained = now
@@ -3227,7 +3248,7 @@ class Loop:
     def run(self, check: Callable[[], None], is_done: Callable[[], bool], after: Callable[[], None]) -> None:
         """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
 
-        `check` is called before and `after` after each pass, which takes events, what is due and one step.
+        `check` is called before and `after` after each pass, which takes events, works items and makes one step.
         """
         self.poller = poll()
         self.poller.register(self.inot, POLLIN)
@@ -3241,7 +3262,6 @@ class Loop:
                 time.sleep(BUNCH)
             check()
             self.take_events()
-            self.take_due()
             self.work()
             if not self.stopping:
                 self.stepping = self.step()
@@ -3249,24 +3269,139 @@ class Loop:
             worked = time.monotonic()
 
 
+# ---- Vanished: torrents whose T is gone ------------------------------------------------------------------------------
+
+
+class Vanished:
+    """The torrents whose T is gone: when, what their files were then, and the grace in which they may come back."""
+
+    def __init__(self, run: Run) -> None:
+        """Work the queues `unlinked` and `erased`."""
+        self.index, self.loop, self.session, self.rtorrent, self.args = run
+        self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
+        self.unrecorded: deque[tuple[Torrent, bytes]] = deque()  # with the last of their files that was looked at
+        self.expired: set[str] = set()  # hashes of torrents whose grace is over
+        self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when a removal took another name of a file
+
+    def note_deleted(self, path: Path) -> None:
+        """Queue a deleted T, with the time and the rtorrent that ran then.
+
+        An rtorrent that has ended since was that one, unless its lock was removed before T.
+        """
+        if self.session.is_owner_of(path):
+            when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
+            if not process and last != self.rtorrent.ended and self.rtorrent.last.runs:
+                when, process = self.loop.drained, last
+            self.deletions[path.stem] = (when, self.loop.drained, process)
+            self.loop.queues["unlinked"].append(path)
+
+    def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Record that T of a known torrent was deleted and start its grace; it may be back already."""
+        hash = path.stem
+        known = self.index.find_torrent(hash)
+        if known and hash in self.deletions and (known.vanished or 0) < self.deletions[hash][0]:
+            self.vanish(hash, *self.deletions[hash])
+        # The deletion is forgotten last: when the database is locked, the path comes here again.
+        self.deletions.pop(hash, None)
+        queues["added"].append(path)
+
+    def vanish_missing(self, hash: str) -> None:
+        """Let a known torrent vanish whose T is not there, deleted or moved away."""
+        now = time.time(), self.loop.drained, self.rtorrent.find_process().identity
+        self.vanish(hash, *self.deletions.get(hash, now))
+
+    def vanish(
+        self, hash: str, when: float, present: float, process: str, said: bool = False, held: Optional[str] = None
+    ) -> None:
+        """Record that T of a known torrent is gone since `when`, and was there at `present` (Unix times).
+
+        Its files are looked at in steps, and it has its grace to come back.
+        """
+        before = self.index.find_torrent(hash)
+        self.index.update_vanished(hash, when, present, process, said)
+        if held:
+            self.index.update_torrent(hash, held=held)
+        self.rtorrent.answer = None  # It said nothing of this.
+        self.expired.discard(hash)
+        # It is said when it is certain: a locked database makes the deletion come again.
+        self.index.con.commit()
+        self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
+        torrent = self.index.find_torrent(hash)
+        if torrent:
+            self.leave(torrent)
+        new = before is None or before.vanished is None
+        if torrent and new and not held and not os.path.lexists(self.session.file(hash)):
+            name = self.index.label(hash, torrent.name)
+            say(logging.INFO, "vanished", name, f"has {self.args.grace:g} s to come back")
+
+    def end_grace(self, hash: str) -> None:
+        """Forget that a torrent had vanished: it is back."""
+        self.loop.due.pop(hash, None)
+        self.expired.discard(hash)
+
+    def leave(self, torrent: Torrent) -> None:
+        """Arrange to look at the files of a vanished torrent."""
+        self.unrecorded.append((torrent, b""))
+
+    def record(self) -> None:
+        """Record, in one transaction, what the next files of vanished torrents are.
+
+        rtorrent changes no file of a torrent after it has deleted T. When rtwatch reads the event late, or in a later
+        run, somebody else may have written a file since; such a file is not recorded.
+        """
+        looked, done, after = 0, 0, b""
+        for torrent, after in self.unrecorded:
+            now = self.index.find_torrent(torrent.hash)
+            # A torrent that is back needs no record.
+            if now and now.vanished == torrent.vanished:
+                files = self.index.find_unrecorded(torrent.hash, after, BATCH)
+                infos = [(file, look_at(file)[0]) for file in files]
+                left = [(file, leave(info)) for file, info in infos if info and self.is_as_left(torrent, info)]
+                self.index.insert_left(torrent.hash, left)
+                looked += len(files)
+                if len(files) == BATCH:
+                    after = files[-1]
+                    break
+                self.index.update_torrent(torrent.hash, recorded=True)
+            done, after = done + 1, b""
+            if looked >= BATCH:
+                break
+        self.index.con.commit()
+        for _ in range(done):
+            self.unrecorded.popleft()
+        if after:
+            self.unrecorded[0] = (self.unrecorded[0][0], after)
+        if not self.unrecorded and self.expired:
+            self.loop.call_sooner("word", 0, "word", self.args.session)
+
+    def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
+        """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
+        late = torrent.present < self.loop.began or time.time() - torrent.present > LATE
+        begin, end = self.unlinked.get((info.st_dev, info.st_ino), (NEVER, NEVER))
+        own = begin <= info.st_ctime <= end and info.st_mtime < begin
+        return own or find_written(info, late) <= torrent.present
+
+    def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
+        """Let a torrent whose grace is over wait for rtorrent's word."""
+        self.expired.add(path.stem)
+        self.loop.call_later("word", 0, "word", args.session)
+
+
 # ---- Registry: rows follow the session files -------------------------------------------------------------------------
 
 
 class Registry:
-    """The loaded torrents: their rows in the index follow what lies in the session directory."""
+    """The loaded torrents: their rows in the index follow their files in the session directory."""
 
-    def __init__(
-        self, index: Index, loop: Loop, session: Session, rtorrent: Rtorrent, hooks: Hooks, args: Args
-    ) -> None:
+    def __init__(self, run: Run, vanished: Vanished, hooks: Hooks) -> None:
         """Work the queues `added`, `saved`, `unknown` and `newcomer`."""
-        self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
-        self.hooks = hooks
-        self.starting = True  # rows that the start writes are no change that anybody wants to read of
+        self.index, self.loop, self.session, self.rtorrent, self.args = run
+        self.vanished, self.hooks = vanished, hooks
+        self.starting = True  # rows that the start writes are no events to tell people of
         self.read: dict[str, tuple[Optional[str], ...]] = {}  # what T and R were when they gave no rows, by hash
         self.stubs: set[str] = set()  # hashes of magnet links whose metadata has not come
         self.unreadable: dict[str, UnreadableTorrent] = {}  # by hash
         self.unknown: list[str] = []  # torrents whose directory is not known, as last said
-        self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when a removal took another name of a file
         self.newcomers: dict[str, int] = {}  # how often rtorrent was asked whether their check is over, by hash
 
     def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
@@ -3288,14 +3423,17 @@ class Registry:
                     self.read.pop(hash, None)
                 (self.stubs.discard if loaded else self.stubs.add)(hash)
             self.note_unreadable(hash, None)
-        except FileNotFoundError:  # R without T is known from the listing
+        except FileNotFoundError:
+            # T is gone. An R without T is known from the listing.
+            self.stubs.discard(hash)
             self.note_unreadable(hash, None)
         except OSError as error:
             doubt = Doubt(Owner(hash, known.name), None, b"") if known and loaded_before else None
             self.note_unreadable(hash, UnreadableTorrent(path, error, doubt))
             raise
         except UnreadableTorrent as unreadable:
-            if known and loaded_before:  # its rows protect its files, if they follow its directory
+            if known and loaded_before:
+                # Its rows protect its files, as long as they follow its directory.
                 unreadable.doubt = Doubt(Owner(hash, known.name), None, b"")
                 with suppress(UnreadableTorrent, FileNotFoundError):
                     self.follow(known, self.session.read_resume(hash)[1])
@@ -3327,16 +3465,15 @@ class Registry:
         else:
             loaded, former = self.keep_known(known, loaded)
         self.index.insert_torrent(loaded)
-        self.loop.due.pop(hash, None)
+        self.vanished.end_grace(hash)
         self.note_root(loaded.root)
         self.note_newcomer(hash, loaded.found)
         left = [file for file in former if os.path.exists(file) and not self.index.is_used_file(file)]
         place = os.fsdecode(os.path.dirname(left[0])) if left else ""
         more = [f"nobody uses {count(len(left), 'file')} at its former place, {place}"] if left else []
         what = "added" if known is None else "returned" if known.vanished is not None else "renewed"
-        self.say_written(
-            what, self.index.label(hash, text(loaded.metainfo.names[b""])), count(len(loaded.files), "file"), *more
-        )
+        name = self.index.label(hash, text(loaded.metainfo.names[b""]))
+        self.say_written(what, name, count(len(loaded.files), "file"), *more)
         if known is None:
             self.hooks.call("post_add", path, self.args)
 
@@ -3344,62 +3481,58 @@ class Registry:
         """Keep what was known of a torrent that is back in its place; else return its former files as well."""
         former = self.index.find_files(loaded.hash)
         if known.root and loaded.root is None and known.directory == loaded.resume.directory:
-            loaded = loaded._replace(root=known.root, files=former)  # a place once known stays
+            # A root once known stays.
+            loaded = loaded._replace(root=known.root, files=former)
         if loaded.root != known.root:
             return loaded, former
         resume = loaded.resume
         started = bool(resume.started or known.started)
         resume = resume._replace(complete=resume.complete or known.complete, started=started)
-        # What rtorrent wrote is older than T now. What is not as the torrent left it is somebody else's.
-        found = self.find_strange(loaded) if known.started or known.complete else loaded.found
+        # The files that rtorrent wrote are older than T, now that T is new. Of them only those count as found that
+        # are not as the torrent left them: somebody else has written these.
+        found = self.find_changed(known, loaded.found) if known.started or known.complete else loaded.found
         return loaded._replace(resume=resume, found=found), []
 
-    def find_strange(self, loaded: Loaded) -> list[bytes]:
-        """Return the files found before a torrent that is back which are not as it left them when it vanished."""
-        torrent, left = self.index.find_torrent(loaded.hash), self.index.find_left(loaded.hash)
-        strange = []
-        if torrent is None or torrent.vanished is None:
+    def find_changed(self, torrent: Torrent, found: Iterable[bytes]) -> list[bytes]:
+        """Return those of some files that are not as a torrent left them when it vanished."""
+        if torrent.vanished is None:
             return []
-        for file in loaded.found:
+        left, changed = self.index.find_left(torrent.hash), []
+        for file in found:
             (info, _), (was, _) = look_at(file), left.get(file, (None, None))
-            if info and not (was.is_now(info) if was else not torrent.recorded and self.is_as_left(torrent, info)):
-                strange.append(file)
-        return strange
-
-    def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
-        """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
-        late = torrent.present < self.loop.began or time.time() - torrent.present > LATE
-        begin, end = self.unlinked.get((info.st_dev, info.st_ino), (NEVER, NEVER))
-        own = begin <= info.st_ctime <= end and info.st_mtime < begin
-        return own or find_written(info, late) <= torrent.present
+            unrecorded = not was and not torrent.recorded
+            if info and not (was.is_now(info) if was else unrecorded and self.vanished.is_as_left(torrent, info)):
+                changed.append(file)
+        return changed
 
     def follow(self, known: Torrent, resume: Resume) -> None:
-        """Let the rows follow what R says now."""
-        complete, started = known.complete or resume.complete, bool(known.started or resume.started)
+        """Let the rows of a torrent follow its R, and L where rtorrent says there that it has files found before it."""
+        hash, complete = known.hash, known.complete or resume.complete
+        started = bool(known.started or resume.started)
         if (complete, started, resume.label) != (known.complete, known.started, known.label):
-            self.index.update_torrent(known.hash, complete=complete, started=started, label=resume.label)
+            self.index.update_torrent(hash, complete=complete, started=started, label=resume.label)
             if complete:
-                self.index.delete_found(known.hash, self.index.find_uses(known.hash, "found"))
-        if not complete:
-            self.find_again(known)
-        place = resolve_directory(resume.directory, self.find_pid(resume.directory))
-        if resume.directory != known.directory or place not in (None, known.root):
-            self.relocate(known._replace(complete=resume.complete), resume.directory)
+                self.index.delete_found(hash, self.index.find_uses(hash, "found"))
+        found = set() if complete else {*self.index.find_uses(hash, "found")}
+        root = resolve_directory(resume.directory, self.find_pid(resume.directory))
+        moved = resume.directory != known.directory or root not in (None, known.root)
+        metainfo = self.read_stored(hash) if found or moved else None
+        if found and metainfo and known.root:
+            self.index.delete_found(hash, found & self.session.find_finished(hash, metainfo, known.root))
+        if moved:
+            self.relocate(known._replace(complete=complete), resume.directory, metainfo)
+
+    def read_stored(self, hash: str) -> Optional[Metainfo]:
+        """Parse T of a torrent as it is stored."""
+        blobs = self.index.find_blobs(hash)
+        return parse_metainfo(blobs[1], self.index.meanwhile) if blobs else None
 
     def say_written(self, verb: str, name: str, *details: str) -> None:
-        """Say what became of a torrent's rows, when they are committed: a full disk makes this come again."""
+        """Say what became of a torrent's rows, once they are committed: a full disk makes the event come again."""
         level = logging.DEBUG if self.starting else logging.INFO
         if logger.isEnabledFor(level):
             self.index.con.commit()
         say(level, verb, name, *details)
-
-    def find_again(self, known: Torrent) -> None:
-        """Look whether rtorrent has said in L that it has files that were here before the torrent."""
-        found = {*self.index.find_uses(known.hash, "found")}
-        blobs = self.index.find_blobs(known.hash) if found else None
-        metainfo = parse_metainfo(blobs[1]) if blobs else None
-        if metainfo and known.root:
-            self.index.delete_found(known.hash, found & self.session.find_finished(known.hash, metainfo, known.root))
 
     def note_newcomer(self, hash: str, found: Collection[bytes]) -> None:
         """Ask rtorrent soon whether it has all data of a torrent that came with its data in place."""
@@ -3408,7 +3541,7 @@ class Registry:
             self.loop.call_sooner("newcomer", QUIET, "newcomer", self.args.session)
 
     def on_newcomer(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Have rtorrent save what was complete when it came, once its check is over: R says so only then."""
+        """Have rtorrent save the torrents that came complete, once their check is over: only then R says so."""
         answer = self.rtorrent.ask((), ())
         for hash, times in list(self.newcomers.items()):
             complete, hashing = answer.progress.get(hash, (False, False)) if answer else (False, False)
@@ -3422,7 +3555,7 @@ class Registry:
             self.loop.call_later("newcomer", pause, "newcomer", path)
 
     def note_root(self, root: Optional[bytes]) -> None:
-        """Look again, and say so, when a place is not known."""
+        """Look again, and say so, when a root is not known."""
         if root is None:
             self.loop.call_later("unknown", 0, "unknown", self.args.session)
 
@@ -3433,7 +3566,8 @@ class Registry:
             self.unreadable[hash] = unreadable
             self.loop.call_sooner("unknown", RETRY_INTERVAL, "unknown", self.args.session)
             new = before is None or before.args != unreadable.args
-            if new and unreadable.reason != MISSING:  # a save may be under way
+            # A save may be under way when one of the files is missing.
+            if new and unreadable.reason != MISSING:
                 wait = "removals wait until it is mended or moved away"
                 effect = "its files are kept" if unreadable.doubt else wait
                 say(logging.WARNING, "unreadable", f"{unreadable.file}: {unreadable.reason}", effect)
@@ -3441,19 +3575,19 @@ class Registry:
             self.loop.call_sooner("word", 0, "word", self.args.session)
 
     def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Look once more for places that could not be known."""
+        """Look once more for roots that could not be known, and for unreadable torrents."""
         self.read_again([*(torrent.hash for torrent in self.index.find_unplaced()), *self.unreadable])
         self.say_unknown()
 
     def say_unknown(self) -> None:
-        """Say in one line which places are not known, and why, and look again in a minute."""
-        unplaced = [torrent.hash for torrent in self.index.find_unplaced()]
-        unknown = [self.name(hash) for hash in unplaced]
+        """Say in one line which roots are not known, and why, and look again in a minute."""
+        unplaced = self.index.find_unplaced()
+        unknown = [self.index.label(torrent.hash, torrent.name) for torrent in unplaced]
         unknown += [
             f"{torrent.file.name} ({MISSING})" for torrent in self.unreadable.values() if torrent.reason == MISSING
         ]
         if unknown and unknown != self.unknown:
-            why = [self.find_cause(hash) for hash in unplaced[:1]]
+            why = map(self.find_cause, unplaced[:1])
             what = f"where the files of {some(unknown)} are"
             say(logging.WARNING, "unknown", what, *why, "looked at again every minute")
         self.unknown = unknown
@@ -3461,10 +3595,9 @@ class Registry:
         if unknown or self.unreadable:
             self.loop.call_later("unknown", RETRY_INTERVAL, "unknown", self.args.session)
 
-    def find_cause(self, hash: str) -> str:
-        """Return why the directory of a known torrent cannot be resolved."""
-        place = self.index.find_torrent(hash)
-        directory = os.fsdecode(place.directory) if place else "?"
+    def find_cause(self, torrent: Torrent) -> str:
+        """Return why the directory of a torrent cannot be resolved."""
+        directory = os.fsdecode(torrent.directory)
         what = "home" if directory.startswith("~") else "working directory"
         seen = "it cannot be read" if self.find_pid(b"") else "no rtorrent is seen running"
         shown = directory if len(directory) <= 100 else f"{directory[:97]}..."
@@ -3477,12 +3610,13 @@ class Registry:
                 self.on_saved(self.index.con, self.session.file(hash), self.args, self.loop.queues)
 
     def look_at_directories(self) -> None:
-        """Resolve again what can lead elsewhere than at the last look.
+        """Resolve again the files of the torrents that can lead elsewhere than at the last look.
 
         A file or directory that is replaced by a symlink changes the ctime of its directory, and nothing else need to.
         """
         stale = set()
-        changed = [  # the ctime is 0 when it may have changed since
+        # The ctime is 0 where the directory may have changed since the last look.
+        changed = [
             directory
             for directory, *identity in self.index.find_directories()
             if identity[2] == 0 or [*identify_directory(directory)] != identity
@@ -3491,21 +3625,22 @@ class Registry:
             stale |= self.find_stale(directory)
             self.index.update_directory(directory)
         real = cache(partial(resolve_directory, pid=self.rtorrent.find_process().pid))
-        for place in self.index.find_torrents():
-            parent, name = os.path.split(place.directory.rstrip(b"/"))  # many torrents have the same parent
+        for torrent in self.index.find_torrents():
+            # Many torrents have the same parent.
+            parent, name = os.path.split(torrent.directory.rstrip(b"/"))
             above = real(parent) if parent and name else None
-            root = os.path.join(above, name) if above else real(place.directory)
-            if place.root and root and (os.path.realpath(root) if os.path.islink(root) else root) != place.root:
-                stale.add(place.hash)
+            root = os.path.join(above, name) if above else real(torrent.directory)
+            if torrent.root and root and (os.path.realpath(root) if os.path.islink(root) else root) != torrent.root:
+                stale.add(torrent.hash)
         for hash, way in self.index.find_ways():
             parent, name = os.path.split(way)
             if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
                 stale.add(hash)
-        # where a vanished torrent left its files does not change any more
+        # A vanished torrent has left its files where they were.
         for hash in stale.intersection(self.index.find_loaded()):
             known = self.index.find_torrent(hash)
             if known:
-                self.relocate(known, known.directory)
+                self.relocate(known, known.directory, self.read_stored(hash))
 
     def find_stale(self, directory: bytes) -> set[str]:
         """Return the torrents that may use other files since something changed in a directory."""
@@ -3518,16 +3653,15 @@ class Registry:
                     found |= self.index.find_hashes_of(entry.path)
         return found
 
-    def relocate(self, known: Torrent, directory: bytes) -> None:
-        """Look again where the files of a torrent are; a place once known stays until rtorrent says another."""
-        hash, blobs = known.hash, self.index.find_blobs(known.hash)
-        metainfo = parse_metainfo(blobs[1], self.index.meanwhile)
-        place = expand_directory(directory, self.find_pid(directory))
-        if metainfo is None or (place is None and directory == known.directory):
+    def relocate(self, known: Torrent, directory: bytes, metainfo: Optional[Metainfo]) -> None:
+        """Look again where the files of a torrent are; a root once known stays until rtorrent says another."""
+        hash, path = known.hash, expand_directory(directory, self.find_pid(directory))
+        if metainfo is None or (path is None and directory == known.directory):
             return
-        files, links = locate_files(metainfo, place, os.fsencode(self.args.session)) if place else ([], [])
-        root = os.path.realpath(place) if place else None
-        former = {*self.index.find_files(hash)}  # rtorrent may have written them since
+        files, links = locate_files(metainfo, path, os.fsencode(self.args.session)) if path else ([], [])
+        root = os.path.realpath(path) if path else None
+        # rtorrent may have written the files that the torrent had before.
+        former = {*self.index.find_files(hash)}
         new = [] if known.complete else [file for file in files if file not in former]
         found = self.session.find_found(hash, metainfo, root, new) if root else []
         self.index.update_torrent(hash, directory=directory, root=root)
@@ -3535,7 +3669,8 @@ class Registry:
         self.note_root(root)
         self.note_newcomer(hash, found)
         if root != known.root or directory != known.directory:
-            self.say_written("moved", self.name(hash), f"to {os.fsdecode(root or directory)}")
+            name = self.index.label(hash, known.name)
+            self.say_written("moved", name, f"to {os.fsdecode(root or directory)}")
 
     def read_directory(self, hash: str) -> Optional[bytes]:
         """Return the directory that R says; None when it cannot be read."""
@@ -3543,340 +3678,76 @@ class Registry:
             return self.session.read_resume(hash)[1].directory
         return None
 
-    def is_nameless(self, hash: str, described: bool, place: Optional[Torrent]) -> bool:
-        """Tell whether a torrent with session files, `described` by a T, may use files that neither row nor name tell.
+    def is_nameless(self, hash: str, letters: str) -> bool:
+        """Tell whether a torrent that has some session files (T, R, L) may use files that neither row nor name tells.
 
-        R of a vanished torrent comes back when rtorrent still has it; the rows protect its files in the former place.
+        R of a vanished torrent comes back when rtorrent still has it; while it says the directory of the rows, these
+        protect its files.
         """
-        if place and self.read_directory(hash) == place.directory:
+        known = self.index.find_torrent(hash)
+        if known and self.read_directory(hash) == known.directory:
             return False
-        return not described or (hash in self.unreadable and self.unreadable[hash].doubt is None)
+        return "T" not in letters or (hash in self.unreadable and self.unreadable[hash].doubt is None)
 
     def find_doubts(self) -> Doubts:
         """Return the torrents whose files cannot all be known."""
         names: dict[bytes, Owner] = {}
         for torrent in self.index.find_unplaced():
-            metainfo = parse_metainfo(self.index.find_blobs(torrent.hash)[1], self.index.meanwhile)
+            metainfo = self.read_stored(torrent.hash)
             for _, path in metainfo.each_path() if metainfo else ():
                 names[os.path.basename(path.rstrip(b"/")).lower()] = Owner(torrent.hash, torrent.name)
         return Doubts(names, [torrent.doubt for torrent in self.unreadable.values() if torrent.doubt])
-
-    def name(self, hash: str) -> str:
-        """Return the name of a torrent for people."""
-        torrent = self.index.find_torrent(hash)
-        return self.index.label(hash, torrent.name) if torrent else hash
-
-
-# ---- Vanished: torrents whose T is gone ------------------------------------------------------------------------------
-
-
-class Vanished:
-    """The torrents whose T is gone: when, what their files were then, and the grace in which they may come back."""
-
-    def __init__(
-        self, index: Index, loop: Loop, session: Session, rtorrent: Rtorrent, registry: Registry, args: Args
-    ) -> None:
-        """Work the queues `unlinked` and `erased`."""
-        self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
-        self.registry = registry
-        self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
-        self.unrecorded: deque[tuple[Torrent, bytes]] = deque()  # with the last of their files that was looked at
-        self.expired: set[str] = set()  # hashes whose grace is over
-
-    def note_deleted(self, path: Path) -> None:
-        """Queue a deleted T, with the time and the rtorrent that ran.
-
-        That is the last one, though it has ended meanwhile, when its lock was removed after T.
-        """
-        if self.session.is_owner_of(path):
-            when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
-            if not process and last != self.rtorrent.ended and self.rtorrent.last.runs:
-                when, process = self.loop.drained, last
-            self.deletions[path.stem] = (when, self.loop.drained, process)
-            self.loop.queues["unlinked"].append(path)
-
-    def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Record that T of a known torrent was deleted and start its grace; it may be back already."""
-        hash = path.stem
-        known = self.index.find_torrent(hash)
-        if known and hash in self.deletions and (known.vanished or 0) < self.deletions[hash][0]:
-            self.vanish(hash, *self.deletions[hash])
-        self.deletions.pop(hash, None)  # Not before: a locked database brings the path here again.
-        if os.path.lexists(path):
-            self.registry.on_saved(con, path, args, queues)  # Erased and loaded at once: all columns are read anew.
-        elif hash in self.registry.unreadable:
-            self.registry.note_unreadable(hash, None)
-        self.registry.stubs.discard(hash)
-
-    def vanish_missing(self, hash: str) -> None:
-        """Let a known torrent vanish whose T is not there, deleted or moved away."""
-        now = time.time(), self.loop.drained, self.rtorrent.find_process().identity
-        self.vanish(hash, *self.deletions.get(hash, now))
-
-    def vanish(
-        self, hash: str, when: float, present: float, process: str, said: bool = False, held: Optional[str] = None
-    ) -> None:
-        """Record that T of a known torrent is gone since `when`, and was there at `present` (Unix times).
-
-        Its files are looked at in steps, and it has its grace to come back.
-        """
-        self.index.update_vanished(hash, when, present, process, said)
-        if held:
-            self.index.update_torrent(hash, held=held)
-        self.rtorrent.answer = None  # It said nothing of this.
-        self.expired.discard(hash)
-        self.index.con.commit()  # before it is said
-        self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
-        torrent = self.index.find_torrent(hash)
-        if torrent:
-            self.leave(torrent)
-        if torrent and not held and not os.path.lexists(self.session.file(hash)):
-            name = self.index.label(hash, torrent.name)
-            say(logging.INFO, "vanished", name, f"has {self.args.grace:g} s to come back")
-
-    def leave(self, torrent: Torrent) -> None:
-        """Arrange to look at the files of a vanished torrent."""
-        self.unrecorded.append((torrent, b""))
-
-    def record(self) -> None:
-        """Record, in one transaction, what the next files of vanished torrents are.
-
-        rtorrent changes none of them after it has deleted T. When that was read late, or in an earlier run, somebody
-        else may have: what was written since is not recorded.
-        """
-        looked, done, after = 0, 0, b""
-        for torrent, after in self.unrecorded:
-            now = self.index.find_torrent(torrent.hash)
-            if now and now.vanished == torrent.vanished:  # else it is back
-                files = self.index.find_unrecorded(torrent.hash, after, BATCH)
-                infos = [(file, look_at(file)[0]) for file in files]
-                left = [(file, leave(info)) for file, info in infos if info and self.registry.is_as_left(torrent, info)]
-                self.index.insert_left(torrent.hash, left)
-                looked += len(files)
-                if len(files) == BATCH:
-                    after = files[-1]
-                    break
-                self.index.update_torrent(torrent.hash, recorded=True)
-            done, after = done + 1, b""
-            if looked >= BATCH:
-                break
-        self.index.con.commit()
-        for _ in range(done):
-            self.unrecorded.popleft()
-        if after:
-            self.unrecorded[0] = (self.unrecorded[0][0], after)
-        if not self.unrecorded and self.expired:
-            self.loop.call_sooner("word", 0, "word", self.args.session)
-
-    def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Let a torrent whose grace is over wait for rtorrent's word."""
-        self.expired.add(path.stem)
-        self.loop.call_later("word", 0, "word", args.session)
 
 
 # ---- Word: what rtorrent has said of vanished torrents ---------------------------------------------------------------
 
 ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
+AT_ONCE = 500  # torrents that are removed after one look
 
 
-class Given(NamedTuple):
-    """rtorrent's word, for the removals that follow from it."""
+def find_state(torrent: Torrent) -> str:
+    """Return where a torrent is in its life (see Watch): "loaded", "vanished", "waiting" or "held"."""
+    if torrent.vanished is None:
+        return "loaded"
+    if torrent.held is None:
+        return "vanished"
+    return "waiting" if HOLDS[torrent.held].waits else "held"
 
-    until: float  # monotonic seconds; then it has to be given anew
-    answered: bool  # rather than taken from its saves
-    unreadable: Collection[str]  # hashes of the torrents that could not be read
-    limits: Limits
 
+class Holds:
+    """The vanished torrents that are held or wait; every reason is said once, with its remedy."""
 
-class Word:
-    """Asks for rtorrent's word on vanished torrents, and holds them until it is given and no guard says no."""
-
-    def __init__(
-        self,
-        index: Index,
-        loop: Loop,
-        session: Session,
-        rtorrent: Rtorrent,
-        registry: Registry,
-        vanished: Vanished,
-        args: Args,
-    ) -> None:
-        """Know nothing yet."""
-        self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
-        self.registry, self.vanished = registry, vanished
-        self.unsaved: dict[str, list[float]] = {}  # by hash: first seen (monotonic, Unix), last asked to save
-        self.once_until = 0.0  # monotonic time until which --once waits for a save
-        self.pause = 1.0  # seconds until rtorrent is asked again
-        self.unsaid: dict[str, list[str]] = {}  # hashes by reason to hold them
+    def __init__(self, run: Run, vanished: Vanished) -> None:
+        """Have nothing to say yet."""
+        self.index, self.loop, self.session, _, self.args = run
+        self.vanished = vanished
+        self.unsaid: dict[str, list[Torrent]] = {}  # by reason to hold them
         self.remedied: set[str] = set()  # remedies that were said
-        self.given = Given(NEVER, False, (), find_limits(args, Doubts({}, ())))
-        self.confirmed = NEVER  # when rtorrent was last asked for the torrent that is being removed (monotonic)
-
-    def judge(self, listing: Mapping[str, str], torrents: Sequence[Torrent]) -> list[str]:
-        """Hold those of the vanished torrents that have to wait; return the hashes of those that can be removed."""
-        expired, ready = self.vanished.expired, list[str]()
-        facts = self.look(listing, [torrent for torrent in torrents if torrent.hash in expired])
-        for torrent in torrents:
-            if not torrent.said and facts.evidence.has_said(torrent):
-                self.index.update_torrent(torrent.hash, said=True)
-                torrent = torrent._replace(said=True)
-            if torrent.hash in expired and len(ready) < AT_ONCE:  # Then there is a new look.
-                reason = guard(torrent, facts)
-                if reason == "present" and self.is_being_saved(torrent):
-                    self.loop.call_sooner("word", QUIET, "word", self.args.session)
-                    continue
-                self.hold(torrent, reason)
-                if reason is None:
-                    ready.append(torrent.hash)
-        self.look_again(facts)
-        answer = self.rtorrent.answer
-        until = answer.until if answer else time.monotonic() + 10
-        limits = find_limits(self.args, self.registry.find_doubts())
-        self.given = Given(until, facts.evidence.answer is not None, {*self.registry.unreadable}, limits)
-        self.confirmed = NEVER
-        return ready
-
-    def serves(self) -> bool:
-        """Tell whether the word that was given still serves for removals."""
-        return time.monotonic() <= self.given.until and self.registry.unreadable.keys() <= {*self.given.unreadable}
-
-    def objects(self, torrent: Torrent) -> bool:
-        """Hold a torrent that is about to be removed when it is back; rtorrent is asked for it once a second."""
-        present = self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None
-        reason = "present" if present else None
-        if reason is None and self.given.answered and time.monotonic() - self.confirmed > 1:
-            self.confirmed = time.monotonic()
-            reason = {True: "loaded", None: "unanswered", False: None}[self.rtorrent.is_loaded(torrent.hash)]
-        if reason:
-            self.hold(torrent, reason)
-            self.say_held()
-            self.rtorrent.answer = None
-            self.loop.call_sooner("word", QUIET, "word", self.args.session)
-        return reason is not None
-
-    def look(self, listing: Mapping[str, str], expired: Sequence[Torrent]) -> Facts:
-        """Return what the guards look at: one question to rtorrent where a removal needs its word."""
-        now = time.time()
-        torrents, vanished, _ = self.index.count()
-        process = self.rtorrent.find_process()
-        here = [hash for hash, letters in listing.items() if letters != "L"]
-        facts = Facts(
-            evidence=Evidence(
-                *(now, self.args.grace, process, None, False, ()),
-                Saves({}, {}, 0, 0),
-                self.args.force,
-                self.rtorrent.ended,
-            ),
-            present=lambda torrent: self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None,
-            nameless=False,
-            paths=bool(self.args.paths),
-            remove=self.args.remove,
-            loaded=torrents - vanished,
-            vanished=[torrent.vanished or 0 for torrent in self.index.find_vanished()],
-        )
-        if not (self.args.remove or any(is_wipe(torrent, facts) for torrent in expired)):
-            return facts
-        if expired:
-            self.ask([torrent.hash for torrent in expired], here)
-        answered = (
-            self.rtorrent.answer
-            and not self.unsaved
-            and all(t.process == self.rtorrent.answer.process for t in expired)
-        )
-        saves = self.session.read_saves(() if answered else here)
-        saves.begun.update(dict.fromkeys(self.registry.unreadable.keys() & saves.begun.keys(), NEVER))  # R must decode
-        self.find_unsaved(listing, saves)
-        evidence = facts.evidence._replace(
-            answer=self.rtorrent.answer, silent=self.rtorrent.silent, unsaved=list(self.unsaved), saves=saves
-        )
-        nameless = any(
-            not evidence.is_unloaded(hash)
-            for hash in set(here).difference(self.index.find_loaded())
-            if self.registry.is_nameless(hash, "T" in listing[hash], self.index.find_torrent(hash))
-        )
-        return facts._replace(evidence=evidence, nameless=nameless)
-
-    def ask(self, expired: Sequence[str], here: Sequence[str]) -> None:
-        """Ask rtorrent, unless its last answer still serves."""
-        answer = self.rtorrent.answer
-        if answer and time.monotonic() < answer.until and {*expired} <= {*answer.missing, *answer.loaded}:
-            return
-        self.rtorrent.answer = self.rtorrent.ask(expired, here)
-        self.pause = 1.0 if self.rtorrent.answer else min(RETRY_INTERVAL, 2 * self.pause)
-
-    def find_unsaved(self, listing: Mapping[str, str], saves: Saves) -> None:
-        """Find the torrents that rtorrent has elsewhere than their session files say, and ask it to save them.
-
-        It may have the save in its queue, so it is asked two seconds later, and each torrent once a minute at most.
-        """
-        answer, now = self.rtorrent.answer, time.monotonic()
-        home, loaded = (answer.home, answer.loaded) if answer else ("", {})
-        known = {torrent.hash: torrent.directory for torrent in self.index.find_torrents() if not torrent.vanished}
-        different = set()
-        for hash, directory in loaded.items():
-            _, since, _ = self.unsaved.get(hash, (0, time.time(), 0))
-            saved = known.get(hash)
-            unreadable = self.registry.unreadable.get(hash)
-            if saved is None and unreadable and unreadable.doubt and "T" in listing.get(hash, ""):
-                saved = self.registry.read_directory(hash)  # what it may use is kept
-            renewed = saves.begun.get(hash, NEVER) > since
-            if hash not in self.registry.stubs and not (saved is not None and agrees(saved, directory, home, renewed)):
-                different.add(hash)
-        self.unsaved = {hash: self.unsaved.get(hash) or [now, time.time(), NEVER] for hash in different}
-        for hash, times in self.unsaved.items() if not self.args.no_action else ():
-            if now - times[0] >= QUIET and now - times[2] >= RETRY_INTERVAL:
-                if times[2] != NEVER:
-                    say(logging.WARNING, "unsaved", f"{hash}: rtorrent does not save it; is the session's disk full?")
-                times[2] = now
-                self.once_until = now + ANSWERED_LATER
-                self.rtorrent.save(hash, "T" not in listing.get(hash, "") or hash in self.registry.unreadable)
-
-    def look_again(self, facts: Facts) -> None:
-        """Arrange when to look again at what waits; most of it is looked at again when rtorrent saves."""
-        waiting = {torrent.held or "" for torrent in self.index.find_held()}
-        held = [hold for hold in map(HOLDS.__getitem__, waiting) if not (hold.waits or hold.lasting)]
-        evidence = facts.evidence
-        pauses = []
-        if "unsaved" in waiting or "loaded" in waiting:
-            pauses.append(QUIET)
-        if "unanswered" in waiting:
-            pauses.append(self.pause)
-        if waiting & {"open", "save"} or held:  # a rtorrent that is killed makes no event
-            pauses.append(RETRY_INTERVAL)
-        if "save" in waiting:
-            rest = evidence.saves.renamed + QUIET - evidence.now
-            if rest > 0:
-                pauses.append(rest + 0.05)
-                self.once_until = max(self.once_until, time.monotonic() + rest + 0.1)
-            elif evidence.process.runs and not os.path.lexists(self.session.path / "rtorrent.lock"):
-                pauses.append(QUIET)  # it is about to end, its lock is gone
-            elif evidence.saves.unfinished:
-                pauses.append(STALLED)
-        if pauses:
-            self.loop.call_sooner("word", min(pauses), "word", self.args.session)
-        self.say_held()
 
     def hold(self, torrent: Torrent, reason: Optional[str]) -> None:
-        """Keep a vanished torrent and its files, and say so, once; None: let it go."""
+        """Record why a vanished torrent is held or waits, None when nothing is against its removal any more."""
         if reason != torrent.held:
             self.index.update_torrent(torrent.hash, held=reason)
             if reason:
-                self.unsaid.setdefault(reason, []).append(torrent.hash)
+                self.unsaid.setdefault(reason, []).append(torrent)
 
-    def say_held(self) -> None:
-        """Say what is held or waits, one line a reason, with what helps; together with what is due in a moment."""
-        soon = time.monotonic() + 1
-        if self.vanished.expired and any(name == "erased" and when < soon for when, name, _ in self.loop.due.values()):
+    def say(self) -> None:
+        """Say which torrents are held or wait, one line a reason, with the remedy.
+
+        They wait for a torrent whose grace is over in a moment, to be said together with it.
+        """
+        if self.vanished.expired and self.loop.find_next("erased") < time.monotonic() + 1:
             return
-        self.index.con.commit()  # a full disk makes it come again
-        for reason, hashes in self.unsaid.items():
+        # It is said when it is certain: a full disk makes the look come again.
+        self.index.con.commit()
+        for reason, torrents in self.unsaid.items():
             hold = HOLDS[reason]
             waits = "would wait" if self.args.no_action else "waiting"
             when = "when its session files are back" if hold.lasting else "every minute"
             again = [] if hold.waits or reason == "hook" else [f"looked at again {when}"]
-            names = some([self.registry.name(hash) for hash in hashes])
+            names = some([self.index.label(torrent.hash, torrent.name) for torrent in torrents])
             say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
-            files = (f"{shlex.quote(str(self.session.file(hash)))}*" for hash in hashes[:3])
+            files = (f"{shlex.quote(str(self.session.file(torrent.hash)))}*" for torrent in torrents[:3])
             for remedy in hold.remedy.format(files=" ".join(files)).splitlines():
                 if remedy not in self.remedied:
                     say(logging.WARNING, "  remedy", remedy)
@@ -3887,24 +3758,230 @@ class Word:
 
     def say_forced(self) -> None:
         """Say how all held removals go ahead."""
-        number = sum(not HOLDS[torrent.held or ""].waits for torrent in self.index.find_held())
+        number = sum(find_state(torrent) == "held" for torrent in self.index.find_vanished())
         what = f"  {'to remove' if self.args.remove else 'to forget'} anyway"
         which = f"all {number} held torrents" if number > 1 else "the held torrent"
         check = "has none of them (add -n to list them)" if number > 1 else "does not have it"
         say(logging.WARNING, what, f"{which}: make sure that rtorrent {check}, stop rtwatch, then type")
         say(logging.WARNING, "  command", repeat_command(self.args, "--force", once=True))
 
+
+class Unsaved(NamedTuple):
+    """A loaded torrent that is elsewhere than its session files say, or that they do not name."""
+
+    seen: float  # monotonic seconds
+    since: float  # the same moment, as a Unix time
+    asked: float = NEVER  # monotonic seconds: when rtorrent was asked to save it
+
+
+class Permit(NamedTuple):
+    """What the last look permits to remove."""
+
+    until: float  # monotonic seconds
+    answered: bool  # rtorrent's word was an answer, not a round of saves
+    unreadable: Mapping[str, UnreadableTorrent]  # by hash, as they were then
+    limits: Limits
+
+
+class Word:
+    """rtorrent's word on the vanished torrents: it is asked for, and the guards judge by it."""
+
+    def __init__(self, run: Run, vanished: Vanished, registry: Registry, holds: Holds) -> None:
+        """Know nothing yet."""
+        self.index, self.loop, self.session, self.rtorrent, self.args = run
+        self.vanished, self.registry, self.holds = vanished, registry, holds
+        self.unsaved: dict[str, Unsaved] = {}  # by hash
+        self.once_until = 0.0  # monotonic time until which --once waits for a save
+        self.pause = 1.0  # seconds until rtorrent is asked again
+        self.permit = Permit(NEVER, False, {}, find_limits(self.args, Doubts({}, ())))
+        self.confirmed = NEVER  # when rtorrent was last asked for the torrent that is being removed (monotonic)
+
+    def judge(self, listing: Mapping[str, str]) -> list[str]:
+        """Hold those of the vanished torrents that have to wait; return the hashes of those that can be removed.
+
+        `listing` has the letters of the session files that are there, by hash.
+        """
+        vanished, ready = self.index.find_vanished(), list[str]()
+        facts = self.look(listing, vanished)
+        for torrent in vanished:
+            if not torrent.said and facts.evidence.has_said(torrent):
+                self.index.update_torrent(torrent.hash, said=True)
+                torrent = torrent._replace(said=True)
+            # The rest has its turn at the next look.
+            if torrent.hash in self.vanished.expired and len(ready) < AT_ONCE and self.is_free(torrent, facts):
+                ready.append(torrent.hash)
+        self.look_again(facts.evidence)
+        self.holds.say()
+        # It stands though the trash may not be mounted.
+        self.index.con.commit()
+        answer, limits = facts.evidence.answer, find_limits(self.args, self.registry.find_doubts())
+        until = answer.until if answer else time.monotonic() + 10
+        self.permit = Permit(until, answer is not None, dict(self.registry.unreadable), limits)
+        self.confirmed = NEVER
+        return ready
+
+    def is_free(self, torrent: Torrent, facts: Facts) -> bool:
+        """Tell whether a torrent can be removed, and hold it when a guard says no."""
+        reason = guard(torrent, facts)
+        if reason == "present" and self.is_being_saved(torrent):
+            self.loop.call_sooner("word", QUIET, "word", self.args.session)
+            return False
+        # Only the removal itself finds out whether its files are still open.
+        self.holds.hold(torrent, reason or ("open" if torrent.held == "open" else None))
+        return reason is None
+
+    def is_present(self, torrent: Torrent) -> bool:
+        """Tell whether session files of a vanished torrent are there."""
+        return self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None
+
     def is_being_saved(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
         latest = self.session.find_latest(torrent.hash, torrent.vanished or 0)
         return latest is not None and time.time() - latest < QUIET
 
+    def is_valid(self) -> bool:
+        """Tell whether the permit of the last look still holds."""
+        return time.monotonic() <= self.permit.until and self.registry.unreadable == self.permit.unreadable
+
+    def confirm(self, torrent: Torrent) -> bool:
+        """Hold a torrent in the midst of its removal when it is back; rtorrent is asked for it once a second."""
+        reason = "present" if self.is_present(torrent) else None
+        if reason is None and self.permit.answered and time.monotonic() - self.confirmed > 1:
+            self.confirmed = time.monotonic()
+            reason = {True: "loaded", None: "unanswered", False: None}[self.rtorrent.is_loaded(torrent.hash)]
+        if reason:
+            self.holds.hold(torrent, reason)
+            self.holds.say()
+            self.rtorrent.answer = None
+            self.loop.call_sooner("word", QUIET, "word", self.args.session)
+        return reason is None
+
+    def look(self, listing: Mapping[str, str], vanished: Collection[Torrent]) -> Facts:
+        """Return what the guards look at: one question to rtorrent where a removal needs its word."""
+        now, process = time.time(), self.rtorrent.find_process()
+        expired = [torrent for torrent in vanished if torrent.hash in self.vanished.expired]
+        wiped = find_wiped(vanished, self.index.count()[0] - len(vanished))
+        needed = self.args.remove or any(torrent.hash in wiped for torrent in expired)
+        saves, loaded = Saves({}, {}, NEVER, NEVER), dict[str, bytes]()
+        if needed:
+            here = [hash for hash, letters in listing.items() if letters != "L"]
+            if expired:
+                self.ask([torrent.hash for torrent in expired], here)
+            saves = self.read_saves(expired, here)
+            every = self.index.find_torrents()
+            loaded.update((torrent.hash, torrent.directory) for torrent in every if torrent.vanished is None)
+            self.find_unsaved(listing, loaded, saves)
+        evidence = Evidence(
+            now=now,
+            grace=self.args.grace,
+            process=process,
+            ended=self.rtorrent.ended,
+            answer=self.rtorrent.answer if needed else None,
+            silent=self.rtorrent.silent,
+            unsaved=[*self.unsaved],
+            saves=saves,
+            forced=self.args.force,
+        )
+        return Facts(
+            evidence=evidence,
+            present=self.is_present,
+            nameless=needed and self.has_nameless(listing, loaded, evidence),
+            wiped=wiped,
+            paths=bool(self.args.paths),
+            remove=self.args.remove,
+        )
+
+    def has_nameless(self, listing: Mapping[str, str], loaded: Collection[str], evidence: Evidence) -> bool:
+        """Tell whether rtorrent may have a torrent, other than the `loaded` ones, whose files nobody can name."""
+        here = (hash for hash, letters in listing.items() if letters != "L" and hash not in loaded)
+        return any(not evidence.is_unloaded(hash) for hash in here if self.registry.is_nameless(hash, listing[hash]))
+
+    def ask(self, expired: Collection[str], here: Collection[str]) -> None:
+        """Ask rtorrent, unless its last answer still serves."""
+        answer = self.rtorrent.answer
+        if answer and time.monotonic() < answer.until and {*expired} <= {*answer.missing, *answer.loaded}:
+            return
+        self.rtorrent.answer = self.rtorrent.ask(expired, here)
+        self.pause = 1.0 if self.rtorrent.answer else min(RETRY_INTERVAL, 2 * self.pause)
+
+    def read_saves(self, expired: Iterable[Torrent], here: Iterable[str]) -> Saves:
+        """Read when rtorrent saved; of no torrent where the answer of the right process serves for all."""
+        answer = self.rtorrent.answer
+        answered = answer and not self.unsaved and all(torrent.process == answer.process for torrent in expired)
+        saves = self.session.read_saves(() if answered else here)
+        # A save counts when its R decodes.
+        saves.begun.update(dict.fromkeys(self.registry.unreadable.keys() & saves.begun.keys(), NEVER))
+        return saves
+
+    def find_unsaved(self, listing: Mapping[str, str], known: Mapping[str, bytes], saves: Saves) -> None:
+        """Find the torrents that rtorrent has elsewhere than their session files say, and ask it to save them.
+
+        `known` has the directories of the loaded torrents as R says them, by hash.
+        """
+        answer, now = self.rtorrent.answer, Unsaved(time.monotonic(), time.time())
+        home, loaded = (answer.home, answer.loaded) if answer else ("", {})
+        unsaved = {}
+        for hash, directory in loaded.items():
+            saved, unreadable = known.get(hash), self.registry.unreadable.get(hash)
+            if saved is None and unreadable and unreadable.doubt and "T" in listing.get(hash, ""):
+                # The files that it may use are kept.
+                saved = self.registry.read_directory(hash)
+            before = self.unsaved.get(hash, now)
+            renewed = saves.begun.get(hash, NEVER) > before.since
+            same = saved is not None and agrees(saved, directory, home, renewed)
+            if not same and hash not in self.registry.stubs:
+                unsaved[hash] = before
+        self.unsaved = unsaved
+        if not self.args.no_action:
+            for hash in unsaved:
+                self.request_save(hash, "T" not in listing.get(hash, "") or hash in self.registry.unreadable)
+
+    def request_save(self, hash: str, full: bool) -> None:
+        """Ask rtorrent to save a torrent, with its T if `full`, at most once a minute.
+
+        It is asked after two seconds: rtorrent 0.16 may have the save in its queue.
+        """
+        unsaved, now = self.unsaved[hash], time.monotonic()
+        if now - unsaved.seen < QUIET or now - unsaved.asked < RETRY_INTERVAL:
+            return
+        if unsaved.asked != NEVER:
+            say(logging.WARNING, "unsaved", f"{hash}: rtorrent does not save it; is the session's disk full?")
+        self.unsaved[hash] = unsaved._replace(asked=now)
+        self.once_until = now + ANSWERED_LATER
+        self.rtorrent.save(hash, full)
+
+    def look_again(self, evidence: Evidence) -> None:
+        """Arrange when to look again at the torrents that wait; most of them are looked at when rtorrent saves."""
+        reasons = {torrent.held for torrent in self.index.find_held() if torrent.held}
+        pauses = []
+        if reasons & {"unsaved", "loaded"}:
+            pauses.append(QUIET)
+        if "unanswered" in reasons:
+            pauses.append(self.pause)
+        # A held torrent may be free at any time, and an rtorrent that is killed makes no event.
+        if reasons & {"open", "save"} or any(
+            not HOLDS[reason].waits and not HOLDS[reason].lasting for reason in reasons
+        ):
+            pauses.append(RETRY_INTERVAL)
+        if "save" in reasons:
+            rest = evidence.saves.renamed + QUIET - evidence.now
+            if rest > 0:
+                pauses.append(rest + 0.05)
+                self.once_until = max(self.once_until, time.monotonic() + rest + 0.1)
+            elif evidence.process.runs and not os.path.lexists(self.session.path / "rtorrent.lock"):
+                # It has removed its lock and is about to end.
+                pauses.append(QUIET)
+            elif evidence.saves.unfinished:
+                pauses.append(STALLED)
+        if pauses:
+            self.loop.call_sooner("word", min(pauses), "word", self.args.session)
+
 
 def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
     """Tell whether the directory that R says is the one that rtorrent answers.
 
-    rtorrent answers with "~" expanded and slashes at the end dropped. What its RPC cannot carry (not UTF-8, beyond
-    U+FFFF, control characters) comes back changed; then a save begun after the question, `renewed`, is what tells.
+    rtorrent answers with "~" expanded and slashes at the end dropped. A directory that its RPC cannot carry (not UTF-8,
+    beyond U+FFFF, control characters) comes back changed; then a save begun after the question, `renewed`, decides.
     """
     try:
         directory = saved.decode()
@@ -3919,30 +3996,47 @@ def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
 
 # ---- Removals: erased torrents, one after the other ------------------------------------------------------------------
 
-AT_ONCE = 500  # torrents that are removed after one look
+
+class Failure(NamedTuple):
+    """A failure of a removal, after which all of them pause."""
+
+    reason: str = ""
+    pause: float = 1.0  # seconds
+    until: float = NEVER  # monotonic seconds
 
 
 class Removals:
     """The removals that are due, in steps: one decision, or one file, for each step of the loop."""
 
-    def __init__(
-        self, index: Index, loop: Loop, rtorrent: Rtorrent, vanished: Vanished, word: Word, hooks: Hooks, args: Args
-    ) -> None:
+    def __init__(self, run: Run, vanished: Vanished, word: Word, hooks: Hooks) -> None:
         """Have nothing to do yet."""
-        self.index, self.loop, self.rtorrent, self.hooks, self.args = index, loop, rtorrent, hooks, args
-        self.vanished, self.word = vanished, word
+        self.index, self.loop, self.session, self.rtorrent, self.args = run
+        self.vanished, self.word, self.hooks = vanished, word, hooks
         self.ready: deque[str] = deque()  # hashes
-        self.removing: Optional[Iterator[None]] = None
-        self.agreed: dict[tuple[str, Optional[float]], bool] = {}  # what pre_remove said, by hash and time of vanishing
+        self.removing: Optional[Iterator[None]] = None  # the steps of a removal
+        self.agreed: dict[tuple[str, Optional[float]], bool] = {}  # pre_remove's answer by hash and time of vanishing
         self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
-        self.checked = NEVER  # when it was last asked whether the removal may go on (monotonic)
         self.freed = 0  # bytes
-        self.pause = 1.0  # seconds until a removal that failed is tried again
-        self.failure = ""  # as it was last said
+        self.failure = Failure()
+
+    def is_busy(self) -> bool:
+        """Tell whether a removal is under way or due."""
+        return self.removing is not None or bool(self.ready)
+
+    def take(self, hashes: Iterable[str]) -> None:
+        """Begin with some removals, but not before the pause after a failure is over."""
+        rest = self.failure.until - time.monotonic()
+        if rest > 0:
+            self.loop.call_sooner("word", rest, "word", self.args.session)
+        else:
+            self.ready.extend(hashes)
 
     def step(self) -> bool:
-        """Remove what is due until something else comes up; tell whether there is more."""
+        """Look at files of vanished torrents, or remove until something else comes up; tell whether there is more."""
         try:
+            if self.vanished.unrecorded:
+                self.vanished.record()
+                return True
             while self.is_busy():
                 self.removing = self.removing or self.remove(self.ready.popleft())
                 for _ in self.removing:
@@ -3955,39 +4049,40 @@ class Removals:
         return self.is_busy()
 
     def give_up(self, error: BaseException) -> None:
-        """Try the removals again after a growing pause, and say why once; raise what ends rtwatch."""
+        """Try the removals again after a growing pause, and say why once; raise an error that ends rtwatch."""
         self.removing = None
         self.ready.clear()
         self.index.con.rollback()
         if not isinstance(error, (sqlite3.OperationalError, OSError)) and not self.loop.survive(error, "a removal"):
             return
-        self.pause = min(RETRY_INTERVAL, 2 * self.pause)
-        if str(error) != self.failure:
-            self.failure = str(error)
-            say(logging.ERROR, "failed", f"{error or 'a removal'}; tried again after growing pauses")
-        self.loop.call_later("word", self.pause, "word", self.args.session)
+        # A failure long after the last one is a new one.
+        now, reason = time.monotonic(), str(error) or "a removal"
+        before = self.failure if now < self.failure.until + RETRY_INTERVAL else Failure()
+        if reason != before.reason:
+            say(logging.ERROR, "failed", f"{reason}; tried again after growing pauses")
+        pause = min(RETRY_INTERVAL, 2 * before.pause)
+        self.failure = Failure(reason, pause, now + pause)
+        self.loop.call_later("word", pause, "word", self.args.session)
 
     def end_removal(self) -> None:
         """Go on with the next torrent; after the last one, look whether others are due now."""
-        self.removing, self.pause, self.failure = None, 1.0, ""
+        self.removing = None
         self.index.con.commit()
         if self.vanished.expired and not self.ready:
-            unheld = {torrent.hash for torrent in self.index.find_vanished() if not torrent.held}
-            self.loop.call_sooner(
-                "word", 0 if self.vanished.expired & unheld else RETRY_INTERVAL, "word", self.args.session
+            vanished = self.index.find_vanished()
+            due = any(
+                find_state(torrent) == "vanished" and torrent.hash in self.vanished.expired for torrent in vanished
             )
-
-    def is_busy(self) -> bool:
-        """Tell whether a removal is under way or due."""
-        return self.removing is not None or bool(self.ready)
+            self.loop.call_sooner("word", 0 if due else RETRY_INTERVAL, "word", self.args.session)
 
     def remove(self, hash: str) -> Iterator[None]:
-        """Finish an erased torrent in steps; the loop works what came in between before each of them."""
+        """Finish an erased torrent in steps; between them, the loop works the events that came."""
         torrent = self.index.find_torrent(hash)
         if torrent is None or not self.may_remove(torrent):
             return
         for trash in self.args.trash:
-            with own_directory(trash):  # fails, and so comes again, while the trash is not mounted
+            # This fails, and so the removal comes again, while the trash is not mounted.
+            with own_directory(trash):
                 pass
         if (hash, torrent.vanished) not in self.agreed and "pre_remove" in self.hooks.functions:
             if not self.ask_hook(torrent):
@@ -3997,21 +4092,98 @@ class Removals:
             if not self.may_remove(torrent):
                 return
         row = self.index.find_blobs(hash)
-        if row is None:  # pre_remove has deleted it
+        if row is None:
+            # pre_remove has deleted the torrent.
             return
-        if torrent.label is None:  # It vanished before rtwatch was updated.
-            torrent = torrent._replace(label=parse_resume(row[3]).label)
-        if hash not in self.removals or self.removals[hash].torrent.vanished != torrent.vanished:
-            self.removals[hash] = Removal(self.index, self.args, torrent, row[1])
-        removal = self.removals[hash]
-        self.vanished.registry.unlinked.clear()
+        removal = self.find_removal(torrent, row)
+        self.vanished.unlinked.clear()
         if self.args.remove:
             removal.spare(self.agreed.get((hash, torrent.vanished), True))
-            yield from self.remove_files(removal, self.word.given.limits)
+            yield from self.remove_files(removal, self.word.permit.limits)
             if removal.todo:
                 return
-            removal.prune(self.word.given.limits)
+            removal.prune(self.word.permit.limits)
         self.finish(removal, *row)
+
+    def ask_hook(self, torrent: Torrent) -> bool:
+        """Call pre_remove and remember whether it lets the files go; return False when it failed."""
+        answer = self.hooks.call("pre_remove", self.session.file(torrent.hash), self.args)
+        if answer is FAILED:
+            self.word.holds.hold(torrent, "hook")
+            self.word.holds.say()
+            return False
+        self.agreed[torrent.hash, torrent.vanished] = answer is not False
+        self.word.confirmed = NEVER
+        return True
+
+    def find_removal(self, torrent: Torrent, row: Sequence[Any]) -> Removal:
+        """Return the removal of a torrent as far as it went, or a new one."""
+        before = self.removals.get(torrent.hash)
+        if before and before.torrent.vanished == torrent.vanished:
+            return before
+        _, t_data, _, r_data = row
+        if torrent.label is None:
+            # It vanished before rtwatch was updated.
+            torrent = torrent._replace(label=parse_resume(r_data).label)
+        removal = self.removals[torrent.hash] = Removal(self.index, self.args, torrent, t_data)
+        return removal
+
+    def remove_files(self, removal: Removal, limits: Limits) -> Iterator[None]:
+        """Carry out the plan file by file, as long as nothing speaks against it.
+
+        The inotify queue is looked at before every file. Its events are worked first, and only when that changed rows
+        are the next files decided on anew.
+        """
+        con, checked = self.index.con, NEVER
+        while removal.todo:
+            changes = con.total_changes
+            with removal.plan(limits) as planned:
+                for file, reason in planned:
+                    wanted = self.loop.is_wanted()
+                    if wanted:
+                        yield
+                    if wanted or time.monotonic() - checked > 1:
+                        checked = time.monotonic()
+                        if not self.may_remove(removal.torrent):
+                            return
+                        if con.total_changes != changes:
+                            break
+                    if self.is_open(file):
+                        self.hold_open(removal.torrent.hash)
+                        return
+                    self.carry_out(removal, file, reason)
+                    changes = con.total_changes
+
+    def is_open(self, file: ListedFile) -> bool:
+        """Tell whether a running rtorrent has a file open that no known torrent uses."""
+        known = file.owners or file.users
+        return file.info is not None and not known and self.rtorrent.has_open(file.path, file.info)
+
+    def carry_out(self, removal: Removal, file: ListedFile, reason: Optional[Reason]) -> None:
+        """Remove or keep one file, and note when its other names lose one."""
+        begin = time.time()
+        removal.carry_out(file, reason)
+        if file.info and file.info.st_nlink > 1:
+            self.vanished.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
+
+    def hold_open(self, hash: str) -> None:
+        """Hold a torrent that has a file open in an rtorrent, though no known torrent uses the file."""
+        torrent = self.index.find_torrent(hash)
+        if torrent:
+            self.word.holds.hold(torrent, "open")
+            self.word.holds.say()
+
+    def may_remove(self, torrent: Torrent) -> bool:
+        """Tell whether a torrent is still to be removed."""
+        now = self.index.find_torrent(torrent.hash)
+        expired = torrent.hash in self.vanished.expired
+        if self.loop.stopping or now is None or now.vanished != torrent.vanished or not expired:
+            return False
+        if not self.word.is_valid():
+            self.ready.clear()
+            self.loop.call_sooner("word", 0, "word", self.args.session)
+            return False
+        return self.word.confirm(now)
 
     def finish(self, removal: Removal, tracker: Optional[str], *blobs: Optional[bytes]) -> None:
         """Delete the rows of a torrent, say what became of its files and call post_remove."""
@@ -4029,69 +4201,7 @@ class Removals:
             paths = dict(zip(removal.files, listed)) if result.removed else {}
             removed = [paths.get(path) or Path(os.fsdecode(path)) for path in result.removed]
             erased = RmTuple(torrent.name, tracker, torrent.hash, removed, listed, *blobs)
-            self.hooks.call("post_remove", self.vanished.session.file(torrent.hash), self.args, erased)
-
-    def ask_hook(self, torrent: Torrent) -> bool:
-        """Call pre_remove and remember whether it lets the files go; return False when it failed."""
-        answer = self.hooks.call("pre_remove", self.vanished.session.file(torrent.hash), self.args)
-        if answer is FAILED:
-            self.word.hold(torrent, "hook")
-            self.word.say_held()
-            return False
-        self.agreed[torrent.hash, torrent.vanished] = answer is not False
-        self.word.confirmed = NEVER
-        return True
-
-    def remove_files(self, removal: Removal, limits: Limits) -> Iterator[None]:
-        """Carry out the plan file by file, as long as nothing speaks against it.
-
-        The inotify queue is looked at before every file. What it brings is worked first, and only when that changed
-        rows are the next files decided on anew.
-        """
-        con = self.index.con
-        while removal.todo:
-            changes = con.total_changes
-            with removal.plan(limits) as planned:
-                for file, reason in planned:
-                    if self.loop.is_wanted():
-                        yield
-                        if not self.may_remove(removal.torrent):
-                            return
-                        if con.total_changes != changes:
-                            break
-                    elif time.monotonic() - self.checked > 1 and not self.may_remove(removal.torrent):
-                        return
-                    if self.is_open(file):
-                        self.word.hold(removal.torrent, "open")
-                        self.word.say_held()
-                        return
-                    self.carry_out(removal, file, reason)
-                    changes = con.total_changes
-
-    def is_open(self, file: ListedFile) -> bool:
-        """Tell whether a running rtorrent has a file open that no known torrent uses."""
-        known = file.owners or file.users
-        return file.info is not None and not known and self.rtorrent.has_open(file.path, file.info)
-
-    def carry_out(self, removal: Removal, file: ListedFile, reason: Optional[Reason]) -> None:
-        """Remove or keep one file, and note when its other names lose one."""
-        begin = time.time()
-        removal.carry_out(file, reason)
-        if file.info and file.info.st_nlink > 1:
-            self.vanished.registry.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
-
-    def may_remove(self, torrent: Torrent) -> bool:
-        """Tell whether a torrent is still to be removed."""
-        self.checked = time.monotonic()
-        now = self.index.find_torrent(torrent.hash)
-        expired = torrent.hash in self.vanished.expired
-        if self.loop.stopping or now is None or now.vanished != torrent.vanished or not expired:
-            return False
-        if not self.word.serves():
-            self.ready.clear()
-            self.loop.call_sooner("word", 0, "word", self.args.session)
-            return False
-        return not self.word.objects(now)
+            self.hooks.call("post_remove", self.session.file(torrent.hash), self.args, erased)
 
 
 # ---- Watch: the queues and their handlers, the start and the end -----------------------------------------------------
@@ -4103,24 +4213,30 @@ NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fu
 class Watch:
     """One run of rtwatch on one session.
 
-    The life of a torrent:
+    The life of a torrent, and where each of its steps is made:
 
-        unknown --T and R are there--> loaded --T deleted--> vanished --grace over--> waiting --word given--> removing
-                                         ^                      |                      |   ^                     |
-                                         +------T and R back----+----------------------+   +--reason gone--+     |
-                                                                          a guard says no--> held ---------+     v
-                                                                                                       rows gone: gone
+        unknown   -- T and R are there and decode -->  loaded     Registry.enter
+        loaded    -- T is deleted ------------------>  vanished   Vanished.vanish: its grace begins
+        vanished  -- the grace is over ------------->  waiting    Vanished.on_erased: for rtorrent's word
+        waiting   -- a guard says no --------------->  held       Word.judge, Holds.hold
+        held      -- its reason is gone ------------>  waiting    Word.judge
+        waiting   -- rtorrent has given its word --->  removing   Word.judge, Removals.take
+        removing  -- no file is left to do --------->  gone       Removals.finish
+
+        vanished, waiting, held, removing  -- T and R are back -->  loaded     Registry.enter
     """
 
-    def __init__(self, index: Index, loop: Loop, session: Session, rtorrent: Rtorrent, args: Args) -> None:
+    def __init__(self, run: Run) -> None:
         """Bind each kind of event to the queue that it goes to, and each queue to its handler."""
-        self.index, self.loop, self.session, self.rtorrent, self.args = index, loop, session, rtorrent, args
-        self.hooks = Hooks(index.con, loop.stop)
-        self.registry = Registry(index, loop, session, rtorrent, self.hooks, args)
-        self.vanished = Vanished(index, loop, session, rtorrent, self.registry, args)
-        self.word = Word(index, loop, session, rtorrent, self.registry, self.vanished, args)
-        self.removals = Removals(index, loop, rtorrent, self.vanished, self.word, self.hooks, args)
-        self.told = -1, NEVER  # what total_changes was at the last STATUS=, and when that was (monotonic)
+        self.index, self.loop, self.session, self.rtorrent, self.args = run
+        loop = self.loop
+        self.hooks = Hooks(self.index.con, loop.stop)
+        self.vanished = Vanished(run)
+        self.registry = Registry(run, self.vanished, self.hooks)
+        self.holds = Holds(run, self.vanished)
+        self.word = Word(run, self.vanished, self.registry, self.holds)
+        self.removals = Removals(run, self.vanished, self.word, self.hooks)
+        self.noted = -1, NEVER  # total_changes at the last STATUS=, and when that was (monotonic)
         # Queues are worked in this order: adds come before removals.
         loop.add_queue("lost", self.on_lost)
         loop.add_queue("unlinked", self.vanished.on_unlinked)
@@ -4135,19 +4251,8 @@ class Watch:
             loop.inot_funcs["torrent", mask] = loop.inot_funcs["rtorrent", mask] = self.note_saved
         loop.inot_funcs["torrent", flags.DELETE] = self.vanished.note_deleted
         loop.inot_funcs["input_history", flags.MOVED_TO] = loop.inot_funcs["lock", flags.DELETE] = self.note_round
-        loop.step = self.step
-        session.meanwhile = index.meanwhile = loop.take_events
-
-    def step(self) -> bool:
-        """Make one step of long work; tell whether there is another."""
-        if self.vanished.unrecorded:
-            try:
-                self.vanished.record()
-            except Exception as error:
-                self.removals.give_up(error)
-                return False
-            return True
-        return self.removals.step()
+        loop.step = self.removals.step
+        self.session.meanwhile = self.index.meanwhile = loop.take_events
 
     def note_saved(self, path: Path) -> None:
         """Queue a session file that was written.
@@ -4155,17 +4260,16 @@ class Watch:
         T is renamed when a torrent is added, not at a periodic save; the rest of what is added may follow it.
         """
         if self.session.is_owner_of(path):
-            hash = path.name[:40]
-            self.loop.queues[
-                "added" if path.suffix == ".torrent" or hash in self.registry.unreadable else "saved"
-            ].append(path)
+            first = path.suffix == ".torrent" or path.name[:40] in self.registry.unreadable
+            self.loop.queues["added" if first else "saved"].append(path)
             if self.vanished.expired:
                 self.loop.call_sooner("word", QUIET if self.rtorrent.answer is None else 0.1, "word", self.args.session)
 
     def note_round(self, path: Path) -> None:
         """Look for a whole round of saves soon: input_history was renamed, or the lock removed."""
         if path.parent == self.args.session and path.name in ("rtorrent.input_history", "rtorrent.lock"):
-            if path.name == "rtorrent.lock":  # what it has saved is recorded before another one starts and saves
+            if path.name == "rtorrent.lock":
+                # The saves of this rtorrent are looked at before another one starts and saves.
                 self.rtorrent.ended = self.rtorrent.last.identity
                 self.loop.call_sooner("word", 0.05, "word", self.args.session)
             self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
@@ -4176,45 +4280,50 @@ class Watch:
             self.loop.queues["complete"].append(path)
 
     def on_lost(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Reconcile after the kernel dropped events: every torrent is read again."""
-        say(logging.WARNING, "overflow", "the kernel dropped events (fs.inotify.max_queued_events); comparing anew")
+        """Reconcile when events were lost: every torrent is read again, or the one whose event is known."""
+        if path != args.session:
+            queues["added"].append(path)
+            return
         listing, unread = self.compare()
         queues["saved"].extend(self.session.file(hash) for hash in listing.keys() - set(unread) if listing[hash] != "L")
         self.loop.call_sooner("word", 0.1, "word", args.session)
 
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
-        torrents = [] if self.removals.is_busy() else self.index.find_vanished()
-        if not torrents:
+        if self.removals.is_busy() or not self.index.find_vanished():
             return
-        if self.vanished.unrecorded:  # The word of an rtorrent that has ended is not to be missed.
+        if self.vanished.unrecorded:
+            # The files come first, but the word of an rtorrent that has ended must not be missed.
             self.loop.call_later("word", 0, "word", path)
             return
         listing, unread = self.compare()
-        put_back = {item.name[:40] for _, name, item in self.loop.due.values() if name in ROWS}
-        undone = put_back - self.registry.unreadable.keys()
-        if unread or undone or any(queues[name] for name in ROWS):
-            self.loop.call_later("word", 1.0 if undone else 0, "word", path)
+        failed = {due.item.name[:40] for due in self.loop.due.values() if due.queue in ROWS}
+        pending = failed - self.registry.unreadable.keys()
+        if unread or pending or any(queues[name] for name in ROWS):
+            self.loop.call_later("word", 1.0 if pending else 0, "word", path)
             return
         self.registry.look_at_directories()
         con.commit()
         self.rtorrent.opened = None
-        self.removals.ready.extend(self.word.judge(listing, torrents))
+        self.removals.take(self.word.judge(listing))
 
     def compare(self) -> tuple[dict[str, str], list[str]]:
         """Reconcile the session directory with the database, both ways; raise SessionGone.
 
-        Queue what is not known, let what is missing vanish. Return the letters of what is there by hash, and the
-        hashes that were queued.
+        Queue unknown torrents to be read, let missing ones vanish. Return the letters of the session files that are
+        there, by hash, and the hashes that were queued.
         """
         listing = self.session.list()
         known = set(self.index.find_loaded())
         unread = [hash for hash in listing.keys() - known if listing[hash] != "L"]
+        for hash in self.registry.read.keys() - listing.keys():
+            del self.registry.read[hash]
         identities = ((hash, tuple(self.session.identify(hash, letter) for letter in "TR")) for hash in unread)
         unread = [hash for hash, identity in identities if self.registry.read.get(hash) != identity]
         self.loop.queues["added"].extend(map(self.session.file, unread))
         for hash in known:
-            if "T" not in listing.get(hash, ""):  # it was moved away, as rtorrent never does
+            # No event says so when somebody moved T away, as rtorrent never does.
+            if "T" not in listing.get(hash, ""):
                 self.vanished.vanish_missing(hash)
         return listing, unread
 
@@ -4222,16 +4331,18 @@ class Watch:
         """Watch, then compare, so that nothing falls between; then let the hooks in; raise Error."""
         args, loop = self.args, self.loop
         if args.session in (Path.cwd(), *Path.cwd().parents):
-            os.chdir("/")  # a working directory would keep a removed session alive, and its end silent
+            # A working directory would keep a removed session directory alive, and its end silent.
+            os.chdir("/")
         loop.add_watch(args.session)
         self.session.identity = os.stat(args.session)
         self.say_watching(hooks)
         self.bring_up_to_date()
         if loop.stopping:
             return
+        self.resume()
         self.say_ready()
         self.say_without_trash()
-        self.word.say_held()
+        self.holds.say()
         self.hooks.functions = hooks
         if "complete" in hooks:
             loop.qfuncs["complete"] = hooks["complete"]
@@ -4244,7 +4355,7 @@ class Watch:
         notify("READY=1")
 
     def bring_up_to_date(self) -> None:
-        """Compare at the start: no hooks, nothing removed; what went while rtwatch was away loses its rows."""
+        """Bring the rows up to date at the start: no hooks, nothing removed; torrents that are gone lose their rows."""
         for torrent in self.index.find_vanished():
             self.rtorrent.remember(torrent.process or "")
         self.rtorrent.find_process()
@@ -4261,24 +4372,34 @@ class Watch:
             show_progress(number, len(unread))
             if number % 1000 == 0:
                 self.index.con.commit()
-        missing = [hash for hash in self.index.find_loaded() if "T" not in listing.get(hash, "")]
+        loaded = (torrent for torrent in self.index.find_torrents() if torrent.vanished is None)
+        missing = [torrent for torrent in loaded if "T" not in listing.get(torrent.hash, "")]
         torrents, vanished, _ = self.index.count()
-        others = torrents - vanished - len(missing)
-        self.drop_missing([hash for hash in missing if hash not in listing], others, present)
-        for hash in missing:
-            if hash in listing:  # no erase leaves R or L
-                self.vanished.vanish(hash, time.time(), present, "")
+        gone = [torrent for torrent in missing if torrent.hash not in listing]
+        self.drop_missing(gone, torrents - vanished - len(missing), present)
+        for torrent in missing:
+            # No erase leaves R or L.
+            if torrent.hash in listing:
+                self.vanished.vanish(torrent.hash, time.time(), present, "")
+        self.registry.say_unknown()
+        if not first:
+            self.registry.look_at_directories()
+
+    def resume(self) -> None:
+        """Let the graces of torrents that vanished before begin anew, with everything that an earlier run left open."""
         waiting: list[str] = []
+        begun = {torrent.hash for torrent, _ in self.vanished.unrecorded}
         for torrent in self.index.find_vanished():
             hold = HOLDS.get(torrent.held or "")
-            if not torrent.recorded and torrent.hash not in {late.hash for late, _ in self.vanished.unrecorded}:
+            if not torrent.recorded and torrent.hash not in begun:
                 self.vanished.leave(torrent)
             new = torrent.hash in self.loop.due
             if not new:
                 self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
             if hold and hold.lasting and torrent.held != "hook" and not self.args.force:
-                self.word.unsaid.setdefault(torrent.held or "", []).append(torrent.hash)
-            elif not (new or self.args.orphans or self.args.what_if):  # Its reason is looked for after the grace.
+                self.holds.unsaid.setdefault(torrent.held or "", []).append(torrent)
+            elif not new:
+                # Its reason is looked for after the grace.
                 self.index.update_torrent(torrent.hash, held=None)
                 waiting.append(self.index.label(torrent.hash, torrent.name))
         if waiting:
@@ -4286,9 +4407,6 @@ class Watch:
             say(logging.INFO, "vanished", some(waiting), f"{has} {self.args.grace:g} s to come back")
         for hash in self.index.find_newcomers():
             self.registry.note_newcomer(hash, [b""])
-        self.registry.say_unknown()
-        if not first:
-            self.registry.look_at_directories()
         self.registry.starting = False
         self.note_read()
         self.index.update_present(self.loop.drained)
@@ -4297,40 +4415,34 @@ class Watch:
     def note_read(self) -> None:
         """Record which R the rows follow, so that the next start need not read them again.
 
-        Those of pending events, and those whose events may still come, are left out.
+        An R whose event may still come is left out, and all of them when there are pending events.
         """
-        pending = {*filter(self.loop.queues.get, ROWS), *(name for _, name, _ in self.loop.due.values())}
-        if self.registry.starting or pending.intersection(ROWS):
+        pending = any(map(self.loop.queues.get, ROWS)) or self.loop.find_next(*ROWS) < float("inf")
+        if self.registry.starting or pending:
             return
-        read = {}
-        for torrent in self.index.find_torrents():
+        for torrent in [*self.index.find_torrents()]:
             identity = self.session.identify(torrent.hash, "R", self.loop.drained - 1)
-            if (
-                identity not in (None, torrent.read_r)
-                and not torrent.vanished
-                and torrent.hash not in self.registry.unreadable
-            ):
-                read[torrent.hash] = identity
-        for hash, identity in read.items():
-            self.index.update_torrent(hash, read_r=identity)
+            followed = not torrent.vanished and torrent.hash not in self.registry.unreadable
+            if followed and identity not in (None, torrent.read_r):
+                self.index.update_torrent(torrent.hash, read_r=identity)
 
-    def drop_missing(self, missing: Sequence[str], others: int, present: float) -> None:
-        """Forget what went while rtwatch was not running, unless the session looks wiped or not mounted.
+    def drop_missing(self, missing: Sequence[Torrent], others: int, present: float) -> None:
+        """Forget the torrents that went while rtwatch was not running, unless the session looks wiped or not mounted.
 
         `present` is the Unix time at which they were there, `others` the number of those that still are.
         """
         if len(missing) > others and not self.args.force:
             what = f"the session looks empty: {len(missing)} of {count(len(missing) + others, 'torrent')} missing"
             say(logging.WARNING, "held", what, "rows and files stay")
-            for hash in missing:
-                self.vanished.vanish(hash, time.time(), present, "", said=self.args.catch_up, held="wipe")
+            for torrent in missing:
+                self.vanished.vanish(torrent.hash, time.time(), present, "", said=self.args.catch_up, held="wipe")
             return
         process = self.rtorrent.find_process().identity
-        for hash in missing:
+        for hash, name, *_ in missing:
             if self.args.catch_up:
                 self.vanished.vanish(hash, time.time(), present, process, said=True)
                 continue
-            name, files = self.registry.name(hash), count(len(self.index.find_files(hash)), "file")
+            name, files = self.index.label(hash, name), count(len(self.index.find_files(hash)), "file")
             self.index.delete_torrent(hash)
             self.index.con.commit()
             verb = "would drop" if self.args.no_action else "dropped"
@@ -4339,7 +4451,7 @@ class Watch:
             say(logging.INFO, "  remedy", "--catch-up removes such files, --orphans finds them")
 
     def give_up(self) -> None:
-        """Record that the session directory is gone: nobody has erased what vanished with it."""
+        """Record that the session directory is gone: nobody has erased the torrents that vanished with it."""
         for hash in [*self.index.find_loaded()]:
             if not os.path.lexists(self.session.file(hash)):
                 self.index.update_vanished(hash, time.time(), self.loop.drained, "", False)
@@ -4348,7 +4460,7 @@ class Watch:
         self.index.con.commit()
 
     def say_watching(self, hooks: Iterable[str]) -> None:
-        """Say what is watched, with which options, and what works against them."""
+        """Say what is watched, with which options, and which circumstances work against them."""
         args, home = self.args, home_directory()
         session = (
             f"~/{args.session.relative_to(home)}"
@@ -4403,33 +4515,34 @@ class Watch:
     def note_change(self) -> None:
         """Note, after a pass that changed rows, when everything was read, and tell the service manager how it stands.
 
-        What vanishes while rtwatch does not run was there then. While it removes files, a note a second is enough.
+        A torrent that vanishes while rtwatch does not run was there then. While rtwatch removes files, a note a second
+        is enough.
         """
-        told, when = self.told
-        if told == self.index.con.total_changes or (self.loop.stepping and time.monotonic() < when + 1):
+        changes, when = self.noted
+        if changes == self.index.con.total_changes or (self.loop.stepping and time.monotonic() < when + 1):
             return
         if not any(self.loop.queues.values()):
             try:
                 self.index.update_present(self.loop.drained)
                 self.index.con.commit()
-            except sqlite3.OperationalError:  # locked, or its disk is full: the next pass does it
+            except sqlite3.OperationalError:
+                # The database is locked, or its disk is full: the next pass does it.
                 self.index.con.rollback()
                 return
-        self.told = self.index.con.total_changes, time.monotonic()
+        self.noted = self.index.con.total_changes, time.monotonic()
         if "NOTIFY_SOCKET" in os.environ:
-            torrents, vanished, held = self.index.count()
-            waiting = sum(HOLDS[torrent.held or ""].waits for torrent in self.index.find_held())
-            known = f"{count(torrents, 'torrent')}, {vanished - held} vanished"
-            notify(f"STATUS={known}, {waiting} waiting, {held - waiting} held, {human_size(self.removals.freed)} freed")
+            states = [*map(find_state, self.index.find_vanished())]
+            numbers = (f"{states.count(state)} {state}" for state in ("vanished", "waiting", "held"))
+            known, freed = count(self.index.count()[0], "torrent"), human_size(self.removals.freed)
+            notify(f"STATUS={', '.join([known, *numbers])}, {freed} freed")
 
     def is_done(self) -> bool:
-        """Tell whether there is nothing left that --once waits for; what a hook puts back is no reason to stay."""
+        """Tell whether there is nothing left that --once waits for; an item of a hook is no reason to stay."""
         if not self.args.once or self.loop.stepping:
             return False
         self.loop.take_events()
-        own = (*ROWS, "erased")
-        until = max(time.monotonic() + 0.01, self.word.once_until)
-        waiting = any(name in own or (name == "word" and when < until) for when, name, _ in self.loop.due.values())
+        graces, look = self.loop.find_next(*ROWS, "erased"), self.loop.find_next("word")
+        waiting = graces < float("inf") or look < max(time.monotonic() + 0.01, self.word.once_until)
         return not (waiting or any(self.loop.queues.values()))
 
 
@@ -4741,7 +4854,7 @@ def open_watch(args: Args) -> Iterator[tuple[Watch, socket.socket]]:
         session = Session(args.session)
         rtorrent = Rtorrent(session, args.scgi, wake)
         try:
-            yield Watch(Index(con), Loop(con, inot, args, wake), session, rtorrent, args), wake_writer
+            yield Watch((Index(con), Loop(con, inot, args, wake), session, rtorrent, args)), wake_writer
         except sqlite3.Error as error:
             raise unusable(args.db, error) from None
 

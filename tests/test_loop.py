@@ -7,11 +7,14 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Mount
@@ -21,6 +24,8 @@ from program import Program, run
 from session import Session
 from steps import LONG, SHORT, Bed, pattern, paused, remaining
 from torrents import multi, single
+
+import rtwatch
 
 THREE = [multi(name) for name in ("one", "two", "three")]
 
@@ -188,3 +193,80 @@ def test_a_service_manager_that_does_not_read_hangs_nothing(bed: Bed, tmp_path: 
         begin = time.monotonic()
         assert program.stop() == 0
         assert time.monotonic() - begin < 5
+
+
+# without a torrent
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[rtwatch.Loop]:
+    """Give a loop that knows no torrent, with a queue of paths for the files that are written in its directory."""
+    wake, waker = socket.socketpair()
+    wake.setblocking(False)
+    with wake, waker, closing(sqlite3.connect(":memory:")) as con, rtwatch.WatchedINotify() as inot:
+        loop = rtwatch.Loop(con, inot, Namespace(session=tmp_path), wake)
+        loop.add_queue("written", None)
+        loop.inot_funcs["txt", flags.CLOSE_WRITE] = loop.queues["written"].append
+        loop.inot_funcs["txt", flags.MOVED_TO] = loop.queues["written"].append
+        loop.add_watch(tmp_path)
+        yield loop
+
+
+def run_until(loop: rtwatch.Loop, is_done: Callable[[], bool]) -> None:
+    """Run a loop, for a minute at most."""
+    until = time.monotonic() + 60
+    loop.run(lambda: None, lambda: is_done() or time.monotonic() > until, lambda: None)
+
+
+def test_an_event_reaches_the_function_of_its_queue(loop: rtwatch.Loop, tmp_path: Path) -> None:
+    paths: list[Path] = []
+    loop.qfuncs["written"] = lambda con, path, args, queues: paths.append(path)
+    (tmp_path / "other.log").write_text("no handler")
+    (tmp_path / "one.txt.new").write_text("renamed at once")
+    (tmp_path / "one.txt.new").rename(tmp_path / "one.txt")
+    run_until(loop, lambda: len(paths) == 2)
+    assert paths == [tmp_path / "one.txt.new", tmp_path / "one.txt"]
+
+
+def test_an_item_that_fails_comes_again_after_growing_pauses_and_delays_no_other(loop: rtwatch.Loop) -> None:
+    calls: list[tuple[str, float]] = []
+
+    def work(con: sqlite3.Connection, item: str, args: Namespace, queues: Any) -> None:
+        """Fail twice with one item."""
+        calls.append((item, time.monotonic()))
+        if item == "bad" and len(calls) < 4:
+            raise sqlite3.OperationalError("database is locked")
+
+    loop.qfuncs["written"] = work
+    loop.queues["written"].extend(["bad", "good"])
+    run_until(loop, lambda: len(calls) == 4)
+    assert [item for item, _ in calls] == ["bad", "good", "bad", "bad"]
+    assert calls[2][1] - calls[0][1] >= 1
+    assert calls[3][1] - calls[2][1] >= 2
+    assert not loop.due
+
+
+def test_the_earliest_item_is_worked_first_and_one_that_is_due_later_replaces_none(loop: rtwatch.Loop) -> None:
+    items: list[str] = []
+    loop.qfuncs["written"] = lambda con, item, args, queues: items.append(item)
+    loop.call_later("key", 0.2, "written", "second")
+    loop.call_sooner("key", 60, "written", "never")
+    loop.call_later("another", 0.1, "written", "replaced")
+    loop.call_later("another", 0.1, "written", "first")
+    run_until(loop, lambda: len(items) == 2)
+    assert items == ["first", "second"]
+    assert loop.timeout() is None
+
+
+def test_an_event_whose_function_raises_is_a_lost_one(loop: rtwatch.Loop, tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        """Be the function of somebody's hook."""
+        raise ValueError(path)
+
+    loop.inot_funcs["txt", flags.MOVED_TO] = fail
+    lost: list[Path] = []
+    loop.qfuncs["lost"] = lambda con, path, args, queues: lost.append(path)
+    (tmp_path / "a").write_text("")
+    (tmp_path / "a").rename(tmp_path / "a.txt")
+    run_until(loop, lambda: bool(lost))
+    assert lost == [tmp_path / "a.txt"]

@@ -122,7 +122,7 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
 @pytest.mark.parametrize("name", VERDICTS)
 def test_the_word_is_given_when(name: str) -> None:
     vanished, facts, reason = VERDICTS[name]
-    nothing = Evidence(NOW, GRACE, RUNS, None, False, (), OLD, False, "")
+    nothing = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
     assert nothing._replace(**facts).verdict(vanished) == reason
 
 
