@@ -2096,7 +2096,7 @@ QUIET = 2.0  # seconds without a rename after which a round of saves is over; 0.
 LONGEST_ROUND = 300.0  # seconds: saves further apart than that do not belong to one round
 STALLED = 60.0  # seconds after which an unfinished save, or a round that does not get quiet, is waited for no more
 MANY = 10  # torrents; when more vanish within a minute, the rest of the session must outnumber them
-LATE = 1.0  # seconds after which what was read of a torrent that vanished may be somebody else's doing
+LATE = 1.0  # seconds; when a file is looked at so long after its torrent vanished, somebody else may have changed it
 GROUP_WINDOW = 60.0  # seconds; torrents that vanish within it are judged together
 
 
@@ -2124,11 +2124,11 @@ def find_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]
         return None
     if now - saves.renamed < QUIET and now - saves.history < STALLED:
         return None
-    # 0.16 writes sixteen torrents at once; 0.9.8 leaves nothing but a .new of a loaded torrent when the disk is full
+    # 0.16 writes sixteen torrents at once. When the disk is full, 0.9.8 leaves nothing but the .new of a torrent.
     for hash, when in saves.unfinished.items():
         if when > since and (hash not in saved or now - when < STALLED):
             return None
-    # a torrent that was saved shortly before may belong to the same round, which then began too early
+    # A torrent that was saved shortly before may belong to the same round, which then began too early.
     first = min(saved.values(), default=now)
     if max(saved.values(), default=first) - first > LONGEST_ROUND:
         return None
@@ -2138,7 +2138,7 @@ def find_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]
 
 
 class Evidence(NamedTuple):
-    """What is known at one moment of what rtorrent has loaded, and where; all times are Unix times."""
+    """All that tells at one moment which torrents rtorrent has loaded, and where; all times are Unix times."""
 
     now: float
     grace: float  # seconds
@@ -2150,9 +2150,9 @@ class Evidence(NamedTuple):
     saves: Saves
     forced: bool
 
-    def round_since(self, when: float, ended: bool = False) -> bool:
-        """Tell whether a whole round of saves began after a Unix time; that of an `ended` rtorrent is over."""
-        return find_left_alone(self.saves, when, float("inf") if ended else self.now) is not None
+    def has_round(self, since: float) -> bool:
+        """Tell whether a whole round of saves began after a Unix time."""
+        return find_left_alone(self.saves, since, self.now) is not None
 
     def is_unloaded(self, hash: str) -> bool:
         """Tell whether rtorrent certainly does not have a torrent that has session files."""
@@ -2172,12 +2172,13 @@ class Evidence(NamedTuple):
         if self.answer and self.answer.process == torrent.process:
             return torrent.hash in self.answer.missing
         same = torrent.process == process.identity and (process.runs or not process.identity)
-        if same and self.round_since(vanished + self.grace):
+        if same and self.has_round(vanished + self.grace):
             return True
-        # its last round; what was saved since the lock of the next process was written is not its word
+        # Its last round counts when it has ended, and is over then. A save since the lock of the next process was
+        # written is not its word.
         own = lock.state == "missing" or self.saves.renamed <= lock.written
         ended = torrent.process != "" and torrent.process == self.ended
-        return ended and own and self.round_since(vanished, ended=True)
+        return ended and own and self._replace(now=float("inf")).has_round(vanished)
 
     def verdict(self, torrent: Torrent) -> Optional[str]:
         """Return the name of the reason why rtorrent's word on a vanished torrent is not given, None when it is.
@@ -2186,6 +2187,7 @@ class Evidence(NamedTuple):
         after the grace, where every other torrent is, by the one that runs now.
         """
         answer, process = self.answer, self.process
+        unsaid = "unanswered" if self.silent else "save"
         if answer and torrent.hash in answer.loaded:
             return "loaded"
         if answer and torrent.hash not in answer.missing:
@@ -2194,17 +2196,17 @@ class Evidence(NamedTuple):
         if not torrent.said and not self.has_said(torrent):
             replaced = not lasting if torrent.process else process.identity != ""
             if not replaced:
-                return "unanswered" if self.silent else "save"
+                return unsaid
             if not self.forced:
                 return "gone"
         if answer:
             return "unsaved" if self.unsaved else None
         if not process.runs or (torrent.process and process.lock.state == "missing" and not lasting):
-            return None  # nothing can have changed since it ended
-        # what the process before it has saved is not its word
-        if self.round_since(max((torrent.vanished or 0.0) + self.grace, process.lock.written)):
+            # Nothing can have changed since rtorrent ended.
             return None
-        return "unanswered" if self.silent else "save"
+        # A save of the process before this one is not the word of this one.
+        since = max((torrent.vanished or 0.0) + self.grace, process.lock.written)
+        return None if self.has_round(since) else unsaid
 
 
 # ---- Deciding a removal ----------------------------------------------------------------------------------------------
