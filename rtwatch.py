@@ -2978,7 +2978,8 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     """Run the hooks file and return its hooks by name; raise Error when it does not load or a hook cannot be called."""
     if path is None:
         return {}
-    import inspect  # Most of rtwatch's runs need no hooks, and this import takes as long as all others of rtwatch.
+    # Most of rtwatch's runs need no hooks, and this import takes as long as all others of rtwatch.
+    import inspect
 
     module = ModuleType("rtwatch_hooks")
     module.__file__ = str(path)
@@ -2990,7 +2991,8 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     try:
         sys.modules[module.__name__] = module
         exec(compile(source, path, "exec"), vars(module))  # noqa: S102 - they are the user's
-    except (Exception, SystemExit) as error:  # whatever the user's file does
+    except (Exception, SystemExit) as error:
+        # The user's file may do anything.
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else (lines or [1])[-1]
         raise Error(f"{path}:{line}: the hooks file does not load: {type(error).__name__}: {error}", 2) from None
@@ -3005,7 +3007,7 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
     return hooks
 
 
-FAILED = object()  # what a hook that raised has answered
+FAILED = object()  # the answer of a hook that raised
 
 
 class Hooks:
@@ -3028,7 +3030,8 @@ class Hooks:
             self.con.commit()
             self.stop(f"the hook {name} has called sys.exit")
             return None
-        except Exception:  # whatever the user's function does
+        except Exception:
+            # The user's function may do anything.
             self.con.rollback()
             logger.exception("%-12s %s", "failed", f"the hook {name}")
             return FAILED
@@ -3038,8 +3041,8 @@ class Hooks:
 # ---- Loop: inotify, dispatch, queues, what is due --------------------------------------------------------------------
 
 PASS = 50  # items of one queue in one pass
-RETRY_INTERVAL = 60.0  # seconds between attempts at what did not work, or is not known yet
-BUNCH = 0.003  # seconds for which events gather while one pass follows the other: rtorrent saves everything
+RETRY_INTERVAL = 60.0  # seconds between attempts at something that failed, or that cannot be known yet
+BUNCH = 0.003  # seconds for which events gather between passes that follow each other, as in a round of saves
 LOST, IGNORED, MOVED = map(int, (flags.Q_OVERFLOW, flags.IGNORED, flags.MOVED_TO))  # flags are slow to compare
 ENDS = int(flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT)
 split_mask = cache(lambda mask: tuple(flags.from_mask(mask)))  # in inotify_simple's order
@@ -3087,7 +3090,7 @@ class Loop:
         self.qfuncs: dict[str, QueueFunction] = {}
         self.inot_funcs: dict[tuple[str, Any], Callable[[Path], object]] = {}
         self.stopping = 0  # counts the reasons to stop
-        self.reason = ""  # of them, the first
+        self.reason = ""  # the first of them
         self.began = self.drained = time.time()  # no event was unread then: one that is read later happened later
         self.due: dict[object, Due] = {}  # by any key
         self.step: Callable[[], bool] = lambda: False  # makes one step of long work, tells whether there is another
@@ -3323,7 +3326,8 @@ class Vanished:
         self.index.update_vanished(hash, when, present, process, said)
         if held:
             self.index.update_torrent(hash, held=held)
-        self.rtorrent.answer = None  # It said nothing of this.
+        # The last answer of rtorrent is older than this.
+        self.rtorrent.answer = None
         self.expired.discard(hash)
         # It is said when it is certain: a locked database makes the deletion come again.
         self.index.con.commit()
@@ -3399,8 +3403,8 @@ class Registry:
         """Work the queues `added`, `saved`, `unknown` and `newcomer`."""
         self.index, self.loop, self.session, self.rtorrent, self.args = run
         self.vanished, self.hooks = vanished, hooks
-        self.starting = True  # rows that the start writes are no events to tell people of
-        self.read: dict[str, tuple[Optional[str], ...]] = {}  # what T and R were when they gave no rows, by hash
+        self.starting = True  # then people need not know of each torrent
+        self.read: dict[str, tuple[Optional[str], ...]] = {}  # identities of T and R that gave no rows, by hash
         self.stubs: set[str] = set()  # hashes of magnet links whose metadata has not come
         self.unreadable: dict[str, UnreadableTorrent] = {}  # by hash
         self.unknown: list[str] = []  # torrents whose directory is not known, as last said
@@ -3455,7 +3459,7 @@ class Registry:
         return True
 
     def find_pid(self, directory: bytes) -> int:
-        """Return the rtorrent that knows what a `directory` means; 0 when none does or an absolute path needs none."""
+        """Return the rtorrent to which a `directory` is relative; 0 when none is known, or the path is absolute."""
         return 0 if directory.startswith(b"/") else self.rtorrent.find_process().pid
 
     def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
@@ -3480,7 +3484,7 @@ class Registry:
             self.hooks.call("post_add", path, self.args)
 
     def keep_known(self, known: Torrent, loaded: Loaded) -> tuple[Loaded, list[bytes]]:
-        """Keep what was known of a torrent that is back in its place; else return its former files as well."""
+        """Keep what is known of a torrent that is back under the same root; else return its former files as well."""
         former = self.index.find_files(loaded.hash)
         if known.root and loaded.root is None and known.directory == loaded.resume.directory:
             # A root once known stays.
@@ -3530,7 +3534,7 @@ class Registry:
         return parse_metainfo(blobs[1], self.index.meanwhile) if blobs else None
 
     def say_written(self, verb: str, name: str, *details: str) -> None:
-        """Say what became of a torrent's rows, once they are committed: a full disk makes the event come again."""
+        """Say how a torrent's rows changed, once they are committed: a full disk makes the event come again."""
         level = logging.DEBUG if self.starting else logging.INFO
         if logger.isEnabledFor(level):
             self.index.con.commit()
@@ -3562,7 +3566,7 @@ class Registry:
             self.loop.call_later("unknown", 0, "unknown", self.args.session)
 
     def note_unreadable(self, hash: str, unreadable: Optional[UnreadableTorrent]) -> None:
-        """Remember what is wrong with a torrent and say it once; look again at what waits when it is over."""
+        """Remember an unreadable torrent and say why, once; None: look again at removals that waited for it."""
         before = self.unreadable.pop(hash, None)
         if unreadable:
             self.unreadable[hash] = unreadable
@@ -3777,7 +3781,7 @@ class Unsaved(NamedTuple):
 
 
 class Permit(NamedTuple):
-    """What the last look permits to remove."""
+    """The conditions on which torrents may be removed after the last look."""
 
     until: float  # monotonic seconds
     answered: bool  # rtorrent's word was an answer, not a round of saves
@@ -3859,7 +3863,7 @@ class Word:
         return reason is None
 
     def look(self, listing: Mapping[str, str], vanished: Collection[Torrent]) -> Facts:
-        """Return what the guards look at: one question to rtorrent where a removal needs its word."""
+        """Return the facts that the guards look at; ask rtorrent once where a removal needs its word."""
         now, process = time.time(), self.rtorrent.find_process()
         expired = [torrent for torrent in vanished if torrent.hash in self.vanished.expired]
         wiped = find_wiped(vanished, self.index.count()[0] - len(vanished))

@@ -127,6 +127,7 @@ def test_a_trash_that_was_replaced_by_a_link_gets_nothing(bed: Bed, trash: Path,
     (tmp_path / "moved").rename(trash)
     program.wait_gone(PACK.hash)
     assert len([*trash.rglob("*.bin")]) == 2
+    assert sum("tried again" in line for line in program.lines) == 1
     assert program.stop() == 0
 
 
