@@ -4390,6 +4390,7 @@ class Watch:
         self.registry.say_unknown()
         if not first:
             self.registry.look_at_directories()
+        self.index.con.commit()
 
     def resume(self) -> None:
         """Let the graces of torrents that vanished before begin anew, with everything that an earlier run left open."""
