@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,6 +18,28 @@ from steps import Bed, bed_in, pack, remaining, seed
 BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
 
 Mount = Callable[..., Path]
+NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sampled(n): one in n combinations is run, all of them nightly")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for the nightly run: of a story, each case stays, with modes and versions in turn."""
+    left_out = []
+    seen: dict[tuple[str, str], list[str]] = defaultdict(list)  # the values of each parameter of a test
+    for item in items:
+        marker = item.get_closest_marker("sampled")
+        if marker and not NIGHTLY and isinstance(item, pytest.Function):
+            number = 0
+            for name, value in item.callspec.params.items():
+                values = seen[item.nodeid.partition("[")[0], name]
+                values += [str(value)] * (str(value) not in values)
+                number += values.index(str(value)) * (2 if name == "story" else 1)
+            left_out += [item] if number % marker.args[0] else []
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar, Union
 
 PROJECT = Path(__file__).resolve().parent.parent
-DEADLINE = 60.0  # seconds until a wait fails
+DEADLINE = 90.0  # seconds until a wait fails; rtwatch asks again within a minute
 PAUSE = 0.02  # seconds between two looks
 
 Rows = list[tuple[Any, ...]]

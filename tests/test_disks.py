@@ -119,19 +119,6 @@ def test_a_trash_that_fails_keeps_the_files(reason: str, bed: Bed) -> None:
         assert len(list(trash.iterdir())) <= 1
 
 
-def test_a_trash_that_goes_keeps_the_files(bed: Bed) -> None:
-    trash = bed.downloads / "trash"
-    trash.mkdir()
-    program = bed.start(*SHORT, "--trash", trash)
-    paths = bed.download(PACK)
-    trash.rmdir()
-    bed.session.erase(PACK)
-    program.wait_line(r"(kept|failed).*trash")
-    bed.settle()
-    assert program.stop() == 0
-    assert remaining(paths) == paths
-
-
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -6,16 +6,14 @@ Every story runs on both versions, with rtorrent's SCGI socket and without one.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Callable
 
 import bencodepy
 import pytest
-from conftest import Mount
 from program import Program
 from rtorrent import Rtorrent, places
 from steps import Bed, download, link_files, names, overflow, pack, pattern, paused, remaining, seed
@@ -88,6 +86,7 @@ def share_links(story: Story, torrent: Torrent) -> tuple[Torrent, list[Path]]:
     return twin, files
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("share", [share_base, share_all, share_links])
 def test_a_file_goes_with_the_last_torrent_that_uses_it(
     story: Story, share: Callable[[Story, Torrent], tuple[Torrent, list[Path]]]
@@ -125,6 +124,7 @@ POINTED = ("empty files", "never started", "another name", "a full copy", "a spa
 THEN = ("in the grace", "the lock is deleted", "views hide all torrents")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", [*POINTED, *THEN])
 def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Story, case: str) -> None:
     rtorrent, torrent = story.rtorrent, pack("pack")
@@ -188,6 +188,7 @@ BY_HAND = {  # $A and $B are names of T; find deletes in the order of the direct
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", BY_HAND)
 def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case: str) -> None:
     rtorrent, lost, gone = story.rtorrent, [pack("lost"), pack("lost too")], pack("gone")
@@ -221,33 +222,7 @@ def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case:
     assert remaining(files) == files[2:]
 
 
-@pytest.mark.parametrize("mode", [ASKED, SAVED])
-@pytest.mark.skipif(shutil.which("mkfs.xfs") is None, reason="no mkfs.xfs here; BY_HAND has that order, too")
-def test_a_walk_that_deletes_the_whole_session_on_xfs_costs_no_data(mode: str, tmp_path: Path, mount: Mount) -> None:
-    rtorrent, torrents = Rtorrent(tmp_path / "rtorrent"), [pack(f"lost {number}") for number in range(20)]
-    disk = tmp_path / "disk"
-    with disk.open("wb") as file:
-        file.truncate(320 << 20)
-    subprocess.run(["mkfs.xfs", "-q", disk], check=True)
-    mount(rtorrent.path, "-o", "loop", disk)
-    with rtorrent, closing(Bed(rtorrent, tmp_path)) as bed:
-        story = Story(rtorrent, bed, mode)
-        files = seed(rtorrent, story.data, *torrents)
-        program = story.start()
-        order = [name.removeprefix(torrents[0].hash) for name in os.listdir(rtorrent.path) if torrents[0].hash in name]
-        assert order == [".torrent.libtorrent_resume", ".torrent.rtorrent", ".torrent"]  # as d.erase deletes
-        subprocess.run(["find", ".", "-type", "f", "-delete"], cwd=rtorrent.path, check=True)
-        for torrent in torrents:
-            program.wait_line(rf"vanished .*{pattern(torrent)}")
-        if mode == SAVED:
-            program.wait_line("waiting .*next save")
-            rtorrent.save_all()
-        program.wait_line("returned .*" if mode == ASKED else "held .*some of its session files are still there")
-        program.stop()
-        assert bed.once(*story.options, "--catch-up").returncode in (0, 1, 3)
-        assert remaining(files + story.kept) == files + story.kept
-
-
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("runs", [True, False], ids=["rtwatch runs", "nothing runs"])
 def test_a_directory_edited_in_r_while_rtorrent_is_down_is_followed(story: Story, runs: bool) -> None:
     torrent, twin = pack("pack"), twin_of(pack("pack"))
@@ -268,6 +243,7 @@ def test_a_directory_edited_in_r_while_rtorrent_is_down_is_followed(story: Story
     assert remaining(files) == files
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", ["data, restarted", "~/data, restarted", "data, told"])
 def test_a_directory_that_depends_on_where_rtorrent_runs_is_looked_at_again(story: Story, case: str) -> None:
     rtorrent, torrent, twin = story.rtorrent, pack("pack"), twin_of(pack("pack"))
@@ -307,6 +283,7 @@ def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story:
     assert remaining(files) == files
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("erase", ["before it ends", "as it ends", "read by rtwatch later", "and it is restarted"])
 def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: str) -> None:
     torrent = pack("pack")
@@ -327,6 +304,7 @@ def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: 
     assert not remaining(files)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("again", [True, False], ids=["restarted", "not restarted"])
 def test_after_a_kill_the_files_stay_until_they_are_forced(story: Story, again: bool) -> None:
     torrent = pack("pack")

@@ -145,8 +145,9 @@ SINCE = {
     "written with its old time": "touch -r one.bin t; printf mine >one.bin; touch -r t one.bin",
     "replaced by an older one": "printf mine >m; touch -d 2001-01-01 m; mv m one.bin",
     "replaced by a link": "printf mine >m; ln -sf m one.bin",
+    "made longer": "printf mine >>one.bin",
 }
-LATE = ["at once", "while a hook runs", "while it is stopped", "while it is down, with --catch-up"]
+LATE = ["at once", "in pre_remove", "while a hook runs", "while it is stopped", "while it is down, with --catch-up"]
 
 
 @pytest.mark.parametrize("late", LATE)
@@ -154,7 +155,11 @@ LATE = ["at once", "while a hook runs", "while it is stopped", "while it is down
 def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: str, bed: Bed) -> None:
     torrent, other = single("one", 3000), single("slow")
     path, *_ = bed.seed(torrent, single("another"))
-    options = bed.write_each(post_add="time.sleep(2)") if "hook" in late else ()
+    options: tuple[str, ...] = ()
+    if late == "in pre_remove":
+        options = bed.write_each(pre_remove=f"os.chdir({str(bed.downloads)!r}); assert not os.system({shell!r})")
+    elif "hook" in late:
+        options = bed.write_each(post_add="time.sleep(2)")
     program = bed.start(*(LONG if late == "at once" else SHORT), *options)
     if "down" in late:
         program.stop()
@@ -166,7 +171,8 @@ def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: st
             bed.wait_vanished(torrent)
         else:
             bed.session.erase(torrent)
-        subprocess.run(["sh", "-ec", shell], cwd=bed.downloads, check=True)
+        if late != "in pre_remove":
+            subprocess.run(["sh", "-ec", shell], cwd=bed.downloads, check=True)
         if "stopped" in late:
             time.sleep(1.2)  # what is read within a second is not late
     if late == "at once":
@@ -175,7 +181,7 @@ def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: st
     elif "down" in late:
         program = bed.start(*SHORT, "--catch-up")
     program.wait_gone(torrent.hash)
-    assert path.read_bytes() == b"mine"
+    assert path.read_bytes().endswith(b"mine")
     program.wait_line(r"kept .*(changed|put there) after the torrent vanished|longer than")
 
 

@@ -16,12 +16,12 @@ from typing import Any, Callable, NamedTuple
 
 import bencodepy
 import pytest
-from faults import below, the_line
+from faults import the_line
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from program import command, environment, run
 from session import FIRST_R
-from steps import AT_ONCE, LONG, SHORT, Bed, bed_in, remaining
+from steps import AT_ONCE, LONG, SHORT, Bed, bed_in
 from torrents import craft, make, multi, single
 
 import rtwatch
@@ -147,62 +147,6 @@ def test_any_resume_file_is_refused_or_names_a_directory(data: bytes) -> None:
 def crafted(*paths: Sequence[bytes], **more: Any) -> dict[str, Any]:
     """Return an info dictionary with files of one byte at these paths."""
     return {"name": b"pack", "files": [{"length": 1, "path": list(path), **more} for path in paths]}
-
-
-CRAFTED: dict[str, dict[str, Any]] = {
-    "empty elements": crafted([b"", b"victim"], [b"a", b"", b"", b"b"], [b"", b""]),
-    "name in another encoding": {"name": b"good", "name.utf-8": b"../victim", "name.x": b"/victim", "length": 1},
-    "path in another encoding": crafted([b"a"], **{"path.utf-8": [b"..", b"victim"], "path.x": [b"../victim"]}),
-    "symlink": crafted([b"a"], **{"attr": b"l", "symlink path": [b"..", b"victim"]}),
-    "words of a shell": crafted([b"~", b"$HOME"], [b"-rf"], [b"*"], [b"`id`"], [b"..\\victim"], [b"...", b" "]),
-    "no text": crafted([b"a\nb", b"\x1b[2J"], [b"\xff\xfe"], [b"\x80", b"b"]),
-    "long names": crafted([b"n" * 255], ["\u00e9".encode() * 127], [b"\xff" * 255]),
-    "many files": crafted(*([b"%04d" % number] for number in range(1000))),
-    "many directories": crafted(*([b"%04d" % number, b"x"] for number in range(300))),
-    "depth": crafted([b"d"] * 200),
-}
-
-
-def test_torrents_made_to_reach_outside_do_not(bed: Bed) -> None:
-    """Whatever their names and directories are: nothing goes but what they list, and that is below their roots."""
-    places = [bed.downloads / str(number) for number in range(len(CRAFTED))]
-    lives = [(craft(info), f"{place}/pack") for info, place in zip(CRAFTED.values(), places)]
-    long = "/x" + "x" * 255
-    for base in (
-        *(
-            f"{bed.session.path}",
-            f"{bed.session.path}/",
-            f"{bed.downloads}/0/..//1/.",
-            f"{bed.downloads}/missing/../..",
-        ),
-        *("", ".", "~", "~/x", "x/\udcff", f"{bed.downloads}/a\0b", f"{bed.downloads}{long}", f"/nowhere{long * 20}"),
-    ):
-        lives.append((craft(crafted([b"file %d" % len(lives)], [b"", b""])), base))
-    victims = [place / name for place in [bed.downloads, *places] for name in ("victim", "passwd")]
-    victims += [bed.session.path / f"file {number}" for number in range(len(lives))]
-    for victim in victims:
-        victim.parent.mkdir(exist_ok=True)
-        victim.write_bytes(b"v")
-    program = bed.start("-v", *SHORT)
-    for torrent, base in lives:
-        bed.session.add(torrent, bed.downloads, base, complete=1)
-    bed.settle()
-    rows = program.select("SELECT CAST(file AS BLOB) FROM session_file")
-    listed = [Path(os.fsdecode(file)) for (file,) in rows]
-    own = [path for path in listed if all(len(os.fsencode(part)) < 256 for part in path.parts)]
-    assert len(own) > 1300
-    assert not set(listed) & set(victims)
-    for path in own:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    bed.session.erase(*(torrent for torrent, _ in lives))
-    for torrent, _ in lives:
-        program.wait_gone(torrent.hash)
-    assert program.stop() == 0
-    assert remaining(victims) == victims
-    assert [path for path in remaining(own) if not path.name.startswith("settled ")] == []
-    check_printed(program.output)
-    assert all(len(line) < 6000 for line in program.lines)
 
 
 # what one file may cost
@@ -387,27 +331,6 @@ def processor_time(pid: int) -> float:
     """Return the seconds of processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-CUT_SHORT = {
-    "in a list": b"d1:al",
-    "in a number": b"d1:ai1",
-    "in a string": b"d1:a5:b",
-    "in a digit": b"d1:a1",
-    "in a length": b"d1:a12",
-    "in a long length": b"d1:a" + b"9" * 5000 + b":",
-}
-
-
-@pytest.mark.parametrize("data", CUT_SHORT.values(), ids=CUT_SHORT)
-def test_a_torrent_that_is_cut_short_is_said_and_stops_nothing(data: bytes, bed: Bed) -> None:
-    bed.session.add(single("other"), bed.downloads)
-    bed.session.file("A" * 40).write_bytes(data)
-    bed.session.file("A" * 40, "R").write_bytes(bed.session.file(single("other"), "R").read_bytes())
-    with below("sh", "-c", 'ulimit -t 5; exec "$0" "$@"'):  # seconds of processor time
-        result = bed.once(*AT_ONCE)
-    assert result.returncode == 0
-    assert re.search(f"unreadable .*{'A' * 40}", result.stderr)
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 from conftest import Mount
-from faults import mounted, the_line
+from faults import mounted
 from inotify_simple import flags, masks
-from program import Program, run
+from program import Program
 from session import Session
 from steps import LONG, SHORT, Bed, pattern, paused, remaining
 from torrents import multi, single
@@ -106,18 +106,6 @@ def test_the_end_of_the_session_directory_ends_rtwatch_and_removes_nothing(
     assert len(program.select("SELECT 1 FROM torrent_data")) == 3
     assert bed.hooks_called() == ["pre_loop", "post_loop"]
     assert "STOPPING=1" in program.notified
-
-
-@pytest.mark.parametrize("db", [(), ("--db", "other.db")], ids=["same database", "other database"])
-def test_a_second_rtwatch_on_a_session_is_refused(db: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
-    program = bed.start()
-    link = tmp_path / "link"
-    link.symlink_to(bed.session.path)
-    for path in bed.session.path, link:
-        second = run(*db, path, state=bed.state, cwd=tmp_path)
-        assert re.search(f"{bed.session.path.name}|{path.name}", the_line(second, 1))
-    program.kill()
-    assert bed.start(*db, cwd=tmp_path).stop() == 0
 
 
 TORRENTS = [multi("target"), *map(single, ("one", "two", "three"))]

@@ -137,34 +137,6 @@ def test_what_lies_behind_a_link_in_a_torrents_directory_stays(place: str, reaso
     assert [path for path in below(bed.downloads) if path != "pack"] == [place, f"{place}/b.bin"]
 
 
-AFTER_THE_ERASE = {
-    "written anew": "printf mine >pack/a.bin",
-    "made longer": "printf mine >>pack/a.bin",
-    "written with its old time": "touch -r pack/a.bin mine; printf mine >pack/a.bin; touch -r mine pack/a.bin",
-    "replaced": "mv mine pack/a.bin",
-    "replaced by an older one": "touch -d 2020-01-01 mine; mv mine pack/a.bin",
-    "replaced by a link": "ln -sf ../mine pack/a.bin",
-}
-
-
-@pytest.mark.parametrize("down", [True, False], ids=["rtwatch is down", "rtwatch runs"])
-@pytest.mark.parametrize("shell", AFTER_THE_ERASE.values(), ids=AFTER_THE_ERASE)
-def test_a_file_changed_after_the_erase_is_kept(shell: str, down: bool, bed: Bed) -> None:
-    paths = bed.seed(multi("pack"))
-    (bed.downloads / "mine").write_bytes(b"mine")
-    program = bed.start(*LONG)
-    bed.wait_vanished(multi("pack"))
-    program.stop()
-    options: tuple[str, ...] = ()
-    if down:
-        subprocess.run(["sh", "-ec", shell], cwd=bed.downloads, check=True)
-    else:
-        options = bed.write_each(pre_remove=f"os.chdir({str(bed.downloads)!r}); assert not os.system({shell!r})")
-    assert bed.once(*SHORT, *options).returncode == 0
-    assert b"mine" in paths[0].read_bytes()
-    assert remaining(paths) == paths[:1]
-
-
 def test_only_files_below_a_path_go(bed: Bed) -> None:
     (bed.downloads / "in").mkdir()
     (bed.downloads / "link").symlink_to("in")
