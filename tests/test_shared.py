@@ -258,6 +258,19 @@ def test_a_directory_replaced_by_a_link_keeps_the_target(bed: Bed) -> None:
     assert remaining(paths) == []
 
 
+@pytest.mark.xfail(strict=True, reason="directory links on the way to the target of a file's link are not known")
+def test_the_link_of_an_erased_torrents_root_stays_while_anothers_link_leads_through_it(bed: Bed) -> None:
+    PACK.write_root(bed.downloads / "store")
+    (bed.downloads / "pack").symlink_to("store")
+    bed.add_complete(PACK)
+    links = RENAMED.paths(bed.downloads / "two")
+    link_files(PACK.paths(bed.downloads / "pack"), links)
+    bed.add_complete(RENAMED)
+    bed.start(*SHORT)
+    bed.erase(PACK)
+    assert [path.exists() for path in links] == [True, True]
+
+
 @pytest.mark.parametrize("then", ["nothing", "it is complete again", "rtwatch is started again"])
 @pytest.mark.parametrize("before", ["no data yet", "complete", "no data any more", "no data where it was moved"])
 def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, then: str, bed: Bed) -> None:
