@@ -38,7 +38,7 @@ from torrents import Torrent, make, twin_of
 from rtwatch import FOUND, UNSTARTED, make_parser
 
 GRACE = 0.1  # seconds
-PATIENCE = 10.0  # seconds in which everything due must be done in the end
+PATIENCE = 16.0  # seconds in which everything due must be done in the end
 
 X, Y, Z = b"x" * 3000, b"y" * 1200, b"z" * 500
 PACK = {(b"x.bin",): X, (b"sub", b"y.bin"): Y}
@@ -461,7 +461,7 @@ class World:
             self.start()
         before = self.look()
         time.sleep(2 * GRACE)
-        for _ in range(3):  # what is due later waits for a later round
+        for _ in range(4):  # what is due later waits for a later round
             self.driver.save_all()
             if wait_until(lambda: not self.unexplained() and not self.pending() - self.held("held"), PATIENCE / 4):
                 break
