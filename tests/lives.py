@@ -232,8 +232,7 @@ class Real(Rtorrent):
 
     def finish(self, torrent: Torrent) -> None:
         """Let it check the data and seed."""
-        self.call("d.check_hash", torrent.hash)
-        self.wait_checked(torrent)
+        self.check(torrent)
         self.call("d.start", torrent.hash)
 
 
@@ -486,7 +485,7 @@ class World:
         found = set()
         for verb, text in self.lines():
             if verb in (verbs or ("held", "waiting")):
-                names, troubles, _ = find_reason(HELD, text.replace(", looked at again every minute", ""))
+                names, troubles, _ = find_reason(HELD, re.sub(", looked at again .*", "", text))
                 if troubles & self.trouble:
                     every = not names or " more" in names
                     found |= {hash for hash, name in NAMES.items() if every or name in names}

@@ -233,6 +233,12 @@ class Rtorrent(SessionDirectory):
         for hash in map(hash_of, torrents):
             self._wait(functools.partial(self._is_checked, hash), f"the hash check of {hash} does not end")
 
+    def check(self, torrent: Torrent) -> None:
+        """Have the data of a torrent checked; until the check begins, d.hashing is 0 as well."""
+        self.call("d.check_hash", torrent.hash)
+        wait_until(lambda: self._try("d.hashing", torrent.hash) != 0, FORGOTTEN)
+        self.wait_checked(torrent)
+
     def _is_checked(self, hash: str) -> bool:
         return bool(self._try("d.hashing", hash) == 0 or self._try("d.is_open", hash) == 0)
 
@@ -285,7 +291,7 @@ class Rtorrent(SessionDirectory):
         does not decode. A full save mends both.
         """
         hash = hash_of(torrent)
-        for _ in range(5):
+        for _ in range(int(DEADLINE / RETRY)):
             if wait_until(lambda: self._number(hash) >= number and (not full or self.file(hash).exists()), RETRY):
                 return
             if self.process is None or self.process.poll() is not None:

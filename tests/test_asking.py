@@ -34,6 +34,7 @@ WRONG: dict[str, tuple[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("answer", [*SPOILED, *WRONG, "not asked for"])
 def test_what_is_no_good_answer_is_none_and_the_next_save_counts(answer: str, bed: Bed) -> None:
     asks = answer != "not asked for"

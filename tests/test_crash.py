@@ -72,7 +72,6 @@ class Place:
             name = "/".join(part.partition(".2")[0] for part in path.relative_to(self.path).parts)
             content = os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
             content = b"the way back from there" if path.name == "rtwatch-undo.txt" else content
-            content = b"the way back from there" if path.name == "rtwatch-undo.txt" else content
             if content != b"" or name not in found:
                 assert found.get(name, content) in (content, b"")
                 found[name] = content
@@ -111,7 +110,7 @@ def check_each(place: Place, call: str, *options: str, known: bool = True) -> No
     total = count_calls(trace, [call])[call]
     assert total > 0
     problems = []
-    for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 6)):
+    for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 3)):
         place.restore(known)
         killed, said = place.run(*AT_ONCE, *options, prefix=traced(f"{call}:signal=KILL:when={number}"))
         status, said_again = place.run(*AT_ONCE, *options)

@@ -183,6 +183,7 @@ def test_a_lock_that_cannot_be_read_is_no_other_host(what: str, bed: Bed) -> Non
     assert remaining(paths) == paths
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", UNREADABLE)
 @pytest.mark.parametrize("kind", ["T", "R"])
 def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(kind: str, what: str, bed: Bed) -> None:

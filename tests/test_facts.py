@@ -13,16 +13,7 @@ import bencodepy
 import pytest
 from rtorrent import Rtorrent, places, wait_until
 from session import STOPPED, pass_tick
-from steps import (
-    LONG,
-    SHORT,
-    Bed,
-    link_files,
-    pack,
-    paused,
-    remaining,
-    settle,
-)
+from steps import LONG, SHORT, Bed, link_files, pack, paused, remaining, settle
 from torrents import Torrent, make, single, twin_of
 
 import rtwatch
@@ -150,6 +141,7 @@ SINCE = {
 LATE = ["at once", "in pre_remove", "while a hook runs", "while it is stopped", "while it is down, with --catch-up"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("late", LATE)
 @pytest.mark.parametrize("shell", SINCE.values(), ids=SINCE)
 def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: str, bed: Bed) -> None:
@@ -308,9 +300,8 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     program = real_launcher.start("-r", "--grace", "0.5")
     rtorrent.load(DOCUMENTS, start=False, directory=rtorrent.downloads)
     rtorrent.call("f.multicall", DOCUMENTS.hash, "", "f.priority.set=0")
-    rtorrent.call("d.check_hash", DOCUMENTS.hash)
-    rtorrent.wait_checked(DOCUMENTS)
-    rtorrent.wait(1, "d.completed_chunks", DOCUMENTS.hash)  # d.hashing is 0 before the check begins, too
+    rtorrent.check(DOCUMENTS)
+    rtorrent.wait(1, "d.completed_chunks", DOCUMENTS.hash)
     rtorrent.call("d.start", DOCUMENTS.hash)
     rtorrent.save(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)

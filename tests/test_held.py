@@ -108,11 +108,7 @@ def test_without_r_only_a_mass_waits_for_rtorrents_word(of: int, gone: int, wait
     ids=["with -r", "without -r", "session files are there"],
 )
 def test_force_removes_a_held_torrent_or_forgets_it_but_never_one_that_has_session_files(
-    options: tuple[str, ...],
-    kinds: str,
-    status: int,
-    removes: bool,
-    bed: Bed,
+    options: tuple[str, ...], kinds: str, status: int, removes: bool, bed: Bed
 ) -> None:
     paths = bed.seed(ONE)
     program = bed.start(*SHORT)

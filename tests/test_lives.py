@@ -20,10 +20,10 @@ import rtwatch
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
 SEED = int(os.environ.get("RTWATCH_SEED") or 0)
 LIFE = os.environ.get("RTWATCH_LIFE")
-LIVES = {"fake": 1000 if NIGHTLY else 15, "real": 150 if NIGHTLY else 8}  # in a test
+LIVES = {"fake": 1000 if NIGHTLY else 15, "real": 150 if NIGHTLY else 6}  # in a test
 LENGTH = 30  # steps
 WORKERS = 8  # lives at once: they mostly wait
-SHARES = {"fake": 4, "real": 1}  # tests for one version
+SHARES = {"fake": 4 if NIGHTLY else 2, "real": 1}  # tests for one version
 
 OWN, PACK = "test_remove.py -k own_files_go_and_nothing_else", "test_shared.py -k shared_file_goes_with_its_last"
 BITES = {  # by rule or guard: the test that fails without it, and the lives of which one does, 0 where none need

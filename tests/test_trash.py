@@ -10,15 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Mount
 from rtorrent import Rtorrent
-from steps import (
-    SHORT,
-    Bed,
-    below,
-    link_files,
-    remaining,
-    seed,
-    tree,
-)
+from steps import SHORT, Bed, below, link_files, remaining, seed, tree
 from torrents import Torrent, make, multi, single
 
 PACK = multi("pack")

@@ -70,11 +70,7 @@ def test_what_if_says_what_the_removal_does_then(known: bool, bed: Bed) -> None:
     ids=["--keep", "PATH", "--trash"],
 )
 def test_what_if_heeds_the_options_of_a_removal(
-    options: list[str],
-    paths: list[str],
-    said: str,
-    bed: Bed,
-    trash: Path,
+    options: list[str], paths: list[str], said: str, bed: Bed, trash: Path
 ) -> None:
     bed.session.add(PACK, bed.downloads, custom1="a%20b")
     PACK.write(bed.downloads)
