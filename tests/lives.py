@@ -38,7 +38,7 @@ from torrents import Torrent, make, twin_of
 from rtwatch import FOUND, UNSTARTED, make_parser
 
 GRACE = 0.1  # seconds
-PATIENCE = 16.0  # seconds in which everything due must be done in the end
+PATIENCE = 24.0  # seconds in which everything due must be done in the end
 
 X, Y, Z = b"x" * 3000, b"y" * 1200, b"z" * 500
 PACK = {(b"x.bin",): X, (b"sub", b"y.bin"): Y}
@@ -356,6 +356,7 @@ class World:
 
     def stop(self) -> None:
         """End rtwatch in order."""
+        self.trouble.add("restarted")
         if self.program and self.program.stop() != 0:
             raise Broken("rtwatch did not end in order")
 
@@ -436,6 +437,7 @@ class World:
     def by_hand(self, *paths: Path) -> None:
         """Note that a person changes files, by all their names."""
         self.hands = True
+        self.trouble.add("hands")
         for path in paths:
             below = files_below(path) if path.is_dir() and not path.is_symlink() else []
             self.handled.update(way for file in [path, *below] for way in hops(file))
@@ -552,8 +554,8 @@ def was_handled(world: World, path: Path, mine: set[str], match: re.Match[str]) 
 
 
 def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
-    """Tell whether it was handled, or came after an erase that nobody watched."""
-    return was_handled(world, path, mine, match) or "erased unseen" in world.trouble
+    """Tell whether it was handled, or may have come after an erase that nobody watched, or before T could be read."""
+    return was_handled(world, path, mine, match) or bool(world.trouble & {"erased unseen", "full disk"})
 
 
 def is_behind(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
@@ -593,11 +595,17 @@ KEPT: dict[str, Truth] = {
 HELD: dict[str, set[str]] = {
     r"some of its session files are still there": {"session files", "full disk", "magnet"},
     r"no rtorrent that ran at that time has .*": {"session files", "erased unseen", "rtorrent ended"},
-    r"so many at once look like a wiped session, not like erased torrents": {"session files", "erased unseen", "many"},
+    r"so many at once look like a wiped session, not like erased torrents": {
+        "session files",
+        "erased unseen",
+        "many",
+        "restarted",
+    },
     r"the \.torrent of another torrent is missing .*": {"session files", "full disk", "rtorrent ended"},
     r"rtorrent\.lock names another host": {"container"},
     # session files that rtorrent has not loaded count as part of the round for five minutes
     r"for rtorrent's next save, .*": {"session files", "full disk", "magnet"},
+    r"for rtorrent to close files of it that no torrent lists": {"hands"},
     r"for rtorrent\b.*": set(),
     r"the session looks empty: .*": {"session files", "erased unseen"},
 }
