@@ -1388,10 +1388,6 @@ class Index:
         """Return the vanished torrents."""
         return [*self.find_torrents("vanished IS NOT NULL")]
 
-    def find_held(self) -> list[Torrent]:
-        """Return the vanished torrents that are held or wait."""
-        return [torrent for torrent in self.find_vanished() if torrent.held]
-
     def find_loaded(self) -> Iterator[str]:
         """Give the hashes of the torrents that have not vanished."""
         return (row[0] for row in self.query("SELECT hash FROM rtwatch_torrent WHERE vanished IS NULL"))
@@ -1499,9 +1495,7 @@ class Index:
 
     def is_used_file(self, file: bytes) -> bool:
         """Tell whether any torrent lists a file or uses it through a symlink."""
-        sql = f"""SELECT 1 FROM session_file WHERE file = ?
-                  UNION ALL SELECT 1 FROM rtwatch_use WHERE file = ? AND {self.BY_LINK}"""
-        return self.query(sql, file, file).fetchone() is not None
+        return any(self.find_users(table, "", [file]) for table in self.USERS)
 
     def count(self) -> tuple[int, int, int]:
         """Return the number of torrents, of vanished ones, and of held ones among these."""
