@@ -205,21 +205,24 @@ def repeat_command(args: Args, *more: str, **changed: object) -> str:
 
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
 
-MAX_FILE = 64 << 20  # bytes of one session file; the largest torrents in use have a few MiB
-MAX_VALUE, MAX_NUMBER = 1 << 20, 20  # bytes of a list or dictionary, and of a number, that is built
-MAX_FILES = 400_000  # of one torrent, in all encodings; 300,000 take 260 MiB
-MAX_ENCODINGS = 100  # of one name
-MAX_STRINGS = 4 << 20  # bytes of the names in a T that cannot be read
-NAME_MAX, PATH_MAX = 255, 4096  # of Linux: characters of a file name, bytes of a path and its NUL
-IMPOSSIBLE = [b"x" * PATH_MAX]  # a path that cannot exist
-TOKEN = re.compile(rb"(0|[1-9][0-9]{0,8}):|i(?:0|-?[1-9][0-9]*)e|[dle]")  # of bencode; a string follows its length
+# Limits of what is read. The largest torrents in use have a T of a few MiB; 300,000 files take 260 MiB of memory.
+MAX_FILE = 64 << 20  # bytes of a session file
+MAX_VALUE, MAX_NUMBER = 1 << 20, 20  # bytes of a list or dictionary, and of a number
+MAX_FILES = 400_000  # paths of one torrent, in all encodings
+MAX_ENCODINGS = 100  # encodings of one name
+MAX_STRINGS = 4 << 20  # bytes of the strings kept of an unreadable T
+NAME_MAX, PATH_MAX = 255, 4096  # Linux: characters of a file name, bytes of a path with its NUL
+IMPOSSIBLE = [b"x" * PATH_MAX]  # path elements that no file system takes
+# Tokens of bencode. A string follows the token of its length.
+TOKEN = re.compile(rb"(0|[1-9][0-9]{0,8}):|i(?:0|-?[1-9][0-9]*)e|[dle]")
 STRING = re.compile(rb"(0|[1-9][0-9]{0,8}):")
 SCALAR = re.compile(rb"(0|[1-9][0-9]{0,8}):|i(?:0|-?[1-9][0-9]*)e")
-USUAL_FILE = re.compile(rb"d6:lengthi(0|[1-9][0-9]{0,18})e4:path(?=l)")  # how nearly every item of `files` begins
-LIST, KEY, VALUE, END = b"lkve"  # what may come next in a container; the byte that ends one
+# Nearly every item of `files` begins like this.
+USUAL_FILE = re.compile(rb"d6:lengthi(0|[1-9][0-9]{0,18})e4:path(?=l)")
+LIST, KEY, VALUE, END = b"lkve"  # the next token in an open container; the byte that ends a container
 OPENING = {ord("l"): LIST, ord("d"): KEY}
 MALFORMED = "it is no valid bencoding"
-NEEDED_KEYS = {  # no other value is built
+NEEDED_KEYS = {
     *(b"info", b"announce", b"announce-list", b"bitfield"),
     *(b"directory", b"complete", b"timestamp.started", b"state_counter", b"state", b"custom1"),
 }
@@ -262,7 +265,7 @@ Item = TypeVar("Item")
 
 
 def paced(items: Iterable[Item], meanwhile: Callable[[], object]) -> Iterator[Item]:
-    """Give the items of a long list, and call `meanwhile` before every thousandth."""
+    """Give items, and call `meanwhile` before every thousandth."""
     for number, item in enumerate(items, 1):
         if number % 1000 == 0:
             meanwhile()
@@ -270,14 +273,14 @@ def paced(items: Iterable[Item], meanwhile: Callable[[], object]) -> Iterator[It
 
 
 class Scanner:
-    """A position in bencoded data; what nobody asks for is skipped without building it.
+    """A position in bencoded data. Skipped values are not built.
 
     Every method but `is_next` reads at the position and moves it on; it raises Unreadable where the data is malformed.
     bencode.py only gets values that were checked: 4.1.0 takes the length `-6:` and loops for ever.
     """
 
     def __init__(self, data: bytes, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Begin at the start; `meanwhile` is called now and then."""
+        """Begin at the start; `meanwhile` is called at intervals."""
         self.data, self.at, self.meanwhile = data, 0, meanwhile
 
     def is_next(self, kind: bytes) -> bool:
@@ -285,7 +288,7 @@ class Scanner:
         return self.data.startswith(kind, self.at)
 
     def skip(self) -> None:
-        """Move behind the next value, however deep it is nested."""
+        """Move behind the next value, which may be nested to any depth."""
         token = TOKEN.match(self.data, self.at)
         if token is None or token[0] == b"e":
             raise Unreadable(MALFORMED)
@@ -331,7 +334,7 @@ class Scanner:
         return self.data[start:at]
 
     def value(self, default: Any = None) -> Any:
-        """Return the next value as bencode.py decodes it, `default` for one too long or too deep to be of use."""
+        """Return the next value as bencode.py decodes it, `default` for a value that is too long or too deep."""
         start = self.at
         if self.data[start : start + 1].isdigit():
             return self.string()
@@ -345,7 +348,7 @@ class Scanner:
         return default
 
     def path(self) -> Any:
-        """Return a list of strings, as nearly all are, without bencode.py: in a third of the time."""
+        """Return the next value, a list of strings; bencode.py, which takes three times as long, decodes any other."""
         data, at, match, elements = self.data, self.at + 1, STRING.match, []
         if self.is_next(b"l"):
             while (token := match(data, at)) and at < self.at + MAX_VALUE:
@@ -389,7 +392,7 @@ class Scanner:
 
 
 def decode(data: bytes, meanwhile: Callable[[], object] = lambda: None) -> dict[bytes, Any]:
-    """Decode what rtwatch needs of T, R or L; raise Unreadable. `meanwhile` is called now and then for a large one."""
+    """Decode the needed values of T, R or L; raise Unreadable. `meanwhile` is called at intervals in a large file."""
     if not data:
         raise Unreadable("it is empty")
     scanner, values = Scanner(data, meanwhile), {}
@@ -430,7 +433,7 @@ def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) 
             raise listed
         files, others = listed
         return Metainfo(parse_tracker(torrent), True, names, files, others, piece)
-    if not isinstance(info[b"length"], int):  # rtorrent takes a negative one, and then cannot open the file
+    if not isinstance(info[b"length"], int):  # rtorrent takes a negative length, and then cannot open the file.
         raise Unreadable("its length is no number")
     path, others = find_possible(names)
     return Metainfo(
@@ -439,14 +442,14 @@ def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) 
 
 
 def parse_info(scanner: Scanner) -> dict[bytes, Any]:
-    """Parse what is needed of `info`: the names by encoding in a dictionary, files or what is wrong with them."""
+    """Parse `info`: names by encoding; `files` as `parse_files` returns them, or as the exception that it raised."""
     info: dict[bytes, Any] = {b"name": {}}
     for key in scanner.each_key():
         start = scanner.at
         if key == b"files":
             try:
                 info[key] = parse_files(scanner)
-            except Unreadable as error:  # it counts only without `length`, which comes later
+            except Unreadable as error:  # The error counts only without `length`, which comes later.
                 info[key], scanner.at = error, start
                 scanner.skip()
         elif key == b"name" or (key.startswith(b"name.") and len(info[b"name"]) <= MAX_ENCODINGS + 1):
@@ -459,7 +462,7 @@ def parse_info(scanner: Scanner) -> dict[bytes, Any]:
 
 
 def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], dict[int, dict[bytes, bytes]]]:
-    """Parse `files` into those of Metainfo, what cannot exist as one file; raise Unreadable."""
+    """Parse `files` into those of Metainfo and `others`; raise Unreadable. Neighbours that cannot exist are one file."""
     files: list[tuple[int, Optional[bytes]]] = []
     others: dict[int, dict[bytes, bytes]] = {}
     number = 0
@@ -475,7 +478,7 @@ def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], di
             others[len(files)] = more
         if path is not None or not files or files[-1][1] is not None:
             files.append((length, path))
-        else:  # only how much there is of it counts
+        else:  # Their length counts for the positions of the files after them.
             files[-1] = (files[-1][0] + length, None)
     return files, others
 
@@ -554,7 +557,7 @@ def join_path(elements: object) -> bytes:
         path = b"/".join(elements)
     except TypeError:
         raise Unreadable("a file name is no string") from None
-    inside = path.count(b"/") >= len(elements)  # more than the joints
+    inside = path.count(b"/") >= len(elements)  # An element has a slash in it.
     if inside or b"." in elements or b".." in elements or b"\0" in path:
         raise Unreadable(f"{path[:40]!s} is not a path of file names")
     if b"" in elements:
@@ -564,14 +567,14 @@ def join_path(elements: object) -> bytes:
 
 
 def find_possible(paths: dict[bytes, bytes]) -> tuple[Optional[bytes], dict[bytes, bytes]]:
-    """Return one of those paths that can exist, None without any, and, if they are several, all by encoding."""
+    """Return the first path that can exist, or None; besides, for several encodings, all that can exist."""
     possible = {key: path for key, path in paths.items() if can_exist(path)}
     first = next(iter(possible.values()), None)
     return first, {b"": first, **possible} if first is not None and len(paths) > 1 else {}
 
 
 def can_exist(path: bytes) -> bool:
-    """Tell whether Linux takes a path: no file system has names over 255 bytes, or over 255 characters as exFAT."""
+    """Tell whether Linux takes a path. exFAT, vfat and NTFS take names of 255 characters, others of 255 bytes."""
     if len(path) <= NAME_MAX:
         return True
     return len(path) < PATH_MAX and all(len(name.decode("utf-8", "replace")) <= NAME_MAX for name in path.split(b"/"))
@@ -586,7 +589,7 @@ def parse_tracker(torrent: dict[bytes, Any]) -> Optional[str]:
     return next(filter(None, found), None)
 
 
-@lru_cache(maxsize=100)  # thousands of torrents have few trackers
+@lru_cache(maxsize=100)  # Thousands of torrents have few trackers.
 def find_host(url: bytes) -> Optional[str]:
     """Return the host name of a URL, None when it has none."""
     try:
@@ -596,12 +599,12 @@ def find_host(url: bytes) -> Optional[str]:
 
 
 def text(name: bytes) -> str:
-    """Return a torrent's name as text; one too long for a file is cut, and stays too long."""
+    """Return a torrent's name as text. A name too long for a file is cut, but stays too long."""
     return name[: 4 * NAME_MAX].decode("utf-8", "replace")[: NAME_MAX + 1]
 
 
 def find_strings(data: bytes) -> Optional[bytes]:
-    """Return the strings in a T that can be file names, in lower case; None when it was cut short or has too many."""
+    """Return the strings of a T that can be file names, in lower case; None when T is cut short or has too many."""
     strings, depth, at = bytearray(), 0, 0
     while (token := TOKEN.match(data, at)) and len(strings) <= MAX_STRINGS:
         start, at = token.end(), token.end() + int(token[1] or 0)
@@ -615,7 +618,7 @@ def find_strings(data: bytes) -> Optional[bytes]:
 
 # ---- Files: what lies where on the disk, what it was, whose it is ----------------------------------------------------
 
-TICK = 0.01  # seconds: what the clock of file times is behind at most; 100 Hz kernels
+TICK = 0.01  # seconds that the clock of file times is behind at most, in a kernel of 100 Hz
 
 
 def is_data(info: Optional[os.stat_result]) -> bool:
@@ -645,7 +648,7 @@ def is_below(path: bytes, directory: bytes) -> bool:
 
 
 def expand_directory(directory: bytes, pid: int) -> Optional[bytes]:
-    """Return the absolute path of a `directory` string of R, links as they stand, or None while it cannot be known.
+    """Return the absolute path of a `directory` string of R, symlinks unresolved; None while it is not known.
 
     A leading "~" is the HOME of the rtorrent process `pid` (0 when none runs), a relative path starts at its working
     directory (measured with 0.9.8 and 0.16.20).
@@ -656,7 +659,7 @@ def expand_directory(directory: bytes, pid: int) -> Optional[bytes]:
         if directory.startswith(b"~"):
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             return next(v[5:] for v in environment if v.startswith(b"HOME=/")) + directory[1:]
-        if os.stat(f"/proc/{pid}/cwd").st_nlink == 0:  # it was removed
+        if os.stat(f"/proc/{pid}/cwd").st_nlink == 0:  # The directory was removed.
             return None
         return os.readlink(f"/proc/{pid}/cwd".encode()) + b"/" + directory
     except (OSError, StopIteration):
@@ -664,7 +667,7 @@ def expand_directory(directory: bytes, pid: int) -> Optional[bytes]:
 
 
 def resolve_directory(directory: bytes, pid: int) -> Optional[bytes]:
-    """Return where a `directory` string of R really is, or None while it cannot be known."""
+    """Return the real path of a `directory` string of R, None while it is not known."""
     path = expand_directory(directory, pid)
     return os.path.realpath(path) if path else None
 
@@ -701,7 +704,7 @@ class Tree:
         return above
 
     def locate(self, path: bytes) -> list[bytes]:
-        """Return the canonical path of one file; nothing when it is no file to the rtorrent that wrote here."""
+        """Return the canonical path of a file, in a list that is empty when rtorrent made no file of such a path."""
         parent, _, name = path.rstrip(b"/").rpartition(b"/")
         file = self.resolve(parent) + b"/" + name if name else self.root
         known = (name and not path.endswith(b"/")) or is_data(look_at(os.fsdecode(file))[0])
@@ -730,7 +733,7 @@ def locate_files(
             files += [] if own_path is None else tree.locate(own_path)
             continue
         every = [file for path in dict.fromkeys(paths.values()) for file in tree.locate(path)]
-        if len(every) > 1:  # rtorrent chooses the encoding for each name by itself
+        if len(every) > 1:  # rtorrent chooses the encoding of each name separately.
             chosen = [path for key, path in paths.items() if metainfo.names.get(key, own) == last]
             likely = [file for path in chosen for file in tree.locate(path)] or every
             every = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
@@ -756,10 +759,10 @@ def group_files(files: Iterable[bytes]) -> dict[bytes, list[bytes]]:
 
 
 def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], set[bytes]]:
-    """Return every path that the symlinks among some files lead through, the last target included, as it really is.
+    """Return the real path of every target that the symlinks among some files lead through, and the unresolved ones.
 
-    Besides, return those of them that are reached through other symlinks: they may be elsewhere tomorrow. A directory
-    of many listed files is read once, which tells the types, rather than asking for each file.
+    An unresolved target is reached through other symlinks, so it may be elsewhere tomorrow. A directory with many
+    listed files is read once for the types of all, instead of one lstat a file.
     """
     links: list[bytes] = []
     for parent, listed in directories.items():
@@ -770,8 +773,8 @@ def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], se
                 links += {entry.path for entry in entries if entry.is_symlink()}.intersection(listed)
     targets, ways = set(), set()
     for target in links:
-        with suppress(OSError):  # readlink fails at the end of the chain
-            for _ in range(40):  # the kernel's own limit
+        with suppress(OSError):  # readlink fails at the end of a chain. The kernel follows 40 symlinks.
+            for _ in range(40):
                 way = os.path.join(os.path.dirname(target), os.readlink(target))
                 target = canonical(way)
                 targets.add(target)
@@ -781,7 +784,7 @@ def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], se
 
 
 def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optional[int]]:
-    """Return device, inode and ctime (ns) of a directory; the ctime is 0 while it may change without being seen to."""
+    """Return device, inode and ctime (ns) of a directory; ctime 0 if another change could leave it the same."""
     try:
         info = os.stat(path)
     except OSError:
@@ -795,7 +798,7 @@ def signed(inode: int) -> int:
 
 
 class Left(NamedTuple):
-    """What a file was when its torrent vanished: rtorrent changes nothing of it afterwards."""
+    """Identity of a file when its torrent vanished. rtorrent changes none of it afterwards."""
 
     device: Optional[int]  # None after the next boot, which may number the disks anew
     inode: int
@@ -803,18 +806,18 @@ class Left(NamedTuple):
     mtime: int  # ns
 
     def is_now(self, info: os.stat_result) -> bool:
-        """Tell whether a file is still the same, and as it was."""
+        """Tell whether a file is still the same and unchanged."""
         own = leave(info)
         return self.device in (None, own.device) and self[1:] == own[1:]
 
 
 def leave(info: os.stat_result) -> Left:
-    """Return what to remember of a file."""
+    """Return the identity of a file."""
     return Left(info.st_dev, signed(info.st_ino), info.st_size, info.st_mtime_ns)
 
 
 def find_written(info: os.stat_result, latest: bool) -> float:
-    """Return the Unix time at which a file was written, moved or linked, or the `latest` at which it may have been.
+    """Return when a file was written, moved or linked (Unix time), with `latest` the latest possible time.
 
     Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
     """
@@ -871,7 +874,7 @@ def may_change(info: os.stat_result, above: bool) -> Optional[str]:
 
 @contextmanager
 def own_directory(path: Path) -> Iterator[Path]:
-    """Give a way to a directory of the user's own that leads there whatever happens to its path; raise as open_own."""
+    """Give a path to a user's own directory that stays valid when the directory is renamed; raise as open_own."""
     fd = open_own(path, os.O_PATH | os.O_DIRECTORY)
     try:
         yield Path(f"/proc/self/fd/{fd}")
@@ -957,7 +960,7 @@ class Lock(NamedTuple):
 
 
 class Saves(NamedTuple):
-    """When rtorrent saved what lies in the session directory; all times are Unix times."""
+    """Times (Unix time) at which rtorrent saved the session files."""
 
     begun: dict[str, float]  # by hash: what R says was true then; NEVER without R or L
     unfinished: dict[str, float]  # by hash: mtime of its youngest .new
@@ -971,14 +974,14 @@ class Session:
     def __init__(self, path: Path) -> None:
         self.path, self.text = path, str(path)
         self.identity: Optional[os.stat_result] = None  # of the directory that is watched
-        self.meanwhile: Callable[[], object] = lambda: None  # is called now and then while a large torrent is read
+        self.meanwhile: Callable[[], object] = lambda: None  # called at intervals while a large torrent is read
 
     def file(self, hash: str, letter: str = "T") -> Path:
         """Return the path of T, R or L."""
         return self.path / f"{hash}{EXTENSIONS[letter]}"
 
     def is_owner_of(self, path: Path) -> bool:
-        """Tell whether a path is that of a session file here, and not of one that is still being written."""
+        """Tell whether a path is that of a session file here; a .new file, still being written, is none."""
         parent, _, name = str(path).rpartition("/")
         return parent == self.text and SESSION_NAME.fullmatch(name) is not None
 
@@ -1004,14 +1007,14 @@ class Session:
         return found
 
     def identify(self, hash: str, letter: str, before: float = float("inf")) -> Optional[str]:
-        """Return what tells whether T or R was written since, None unless one lies there since `before` (Unix time)."""
+        """Return the identity of T or R, None when it is missing or was written since `before` (Unix time)."""
         info, _ = look_at(f"{self.text}/{hash}{EXTENSIONS[letter]}")
         if info is None or info.st_ctime >= before:
             return None
         return f"{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
 
     def is_as_read(self, torrent: Torrent) -> bool:
-        """Tell whether neither T nor R of a torrent was written since its rows were."""
+        """Tell whether T and R of a torrent are still those that its rows were made from."""
         if torrent.vanished is not None or torrent.root is None or not torrent.directory.startswith(b"/"):
             return False
         return all(
@@ -1156,7 +1159,7 @@ def read_session_file(path: str | Path) -> bytes:
                 raise Unreadable("it is not a regular file")
             if info.st_size > MAX_FILE:
                 raise Unreadable(f"it is larger than {human_size(MAX_FILE)}")
-            return os.read(fd, info.st_size + 1)  # not to the end, which may run away
+            return os.read(fd, info.st_size + 1)  # A file that grows has no end.
         finally:
             os.close(fd)
     except OSError as error:
@@ -1174,17 +1177,17 @@ class Torrent(NamedTuple):
     hash: str
     name: str
     directory: bytes  # as it stands in R
-    root: Optional[bytes]  # where that really is; None while it cannot be known
+    root: Optional[bytes]  # real path of the directory; None while it is not known
     read_t: Optional[str]  # identity of T as it was read
-    read_r: Optional[str]  # of the last R that was recorded: the rows say what it says
+    read_r: Optional[str]  # of an R whose content the rows have
     complete: bool
-    started: Optional[bool]  # None for what had vanished when an older rtwatch was updated: nobody can say
-    label: Optional[str]  # d.custom1 as it stands in R; None when it was not yet read
-    vanished: Optional[float]  # Unix time at which it was seen that T is gone
-    present: float  # Unix time at which T was certainly there for the last time
-    recorded: bool  # whether it is in the database what its files were then
+    started: Optional[bool]  # None, not known, for one that vanished before rtwatch was updated
+    label: Optional[str]  # d.custom1 as it stands in R; None, not known, likewise
+    vanished: Optional[float]  # Unix time at which T was found missing
+    present: float  # Unix time at which T was last seen
+    recorded: bool  # whether the identities of all its files are recorded
     process: Optional[str]  # the rtorrent that ran then; "" when none was known
-    said: bool  # whether that one has said that it does not have it
+    said: bool  # whether that process has said that it does not have the torrent
     held: Optional[str]  # name of a reason in HOLDS
 
     @property
@@ -1194,7 +1197,7 @@ class Torrent(NamedTuple):
 
 
 def connect(path: str | os.PathLike[str], **options: Any) -> Con:
-    """Open a database of rtwatch so that `session_file.file` is read as a Path and written from one."""
+    """Open a database of rtwatch; `session_file.file` is read as a Path, and written from one."""
     sqlite3.register_adapter(PosixPath, os.fsencode)
     sqlite3.register_converter("path", lambda value: Path(os.fsdecode(value)))
     con: Con = sqlite3.connect(path, detect_types=sqlite3.PARSE_DECLTYPES, **options)
@@ -1203,7 +1206,7 @@ def connect(path: str | os.PathLike[str], **options: Any) -> Con:
 
 
 def reading_uri(db: Path) -> str:
-    """Return the URI with which reading leaves no file behind: without a -wal it has no writer and cannot change."""
+    """Return the URI for reading without leaving a file behind. A database without a -wal has no writer."""
     return f"file:{quote(os.fsencode(db))}?{'mode=ro' if Path(f'{db}-wal').exists() else 'immutable=1'}"
 
 
@@ -1225,7 +1228,7 @@ def prepare_database(db: Path, no_action: bool) -> None:
 
 
 def check_owner(args: Args, owner: Optional[Path]) -> None:
-    """Raise Error unless a database is the index of this session; `owner` is whose it is, None of nobody's."""
+    """Raise Error unless a database is the index of this session. `owner` is the session that it names, if any."""
     db, session = args.db, args.session
     if owner is None:
         advice = f"choose another: --db {shlex.quote(f'{db}.new')}"
@@ -1252,7 +1255,7 @@ def is_session(path: Path) -> bool:
 
 
 def unusable(db: Path, error: Exception) -> Error:
-    """Return the Error for a database that does not work; it is only an index and can be moved away."""
+    """Return the Error for an unusable database. It is only an index and can be moved away."""
     advice = "mend that, or choose another place with --db"
     if not isinstance(error, (sqlite3.OperationalError, OSError)):
         advice = "choose another file with --db"
@@ -1264,7 +1267,7 @@ def unusable(db: Path, error: Exception) -> Error:
 
 
 class Index:
-    """The database: which torrent uses which file, and what rtwatch has to remember of each torrent."""
+    """The database: which torrent uses which file, and the state of each torrent."""
 
     VERSION = 2  # of the schema
     OWN_TABLES = """
@@ -1313,7 +1316,7 @@ class Index:
 
     def __init__(self, con: Con) -> None:
         self.con = con
-        self.meanwhile: Callable[[], object] = lambda: None  # is called now and then while many rows are written
+        self.meanwhile: Callable[[], object] = lambda: None  # called at intervals while many rows are written
 
     @classmethod
     def open(cls, args: Args) -> Index:
@@ -1407,7 +1410,7 @@ class Index:
         return [row[0] for row in self.query(sql, directory)]
 
     def find_children(self, *directories: bytes) -> list[bytes]:
-        """Return what torrents list, or use through symlinks, directly in some directories."""
+        """Return the files directly in some directories that torrents list, or use through symlinks."""
         sql = """SELECT CAST(file AS BLOB) FROM session_file WHERE file > ? AND file < ?
                  UNION SELECT CAST(file AS BLOB) FROM rtwatch_use WHERE file > ? AND file < ?"""
         files = [row[0] for path in directories for row in self.query(sql, *[path + b"/", path + b"0"] * 2)]
@@ -1420,7 +1423,7 @@ class Index:
         return {row[0] for table in tables for row in self.query(sql.format(table), low, high)}
 
     def find_hashes_of(self, file: bytes) -> set[str]:
-        """Return the torrents that list a file, or have a file below what is now a symlink."""
+        """Return the torrents that list a path, or a file below it: a directory may have become a symlink."""
         sql = "SELECT hash FROM session_file WHERE file = ? OR file > ? AND file < ?"
         return {row[0] for row in self.query(sql, file, file + b"/", file + b"0")}
 
@@ -1439,7 +1442,7 @@ class Index:
         return self.query(sql, hash, file).fetchone() is not None
 
     def find_newcomers(self) -> list[str]:
-        """Return the torrents with files that were here before them."""
+        """Return the torrents with files that existed before them."""
         return [row[0] for row in self.query("SELECT DISTINCT hash FROM rtwatch_use WHERE why = 'found'")]
 
     def find_left(self, hash: str, low: bytes = b"", high: bytes = b"\xff") -> dict[bytes, tuple[Left, Any]]:
@@ -1513,7 +1516,7 @@ class Index:
         return f"{name} ({hash[:8]})" if twin else name
 
     def insert_torrent(self, loaded: Loaded) -> None:
-        """Write all rows of a torrent, over those of a vanished one; what other tables refer to stays."""
+        """Write all rows of a torrent, over those of a vanished one. Rows that other tables refer to stay."""
         hash, metainfo, resume, root, files, links, found, read_t, read_r, blobs = loaded
         sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
@@ -1526,9 +1529,9 @@ class Index:
         self.insert_files(hash, files, links, found)
 
     def insert_files(self, hash: str, files: Sequence[bytes], links: Sequence[bytes], found: Collection[bytes]) -> None:
-        """Replace the files of a torrent, and what its symlinks lead through.
+        """Replace the files of a torrent and the targets of its symlinks.
 
-        What it has inherited stays, and what was found at the same path before the torrent.
+        Inherited files stay, and those at the same path that existed before the torrent.
         """
         self.query("DELETE FROM session_file WHERE hash = ?", hash)
         rows = ((hash, file) for file in paced(files, self.meanwhile))
@@ -1549,7 +1552,7 @@ class Index:
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_directory VALUES (?, ?, ?, ?)", new)
 
     def update_directory(self, directory: bytes) -> None:
-        """Record what a directory is now; forget one that no torrent uses any more."""
+        """Record the identity of a directory; forget one that no torrent uses any more."""
         sql = "UPDATE rtwatch_directory SET device = ?, inode = ?, ctime = ? WHERE directory = ?"
         self.query(sql, *identify_directory(directory), directory)
         sql = """DELETE FROM rtwatch_directory WHERE directory = ?1
@@ -1579,7 +1582,7 @@ class Index:
         self.query(sql, present, when, process, said, hash)
 
     def insert_left(self, hash: str, left: Iterable[tuple[bytes, Left]]) -> None:
-        """Record what files of a vanished torrent were."""
+        """Record the identity of files of a vanished torrent."""
         sql = "INSERT OR IGNORE INTO rtwatch_use VALUES (?, ?, 'left', NULL, ?, ?, ?, ?)"
         self.con.executemany(sql, ((hash, file, *facts) for file, facts in left))
 
