@@ -462,7 +462,7 @@ def parse_info(scanner: Scanner) -> dict[bytes, Any]:
 
 
 def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], dict[int, dict[bytes, bytes]]]:
-    """Parse `files` into those of Metainfo and `others`; raise Unreadable. Neighbours that cannot exist are one file."""
+    """Parse `files` and its `others`; raise Unreadable. Neighbours that cannot exist become one file."""
     files: list[tuple[int, Optional[bytes]]] = []
     others: dict[int, dict[bytes, bytes]] = {}
     number = 0
@@ -1677,7 +1677,7 @@ class Rtorrent:
         self.address: Optional[str] = None  # of the socket that answered last
         self.verified = "", NEVER  # for which process, and when (monotonic)
         self.refused: set[tuple[str, str]] = set()  # process and TCP listener that is no SCGI socket
-        self.silent = False  # there is a socket that does not answer
+        self.silent = False  # whether there is a socket that does not answer
         self.ended = ""  # the process whose lock was removed last
         self.answer: Optional[Answer] = None  # the last one, as long as nothing vanished since
         self.opened: Optional[tuple[float, OpenFiles]] = None  # what rtorrents had open, and when (monotonic)
@@ -1688,20 +1688,20 @@ class Rtorrent:
         alive = self.last.pid and identify_process(self.last.pid) == self.last.identity
         if lock.state == "running":
             self.last = Process(identify_process(lock.pid) or "", True, lock.pid, lock)
-        elif alive and lock.state == "missing":  # somebody deleted it, or it is about to end
+        elif alive and lock.state == "missing":  # Somebody deleted the lock, or rtorrent is about to end.
             return self.last._replace(lock=self.last.lock._replace(state="missing", written=NEVER))
         elif alive:
             return self.last
-        elif lock.state == "missing":  # one that keeps no lock may run
+        elif lock.state == "missing":  # An rtorrent that keeps no lock may run.
             return Process("", any(True for _ in find_rtorrents()), 0, lock)
-        elif lock.pid and lock.pid == self.last.pid:  # killed: its lock stays
+        elif lock.pid and lock.pid == self.last.pid:  # It was killed, and its lock stays.
             return Process(self.last.identity, False, 0, lock)
         else:
             return Process(lock.identity, True, 0, lock)
         return self.last
 
     def ask(self, vanished: Iterable[str], listed: Iterable[str]) -> Optional[Answer]:
-        """Ask what is loaded, and of `vanished` and `listed` torrents whether they are; None without a good answer."""
+        """Ask which torrents are loaded, and whether `vanished` and `listed` ones are; None without a good answer."""
         process, begin, when = self.find_process(), time.monotonic(), time.time()
         for address in self.find_addresses(process):
             home = self.verify(address, process, begin + PATIENCE)
@@ -1724,7 +1724,7 @@ class Rtorrent:
     def find_missing(
         self, address: str, process: Process, deadline: float, hashes: Iterable[str], loaded: dict[str, str]
     ) -> set[str]:
-        """Return those of `hashes` that rtorrent does not have; add to `loaded` those that no view showed.
+        """Return the `hashes` that rtorrent does not have; add to `loaded` those that no view showed.
 
         What there is no time to ask stays open: it is in neither, and the next question begins with it.
         """
@@ -1783,7 +1783,7 @@ class Rtorrent:
             home = str(self.call(address, process, deadline, "system.env", "", "HOME"))
         except (OSError, ValueError, NotLoaded) as error:
             self.silent |= isinstance(error, TimeoutError) and address == self.address
-            if address.startswith("127.0.0.1:") and address != self.address:  # perhaps the BitTorrent port
+            if address.startswith("127.0.0.1:") and address != self.address:  # It may be the BitTorrent port.
                 self.refused.add((process.identity, address))
             return None
         roots = [f"/proc/{process.pid}/{'root' if path.startswith('/') else 'cwd'}/{path}"] if process.pid else []
@@ -1792,12 +1792,12 @@ class Rtorrent:
         if pid not in (0, number) or not any(info and os.path.samestat(info, own) for info in infos):
             return None
         self.address, self.verified = address, (process.identity, time.monotonic())
-        if not process.identity:  # it keeps no lock
+        if not process.identity:  # rtorrent keeps no lock.
             self.remember(f"{number} ")
         return home
 
     def remember(self, identity: str) -> None:
-        """Take the process that ran when a torrent vanished for rtorrent, be it without a lock, or dead by now."""
+        """Take the process that ran when a torrent vanished for rtorrent, even without a lock, or dead by now."""
         pid, _, started = identity.partition(" ")
         found = identify_process(int(pid)) if pid.isdecimal() else None
         if found and found.startswith(identity):
@@ -1817,7 +1817,7 @@ class Rtorrent:
             return
         if process.pid:
             found = find_listeners(process.pid)
-        elif process.lock.state == "missing":  # one of those that run may answer for this session
+        elif process.lock.state == "missing":  # Any running rtorrent may answer for this session.
             every = itertools.chain.from_iterable(find_listeners(int(pid)) for pid in find_rtorrents())
             found = [address for address in every if address.startswith("/")]
         else:
@@ -1856,7 +1856,7 @@ class Rtorrent:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             parent = os.open(os.path.dirname(address) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:  # the path of a socket has at most 107 bytes
+            try:  # The path of a socket has at most 107 bytes.
                 sock.settimeout(1.0)
                 sock.connect(f"/proc/self/fd/{parent}/{os.path.basename(address)}")
             finally:
@@ -1915,10 +1915,10 @@ def find_listeners(pid: int) -> list[str]:
 
 
 class OpenFiles(NamedTuple):
-    """What running rtorrents have open: paths below /proc/PID/root, by device and inode."""
+    """Files that running rtorrents have open: paths below /proc/PID/root, by device and inode."""
 
     paths: Mapping[tuple[int, int], Set[str]]
-    hidden: bool  # whether one of them may not be looked at
+    hidden: bool  # whether the files of some rtorrent cannot be seen
 
 
 def find_rtorrents() -> Iterator[str]:
@@ -1939,11 +1939,11 @@ def read_open_files(but: int = 0) -> OpenFiles:
                 with suppress(FileNotFoundError):
                     info = os.stat(f"/proc/{pid}/fd/{fd}")
                     if stat.S_ISREG(info.st_mode):
-                        name = os.readlink(f"/proc/{pid}/fd/{fd}")  # as it sees it, perhaps in a container
+                        name = os.readlink(f"/proc/{pid}/fd/{fd}")  # in its own root, perhaps that of a container
                         paths.setdefault((info.st_dev, info.st_ino), set()).add(f"/proc/{pid}/root{name}")
         except PermissionError:
             hidden = True
-        except OSError:  # it has ended meanwhile
+        except OSError:  # The process has ended.
             continue
     return OpenFiles(paths, hidden)
 
@@ -1955,7 +1955,7 @@ def is_open(path: bytes, info: os.stat_result, files: OpenFiles) -> bool:
         return bool(others)
     try:
         return any(os.path.samefile(os.path.dirname(other), os.path.dirname(path)) for other in others)
-    except OSError:  # its directory is gone, or the process
+    except OSError:  # The directory or the process is gone.
         return True
 
 
