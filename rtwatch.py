@@ -3955,7 +3955,7 @@ class Word:
 
     def look_again(self, evidence: Evidence) -> None:
         """Arrange when to look again at the torrents that wait; most of them are looked at when rtorrent saves."""
-        reasons = {torrent.held for torrent in self.index.find_held() if torrent.held}
+        reasons = {torrent.held for torrent in self.index.find_vanished() if torrent.held}
         pauses = []
         if reasons & {"unsaved", "loaded"}:
             pauses.append(QUIET)
