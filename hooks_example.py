@@ -1,8 +1,8 @@
 """Hooks for rtwatch to copy and cut down; as they stand they do no harm: rtwatch --hooks hooks_example.py
 
-They keep the .torrent of what is erased, run a command for what is finished, write a history of their own into
-rtwatch's database, and tell of every .torrent put into a drop directory how much of it the session has already.
-With -n they change nothing: only `con` is written to, and that is a temporary copy then.
+They keep the .torrent of each erased torrent, run a command for each finished one, write a history of their own into
+rtwatch's database, and say of each .torrent in a drop directory how many of its file names the session has already.
+With -n they change nothing: they write only to `con`, which is a temporary copy then.
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ from inotify_simple import flags
 
 from rtwatch import Unreadable, parse_metainfo, read_session_file
 
-COMMAND = ["true"]  # gets the path of what is finished as one more argument; rtwatch waits for it, so let it be short
+# The command gets the path of the finished download as one more argument. rtwatch waits for it, so let it be short.
+COMMAND = ["true"]
 STATE = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "rtwatch-example"
 ERASED = STATE / "erased"
-DROP = STATE / "drop"  # is watched if it is there when rtwatch starts
-LINE = "%-12s %s"  # rtwatch's lines: a verb, then the rest
+DROP = STATE / "drop"  # watched if it is there when rtwatch starts
+LINE = "%-12s %s"  # like rtwatch's lines: a verb, then the rest
 
 logger = logging.getLogger("rtwatch.example")
 
 
 def pre_loop(con: Connection, inot: Any, args: Namespace, queues: Any, qfuncs: Any, inot_funcs: Any) -> None:
-    """Make the table, take up the marks that were written while rtwatch was not running, watch DROP."""
+    """Make the table, queue the marks that were written while rtwatch was off, and watch DROP."""
     con.execute("CREATE TABLE IF NOT EXISTS example_history(hash TEXT, name TEXT, added REAL, erased REAL)")
     queues["complete"].extend(sorted(args.session.glob("*.complete")))
     if DROP.is_dir():
         queues["drop"] = deque()
         qfuncs["drop"] = on_dropped
-        for mask in (flags.CLOSE_WRITE, flags.MOVED_TO):  # rtwatch itself needs ("torrent", flags.MOVED_TO)
+        # rtwatch has handlers for these keys, too. They are called for all other directories.
+        for mask in (flags.CLOSE_WRITE, flags.MOVED_TO):
             inot_funcs["torrent", mask] = partial(sort_out, queues["drop"], inot_funcs.get(("torrent", mask)))
         inot.add_watch(DROP, flags.CLOSE_WRITE | flags.MOVED_TO)
 
 
 def post_loop(con: Connection, inot: Any, args: Namespace) -> None:
-    """End the watch of DROP; adding it once more only tells its watch descriptor."""
-    with suppress(OSError):  # there is none, or not any more
+    """End the watch of DROP; adding it once more only returns its watch descriptor."""
+    with suppress(OSError):  # DROP is not there, or not any more.
         inot.rm_watch(inot.add_watch(DROP, flags.MOVED_TO))
 
 
@@ -59,7 +61,7 @@ def post_add(con: Connection, file: Path, args: Namespace) -> None:
 
 
 def post_remove(con: Connection, file: Path, args: Namespace, RmTuple: Any) -> None:
-    """End the torrent's line in the history, keep its .torrent, remove a mark that would count if it came back."""
+    """End the torrent's line in the history, keep its .torrent, remove its mark, which would count if it came back."""
     sql = "UPDATE example_history SET erased = ? WHERE hash = ? AND erased IS NULL"
     con.execute(sql, (time.time(), RmTuple.hash))
     kept = ERASED / f"{safe_name(RmTuple.name)}-{RmTuple.hash[:8]}.torrent"
@@ -71,12 +73,14 @@ def post_remove(con: Connection, file: Path, args: Namespace, RmTuple: Any) -> N
 
 
 def complete(con: Connection, path: Path, args: Namespace, queues: Any) -> None:
-    """Run COMMAND for a finished torrent: its mark goes when that worked, and is looked at again later when not."""
-    if not path.exists():  # events may come twice
+    """Run COMMAND for a finished torrent; its mark is deleted if that works, and queued again if not."""
+    # Events may come twice.
+    if not path.exists():
         return
     files = [row[0] for row in con.execute("SELECT file FROM session_file WHERE hash = ?", (path.stem,))]
     if not files:
-        if abs(time.time() - path.stat().st_mtime) < 60:  # rtorrent 0.16 may write the mark before the torrent
+        # rtorrent 0.16 may write the mark before the torrent.
+        if abs(time.time() - path.stat().st_mtime) < 60:
             queues["complete"].append(path)
         return
     command = [*COMMAND, os.path.commonpath(files)]
@@ -87,18 +91,20 @@ def complete(con: Connection, path: Path, args: Namespace, queues: Any) -> None:
         logger.info(LINE, "ran", shlex.join(command))
     else:
         say_failed(shlex.join(command))
-        queues["complete"].append(path)  # rtwatch calls again after a second
+        # rtwatch calls this hook again after a second.
+        queues["complete"].append(path)
 
 
 @cache
 def say_failed(command: str) -> None:
-    """Say that a command failed; being cached, once and not every second."""
+    """Say that a command failed. The cache makes it say so once, not every second."""
     logger.warning(LINE, "failed", f"{command}; it is run again until it works")
 
 
 def sort_out(queue: deque[Path], func: Optional[Callable[[Path], object]], path: Path) -> None:
-    """Queue a path in DROP; any other is for `func`, which was in inot_funcs before."""
-    if path.parent == DROP and path.suffix == ".torrent":  # .torrent.new has the same key
+    """Queue a path in DROP; hand any other to `func`, which was in inot_funcs before."""
+    # A .torrent.new has the same key.
+    if path.parent == DROP and path.suffix == ".torrent":
         queue.append(path)
     elif func:
         func(path)
@@ -107,7 +113,8 @@ def sort_out(queue: deque[Path], func: Optional[Callable[[Path], object]], path:
 def on_dropped(con: Connection, path: Path, args: Namespace, queues: Any) -> None:
     """Say how many of the file names in a dropped torrent the session has already."""
     try:
-        metainfo = parse_metainfo(read_session_file(path))  # only a regular file, and no huge one
+        # It reads only regular files, and no huge ones.
+        metainfo = parse_metainfo(read_session_file(path))
     except (OSError, Unreadable) as error:
         logger.warning(LINE, "found", f"{path.name} cannot be read: {error}")
         return
@@ -118,6 +125,7 @@ def on_dropped(con: Connection, path: Path, args: Namespace, queues: Any) -> Non
 
 
 def safe_name(name: str) -> str:
-    """Return a torrent's name as a file name: no odd characters, no dot or dash first, at most 200 bytes."""
+    """Return a torrent's name as a file name without odd characters, a dot or dash first, or more than 200 bytes."""
     name = re.sub(r"[^\w .()\[\]+-]", "_", name).lstrip(".- ").encode()[:200].decode(errors="ignore") or "unnamed"
-    return os.fsdecode(name.encode())  # whatever the locale
+    # The locale's encoding may be another one.
+    return os.fsdecode(name.encode())
