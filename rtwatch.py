@@ -2244,7 +2244,7 @@ HOLDS = {
         "add the directories of your downloads to the command line, behind the session directory",
         forced=True,
     ),
-    "lock": Hold("rtorrent.lock cannot be read", "chmod a+r rtorrent.lock, in the session directory", forced=True),
+    "lock": Hold("rtorrent.lock cannot be read", "chmod a+r {session}/rtorrent.lock", forced=True),
     "open": Hold("for rtorrent to close files of it that no torrent lists; looked at again in a minute", waits=True),
     "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
     "updated": Hold("it vanished before rtwatch was updated", forced=True, lasting=True),
@@ -3743,6 +3743,7 @@ class Holds:
             return
         # It is said when it is certain: a full disk makes the look come again.
         self.index.con.commit()
+        session = shlex.quote(str(self.session.path))
         for reason, torrents in self.unsaid.items():
             hold = HOLDS[reason]
             waits = "would wait" if self.args.no_action else "waiting"
@@ -3751,7 +3752,7 @@ class Holds:
             names = some([self.index.label(torrent.hash, torrent.name) for torrent in torrents])
             say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
             files = (f"{shlex.quote(str(self.session.file(torrent.hash)))}*" for torrent in torrents[:3])
-            for remedy in hold.remedy.format(files=" ".join(files)).splitlines():
+            for remedy in hold.remedy.format(files=" ".join(files), session=session).splitlines():
                 if remedy not in self.remedied:
                     say(logging.WARNING, "  remedy", remedy)
                     self.remedied.add(remedy)

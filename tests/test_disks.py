@@ -177,7 +177,7 @@ def test_a_lock_that_cannot_be_read_is_no_other_host(what: str, bed: Bed) -> Non
     program.wait_line("ready .*rtorrent.lock is unreadable")
     bed.session.erase(PACK)
     program.wait_line("held +pack: rtorrent.lock cannot be read")
-    program.wait_line("remedy +chmod a.r rtorrent.lock")
+    program.wait_line(rf"remedy +chmod a\+r {bed.session.path}/rtorrent.lock")
     assert program.stop() == 0
     assert "another host" not in program.output
     assert remaining(paths) == paths
