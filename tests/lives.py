@@ -605,7 +605,7 @@ HELD: dict[str, set[str]] = {
     r"rtorrent\.lock names another host": {"container"},
     # session files that rtorrent has not loaded count as part of the round for five minutes
     r"for rtorrent's next save, .*": {"session files", "full disk", "magnet"},
-    r"for rtorrent to close files of it that no torrent lists": {"hands"},
+    r"for rtorrent to close files .*": {"hands"},
     r"for rtorrent\b.*": set(),
     r"the session looks empty: .*": {"session files", "erased unseen"},
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,16 @@ def test_force_removes_a_held_torrent_or_forgets_it_but_never_one_that_has_sessi
     assert bed.once(*options, "--grace", "0.2", "--force").returncode == status
     assert remaining(paths) == ([] if removes else paths)
     wait_count(bed.start(), status == 3)
+
+
+def test_what_vanished_with_the_session_directory_stays_held_though_rtorrent_answers(bed: Bed) -> None:
+    paths = bed.leave_vanished(ONE)
+    with closing(sqlite3.connect(bed.db)) as con, con:
+        con.execute("UPDATE rtwatch_torrent SET held = 'away' WHERE vanished")
+    assert bed.once(*SHORT).returncode == 3
+    assert remaining(paths) == paths
+    assert bed.once(*SHORT, "--force").returncode == 0
+    assert remaining(paths) == []
 
 
 # torrents whose names are not known
