@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import nullcontext
+import sqlite3
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import Callable
 
@@ -161,6 +162,32 @@ def test_broken_session_files_change_nothing(bed: Bed) -> None:
         bed.session.save_full(torrent)
         program.wait_files(torrent.hash, torrent.paths(torrent.root(bed.downloads / "elsewhere")))
         assert bed.hooks_called(torrent.hash) == ADDED
+
+
+def test_the_files_of_a_torrent_whose_t_is_damaged_follow_its_directory(bed: Bed) -> None:
+    bed.seed(PACK)
+    program = bed.start()
+    bed.session.write(PACK, "T", b"d4:infode")
+    program.wait_line("unreadable .*its files are kept")
+    bed.session.set_directory(PACK, bed.downloads / "elsewhere")
+    bed.session.save(PACK)
+    program.wait_files(PACK.hash, PACK.paths(PACK.root(bed.downloads / "elsewhere")))
+
+
+def test_a_start_reads_only_session_files_that_were_written_since_the_last_run(bed: Bed) -> None:
+    """A label that rtorrent never saved shows which rows a start has written."""
+    torrents = PACK, single("other")
+    for torrent in torrents:
+        bed.seed(torrent)
+    bed.start().stop()
+    with closing(sqlite3.connect(bed.db)) as con:
+        con.execute("UPDATE rtwatch_torrent SET label = 'invented'")
+        con.commit()
+    bed.session.save(PACK)
+    program = bed.start()
+    labels: dict[str, str] = dict(program.select("SELECT hash, label FROM rtwatch_torrent"))
+    assert labels == {torrents[0].hash: "", torrents[1].hash: "invented"}
+    program.stop()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
