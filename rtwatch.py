@@ -1500,11 +1500,10 @@ class Index:
         """Tell whether any torrent lists a file or uses it through a symlink."""
         return any(self.find_users(table, "", [file]) for table in self.USERS)
 
-    def count(self) -> tuple[int, int, int]:
-        """Return the number of torrents, of vanished ones, and of held ones among these."""
-        sql = "SELECT count(*), count(vanished), count(held) FROM rtwatch_torrent"
-        torrents, vanished, held = self.query(sql).fetchone()
-        return torrents, vanished, held
+    def count(self) -> tuple[int, int]:
+        """Return the number of torrents, and of vanished ones among them."""
+        torrents, vanished = self.query("SELECT count(*), count(vanished) FROM rtwatch_torrent").fetchone()
+        return torrents, vanished
 
     def count_files(self) -> int:
         """Return the number of files, each as often as torrents list it."""
@@ -4378,7 +4377,7 @@ class Watch:
                 self.index.con.commit()
         loaded = (torrent for torrent in self.index.find_torrents() if torrent.vanished is None)
         missing = [torrent for torrent in loaded if "T" not in listing.get(torrent.hash, "")]
-        torrents, vanished, _ = self.index.count()
+        torrents, vanished = self.index.count()
         gone = [torrent for torrent in missing if torrent.hash not in listing]
         self.drop_missing(gone, torrents - vanished - len(missing), present)
         for torrent in missing:
@@ -4489,7 +4488,7 @@ class Watch:
     def say_ready(self) -> None:
         """Say how many torrents are known and whether rtorrent answers, and what the directory or rtorrent lacks."""
         args, process = self.args, self.rtorrent.find_process()
-        (torrents, vanished, _), files = self.index.count(), self.index.count_files()
+        (torrents, vanished), files = self.index.count(), self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
             say(logging.WARNING, "empty", what, session_advice(args))
