@@ -183,6 +183,7 @@ def test_what_changes_only_names_and_modes_of_a_file_does_not_keep_it(shell: str
     os.link(path, bed.downloads / "link")
     program = bed.start(*SHORT, "--grace", "1")
     bed.wait_vanished(single("one", 3000))
+    bed.wait_recorded(single("one", 3000))
     subprocess.run(["sh", "-ec", shell], cwd=path.parent, check=True)
     program.wait_gone(single("one", 3000).hash)
     assert not path.exists()
