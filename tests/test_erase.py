@@ -319,7 +319,7 @@ def test_after_a_kill_the_files_stay_until_they_are_forced(story: Story, again: 
         story.rtorrent.start()
         program.stop()
         program = story.start()
-    program.wait_line(f"held .*{pattern(torrent)}: no rtorrent that ran when it vanished")
+    program.wait_line(f"held .*{pattern(torrent)}: no rtorrent that ran at that time")
     command = program.wait_line("rtwatch --once --force.*")[0].split("rtwatch ", 1)[1].split()
     assert remaining(files) == files
     program.stop()
