@@ -807,8 +807,8 @@ class Left(NamedTuple):
 
     def is_now(self, info: os.stat_result) -> bool:
         """Tell whether a file is still the same and unchanged."""
-        own = leave(info)
-        return self.device in (None, own.device) and self[1:] == own[1:]
+        same = self.size == info.st_size and self.mtime == info.st_mtime_ns and self.inode == signed(info.st_ino)
+        return same and self.device in (None, info.st_dev)
 
 
 def leave(info: os.stat_result) -> Left:
