@@ -320,7 +320,7 @@ def first(world: World, repeat: int) -> None:
 
 
 def restart(world: World, repeat: int) -> None:
-    """Start with everything known."""
+    """Start with everything known and unchanged, which looks at each directory of a torrent's files."""
     world.measure_start()
     floors = [elsewhere(floor_resume, world.session.path) for _ in range(max(5, repeat))]
     costs = [world.measure_start()[0] for _ in floors]
@@ -350,7 +350,10 @@ def event(world: World, repeat: int) -> None:
 
 
 def save(world: World, repeat: int) -> None:
-    """Save all torrents at full speed; some get another directory, which shows what is lost; erase one."""
+    """Save all torrents at full speed; some get another directory, which shows what is lost; erase one.
+
+    Each directory of a saved torrent's files is looked at.
+    """
     world.measure_start()
     costs, floors, delays, lost = [], [], [], 0
     moving = [*world.singles[:: max(1, len(world.singles) // 20)], world.singles[-1]]
@@ -383,7 +386,10 @@ def save(world: World, repeat: int) -> None:
 
 
 def each(world: World, repeat: int) -> None:
-    """Remove torrents of 1,000 files, one after the other, in a small and in a large session."""
+    """Remove torrents of 1,000 files, one after the other, in a small and in a large session.
+
+    Before the first of them rtorrent is asked what it has and all directories are looked at.
+    """
     with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
         small, *_ = remove_each(World(Path(directory), max(10, world.number // 10)), repeat)
     large, common, look = remove_each(world, repeat)
@@ -393,14 +399,14 @@ def each(world: World, repeat: int) -> None:
 
 
 def batches(world: World, repeat: int) -> None:
-    """Remove many torrents at once, with names of their own and with names that all of them have."""
+    """Remove 1,000 torrents of ten files at once, with names of their own and with names that all of them have."""
     for name, make_batch in (("own names", world.make), ("same names", world.make_alike)):
         made = [make_batch(BATCH, 10) for _ in range(repeat)]
         compare(f"{BATCH} x 10, {name}", *remove_batches(world, made), 3, 1.5)
 
 
 def wide(world: World, repeat: int) -> None:
-    """Remove a torrent of many files."""
+    """Remove a torrent of 50,000 files."""
     compare(f"removal of 1 x {WIDE}", *remove_batches(world, [world.make(1, WIDE) for _ in range(repeat)]), 2)
 
 
@@ -494,9 +500,14 @@ FIGURES = {
 
 def main() -> None:
     """Make the session and print the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    figures = "".join(f"\n  {name:10} {str(figure.__doc__).splitlines()[0]}" for name, figure in FIGURES.items())
+    parser = argparse.ArgumentParser(
+        description=str(__doc__).split("\n", 1)[0],
+        epilog=f"figures:{figures}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--torrents", metavar="N", type=int, default=1000, help="size of the session, default 1000")
-    parser.add_argument("--only", metavar="NAME", choices=FIGURES, action="append", help="one of " + ", ".join(FIGURES))
+    parser.add_argument("--only", metavar="NAME", choices=FIGURES, action="append", help="one of the figures below")
     parser.add_argument("--repeat", metavar="N", type=int, default=3, help="times that each is measured, default 3")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
