@@ -2532,6 +2532,8 @@ def opened_directory(path: bytes) -> Iterator[Directory]:
     try:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # That says nothing about the directory.
+            raise
         yield Directory(path, os.path.realpath(path), -1, explain_absence(error))
         return
     try:
@@ -2605,12 +2607,15 @@ def find_limits(args: Args, doubts: Doubts) -> Limits:
     )
 
 
-def find_lengths(files: Iterable[bytes], metainfo: Optional[Metainfo], root: Optional[bytes]) -> dict[bytes, int]:
-    """Return files with their lengths in bytes by the metainfo; -1 for a file that it does not list now."""
-    lengths = dict.fromkeys(files, -1)
-    for path, number in number_files(metainfo, root) if metainfo and root else ():
-        if path in lengths:  # whose path is not kept a second time
-            lengths[path] = metainfo.files[number][0] if metainfo else -1
+def find_lengths(
+    files: Iterable[bytes], metainfo: Optional[Metainfo], root: Optional[bytes]
+) -> dict[bytes, Optional[int]]:
+    """Return files with their lengths in bytes by the metainfo, None for a file that it does not list now."""
+    lengths: dict[bytes, Optional[int]] = dict.fromkeys(files)
+    if metainfo and root:
+        for path, number in number_files(metainfo, root):
+            if path in lengths:  # whose path is not kept a second time
+                lengths[path] = metainfo.files[number][0]
     return lengths
 
 
@@ -2827,14 +2832,13 @@ class Removal:
         lefts = self.index.find_left(self.torrent.hash, min(batch), max(batch))
         for path, directory, (info, problem), paths in zip(batch, directories, looks, names):
             left, top = lefts.get(path, (None, None))
-            length = self.files.get(path, -1)
             yield ListedFile(
                 path=path,
                 torrent=self.torrent,
                 directory=directory,
                 info=info,
                 problem=problem,
-                length=None if length < 0 else length,
+                length=self.files.get(path),
                 left=left,
                 trashless=bool(self.trash and info and info.st_dev not in self.trash.tops),
                 heritage=path in self.heritage,
