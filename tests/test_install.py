@@ -105,7 +105,7 @@ def test_the_first_command_installs_rtwatch_and_runs_it(system: Path) -> None:
     session.add(torrent, "/home/user/downloads", complete=1)
     (file,) = torrent.write(system / "home/user/downloads")
     install = f"({readme_commands()[0]} --grace 0.5 >~/said 2>&1 &)"
-    ready, would = (f"until grep -q '{word}' ~/said; do sleep 1; done" for word in ("ready", "would remove"))
+    ready, would = (f"until grep -q '{word}' ~/said; do sleep 1; done" for word in ("ready  ", "would remove film"))
     erase = f"rm {' '.join(f'~/.session/{file.name}' for file in session.files(torrent))}"
     said = typed(system, f"{install}; {ready}; {erase}; {would}; cat ~/said")
     assert re.search(r" watching +~/\.session, would remove files\n.* ready +1 torrent, 1 file, ", said)
