@@ -626,6 +626,11 @@ def is_data(info: Optional[os.stat_result]) -> bool:
     return info is not None and stat.S_ISREG(info.st_mode)
 
 
+def has_data(info: Optional[os.stat_result]) -> bool:
+    """Tell whether there is a regular file that is not empty."""
+    return info is not None and stat.S_ISREG(info.st_mode) and info.st_size > 0
+
+
 def look_at(path: bytes | str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
     """Return the lstat of a file, or why there is none."""
     try:
@@ -769,8 +774,11 @@ def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], se
         if len(listed) <= 8:
             links += filter(os.path.islink, listed)
         else:
-            with suppress(OSError), os.scandir(parent) as entries:
-                links += {entry.path for entry in entries if entry.is_symlink()}.intersection(listed)
+            try:
+                with os.scandir(parent) as entries:
+                    links += {entry.path for entry in entries if entry.is_symlink()}.intersection(listed)
+            except OSError:  # It may be searched and not read.
+                links += filter(os.path.islink, listed)
     targets, ways = set(), set()
     for target in links:
         with suppress(OSError):  # readlink fails at the end of a chain. The kernel follows 40 symlinks.
@@ -781,6 +789,46 @@ def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], se
                 if os.path.normpath(way) != target:
                     ways.add(way)
     return targets, ways
+
+
+def leads_through(path: bytes, place: bytes) -> bool:
+    """Tell whether an absolute path, as it stands, leads through a symlink or directory `place`, a canonical path."""
+    done, names = b"/", deque(path.split(b"/"))
+    for _ in range(2 * PATH_MAX):  # The kernel follows 40 links.
+        if not names:
+            break
+        name = names.popleft()
+        here = os.path.dirname(done) if name == b".." else os.path.join(done, name)
+        if name in (b"", b"."):
+            continue
+        if here == place:
+            return True
+        try:
+            target = os.readlink(here)
+        except OSError:
+            done = here
+            continue
+        names.extendleft(reversed(target.split(b"/")))
+        done = b"/" if target.startswith(b"/") else done
+    return False
+
+
+def look_below(root: bytes) -> tuple[set[bytes], set[tuple[int, int]]]:
+    """Return what symlinks at or below a directory lead through, and device and inode of the directories there.
+
+    A directory of downloads may be large: what lies behind its first 20,000 entries is not looked at.
+    """
+    links: dict[bytes, list[bytes]] = {}
+    places, number = set(), 0
+    for parent, _, names in os.walk(root):
+        with suppress(OSError):
+            info = os.stat(parent)
+            places.add((info.st_dev, info.st_ino))
+        links[parent] = [os.path.join(parent, name) for name in names]
+        number += 1 + len(names)
+        if number > 20_000:
+            break
+    return find_links(links)[0], places
 
 
 def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optional[int]]:
@@ -822,7 +870,9 @@ def find_written(info: os.stat_result, latest: bool) -> float:
     Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
     """
     when = max(info.st_mtime, info.st_ctime)
-    return when + (TICK if when % 1 else 2) if latest else when
+    if when % 1 == 0:  # A file system of whole seconds may be this far behind; in doubt, somebody has written it.
+        return when + 2
+    return when + TICK if latest else when
 
 
 def file_system(path: Path) -> str:
@@ -932,12 +982,28 @@ class Doubt(NamedTuple):
     torrent: Owner
     root: Optional[bytes]
     names: Optional[bytes]  # in lower case, that its files may bear; None for any
+    targets: Collection[bytes] = ()  # of symlinks below the root
+    places: Collection[tuple[int, int]] = ()  # device and inode of the root and the directories below it
 
     def covers(self, path: bytes) -> bool:
-        """Tell whether a file may be one of the torrent's."""
+        """Tell whether a file may be one of the torrent's, or be used by it through a symlink."""
+        if path in self.targets:
+            return True
         if self.root is not None and not path.startswith(self.root.rstrip(b"/") + b"/") and path != self.root:
-            return False
+            try:
+                parent = os.stat(os.path.dirname(path))
+            except OSError:
+                return False
+            if (parent.st_dev, parent.st_ino) not in self.places:
+                return False
         return self.names is None or os.path.basename(path).lower() in self.names
+
+    def look(self) -> Doubt:
+        """Return the doubt with what lies below the root now; nothing where rows protect the torrent's files."""
+        if self.root is None or self.names == b"":
+            return self
+        targets, places = look_below(self.root)
+        return self._replace(targets=targets, places=places)
 
 
 class UnreadableTorrent(Exception):
@@ -1110,12 +1176,15 @@ class Session:
         return None
 
     def find_found(self, hash: str, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> Collection[bytes]:
-        """Return the files with data that are older than T, and of which L does not say that rtorrent has them."""
+        """Return the files with data that are older than T, and of which L does not say that rtorrent has them.
+
+        A time in the future is no sign that rtorrent wrote a file: its ctime tells when it was put there.
+        """
         info, _ = look_at(self.file(hash))
         finished = self.find_finished(hash, metainfo, root)
-        olds = ((file, look_at(os.fsdecode(file))[0]) for file in files if file not in finished)
+        olds = ((file, look_at(file)[0]) for file in files if file not in finished)
         arrived = info.st_mtime if info else time.time()
-        return [file for file, old in olds if old and is_data(old) and old.st_size and old.st_mtime <= arrived]
+        return [file for file, old in olds if has_data(old) and old and min(old.st_mtime, old.st_ctime) <= arrived]
 
     def find_finished(self, hash: str, metainfo: Metainfo, root: bytes) -> set[bytes]:
         """Return the files, by canonical path, of which rtorrent says in L that it has all pieces."""
@@ -1399,6 +1468,13 @@ class Index:
         """Return the torrents whose directory cannot be resolved."""
         return [*self.find_torrents("root IS NULL")]
 
+    def find_behind(self, directory: bytes, hash: str) -> list[Torrent]:
+        """Return the torrents, but for one, whose root or a target of whose symlinks is at or below a directory."""
+        low, high = directory + b"/", directory + b"0"  # "0" follows "/"
+        where = """hash <> ? AND (root = ? OR root > ? AND root < ? OR hash IN (SELECT hash FROM rtwatch_use
+                   WHERE why = 'link' AND (file = ? OR file > ? AND file < ?)))"""
+        return [*self.find_torrents(where, hash, directory, low, high, directory, low, high)]
+
     def find_directories(self) -> Iterator[tuple[Any, ...]]:
         """Give the directories of all files, and device, inode and ctime of each at the last look."""
         return self.query("SELECT directory, device, inode, ctime FROM rtwatch_directory")
@@ -1591,7 +1667,8 @@ class Index:
         if before != boot:
             self.query("UPDATE rtwatch_use SET device = NULL")
             self.query("UPDATE rtwatch_session SET boot = ?", boot)
-        return present or 0.0
+        # A clock that was ahead then says nothing.
+        return present if present and present <= time.time() else 0.0
 
     def update_present(self, when: float) -> None:
         """Note that every torrent that is not vanished had its T at a Unix time."""
@@ -1600,17 +1677,20 @@ class Index:
     def update_inherited(self, file: bytes, hash: str, top: Optional[bytes]) -> None:
         """Leave a file of a torrent to the others that list or use it, as it is: the last of them removes it.
 
-        Its empty directories below `top` go with it. Who lists it and has no links does not need to inherit it.
+        Its empty directories below `top` go with it. Who lists it and has no links does not need to inherit it; it is
+        theirs now, although it was here before them.
         """
         sql = f"""INSERT OR REPLACE INTO rtwatch_use
             SELECT heir.hash, ?1, 'inherited', ?3, own.device, own.inode, own.size, own.mtime FROM
                 (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {self.BY_LINK}
                  UNION SELECT hash FROM session_file AS listed
-                 WHERE file = ?1 AND EXISTS (SELECT 1 FROM rtwatch_use WHERE hash = listed.hash AND why = 'link'))
+                 WHERE file = ?1 AND hash <> ?2
+                     AND EXISTS (SELECT 1 FROM rtwatch_use WHERE hash = listed.hash AND why = 'link'))
                 AS heir JOIN torrent_data ON torrent_data.hash = heir.hash
             LEFT JOIN rtwatch_use AS own ON own.hash = ?2 AND own.file = ?1 AND own.why IN ('left', 'inherited')
             WHERE heir.hash <> ?2 ORDER BY own.why"""
         self.query(sql, file, hash, top)
+        self.query("DELETE FROM rtwatch_use WHERE file = ? AND hash <> ? AND why = 'found'", file, hash)
 
     def delete_torrent(self, hash: str) -> None:
         """Delete a torrent with all of its rows."""
@@ -2367,6 +2447,7 @@ class ListedFile(NamedTuple):
     owners: Sequence[Owner]  # list it as well
     users: Sequence[Owner]  # use it through a symlink
     through: Optional[bytes]  # symlink among the torrent's directories that leads to it
+    passing: Sequence[Owner] = ()  # their paths lead through it, a symlink to a directory
 
 
 class Doubts(NamedTuple):
@@ -2461,9 +2542,10 @@ def rule_found(file: ListedFile, limits: Limits) -> Optional[Reason]:
 
 
 def rule_started(file: ListedFile, limits: Limits) -> Optional[Reason]:
-    """Keep the data of a torrent that rtorrent never started, nor had complete, as far as it said: it wrote no file."""
-    started = file.torrent.started != 0 or file.torrent.complete or file.heritage
-    return None if started or not is_data(file.info) or (file.info and not file.info.st_size) else UNSTARTED
+    """Keep what lies in the place of a torrent that rtorrent never started, nor had complete: it wrote no file."""
+    link = file.info is not None and stat.S_ISLNK(file.info.st_mode)
+    started = file.torrent.started != 0 or file.torrent.complete or (file.heritage and not link)
+    return None if started or not (link or has_data(file.info)) else UNSTARTED
 
 
 def rule_left(file: ListedFile, limits: Limits) -> Optional[Reason]:
@@ -2480,6 +2562,11 @@ def rule_through(file: ListedFile, limits: Limits) -> Optional[Reason]:
     return Reason("through", f"reached through the symlink {os.fsdecode(file.through)}")
 
 
+def rule_way(file: ListedFile, limits: Limits) -> Optional[Reason]:
+    """Keep a symlink to a directory through which another torrent's path leads: its files lie behind it."""
+    return Reason("way", "on the way to the files of", file.passing[0]) if file.passing else None
+
+
 def rule_linked(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep what another torrent uses through a symlink; it must stay last: that torrent inherits the file."""
     return Reason("linked", "used by a symlink in", file.users[0]) if file.users else None
@@ -2487,9 +2574,9 @@ def rule_linked(file: ListedFile, limits: Limits) -> Optional[Reason]:
 
 RULES = (
     *(rule_shared, rule_outside, rule_moved, rule_gone, rule_type, rule_device),
-    *(rule_own, rule_perhaps, rule_longer, rule_found, rule_started, rule_left, rule_through, rule_linked),
+    *(rule_own, rule_perhaps, rule_longer, rule_found, rule_started, rule_left, rule_through, rule_way, rule_linked),
 )
-INHERITED = ("shared", "linked")  # Whoever keeps a file by one of these rules inherits it.
+INHERITED = ("shared", "linked")  # Another torrent keeps a file by one of these rules.
 
 
 def find_reason(file: ListedFile, limits: Limits) -> Optional[Reason]:
@@ -2499,6 +2586,12 @@ def find_reason(file: ListedFile, limits: Limits) -> Optional[Reason]:
         if reason:
             return reason
     return None
+
+
+def is_inherited(file: ListedFile, reason: Reason, limits: Limits) -> bool:
+    """Tell whether others inherit a file: only they keep it, and not a rule by which it never was the torrent's own."""
+    alone = file._replace(owners=(), users=(), trashless=False)
+    return reason.rule in INHERITED and not find_reason(alone, limits._replace(doubts=Doubts({}, ())))
 
 
 def plan_directories(emptied: Iterable[tuple[bytes, Optional[bytes]]], limits: Limits) -> list[bytes]:
@@ -2818,6 +2911,8 @@ class Removal:
     def plan(self, limits: Limits) -> Iterator[list[tuple[ListedFile, Optional[Reason]]]]:
         """Decide on the next files that are still to do by what is true now; their directories are open meanwhile."""
         batch = [*itertools.islice(self.todo, BATCH)]
+        self.aliases.clear()  # Another torrent may have come by another path meanwhile.
+        self.folded.clear()
         with ExitStack() as stack:
             opened = cache(lambda path: stack.enter_context(opened_directory(path)))
             directories = [opened(os.path.dirname(path)) for path in batch]
@@ -2847,7 +2942,19 @@ class Removal:
                 owners=[owner for name in paths for owner in owners.get(name, ())] if owners else (),
                 users=[user for name in paths for user in users.get(name, ())] if users else (),
                 through=next((link for target, link in self.through if is_below(path, target)), None),
+                passing=self.find_passing(path) if info and stat.S_ISLNK(info.st_mode) else (),
             )
+
+    def find_passing(self, link: bytes) -> list[Owner]:
+        """Return the other torrents whose directory, or whose symlinks, lead through a symlink to a directory."""
+        if not os.path.isdir(link):
+            return []
+        found = []
+        for torrent in self.index.find_behind(os.path.realpath(link), self.torrent.hash):
+            ways = [torrent.directory, *self.index.find_uses(torrent.hash, "way")]
+            if any(not way.startswith(b"/") or leads_through(way, link) for way in ways):
+                found.append(Owner(torrent.hash, torrent.name))
+        return found
 
     def find_names(self, path: bytes, info: Optional[os.stat_result]) -> list[bytes]:
         """Return the paths under which torrents may list the directory entry `path`, itself first."""
@@ -2863,7 +2970,7 @@ class Removal:
             names += [file for file in self.folded[parent].get(fold(path), ()) if file not in names]
         return names
 
-    def carry_out(self, file: ListedFile, reason: Optional[Reason]) -> None:
+    def carry_out(self, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
         """Remove the first file to do, or keep it; what fails is kept, with its reason. -n changes nothing here.
 
         Whatever else is raised, the file stays the first to do.
@@ -2873,7 +2980,7 @@ class Removal:
                 self.take(file, file.info)
             except OSError as error:
                 reason = self.explain(error, file, file.info)
-        if reason and reason.rule in INHERITED:
+        if reason and is_inherited(file, reason, limits):
             self.index.update_inherited(file.path, self.torrent.hash, file.top)
         if reason:
             self.result.keep(file.path, reason)
@@ -3407,6 +3514,7 @@ class Registry:
         self.read: dict[str, tuple[Optional[str], ...]] = {}  # identities of T and R that gave no rows, by hash
         self.stubs: set[str] = set()  # hashes of magnet links whose metadata has not come
         self.unreadable: dict[str, UnreadableTorrent] = {}  # by hash
+        self.doubted = 0  # how often a torrent came whose files are not known
         self.unknown: list[str] = []  # torrents whose directory is not known, as last said
         self.newcomers: dict[str, int] = {}  # how often rtorrent was asked whether their check is over, by hash
 
@@ -3453,7 +3561,11 @@ class Registry:
         if identity in (None, known.read_t):
             return False
         with suppress(OSError, Unreadable):
-            if read_session_file(self.session.file(known.hash)) == self.index.find_blobs(known.hash)[1]:
+            # While rtwatch did not run, the torrent may have been erased and loaded again.
+            if (
+                not self.starting
+                and read_session_file(self.session.file(known.hash)) == self.index.find_blobs(known.hash)[1]
+            ):
                 self.index.update_torrent(known.hash, read_t=identity)
                 return False
         return True
@@ -3491,12 +3603,15 @@ class Registry:
             loaded = loaded._replace(root=known.root, files=former)
         if loaded.root != known.root:
             return loaded, former
+        if known.vanished is None:
+            # Nobody has seen whether it was erased and loaded again.
+            return loaded, []
         resume = loaded.resume
-        started = bool(resume.started or known.started)
-        resume = resume._replace(complete=resume.complete or known.complete, started=started)
         # The files that rtorrent wrote are older than T, now that T is new. Of them only those count as found that
-        # are not as the torrent left them: somebody else has written these.
+        # are not as the torrent left them: somebody else has written these, until R says that rtorrent has them.
         found = self.find_changed(known, loaded.found) if known.started or known.complete else loaded.found
+        complete = resume.complete or (known.complete and not found)
+        resume = resume._replace(complete=complete, started=bool(resume.started or known.started))
         return loaded._replace(resume=resume, found=found), []
 
     def find_changed(self, torrent: Torrent, found: Iterable[bytes]) -> list[bytes]:
@@ -3563,6 +3678,7 @@ class Registry:
     def note_root(self, root: Optional[bytes]) -> None:
         """Look again, and say so, when a root is not known."""
         if root is None:
+            self.doubted += 1
             self.loop.call_later("unknown", 0, "unknown", self.args.session)
 
     def note_unreadable(self, hash: str, unreadable: Optional[UnreadableTorrent]) -> None:
@@ -3570,6 +3686,7 @@ class Registry:
         before = self.unreadable.pop(hash, None)
         if unreadable:
             self.unreadable[hash] = unreadable
+            self.doubted += before is None
             self.loop.call_sooner("unknown", RETRY_INTERVAL, "unknown", self.args.session)
             new = before is None or before.args != unreadable.args
             # A save may be under way when one of the files is missing.
@@ -3621,11 +3738,17 @@ class Registry:
         A file or directory that is replaced by a symlink changes the ctime of its directory, and nothing else need to.
         """
         stale = set()
+
+        @cache
+        def is_real(path: bytes) -> bool:
+            """Tell whether no symlink leads to a directory: one above it may have been moved, with a link left."""
+            return path == b"/" or (is_real(os.path.dirname(path)) and not os.path.islink(path))
+
         # The ctime is 0 where the directory may have changed since the last look.
         changed = [
             directory
             for directory, *identity in self.index.find_directories()
-            if identity[2] == 0 or [*identify_directory(directory)] != identity
+            if identity[2] == 0 or [*identify_directory(directory)] != identity or not is_real(directory)
         ]
         for directory in changed:
             stale |= self.find_stale(directory)
@@ -3666,10 +3789,7 @@ class Registry:
             return
         files, links = locate_files(metainfo, path, os.fsencode(self.args.session)) if path else ([], [])
         root = os.path.realpath(path) if path else None
-        # rtorrent may have written the files that the torrent had before.
-        former = {*self.index.find_files(hash)}
-        new = [] if known.complete else [file for file in files if file not in former]
-        found = self.session.find_found(hash, metainfo, root, new) if root else []
+        found = self.find_foreign(known, metainfo, root, files) if root else []
         self.index.update_torrent(hash, directory=directory, root=root)
         self.index.insert_files(hash, files, links, found)
         self.note_root(root)
@@ -3677,6 +3797,27 @@ class Registry:
         if root != known.root or directory != known.directory:
             name = self.index.label(hash, known.name)
             self.say_written("moved", name, f"to {os.fsdecode(root or directory)}")
+
+    def find_foreign(self, known: Torrent, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> list[bytes]:
+        """Return the files with data at a torrent's new place that may be somebody else's.
+
+        Data that was moved is no longer at the former place. What is still there is not what lies at the new one, even
+        if R says that the torrent is complete: `d.directory.set` changes nothing of that. While a torrent is not
+        complete, only L tells.
+        """
+        # rtorrent may have written the files that the torrent had before.
+        former = {*self.index.find_files(known.hash)}
+        finished = {*files} if known.complete else self.session.find_finished(known.hash, metainfo, root)
+        foreign = []
+        for file in files:
+            info, _ = look_at(file)
+            if info is None or not has_data(info) or file in former:
+                continue
+            before = known.root + file[len(root) :] if known.root and file.startswith(root) else None
+            left, _ = look_at(before) if before in former else (None, None)
+            if file not in finished or (has_data(left) and left and not os.path.samestat(left, info)):
+                foreign.append(file)
+        return foreign
 
     def read_directory(self, hash: str) -> Optional[bytes]:
         """Return the directory that R says; None when it cannot be read."""
@@ -3702,7 +3843,7 @@ class Registry:
             metainfo = self.read_stored(torrent.hash)
             for _, path in metainfo.each_path() if metainfo else ():
                 names[os.path.basename(path.rstrip(b"/")).lower()] = Owner(torrent.hash, torrent.name)
-        return Doubts(names, [torrent.doubt for torrent in self.unreadable.values() if torrent.doubt])
+        return Doubts(names, [torrent.doubt.look() for torrent in self.unreadable.values() if torrent.doubt])
 
 
 # ---- Word: what rtorrent has said of vanished torrents ---------------------------------------------------------------
@@ -3786,7 +3927,7 @@ class Permit(NamedTuple):
 
     until: float  # monotonic seconds
     answered: bool  # rtorrent's word was an answer, not a round of saves
-    unreadable: Mapping[str, UnreadableTorrent]  # by hash, as they were then
+    doubted: int  # how often a torrent had come by then whose files are not known
     limits: Limits
 
 
@@ -3800,7 +3941,7 @@ class Word:
         self.unsaved: dict[str, Unsaved] = {}  # by hash
         self.once_until = 0.0  # monotonic time until which --once waits for a save
         self.pause = 1.0  # seconds until rtorrent is asked again
-        self.permit = Permit(NEVER, False, {}, find_limits(self.args, Doubts({}, ())))
+        self.permit = Permit(NEVER, False, 0, find_limits(self.args, Doubts({}, ())))
         self.confirmed = NEVER  # when rtorrent was last asked for the torrent that is being removed (monotonic)
 
     def judge(self, listing: Mapping[str, str]) -> list[str]:
@@ -3808,7 +3949,8 @@ class Word:
 
         `listing` has the letters of the session files that are there, by hash.
         """
-        vanished, ready = self.index.find_vanished(), list[str]()
+        vanished, ready, begin = self.index.find_vanished(), list[str](), time.monotonic()
+        doubted, limits = self.registry.doubted, find_limits(self.args, self.registry.find_doubts())
         facts = self.look(listing, vanished)
         for torrent in vanished:
             if not torrent.said and facts.evidence.has_said(torrent):
@@ -3821,9 +3963,10 @@ class Word:
         self.holds.say()
         # It stands though the trash may not be mounted.
         self.index.con.commit()
-        answer, limits = facts.evidence.answer, find_limits(self.args, self.registry.find_doubts())
-        until = answer.until if answer else time.monotonic() + 10
-        self.permit = Permit(until, answer is not None, dict(self.registry.unreadable), limits)
+        answer = facts.evidence.answer
+        # It counts from the begin of the look: a stopped terminal may have held the lines above for hours.
+        until = answer.until if answer else begin + 10
+        self.permit = Permit(until, answer is not None, doubted, limits)
         self.confirmed = NEVER
         return ready
 
@@ -3848,7 +3991,7 @@ class Word:
 
     def is_valid(self) -> bool:
         """Tell whether the permit of the last look still holds."""
-        return time.monotonic() <= self.permit.until and self.registry.unreadable == self.permit.unreadable
+        return time.monotonic() <= self.permit.until and self.registry.doubted == self.permit.doubted
 
     def confirm(self, torrent: Torrent) -> bool:
         """Hold a torrent in the midst of its removal when it is back; rtorrent is asked for it once a second."""
@@ -4114,6 +4257,7 @@ class Removals:
 
     def ask_hook(self, torrent: Torrent) -> bool:
         """Call pre_remove and remember whether it lets the files go; return False when it failed."""
+        begin = time.monotonic()
         answer = self.hooks.call("pre_remove", self.session.file(torrent.hash), self.args)
         if answer is FAILED:
             self.word.holds.hold(torrent, "hook")
@@ -4121,6 +4265,9 @@ class Removals:
             return False
         self.agreed[torrent.hash, torrent.vanished] = answer is not False
         self.word.confirmed = NEVER
+        if time.monotonic() - begin > LATE:
+            # The last look is too old then, and another one comes first.
+            self.word.permit = self.word.permit._replace(until=NEVER)
         return True
 
     def find_removal(self, torrent: Torrent, row: Sequence[Any]) -> Removal:
@@ -4158,7 +4305,7 @@ class Removals:
                     if self.is_open(file):
                         self.hold_open(removal.torrent.hash)
                         return
-                    self.carry_out(removal, file, reason)
+                    self.carry_out(removal, file, reason, limits)
                     changes = con.total_changes
 
     def is_open(self, file: ListedFile) -> bool:
@@ -4166,10 +4313,10 @@ class Removals:
         known = file.owners or file.users
         return file.info is not None and not known and self.rtorrent.has_open(file.path, file.info)
 
-    def carry_out(self, removal: Removal, file: ListedFile, reason: Optional[Reason]) -> None:
+    def carry_out(self, removal: Removal, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
         """Remove or keep one file, and note when its other names lose one."""
         begin = time.time()
-        removal.carry_out(file, reason)
+        removal.carry_out(file, reason, limits)
         if file.info and file.info.st_nlink > 1:
             self.vanished.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
@@ -4696,7 +4843,7 @@ def imagine_erased(
                 shared += bool(file.owners or file.users)
                 owners.update(file.owners, file.users)
                 used = file.info and not (file.owners or file.users) and is_open(file.path, file.info, open_files)
-                removal.carry_out(file, reason or (OPEN if used else None))
+                removal.carry_out(file, reason or (OPEN if used else None), limits)
     removal.prune(limits)
     result, everything = removal.result, len(removal.files)
     missing = len(result.kept.get(GONE, ()))
