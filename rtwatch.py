@@ -4219,11 +4219,11 @@ class Removals:
         self.removing = None
         self.index.con.commit()
         if self.vanished.expired and not self.ready:
-            vanished = self.index.find_vanished()
-            due = any(
-                find_state(torrent) == "vanished" and torrent.hash in self.vanished.expired for torrent in vanished
-            )
-            self.loop.call_sooner("word", 0 if due else RETRY_INTERVAL, "word", self.args.session)
+            expired = (torrent for torrent in self.index.find_vanished() if torrent.hash in self.vanished.expired)
+            states = {find_state(torrent) for torrent in expired}
+            # No look was made during the removals, whatever was due.
+            pause = 0 if "vanished" in states else self.word.pause if "waiting" in states else RETRY_INTERVAL
+            self.loop.call_sooner("word", pause, "word", self.args.session)
 
     def remove(self, hash: str) -> Iterator[None]:
         """Finish an erased torrent in steps; between them, the loop works the events that came."""

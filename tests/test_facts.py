@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Optional
 
@@ -376,3 +377,92 @@ def test_a_hard_link_goes_though_its_other_name_went_just_before_its_torrent_van
     wait_until(lambda: not paths[0].exists(), 10)
     bed.erase(last)
     assert not remaining([*paths, *links])
+
+
+def test_what_never_was_a_torrents_own_is_not_left_to_others_as_theirs(bed: Bed) -> None:
+    film, other = make(b"film", b"f" * 3000), make(b"film", b"o" * 3000)
+    link = make(b"film", b"l" * 3000)
+    [own] = place_old(film, bed.downloads)
+    link_files([own], [bed.downloads / "links" / "film"])
+    bed.add_complete(link, to="links")
+    bed.add(film)
+    bed.add(other)
+    bed.start(*SHORT)
+    for torrent in (film, other, link):
+        bed.erase(torrent)
+    assert own.exists()
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["the former are still there", "moved"])
+@pytest.mark.parametrize("complete", [1, 0])
+def test_files_at_a_new_place_are_a_torrents_own_when_they_were_moved_there(
+    moved: bool, complete: int, bed: Bed
+) -> None:
+    torrent = pack("pack")
+    program = bed.start(*SHORT)
+    paths, new = bed.download(torrent), torrent.paths(torrent.root(bed.downloads / "films"))
+    bed.session.loaded[torrent.hash].rtorrent["complete"] = complete
+    for path, place in zip(paths, new):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place) if moved else place.write_bytes(b"mine")
+    bed.repoint(torrent, "films")
+    program.wait_files(torrent.hash, new)
+    bed.settle()
+    bed.erase(torrent)
+    assert remaining(new) == ([] if moved else new)
+
+
+def test_files_of_a_torrent_that_was_erased_and_loaded_again_while_rtwatch_was_down_are_looked_at_anew(
+    bed: Bed,
+) -> None:
+    torrent = pack("pack")
+    program = bed.start(*SHORT)
+    paths = bed.download(torrent)
+    program.stop()
+    bed.session.erase(torrent)
+    torrent.write_root(torrent.root(bed.downloads))
+    pass_tick()
+    bed.add(torrent)
+    bed.start(*SHORT)
+    bed.erase(torrent)
+    assert remaining(paths) == paths
+
+
+def test_a_time_in_the_future_is_no_sign_that_rtorrent_wrote_a_file(bed: Bed) -> None:
+    paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
+    for path in paths:
+        os.utime(path, (time.time() + 5,) * 2)
+    pass_tick()
+    bed.add(DOCUMENTS)
+    bed.start(*SHORT)
+    while time.time() < paths[0].stat().st_mtime:
+        time.sleep(0.1)
+    bed.erase(DOCUMENTS)
+    assert remaining(paths) == paths
+
+
+def test_a_clock_that_was_ahead_in_the_last_run_proves_nothing(bed: Bed) -> None:
+    torrent = pack("pack")
+    program = bed.start(*SHORT)
+    paths = bed.download(torrent)
+    program.stop()
+    with closing(sqlite3.connect(bed.db)) as con, con:
+        con.execute("UPDATE rtwatch_session SET present = ?", (time.time() + 3600,))
+    bed.session.erase(torrent)
+    torrent.write_root(torrent.root(bed.downloads))
+    program = bed.start(*SHORT, "--catch-up")
+    program.wait_gone(torrent.hash)
+    assert remaining(paths) == paths
+
+
+@pytest.mark.parametrize("directory", [False, True], ids=["a file", "the root"])
+def test_a_link_in_the_place_of_a_torrent_that_was_never_started_stays(directory: bool, bed: Bed) -> None:
+    torrent = pack("pack") if directory else single("pack")
+    link = torrent.root(bed.downloads) if directory else torrent.paths(torrent.root(bed.downloads))[0]
+    target = bed.downloads / "library"
+    target.mkdir() if directory else target.write_bytes(b"mine")
+    link.symlink_to(target)
+    bed.add(torrent, **STOPPED)
+    bed.start(*SHORT)
+    bed.erase(torrent)
+    assert link.is_symlink()

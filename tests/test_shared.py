@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import time
 import unicodedata
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from conftest import Mount
-from session import VERSIONS, Session
+from session import SAVES, VERSIONS, Session
 from steps import SHORT, Bed, below, link_files, names, paused, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
@@ -258,16 +259,83 @@ def test_a_directory_replaced_by_a_link_keeps_the_target(bed: Bed) -> None:
     assert remaining(paths) == []
 
 
-def test_the_link_of_an_erased_torrents_root_stays_while_anothers_link_leads_through_it(bed: Bed) -> None:
+@pytest.mark.parametrize("other", ["links", "its directory"])
+def test_the_link_of_an_erased_torrents_root_stays_while_another_torrent_leads_through_it(other: str, bed: Bed) -> None:
     PACK.write_root(bed.downloads / "store")
     (bed.downloads / "pack").symlink_to("store")
     bed.add_complete(PACK)
-    links = RENAMED.paths(bed.downloads / "two")
-    link_files(PACK.paths(bed.downloads / "pack"), links)
-    bed.add_complete(RENAMED)
-    bed.start(*SHORT)
+    paths = RENAMED.paths(bed.downloads / ("pack/two" if other == "its directory" else "two"))
+    if other == "links":
+        link_files(PACK.paths(bed.downloads / "pack"), paths)
+        bed.add_complete(RENAMED)
+    else:
+        RENAMED.write_root(paths[0].parent)
+        bed.add_complete(RENAMED, to="pack")
+    program = bed.start(*SHORT)
     bed.erase(PACK)
-    assert [path.exists() for path in links] == [True, True]
+    program.wait_line(r"kept +pack: on the way to the files of|kept .*/pack: on the way to the files of")
+    assert [path.exists() for path in paths] == [True, True]
+
+
+def test_a_relative_link_below_a_directory_that_was_moved_keeps_what_it_leads_to_now(bed: Bed) -> None:
+    torrent, other = make(b"film.bin", b"f" * 3000), make(b"set", {(b"sub", b"deep", b"film"): b"f" * 3000})
+    [film] = bed.seed(torrent, to="new/pool")
+    link = bed.downloads / "old/set/sub/deep/film"
+    (bed.downloads / "old/pool").mkdir(parents=True)
+    shutil.copy(film, bed.downloads / "old/pool/film.bin")
+    link_files([Path("../../../pool/film.bin")], [link])
+    bed.add_complete(other, to="old")
+    program = bed.start(*SHORT)
+    pass_second(link.parent)
+    bed.erase_another()  # which looks at all directories
+    (bed.downloads / "new/set").mkdir()
+    (bed.downloads / "old/set/sub").rename(bed.downloads / "new/set/sub")
+    (bed.downloads / "old/set/sub").symlink_to(bed.downloads / "new/set/sub")
+    bed.erase(torrent)
+    program.wait_line("kept .*used by a symlink in")
+    assert film.samefile(link)
+
+
+def pass_second(directory: Path) -> None:
+    """Wait until a directory has not changed for more than a second: only then its ctime tells something."""
+    while time.time() - directory.stat().st_ctime < 1.1:
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("way", ["a link", "a bind mount"])
+def test_what_an_unreadable_torrent_uses_by_another_way_is_kept(way: str, bed: Bed, mount: Mount) -> None:
+    torrent = single("film", 3000)
+    twin = twin_of(torrent)
+    paths = bed.seed(torrent, to="real")
+    if way == "a link":
+        link_files(paths, [bed.downloads / "other" / paths[0].name])
+    else:
+        mount(bed.downloads / "other", "--bind", bed.downloads / "real")
+    bed.add_complete(twin, to="other")
+    bed.session.file(twin).write_bytes(b"")
+    for method in SAVES:
+        bed.session.scgi.answers[method] = 0
+    program = bed.start(*SHORT)
+    bed.erase(torrent)
+    program.wait_line(f"kept .*perhaps in {twin.hash[:8]}")
+    assert remaining(paths) == paths
+
+
+def test_a_torrent_that_comes_by_another_path_while_a_removal_waits_keeps_its_files(bed: Bed, mount: Mount) -> None:
+    torrent = single("film", 3000)
+    view = mount(bed.downloads / "view", "--bind", bed.downloads)
+    program = bed.start(*SHORT)
+    [path] = bed.download(torrent)
+    bed.session.open_files([path])
+    bed.session.erase(torrent)
+    program.wait_line("waiting .*close files")
+    bed.add_complete(twin_of(torrent), to=view)
+    bed.settle()
+    bed.session.open_files([])
+    bed.erase_another()
+    program.wait_gone(torrent.hash)
+    program.wait_line("kept .*also in")
+    assert path.exists()
 
 
 @pytest.mark.parametrize("then", ["nothing", "it is complete again", "rtwatch is started again"])
