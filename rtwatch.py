@@ -791,6 +791,22 @@ def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], se
     return targets, ways
 
 
+def is_real(path: bytes, known: set[bytes]) -> bool:
+    """Tell whether no symlink leads to a directory: one above it may have been moved, with a link left.
+
+    `known` has the directories of which that is known already; they are added to it.
+    """
+    above = []
+    while path not in known:
+        above.append(path)
+        path = os.path.dirname(path)
+    for place in reversed(above):
+        if os.path.islink(place):
+            return False
+        known.add(place)
+    return True
+
+
 def leads_through(path: bytes, place: bytes) -> bool:
     """Tell whether an absolute path, as it stands, leads through a symlink or directory `place`, a canonical path."""
     done, names = b"/", deque(path.split(b"/"))
@@ -2564,7 +2580,7 @@ def rule_through(file: ListedFile, limits: Limits) -> Optional[Reason]:
 
 def rule_way(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep a symlink to a directory through which another torrent's path leads: its files lie behind it."""
-    return Reason("way", "on the way to the files of", file.passing[0]) if file.passing else None
+    return Reason("way", "on the way to files in", file.passing[0]) if file.passing else None
 
 
 def rule_linked(file: ListedFile, limits: Limits) -> Optional[Reason]:
@@ -3315,10 +3331,8 @@ class Loop:
             said = {due.error, *(other.error for other in self.due.values())}
             level = logging.DEBUG if str(error) in said else logging.ERROR
             say(level, "failed", f"{item}: {error}; tried again until it works")
-            # A file that was written again meanwhile is tried again once.
-            key = (name, item) if isinstance(item, Path) else object()
-            pause = min(RETRY_INTERVAL, 2 * max(due.pause, self.due.get(key, due).pause))
-            self.due[key] = Due(time.monotonic() + pause, name, item, pause, str(error))
+            pause = min(RETRY_INTERVAL, 2 * due.pause)
+            self.due[object()] = Due(time.monotonic() + pause, name, item, pause, str(error))
         except (Exception, SystemExit) as error:
             if self.survive(error, str(item)):
                 self.call_later(object(), RETRY_INTERVAL, name, item)
@@ -3738,17 +3752,14 @@ class Registry:
         A file or directory that is replaced by a symlink changes the ctime of its directory, and nothing else need to.
         """
         stale = set()
-
-        @cache
-        def is_real(path: bytes) -> bool:
-            """Tell whether no symlink leads to a directory: one above it may have been moved, with a link left."""
-            return path == b"/" or (is_real(os.path.dirname(path)) and not os.path.islink(path))
-
+        real_paths: set[bytes] = {b"/"}
         # The ctime is 0 where the directory may have changed since the last look.
         changed = [
             directory
             for directory, *identity in self.index.find_directories()
-            if identity[2] == 0 or [*identify_directory(directory)] != identity or not is_real(directory)
+            if identity[2] == 0
+            or [*identify_directory(directory)] != identity
+            or (identity[0] and not is_real(directory, real_paths))
         ]
         for directory in changed:
             stale |= self.find_stale(directory)

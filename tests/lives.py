@@ -574,6 +574,7 @@ Truth = Callable[[World, Path, set[str], "re.Match[str]"], bool]
 KEPT: dict[str, Truth] = {
     rf"also in {NAMED}": is_listed,
     rf"used by a symlink in {NAMED}": is_listed,
+    rf"on the way to files in {NAMED}": lambda world, path, *_: path.is_symlink(),
     rf"perhaps in {NAMED}": is_perhaps,
     r"not below the directories you named": lambda world, path, *_: not {*path.parents} & {*world.paths},
     r"in the session directory": lambda world, path, *_: world.driver.path in path.parents,
@@ -781,6 +782,8 @@ class Steps(World):
                 old.rename(new)
             else:
                 shutil.copy2(old, new)
+            if "copied" in how:  # while the old copies are there, nobody can tell whose the new ones are
+                self.uncounted.add(torrent.hash)
         self.complete(torrent, saved=False)
         if "unsaved" not in how:
             self.driver.save(torrent)

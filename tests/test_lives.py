@@ -40,6 +40,7 @@ BITES = {  # by rule or guard: the test that fails without it, and the lives of 
     "rule_started": ("test_facts.py -k a_torrent_that_was_never_started", 50),
     "rule_left": ("test_facts.py -k put_in_place_since_the_erase", 50),
     "rule_through": ("test_remove.py -k behind_a_link_in_a_torrents_directory", 50),
+    "rule_way": ("test_shared.py -k another_torrent_leads_through_it", 0),
     "rule_linked": (PACK, 50),
     "guard_present": ("test_messages.py -k when_its_advice_was_followed", 0),
     "guard_lasting": ("test_held.py -k vanished_with_the_session_directory", 0),

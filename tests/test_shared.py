@@ -273,7 +273,7 @@ def test_the_link_of_an_erased_torrents_root_stays_while_another_torrent_leads_t
         bed.add_complete(RENAMED, to="pack")
     program = bed.start(*SHORT)
     bed.erase(PACK)
-    program.wait_line(r"kept +pack: on the way to the files of|kept .*/pack: on the way to the files of")
+    program.wait_line(r"kept +pack: on the way to files in|kept .*/pack: on the way to files in")
     assert [path.exists() for path in paths] == [True, True]
 
 
