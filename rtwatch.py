@@ -1197,10 +1197,11 @@ class Session:
         A time in the future is no sign that rtorrent wrote a file: its ctime tells when it was put there.
         """
         info, _ = look_at(self.file(hash))
-        finished = self.find_finished(hash, metainfo, root)
-        olds = ((file, look_at(file)[0]) for file in files if file not in finished)
         arrived = info.st_mtime if info else time.time()
-        return [file for file, old in olds if has_data(old) and old and min(old.st_mtime, old.st_ctime) <= arrived]
+        olds = ((file, look_at(file)[0]) for file in files)
+        found = [file for file, old in olds if has_data(old) and old and min(old.st_mtime, old.st_ctime) <= arrived]
+        finished = self.find_finished(hash, metainfo, root) if found else ()
+        return [file for file in found if file not in finished]
 
     def find_finished(self, hash: str, metainfo: Metainfo, root: bytes) -> set[bytes]:
         """Return the files, by canonical path, of which rtorrent says in L that it has all pieces."""

@@ -71,6 +71,12 @@ def settle(program: Program, rtorrent: Client, directory: Path) -> None:
     program.wait_known(torrent.hash)
 
 
+def settle_saves(program: Program, rtorrent: Client, directory: Path) -> None:
+    """Wait until rtwatch has worked all saves so far, too: in each pass, adds are worked before them."""
+    for _ in range(2):
+        settle(program, rtorrent, directory)
+
+
 def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
     return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
 
@@ -243,6 +249,10 @@ class Bed:
     def settle(self) -> None:
         """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
         settle(self.program, self.rtorrent, self.downloads)
+
+    def settle_saves(self) -> None:
+        """Wait until rtwatch has worked the saves of what happened so far, too."""
+        settle_saves(self.program, self.rtorrent, self.downloads)
 
     def erase(self, *torrents: Torrent) -> None:
         """Erase torrents and wait until rtwatch has finished them."""

@@ -14,7 +14,7 @@ import bencodepy
 import pytest
 from rtorrent import Rtorrent, places, wait_until
 from session import STOPPED, pass_tick
-from steps import LONG, SHORT, Bed, link_files, pack, paused, remaining, settle
+from steps import LONG, SHORT, Bed, link_files, pack, paused, remaining
 from torrents import Torrent, make, single, twin_of
 
 import rtwatch
@@ -80,7 +80,7 @@ def test_a_persons_file_that_a_torrent_merely_names_is_kept(field: Optional[byte
         bed.session.loaded[DOCUMENTS.hash].resume["bitfield"] = field
         bed.session.save(DOCUMENTS)
     paths[1].write_bytes(b"written by its owner since")
-    bed.settle()
+    bed.settle_saves()
     if restarted:
         program.stop()
         program = bed.start(*SHORT)
@@ -93,7 +93,7 @@ def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(
     paths = place_old(DOCUMENTS, bed.downloads)
     program = bed.start(*SHORT, "--grace", "2")
     bed.add_complete(DOCUMENTS)
-    bed.settle()
+    bed.settle_saves()
     bed.wait_vanished(DOCUMENTS)
     bed.add(DOCUMENTS, **STOPPED)
     program.wait_line("returned +Documents")
@@ -276,7 +276,7 @@ def test_a_newcomer_with_its_data_in_place_is_saved_and_goes_at_its_first_erase(
         return bool(bencodepy.decode(rtorrent.file(torrent, "R").read_bytes())[b"complete"])
 
     program.wait_for(is_saved, "it is not saved")
-    settle(program, rtorrent, rtorrent.downloads)
+    real_launcher.settle_saves()
     real_launcher.erase(torrent)
     assert not remaining(paths)
 
@@ -290,7 +290,7 @@ def test_data_that_came_after_a_torrent_is_its_own_when_rtorrent_has_started_it(
     program.wait_known(DOCUMENTS.hash)
     pass_tick()
     paths = DOCUMENTS.write_root(DOCUMENTS.root(rtorrent.downloads))
-    real_launcher.settle()
+    real_launcher.settle_saves()
     real_launcher.erase(DOCUMENTS)
     assert remaining(paths) == ([] if started else paths)
 
@@ -307,7 +307,7 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     rtorrent.call("d.start", DOCUMENTS.hash)
     rtorrent.save(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
-    settle(program, rtorrent, rtorrent.downloads)
+    real_launcher.settle_saves()
     real_launcher.erase(DOCUMENTS)
     assert paths[1].read_bytes() == b"not the torrent's" * 1000
     assert not paths[0].exists()
@@ -339,7 +339,7 @@ def test_what_came_back_goes_once_rtorrent_says_that_it_has_all_of_it(bed: Bed) 
     torrent.write_root(torrent.root(bed.downloads))
     bed.add_complete(torrent)
     program.wait_line("returned +pack")
-    bed.settle()
+    bed.settle_saves()
     bed.erase(torrent)
     assert not remaining(paths)
 
@@ -407,7 +407,7 @@ def test_files_at_a_new_place_are_a_torrents_own_when_they_were_moved_there(
         path.rename(place) if moved else place.write_bytes(b"mine")
     bed.repoint(torrent, "films")
     program.wait_files(torrent.hash, new)
-    bed.settle()
+    bed.settle_saves()
     bed.erase(torrent)
     assert remaining(new) == ([] if moved else new)
 

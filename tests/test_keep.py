@@ -72,6 +72,6 @@ def test_what_rtorrent_has_saved_as_a_label_keeps_the_files(real_launcher: Bed, 
     twin = twin_of(PACK)  # whoever shares the files next has them removed
     seed(shared, shared.downloads, twin)
     program.wait_known(twin.hash)
-    real_launcher.settle()  # R says by now that the twin is complete
+    real_launcher.settle_saves()  # R says by now that the twin is complete
     real_launcher.erase(twin)
     assert remaining(paths) == []
