@@ -2364,7 +2364,7 @@ def guard_present(torrent: Torrent, facts: Facts) -> Optional[str]:
 
 
 def guard_lasting(torrent: Torrent, facts: Facts) -> Optional[str]:
-    """Hold what is held until the next start, or until --force."""
+    """Hold a torrent until the next start, or until --force."""
     hold = HOLDS.get(torrent.held or "")
     return torrent.held if hold and hold.lasting and not (hold.forced and facts.evidence.forced) else None
 
@@ -2415,6 +2415,7 @@ class Reason(NamedTuple):
 
 GONE = Reason("gone", "already gone")
 FOUND = Reason("found", "it was here before the torrent, and rtorrent has not saved that it is complete")
+FOREIGN = Reason("found", "it was here before the torrent was pointed here, and its former file stayed")
 UNSTARTED = Reason("started", "rtorrent has not saved that the torrent was ever started")
 
 
@@ -2530,7 +2531,7 @@ def rule_type(file: ListedFile, limits: Limits) -> Optional[Reason]:
 
 
 def rule_device(file: ListedFile, limits: Limits) -> Optional[Reason]:
-    """Keep what cannot be renamed into a trash."""
+    """Keep a file that no trash can take."""
     return Reason("device", "no --trash is on its file system") if file.trashless else None
 
 
@@ -2555,7 +2556,9 @@ def rule_longer(file: ListedFile, limits: Limits) -> Optional[Reason]:
 
 def rule_found(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Keep a person's own file that the torrent merely names."""
-    return FOUND if file.found else None
+    if not file.found:
+        return None
+    return FOREIGN if file.torrent.complete else FOUND
 
 
 def rule_started(file: ListedFile, limits: Limits) -> Optional[Reason]:

@@ -35,7 +35,7 @@ from session import STOPPED, Session, decode, pass_tick
 from steps import tree
 from torrents import Torrent, make, twin_of
 
-from rtwatch import FOUND, UNSTARTED, make_parser
+from rtwatch import FOREIGN, FOUND, UNSTARTED, make_parser
 
 GRACE = 0.1  # seconds
 PATIENCE = 24.0  # seconds in which everything due must be done in the end
@@ -588,6 +588,7 @@ KEPT: dict[str, Truth] = {
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
     re.escape(FOUND.words): lambda world, path, mine, _: bool(mine & world.uncounted),
+    FOREIGN.words: lambda world, path, mine, _: bool(mine & world.uncounted),
     UNSTARTED.words: lambda world, path, mine, _: bool(mine & world.uncounted),
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
     r"cannot be removed: it was changed meanwhile": was_handled,

@@ -410,6 +410,8 @@ def test_files_at_a_new_place_are_a_torrents_own_when_they_were_moved_there(
     bed.settle_saves()
     bed.erase(torrent)
     assert remaining(new) == ([] if moved else new)
+    if not moved:
+        program.wait_line(f"kept .*{rtwatch.FOREIGN.words}")
 
 
 def test_files_of_a_torrent_that_was_erased_and_loaded_again_while_rtwatch_was_down_are_looked_at_anew(
