@@ -3596,11 +3596,14 @@ class Registry:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
         hash, path = loaded.hash, self.session.file(loaded.hash)
         former: list[bytes] = []
+        finished = loaded.resume.complete and not (known and known.complete)
         if known is None:
             self.hooks.call("pre_add", path, self.args)
         else:
             loaded, former = self.keep_known(known, loaded)
         self.index.insert_torrent(loaded)
+        if finished:
+            self.index.delete_found(hash, self.index.find_uses(hash, "found"))
         self.vanished.end_grace(hash)
         self.note_root(loaded.root)
         self.note_newcomer(hash, loaded.found)

@@ -772,6 +772,8 @@ class Steps(World):
     @step(6, "moved", "copied", "bare", "moved_unsaved", "copied_unsaved", "bare_unsaved", on="loaded")
     def repoint(self, torrent: Torrent, how: str) -> None:
         """Give a torrent another directory, with its data moved, copied (the old copies stay) or not there."""
+        if "moved" not in how:  # while the former files are there, nobody can tell whose the new ones are
+            self.uncounted.add(torrent.hash)
         before = self.used()[torrent.hash]
         self.driver.set_directory(torrent, self.pick_directory())
         for old, new in zip(before, self.used()[torrent.hash]):
@@ -783,8 +785,6 @@ class Steps(World):
                 old.rename(new)
             else:
                 shutil.copy2(old, new)
-            if "copied" in how:  # while the old copies are there, nobody can tell whose the new ones are
-                self.uncounted.add(torrent.hash)
         self.complete(torrent, saved=False)
         if "unsaved" not in how:
             self.driver.save(torrent)
@@ -795,6 +795,7 @@ class Steps(World):
     @step(6, "saved", "unsaved", on="loaded")
     def point_at_another(self, torrent: Torrent, how: str) -> None:
         """Point a torrent at the data of another one, and erase that one."""
+        self.uncounted.add(torrent.hash)
         single = isinstance(torrent.content, bytes)
         others = [other for other in self.loaded() if other != torrent and isinstance(other.content, bytes) == single]
         if others:

@@ -430,6 +430,19 @@ def test_files_of_a_torrent_that_was_erased_and_loaded_again_while_rtwatch_was_d
     assert remaining(paths) == paths
 
 
+def test_what_became_complete_while_rtwatch_was_down_goes_although_t_was_written_anew(bed: Bed) -> None:
+    paths = place_old(DOCUMENTS, bed.downloads)
+    program = bed.start(*SHORT)
+    bed.session.add(DOCUMENTS, bed.downloads)
+    program.wait_known(DOCUMENTS.hash)
+    program.stop()
+    bed.session.finish(DOCUMENTS)
+    bed.session.save_full(DOCUMENTS)
+    bed.start(*SHORT)
+    bed.erase(DOCUMENTS)
+    assert not remaining(paths)
+
+
 def test_a_time_in_the_future_is_no_sign_that_rtorrent_wrote_a_file(bed: Bed) -> None:
     paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
     for path in paths:
