@@ -628,7 +628,7 @@ def is_data(info: Optional[os.stat_result]) -> bool:
 
 def has_data(info: Optional[os.stat_result]) -> bool:
     """Tell whether there is a regular file that is not empty."""
-    return info is not None and stat.S_ISREG(info.st_mode) and info.st_size > 0
+    return is_data(info) and info is not None and info.st_size > 0
 
 
 def look_at(path: bytes | str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
@@ -650,6 +650,11 @@ def canonical(path: bytes) -> bytes:
 def is_below(path: bytes, directory: bytes) -> bool:
     """Tell whether `path` lies below `directory`; both are canonical."""
     return path.startswith(directory.rstrip(b"/") + b"/") and path != b"/"
+
+
+def bounds(directory: bytes) -> tuple[bytes, bytes]:
+    """Return the two paths between which all paths below a directory sort: "0" follows "/"."""
+    return directory + b"/", directory + b"0"
 
 
 def expand_directory(directory: bytes, pid: int) -> Optional[bytes]:
@@ -1005,7 +1010,7 @@ class Doubt(NamedTuple):
         """Tell whether a file may be one of the torrent's, or be used by it through a symlink."""
         if path in self.targets:
             return True
-        if self.root is not None and not path.startswith(self.root.rstrip(b"/") + b"/") and path != self.root:
+        if self.root is not None and path != self.root and not is_below(path, self.root):
             try:
                 parent = os.stat(os.path.dirname(path))
             except OSError:
@@ -1487,7 +1492,7 @@ class Index:
 
     def find_behind(self, directory: bytes, hash: str) -> list[Torrent]:
         """Return the torrents, but for one, whose root or a target of whose symlinks is at or below a directory."""
-        low, high = directory + b"/", directory + b"0"  # "0" follows "/"
+        low, high = bounds(directory)
         where = """hash <> ? AND (root = ? OR root > ? AND root < ? OR hash IN (SELECT hash FROM rtwatch_use
                    WHERE why = 'link' AND (file = ? OR file > ? AND file < ?)))"""
         return [*self.find_torrents(where, hash, directory, low, high, directory, low, high)]
@@ -1506,19 +1511,19 @@ class Index:
         """Return the files directly in some directories that torrents list, or use through symlinks."""
         sql = """SELECT CAST(file AS BLOB) FROM session_file WHERE file > ? AND file < ?
                  UNION SELECT CAST(file AS BLOB) FROM rtwatch_use WHERE file > ? AND file < ?"""
-        files = [row[0] for path in directories for row in self.query(sql, *[path + b"/", path + b"0"] * 2)]
+        files = [row[0] for path in directories for row in self.query(sql, *bounds(path) * 2)]
         return [file for file in files if os.path.dirname(file) in directories]
 
     def find_hashes_in(self, directory: bytes, tables: Sequence[str] = USERS) -> set[str]:
         """Return the torrents that list or use a file below a directory."""
-        low, high = directory + b"/", directory + b"0"  # "0" follows "/"
+        low, high = bounds(directory)
         sql = "SELECT DISTINCT hash FROM {} WHERE file > ? AND file < ?"
         return {row[0] for table in tables for row in self.query(sql.format(table), low, high)}
 
     def find_hashes_of(self, file: bytes) -> set[str]:
         """Return the torrents that list a path, or a file below it: a directory may have become a symlink."""
         sql = "SELECT hash FROM session_file WHERE file = ? OR file > ? AND file < ?"
-        return {row[0] for row in self.query(sql, file, file + b"/", file + b"0")}
+        return {row[0] for row in self.query(sql, file, *bounds(file))}
 
     def find_uses(self, hash: str, why: str) -> list[bytes]:
         """Return the files that a torrent uses for a reason of `rtwatch_use`."""
@@ -1584,7 +1589,7 @@ class Index:
 
     def is_used_directory(self, directory: bytes, hash: str) -> bool:
         """Tell whether another torrent than `hash` has its root or a file at or below `directory`."""
-        low, high = directory + b"/", directory + b"0"  # "0" follows "/"
+        low, high = bounds(directory)
         sql = """SELECT 1 FROM rtwatch_torrent WHERE (root = ? OR root > ? AND root < ?) AND hash <> ?
                  UNION ALL SELECT 1 FROM session_file WHERE (file > ? AND file < ?) AND hash <> ? LIMIT 1"""
         return self.query(sql, directory, low, high, hash, low, high, hash).fetchone() is not None
@@ -1650,7 +1655,7 @@ class Index:
         sql = """DELETE FROM rtwatch_directory WHERE directory = ?1
                  AND NOT EXISTS (SELECT 1 FROM session_file WHERE file > ?2 AND file < ?3)
                  AND NOT EXISTS (SELECT 1 FROM rtwatch_use WHERE file > ?2 AND file < ?3)"""
-        self.query(sql, directory, directory + b"/", directory + b"0")
+        self.query(sql, directory, *bounds(directory))
 
     def update_torrent(self, hash: str, **columns: Any) -> None:
         """Record some columns of a torrent."""
@@ -3543,6 +3548,8 @@ class Registry:
         hash = path.name[:40]
         known = self.index.find_torrent(hash)
         loaded_before = known is not None and known.vanished is None
+        # The rows of a loaded torrent protect its files, as long as they follow its directory.
+        protected = Doubt(Owner(hash, known.name), None, b"") if known and loaded_before else None
         if not loaded_before:
             self.read[hash] = self.session.identify(hash, "T"), self.session.identify(hash, "R")
         try:
@@ -3560,13 +3567,11 @@ class Registry:
             self.stubs.discard(hash)
             self.note_unreadable(hash, None)
         except OSError as error:
-            doubt = Doubt(Owner(hash, known.name), None, b"") if known and loaded_before else None
-            self.note_unreadable(hash, UnreadableTorrent(path, error, doubt))
+            self.note_unreadable(hash, UnreadableTorrent(path, error, protected))
             raise
         except UnreadableTorrent as unreadable:
-            if known and loaded_before:
-                # Its rows protect its files, as long as they follow its directory.
-                unreadable.doubt = Doubt(Owner(hash, known.name), None, b"")
+            if known and protected:
+                unreadable.doubt = protected
                 with suppress(UnreadableTorrent, FileNotFoundError):
                     self.follow(known, self.session.read_resume(hash)[1])
             self.note_unreadable(hash, unreadable)
@@ -3596,14 +3601,13 @@ class Registry:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
         hash, path = loaded.hash, self.session.file(loaded.hash)
         former: list[bytes] = []
-        finished = loaded.resume.complete and not (known and known.complete)
+        resume = loaded.resume
         if known is None:
             self.hooks.call("pre_add", path, self.args)
         else:
             loaded, former = self.keep_known(known, loaded)
         self.index.insert_torrent(loaded)
-        if finished:
-            self.index.delete_found(hash, self.index.find_uses(hash, "found"))
+        self.note_complete(hash, known, resume)
         self.vanished.end_grace(hash)
         self.note_root(loaded.root)
         self.note_newcomer(hash, loaded.found)
@@ -3653,8 +3657,7 @@ class Registry:
         started = bool(known.started or resume.started)
         if (complete, started, resume.label) != (known.complete, known.started, known.label):
             self.index.update_torrent(hash, complete=complete, started=started, label=resume.label)
-            if complete:
-                self.index.delete_found(hash, self.index.find_uses(hash, "found"))
+            self.note_complete(hash, known, resume)
         found = set() if complete else {*self.index.find_uses(hash, "found")}
         root = resolve_directory(resume.directory, self.find_pid(resume.directory))
         moved = resume.directory != known.directory or root not in (None, known.root)
@@ -3663,6 +3666,11 @@ class Registry:
             self.index.delete_found(hash, found & self.session.find_finished(hash, metainfo, known.root))
         if moved:
             self.relocate(known._replace(complete=complete), resume.directory, metainfo)
+
+    def note_complete(self, hash: str, known: Optional[Torrent], resume: Resume) -> None:
+        """Record, when R first says that a torrent is complete, that nothing of it is somebody else's."""
+        if resume.complete and not (known and known.complete):
+            self.index.delete_found(hash, self.index.find_uses(hash, "found"))
 
     def read_stored(self, hash: str) -> Optional[Metainfo]:
         """Parse T of a torrent as it is stored."""
@@ -3769,7 +3777,7 @@ class Registry:
             or (identity[0] and not is_real(directory, real_paths))
         ]
         for directory in changed:
-            stale |= self.find_stale(directory)
+            stale |= self.find_stale(directory, real_paths)
             self.index.update_directory(directory)
         real = cache(partial(resolve_directory, pid=self.rtorrent.find_process().pid))
         for torrent in self.index.find_torrents():
@@ -3789,9 +3797,9 @@ class Registry:
             if known:
                 self.relocate(known, known.directory, self.read_stored(hash))
 
-    def find_stale(self, directory: bytes) -> set[str]:
-        """Return the torrents that may use other files since something changed in a directory."""
-        if os.path.realpath(directory) != directory:
+    def find_stale(self, directory: bytes, real_paths: set[bytes]) -> set[str]:
+        """Return the torrents that may use other files since something changed in a directory; see `is_real`."""
+        if not is_real(directory, real_paths):
             return self.index.find_hashes_in(directory)
         found = self.index.find_hashes_in(directory, ["rtwatch_use"])
         with suppress(OSError), os.scandir(directory) as entries:
@@ -4675,7 +4683,7 @@ class Watch:
     def say_without_trash(self) -> None:
         """Say where files would be kept because no trash is on their file system."""
         devices = {trash.stat().st_dev for trash in self.args.trash}
-        roots = {Path(os.fsdecode(place.root)) for place in self.index.find_torrents() if place.root}
+        roots = {torrent.path for torrent in self.index.find_torrents() if torrent.path}
         found = []
         for root in sorted(roots) if devices else ():
             wanted = not self.args.paths or any(root.is_relative_to(path) for path in self.args.paths)

@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from conftest import NIGHTLY
 from faults import count_calls, traced
 from program import command, environment
 from steps import LONG, Bed, bed_in
@@ -19,7 +20,6 @@ from torrents import make, single
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the system calls' names are those of x86_64")
 
-NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
 AT_ONCE = ("--once", "-r", "--grace", "0")
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})

@@ -407,6 +407,8 @@ def test_files_at_a_new_place_are_a_torrents_own_when_they_were_moved_there(
         path.rename(place) if moved else place.write_bytes(b"mine")
     bed.repoint(torrent, "films")
     program.wait_files(torrent.hash, new)
+    bed.session.loaded[torrent.hash].rtorrent["custom1"] = "a label"
+    bed.session.save(torrent)
     bed.settle_saves()
     bed.erase(torrent)
     assert remaining(new) == ([] if moved else new)

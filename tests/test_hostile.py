@@ -16,6 +16,7 @@ from typing import Any, Callable, NamedTuple
 
 import bencodepy
 import pytest
+from conftest import NIGHTLY
 from faults import the_line
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,6 @@ from torrents import craft, make, multi, single
 
 import rtwatch
 
-NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
 MANY = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],

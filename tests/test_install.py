@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import NIGHTLY as IS_NIGHTLY
 from program import PROJECT, Argument
 from session import Session
 from torrents import single
@@ -25,7 +26,6 @@ from torrents import single
 import rtwatch
 
 pytestmark = pytest.mark.xdist_group("install")  # one fresh system, one build
-IS_NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
 NIGHTLY = pytest.mark.skipif(not IS_NIGHTLY, reason="in the nightly profile only")
 PATIENCE = 900.0  # seconds until a command is taken to hang
 LITTER = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Optional
 
 import pytest
+from conftest import NIGHTLY
 from lives import Life, live, make_life, parse_life, shrink
 from rtorrent import find_program
 from session import VERSIONS
 
 import rtwatch
 
-NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
 SEED = int(os.environ.get("RTWATCH_SEED") or 0)
 LIFE = os.environ.get("RTWATCH_LIFE")
 LIVES = {"fake": 1000 if NIGHTLY else 15, "real": 150 if NIGHTLY else 6}  # in a test
