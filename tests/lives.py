@@ -274,6 +274,7 @@ class World:
         self.uncounted: set[str] = set()  # erased before R said that there was data
         self.unsaid: set[str] = set()  # a killed rtwatch may not have said what it did with them
         self.trouble: set[str] = {option for option in life.options if option == "container"}
+        self.problems: list[Path] = []  # files that lie there without a true reason
         self.hands = False
         self.rng = random.Random(0)
         self.driver = make_driver(life.driver, self)
@@ -464,13 +465,17 @@ class World:
         time.sleep(2 * GRACE)
         for _ in range(4):  # what is due later waits for a later round
             self.driver.save_all()
-            if wait_until(lambda: not self.unexplained() and not self.pending() - self.held("held"), PATIENCE / 4):
+            if wait_until(self.is_over, PATIENCE / 4):
                 break
         self.check(before)
-        problems = self.unexplained()
-        if problems:
-            raise Broken("left without a true reason: " + ", ".join(map(str, problems)))
+        if self.problems:
+            raise Broken("left without a true reason: " + ", ".join(map(str, self.problems)))
         self.counts["files removed"] += sum(verb in ("  removed", "  trashed") for verb, _ in self.lines())
+
+    def is_over(self) -> bool:
+        """Tell whether nothing waits for rtwatch; note what it left unexplained. Asked once more, it may be at work."""
+        self.problems = self.unexplained()
+        return not self.problems and not self.pending() - self.held("held")
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Give verb and text of each line of the log."""
