@@ -13,7 +13,7 @@ import pytest
 from faults import mounted
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS
-from steps import Bed, bed_in, pack, remaining, seed
+from steps import Bed, bed_in, pack, remaining
 
 BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
 
@@ -66,7 +66,8 @@ def rtorrent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rtorren
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
     """Give an rtorrent for the tests of a module, with three torrents whose data no test may touch."""
     with Rtorrent(tmp_path_factory.mktemp("rtorrent"), COMPLETE_MARK, version=request.param) as rtorrent:
-        paths = seed(rtorrent, rtorrent.downloads, *(pack(f"bystander {number}") for number in range(3)))
+        torrents = [pack(f"bystander {number}") for number in range(3)]
+        paths = [path for torrent in torrents for path in rtorrent.download(torrent, rtorrent.downloads)]
         yield rtorrent
         assert remaining(paths) == paths
 

@@ -7,9 +7,14 @@ import os
 import sqlite3
 import time
 from argparse import Namespace
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from inotify_simple import INotify
+
+TYPES = (sqlite3.Connection, INotify, Namespace, Path, OrderedDict, tuple, dict)
 
 
 def note(hook: str, con: sqlite3.Connection, *given: Any) -> None:
@@ -19,6 +24,7 @@ def note(hook: str, con: sqlite3.Connection, *given: Any) -> None:
         "hook": hook,
         "hash": file and file.stem,
         "file": str(file),
+        "types": [next(kind.__name__ for kind in TYPES if isinstance(value, kind)) for value in (con, *given)],
         "in_transaction": con.in_transaction,
         "known": [hash for (hash,) in con.execute("SELECT hash FROM torrent_data")],
         "listed": [hash for (hash,) in con.execute("SELECT DISTINCT hash FROM session_file")],

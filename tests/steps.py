@@ -55,32 +55,6 @@ def pack(name: str) -> Torrent:
     return make(data, {(b"first of " + data,): data * 3000, (b"below", b"second of " + data): data})
 
 
-def download(program: Program, rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
-    """Download torrents, wait until rtwatch has worked that, and return the paths of all files."""
-    paths = seed(rtorrent, directory, *torrents)
-    for torrent in torrents:
-        program.wait_known(torrent.hash)
-    settle(program, rtorrent, directory)
-    return paths
-
-
-def settle(program: Program, rtorrent: Client, directory: Path) -> None:
-    """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
-    torrent = single(f"settled {time.monotonic_ns()}")
-    rtorrent.add(torrent, directory)
-    program.wait_known(torrent.hash)
-
-
-def settle_saves(program: Program, rtorrent: Client, directory: Path) -> None:
-    """Wait until rtwatch has worked all saves so far, too: in each pass, adds are worked before them."""
-    for _ in range(2):
-        settle(program, rtorrent, directory)
-
-
-def seed(rtorrent: Client, directory: Path, *torrents: Torrent) -> list[Path]:
-    return [path for torrent in torrents for path in rtorrent.download(torrent, directory)]
-
-
 def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
     """Make symlinks to files, as tools for cross-seeding do."""
     for path, link in zip(paths, links):
@@ -226,7 +200,7 @@ class Bed:
         return self.started[-1]
 
     def seed(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
-        return seed(self.rtorrent, self.downloads / to, *torrents)
+        return [path for torrent in torrents for path in self.rtorrent.download(torrent, self.downloads / to)]
 
     def add(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None, **keys: Any) -> None:
         self.session.add(torrent, self.downloads / to, base, **keys)
@@ -244,15 +218,23 @@ class Bed:
         return torrent.paths(torrent.root(self.downloads / to))
 
     def download(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
-        return download(self.program, self.rtorrent, self.downloads / to, *torrents)
+        """Download torrents, wait until rtwatch has worked that, and return the paths of all files."""
+        paths = self.seed(*torrents, to=to)
+        for torrent in torrents:
+            self.program.wait_known(torrent.hash)
+        self.settle()
+        return paths
 
     def settle(self) -> None:
         """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
-        settle(self.program, self.rtorrent, self.downloads)
+        torrent = single(f"settled {time.monotonic_ns()}")
+        self.rtorrent.add(torrent, self.downloads)
+        self.program.wait_known(torrent.hash)
 
     def settle_saves(self) -> None:
-        """Wait until rtwatch has worked the saves of what happened so far, too."""
-        settle_saves(self.program, self.rtorrent, self.downloads)
+        """Wait until rtwatch has worked all saves so far, too: in each pass, adds are worked before them."""
+        for _ in range(2):
+            self.settle()
 
     def erase(self, *torrents: Torrent) -> None:
         """Erase torrents and wait until rtwatch has finished them."""
@@ -313,21 +295,6 @@ class Bed:
                 for name, parameters in ALL_HOOKS.items()
             )
         )
-
-    def write_queue(self, items: str, deed: str = "pass") -> tuple[str, str]:
-        """Write all hooks and a queue with `items`, the first one, whose function notes each of its calls."""
-        body = f"""
-    def mine(con, item, args, queues):
-        calls.append(item)
-        note("mine", item=str(item))
-        {deed}
-
-    calls = []
-    queues["mine"] = collections.deque({items})
-    queues.move_to_end("mine", last=False)
-    qfuncs["mine"] = mine
-"""
-        return self.write_each(pre_loop=body)
 
 
 @contextmanager

@@ -8,117 +8,106 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Callable
+from typing import Any
 
 import bencodepy
 import pytest
-from program import Program
+from program import Argument, Program
 from rtorrent import Rtorrent, places, wait_until
-from steps import Bed, download, link_files, names, overflow, pack, pattern, paused, remaining, seed
+from steps import Bed, link_files, names, overflow, pack, pattern, paused, remaining
 from torrents import Torrent, make, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
 GRACE = ("-r", "--grace", "0.5")
 OTHERS = [pack("bystander"), pack("another")]
+PACK, TWIN = pack("pack"), twin_of(pack("pack"))
 
 
-class Story:
+class Story(Bed):
     """A real rtorrent with two other torrents, and rtwatch, which asks it or has to wait for its saves."""
 
-    def __init__(self, rtorrent: Rtorrent, launcher: Bed, mode: str) -> None:
+    def __init__(self, rtorrent: Rtorrent, place: Path, mode: str) -> None:
         """Seed the others."""
-        self.rtorrent, self.launcher, self.mode = rtorrent, launcher, mode
+        super().__init__(rtorrent, place)
+        self.real, self.mode, self.place = rtorrent, mode, place
         self.options = (*GRACE, *(() if mode == ASKED else ("--scgi", "none")))
-        self.data = rtorrent.downloads / "data"
-        self.elsewhere = rtorrent.downloads / "elsewhere"
+        self.elsewhere = place / "elsewhere"
         self.elsewhere.mkdir()
-        self.kept = seed(rtorrent, rtorrent.downloads, *OTHERS)
+        self.kept = self.seed(*OTHERS, to=place / "others")
 
-    def start(self, *options: str | Path) -> Program:
+    def start(self, *options: Argument, **more: Any) -> Program:
         """Start rtwatch."""
-        return self.launcher.start(*self.options, *options)
+        return super().start(*self.options, *options, **more)
 
-    def save_when_waited_for(self, program: Program, *torrents: Torrent, since: int = 0) -> None:
+    def save_when_waited_for(self, *torrents: Torrent, since: int = 0) -> None:
         """Let rtorrent save its session once rtwatch waits for that; where it asks, that is not needed."""
         if self.mode == SAVED:
             for torrent in torrents:
-                program.wait_line(rf"waiting .*({pattern(torrent)}|and \d+ more).*next save", since)
-            self.rtorrent.save_all()
+                self.program.wait_line(rf"waiting .*({pattern(torrent)}|and \d+ more).*next save", since)
+            self.real.save_all()
 
-    def erase(self, program: Program, *torrents: Torrent) -> None:
+    def erase(self, *torrents: Torrent) -> None:
         """Erase torrents, and wait until rtwatch has finished them."""
-        since = len(program.lines)
-        self.rtorrent.erase(*torrents)
-        self.save_when_waited_for(program, *torrents, since=since)
+        since = len(self.program.lines)
+        self.real.erase(*torrents)
+        self.save_when_waited_for(*torrents, since=since)
         for torrent in torrents:
-            program.wait_gone(torrent.hash)
+            self.program.wait_gone(torrent.hash)
 
 
 @pytest.fixture(params=[ASKED, SAVED])
-def story(request: pytest.FixtureRequest, rtorrent: Rtorrent, real_launcher: Bed) -> Iterator[Story]:
+def story(request: pytest.FixtureRequest, rtorrent: Rtorrent, tmp_path: Path) -> Iterator[Story]:
     """Give a story; the data of its other torrents must be there in the end."""
-    story = Story(rtorrent, real_launcher, request.param)
-    yield story
-    assert remaining(story.kept) == story.kept
-
-
-def share_base(story: Story, torrent: Torrent) -> tuple[Torrent, list[Path]]:
-    """Let a torrent with another name and one other file use the same directory."""
-    assert isinstance(torrent.content, dict)
-    other = make(b"another name", {**dict([*torrent.content.items()][:1]), (b"other",): b"2" * 20000})
-    return other, story.rtorrent.download(other, story.data, torrent.root(story.data))[:1]
-
-
-def share_all(story: Story, torrent: Torrent) -> tuple[Torrent, list[Path]]:
-    """Let another tracker's torrent use the same files."""
-    twin = twin_of(torrent)
-    return twin, story.rtorrent.download(twin, story.data)
-
-
-def share_links(story: Story, torrent: Torrent) -> tuple[Torrent, list[Path]]:
-    """Let another tracker's torrent use symlinks to the files, as cross-seeding tools make them."""
-    twin, files = twin_of(torrent), places(torrent, story.data)
-    link_files(files, places(twin, story.elsewhere))
-    story.rtorrent.load(twin, directory=story.elsewhere)
-    story.rtorrent.wait_complete(twin)
-    return twin, files
+    with closing(Story(rtorrent, tmp_path, request.param)) as story:
+        yield story
+        assert remaining(story.kept) == story.kept
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("share", [share_base, share_all, share_links])
-def test_a_file_goes_with_the_last_torrent_that_uses_it(
-    story: Story, share: Callable[[Story, Torrent], tuple[Torrent, list[Path]]]
-) -> None:
-    torrent = pack("shared")
-    files = seed(story.rtorrent, story.data, torrent)
-    other, both = share(story, torrent)
-    program = story.start(*story.launcher.hooks)
-    story.erase(program, torrent)
-    story.launcher.wait_called("post_remove", torrent)
-    assert story.launcher.removed(torrent) == sorted({*files} - {*both})
+@pytest.mark.parametrize("share", ["the directory", "all files", "symlinks"])
+def test_a_file_goes_with_the_last_torrent_that_uses_it(story: Story, share: str) -> None:
+    torrent = PACK
+    files = both = story.seed(torrent)
+    if share == "the directory":
+        other = make(b"another name", {(b"first of pack",): b"pack" * 3000, (b"other",): b"2" * 20000})
+        both = story.real.download(other, story.downloads, torrent.root(story.downloads))[:1]
+    elif share == "all files":
+        other = TWIN
+        story.seed(other)
+    else:  # as cross-seeding tools make them
+        other = TWIN
+        link_files(files, places(other, story.elsewhere))
+        story.real.load(other, directory=story.elsewhere)
+        story.real.wait_complete(other)
+    program = story.start(*story.hooks)
+    story.erase(torrent)
+    story.wait_called("post_remove", torrent)
+    assert story.removed(torrent) == sorted({*files} - {*both})
     assert remaining(both) == both
-    assert all(path.exists() for path in story.rtorrent.used(other))
-    story.erase(program, other)
-    assert [path for place in (story.data, story.elsewhere) for path in place.rglob("*") if not path.is_dir()] == []
+    assert all(path.exists() for path in story.real.used(other))
+    story.erase(other)
+    assert [
+        path for place in (story.downloads, story.elsewhere) for path in place.rglob("*") if not path.is_dir()
+    ] == []
     assert len([line for line in program.lines if "waiting" in line]) == (0 if story.mode == ASKED else 2)
 
 
 def test_torrents_erased_together_in_the_middle_of_saves_all_go(story: Story) -> None:
     torrents, others = ([single(f"{word} {number}", 100) for number in range(40)] for word in ("erased", "other"))
-    files = seed(story.rtorrent, story.data, *torrents)
-    story.kept += seed(story.rtorrent, story.data, *others)
-    story.start(*story.launcher.hooks)
+    files = story.seed(*torrents)
+    story.kept += story.seed(*others)
+    story.start(*story.hooks)
     erasing = [("d.erase", torrent.hash) for torrent in torrents]
-    story.rtorrent.multicall(("session.save",), *erasing[:20], ("session.save",), *erasing[20:])
+    story.real.multicall(("session.save",), *erasing[:20], ("session.save",), *erasing[20:])
     for _ in range(10 if story.mode == SAVED else 0):  # a grace that is not over at a save waits for the next one
         if wait_until(lambda: not remaining(files), 4):
             break
-        story.rtorrent.save_all()
+        story.real.save_all()
     for torrent in torrents:
-        story.launcher.wait_called("post_remove", torrent)
-    hooks = [call["hook"] for call in story.launcher.calls() if call["hash"]]
+        story.wait_called("post_remove", torrent)
+    hooks = [call["hook"] for call in story.calls() if call["hash"]]
     assert sorted(hooks) == ["post_remove"] * 40 + ["pre_remove"] * 40
 
 
@@ -129,13 +118,13 @@ THEN = ("in the grace", "the lock is deleted", "views hide all torrents")
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", [*POINTED, *THEN])
 def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Story, case: str) -> None:
-    rtorrent, torrent = story.rtorrent, pack("pack")
+    rtorrent, torrent = story.real, PACK
     twin = twin_of(torrent, b"another name" if case == "another name" else None)
-    files = seed(rtorrent, story.data, torrent)
+    files = story.seed(torrent)
     copies = places(twin, story.elsewhere)
     program = story.start(*(("--grace", "3") if case == "in the grace" else ()))
     if "copy" in case:
-        seed(rtorrent, story.elsewhere, twin)
+        story.seed(twin, to=story.elsewhere)
         for path in copies if case == "a sparse copy" else ():
             size = path.stat().st_size
             os.truncate(path, 0)
@@ -155,18 +144,18 @@ def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Stor
     elif case == "views hide all torrents":
         for view in ("main", "default"):
             rtorrent.call("view.filter", "", view, "false=")
-    rtorrent.set_directory_base(twin, torrent.root(story.data))
+    rtorrent.set_directory_base(twin, torrent.root(story.downloads))
     rtorrent.call("d.check_hash", twin.hash)
     rtorrent.wait_complete(twin)
     if case != "in the grace":
         rtorrent.erase(torrent)
-    story.save_when_waited_for(program, torrent)
+    story.save_when_waited_for(torrent)
     program.wait_gone(torrent.hash)
     program.wait_line(names(twin, "(also|perhaps) in"))
     assert remaining(files) == files == rtorrent.used(twin)
     rtorrent.save(twin)
     program.wait_files(twin.hash, files)
-    story.erase(program, twin)
+    story.erase(twin)
     assert remaining(files) == []
 
 
@@ -193,10 +182,10 @@ BY_HAND = {  # $A and $B are names of T; find deletes in the order of the direct
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", BY_HAND)
 def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case: str) -> None:
-    rtorrent, lost, gone = story.rtorrent, [pack("lost"), pack("lost too")], pack("gone")
-    files = seed(rtorrent, story.data, *lost)
+    rtorrent, lost, gone = story.real, [pack("lost"), pack("lost too")], pack("gone")
+    files = story.seed(*lost)
     shell = ["env", *(f"{key}={rtorrent.file(torrent).name}" for key, torrent in zip("AB", lost)), "sh", "-ec"]
-    program = story.start(*story.launcher.hooks)
+    program = story.start(*story.hooks)
     down = "down" in case
     if down:
         program.stop()
@@ -207,50 +196,50 @@ def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case:
     if "made again" in case:
         assert program.wait() == 1
     if down or "made again" in case:
-        program = story.start("--catch-up", *story.launcher.hooks)
-    erased = download(program, rtorrent, story.data, gone)
-    story.erase(program, gone)
+        program = story.start("--catch-up", *story.hooks)
+    erased = story.download(gone)
+    story.erase(gone)
     # A torrent whose session files rtwatch asks rtorrent to save comes back.
     back, status = ("returned", 0) if story.mode == ASKED else ("held", 3)
     program.wait_line(rf"{back} .*({pattern(lost[0])}|and \d+ more)")
     assert program.stop() == 0
-    assert story.launcher.once(*story.options, "--catch-up", "--force").returncode == status
+    assert story.once(*story.options, "--catch-up", "--force").returncode == status
     assert remaining(files) == files
     assert not remaining(erased)
-    assert [call["hash"] for call in story.launcher.calls() if "remove" in call["hook"]] == [gone.hash] * 2
+    assert [call["hash"] for call in story.calls() if "remove" in call["hook"]] == [gone.hash] * 2
     rtorrent.save_full(*lost)
     program = story.start()
-    story.erase(program, lost[0])
+    story.erase(lost[0])
     assert remaining(files) == files[2:]
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("runs", [True, False], ids=["rtwatch runs", "nothing runs"])
 def test_a_directory_edited_in_r_while_rtorrent_is_down_is_followed(story: Story, runs: bool) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    files = seed(story.rtorrent, story.data, torrent)
-    seed(story.rtorrent, story.elsewhere, twin)
+    torrent, twin = PACK, TWIN
+    files = story.seed(torrent)
+    story.seed(twin, to=story.elsewhere)
     program = story.start()
     if not runs:
         program.stop()
-    story.rtorrent.shutdown()
-    resume = bencodepy.decode(story.rtorrent.file(twin, "R").read_bytes())
-    resume[b"directory"] = os.fsencode(twin.root(story.data))
-    story.rtorrent.file(twin, "R").write_bytes(bencodepy.encode(resume))
+    story.real.shutdown()
+    resume = bencodepy.decode(story.real.file(twin, "R").read_bytes())
+    resume[b"directory"] = os.fsencode(twin.root(story.downloads))
+    story.real.file(twin, "R").write_bytes(bencodepy.encode(resume))
     if not runs:
         program = story.start()
     program.wait_files(twin.hash, files)
-    story.rtorrent.start()
-    story.erase(program, torrent)
+    story.real.start()
+    story.erase(torrent)
     assert remaining(files) == files
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("case", ["data, restarted", "~/data, restarted", "data, told"])
+@pytest.mark.parametrize("case", ["downloads, restarted", "~/downloads, restarted", "downloads, told"])
 def test_a_directory_that_depends_on_where_rtorrent_runs_is_looked_at_again(story: Story, case: str) -> None:
-    rtorrent, torrent, twin = story.rtorrent, pack("pack"), twin_of(pack("pack"))
+    rtorrent, torrent, twin = story.real, PACK, TWIN
     directory, how = case.split(", ")
-    files, former = seed(rtorrent, story.data, torrent), twin.write_root(twin.root(story.elsewhere / "data"))
+    files, former = story.seed(torrent), twin.write_root(twin.root(story.elsewhere / "downloads"))
     rtorrent.shutdown()
     rtorrent.cwd = rtorrent.home = story.elsewhere
     rtorrent.start()
@@ -261,26 +250,26 @@ def test_a_directory_that_depends_on_where_rtorrent_runs_is_looked_at_again(stor
     if how == "told":
         rtorrent.call("d.stop", twin.hash)
         rtorrent.call("d.close", twin.hash)
-        rtorrent.call("system.cwd.set", "", str(rtorrent.downloads))
+        rtorrent.call("system.cwd.set", "", str(story.place))
     else:
         rtorrent.shutdown()
-        rtorrent.cwd = rtorrent.home = rtorrent.downloads
+        rtorrent.cwd = rtorrent.home = story.place
         rtorrent.start()
-    story.erase(program, torrent)
+    story.erase(torrent)
     program.wait_line(names(twin, "also in"))
     assert remaining(files + former) == files + former
 
 
 def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story: Story) -> None:
-    torrent = pack("pack")
-    files = seed(story.rtorrent, story.data, torrent)
+    torrent = PACK
+    files = story.seed(torrent)
     program = story.start()
-    story.rtorrent.erase(torrent)
+    story.real.erase(torrent)
     if story.mode == SAVED:
         program.wait_line("waiting .*next save")
-    story.rtorrent.add(torrent, story.data)
+    story.real.add(torrent, story.downloads)
     program.wait_line("returned")
-    story.erase(program, OTHERS[0])
+    story.erase(OTHERS[0])
     story.kept = story.kept[2:]
     assert remaining(files) == files
 
@@ -288,20 +277,20 @@ def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story:
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("erase", ["before it ends", "as it ends", "read by rtwatch later", "and it is restarted"])
 def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: str) -> None:
-    torrent = pack("pack")
-    files = seed(story.rtorrent, story.data, torrent)
+    torrent = PACK
+    files = story.seed(torrent)
     program = story.start("--scgi", "none")
     with paused(program) if erase == "read by rtwatch later" else nullcontext():
         if erase == "as it ends":
-            story.rtorrent.shutdown(("d.erase", torrent.hash))
+            story.real.shutdown(("d.erase", torrent.hash))
         else:
-            story.rtorrent.erase(torrent)
-            story.rtorrent.shutdown()
+            story.real.erase(torrent)
+            story.real.shutdown()
     if erase == "and it is restarted":
-        story.rtorrent.start()
+        story.real.start()
         program.wait_line(f"waiting .*{pattern(torrent)}")  # its grace is over
         program.wait_rows("SELECT 1 FROM rtwatch_torrent WHERE vanished AND NOT said", lambda rows: not rows)
-        story.rtorrent.save_all()
+        story.real.save_all()
     program.wait_gone(torrent.hash)
     assert not remaining(files)
 
@@ -309,14 +298,14 @@ def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("again", [True, False], ids=["restarted", "not restarted"])
 def test_after_a_kill_the_files_stay_until_they_are_forced(story: Story, again: bool) -> None:
-    torrent = pack("pack")
-    files = seed(story.rtorrent, story.data, torrent)
+    torrent = PACK
+    files = story.seed(torrent)
     program = story.start("--scgi", "none")
-    story.rtorrent.erase(torrent)
+    story.real.erase(torrent)
     program.wait_line("vanished")
-    story.rtorrent.kill()
+    story.real.kill()
     if again:
-        story.rtorrent.start()
+        story.real.start()
         program.stop()
         program = story.start()
     program.wait_line(f"held .*{pattern(torrent)}: no rtorrent that ran at that time")
@@ -324,21 +313,21 @@ def test_after_a_kill_the_files_stay_until_they_are_forced(story: Story, again: 
     assert remaining(files) == files
     program.stop()
     if again and story.mode == SAVED:
-        story.rtorrent.save_all()
-    result = story.launcher.run(*command[:-1], *story.options)
+        story.real.save_all()
+    result = story.run(*command[:-1], *story.options)
     assert not remaining(files), result.stderr
 
 
 def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
-    torrent = pack("pack")
-    files = seed(story.rtorrent, story.data, torrent)
-    story.rtorrent.shutdown()
-    with story.rtorrent.configuration.open("a") as configuration:
+    torrent = PACK
+    files = story.seed(torrent)
+    story.real.shutdown()
+    with story.real.configuration.open("a") as configuration:
         configuration.write("session.use_lock.set = no\n")
-    story.rtorrent.start()
-    program = story.start()
-    assert not story.rtorrent.lock.exists()
-    story.erase(program, torrent)
+    story.real.start()
+    story.start()
+    assert not story.real.lock.exists()
+    story.erase(torrent)
     assert not remaining(files)
 
 
@@ -348,41 +337,37 @@ def test_torrents_of_equal_names_keep_nothing_of_each_other(story: Story) -> Non
         make(f"disc {number}".encode(), {path: data + bytes([number]) for path, data in disc.items()})
         for number in range(3)
     )
-    files = seed(story.rtorrent, story.data, first, second)
-    story.rtorrent.add(third, story.elsewhere)
-    program = story.start()
-    story.erase(program, first, second)
+    files = story.seed(first, second)
+    story.real.add(third, story.elsewhere)
+    story.start()
+    story.erase(first, second)
     assert not remaining(files)
 
 
 def test_a_torrent_that_rtorrent_refuses_blocks_nothing_and_keeps_its_files(story: Story) -> None:
     refused = make(b"refused", {(b"a",): b"a" * 99, (b"both",): b"both" * 99})
     torrent = make(b"refused", {(b"both",): b"both" * 99})
-    files = seed(story.rtorrent, story.data, refused)
-    seed(story.rtorrent, story.data, torrent)
-    t_data = story.rtorrent.file(refused).read_bytes()
-    r_data = story.rtorrent.file(refused, "R").read_bytes()
-    story.rtorrent.shutdown()
-    for kind in "TRL":
-        story.rtorrent.file(refused, kind).unlink()
-    story.rtorrent.start()
-    story.rtorrent.file(refused).write_bytes(t_data)
-    resume = story.rtorrent.file(refused, "R")
-    resume.write_bytes(r_data)
-    os.utime(resume, (1.6e9, 1.6e9))
-    program = story.start()
-    story.erase(program, torrent)
+    files = story.seed(refused)
+    story.seed(torrent)
+    story.real.shutdown()
+    saved = [file.rename(story.elsewhere / file.name) for file in story.real.files(refused)]
+    story.real.start()
+    for file in saved:
+        os.utime(file, (1.6e9, 1.6e9))
+        file.rename(story.real.path / file.name)
+    story.start()
+    story.erase(torrent)
     assert remaining(files) == files
 
 
 def test_an_open_file_that_no_torrent_lists_is_kept(story: Story, tmp_path: Path) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    files = seed(story.rtorrent, story.data, torrent)
+    torrent, twin = PACK, TWIN
+    files = story.seed(torrent)
     program = story.start()
-    with Rtorrent(tmp_path / "second", version=story.rtorrent.version) as second:
-        second.add(twin, story.data)
+    with Rtorrent(tmp_path / "second", version=story.real.version) as second:
+        second.add(twin, story.downloads)
         second.call("d.open", twin.hash)
-        story.rtorrent.erase(torrent)
-        story.save_when_waited_for(program, torrent)
+        story.real.erase(torrent)
+        story.save_when_waited_for(torrent)
         program.wait_line("waiting .*close files")
         assert remaining(files) == files

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from pathlib import Path
 
 import pytest
 from faults import the_line
 from session import touch
-from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, paused, remaining, wait_stopped
+from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, remaining
 from torrents import Torrent, make, multi, single, twin_of
+
+import rtwatch
 
 ONE, PACK = single("one"), multi("pack")
 ARGS = (
@@ -48,6 +49,11 @@ def test_hooks_are_called_in_order_with_what_the_torrent_was(
         *(("complete", str(mark), both, both), ("pre_remove", file, both, both)),
         *(("post_remove", file, known, known), ("post_loop", "None", known, known)),
     ]
+    add = ["Connection", "Path", "Namespace"]
+    assert [call["types"] for call in bed.calls()] == [
+        *(["Connection", "INotify", "Namespace", "OrderedDict", "dict", "dict"], add, add, [*add, "OrderedDict"]),
+        *(add, [*add, "tuple"], ["Connection", "INotify", "Namespace"]),
+    ]
     assert not any(call["in_transaction"] for call in bed.calls())
     assert {call["no_action"] for call in bed.calls()} == {"-n" in options}
     assert [*gone] == ["name", "tracker", "hash", "rmfiles", "torfiles", "tor", "ltor", "rtor"]
@@ -59,41 +65,19 @@ def test_hooks_are_called_in_order_with_what_the_torrent_was(
     assert bed.db.exists() == ("-n" not in options)
 
 
-def test_hooks_get_their_arguments(bed: Bed) -> None:
+def test_hooks_get_the_options_and_an_open_queue_and_inotify_descriptor(bed: Bed) -> None:
     option = bed.write_each(
-        pre_loop="note('types', types=types(con, inot, args, queues, qfuncs, inot_funcs))\n"
-        "    note('complete', same=qfuncs['complete'] is complete, left=[*queues['complete']])",
-        pre_remove="note('types', types=types(con, file, args))",
-        post_remove="note('types', types=types(con, file, args, RmTuple, *RmTuple.torfiles))",
-        complete="note('types', types=types(con, path, args, queues)); note('complete', left=[*queues['complete']])",
-        post_loop="note('types', types=types(con, inot, args, args.session, args.paths))\n"
-        "    inot.add_watch(args.session, flags.CREATE)\n"
-        "    note('open', closed=inot.closed, rows=con.execute('SELECT count(*) FROM torrent_data').fetchone()[0])\n"
+        pre_loop="note('left', left=[*queues['complete']], same=qfuncs['complete'] is complete)",
+        complete="note('left', left=[*queues['complete']])",
+        post_loop="inot.add_watch(args.session, flags.CREATE)\n"
         "    note('args', **{key: str(value) for key, value in vars(args).items()})",
     )
-    with open(bed.hooks_file, "a") as file:
-        file.write("""
-TYPES = sqlite3.Connection, inotify_simple.INotify, argparse.Namespace, Path, collections.OrderedDict, tuple, dict
-
-def types(*given):
-    return [next(type.__name__ for type in TYPES if isinstance(value, type)) for value in given]
-""")
-    program = bed.start("-r", "--grace", "0.25", *option, paths=[bed.downloads])
-    bed.download(ONE)
+    bed.start("-r", "--grace", "0.25", *option, paths=[bed.downloads])
+    bed.add(ONE)
     bed.session.mark_complete(ONE)
-    bed.wait_called("complete")
-    bed.erase(ONE)
-    assert program.stop() == 0
-    assert [call["types"] for call in bed.calls() if call["hook"] == "types"] == [
-        ["Connection", "INotify", "Namespace", "OrderedDict", "dict", "dict"],
-        ["Connection", "Path", "Namespace", "OrderedDict"],
-        ["Connection", "Path", "Namespace"],
-        ["Connection", "Path", "Namespace", "tuple", "Path"],
-        ["Connection", "INotify", "Namespace", "Path", "tuple"],
-    ]
+    bed.wait_called("left", count=2)
+    assert bed.program.stop() == 0
     assert [(call["left"], call.get("same")) for call in bed.calls() if "left" in call] == [([], True), ([], None)]
-    (opened,) = bed.wait_called("open")
-    assert (opened["closed"], opened["rows"]) == (False, 1)
     (args,) = bed.wait_called("args")
     assert args.keys() == {*ARGS, "hook", "time"}
     expected = {"db": str(bed.db), "grace": "0.25", "remove": "True", "no_action": "False", "once": "False"}
@@ -120,6 +104,7 @@ REFUSED = {
     "exception": ("raise ValueError('of this file')\n", "of this file"),
     "import": ("import no_such_module_anywhere\n", "no_such_module_anywhere"),
     "null": ("\0", ""),
+    "no hook": ("def post_removed(con, file, args, gone): pass\n", "has none of the hooks: pre_loop, pre_add"),
     **{
         f"{hook} {change}": (text, hook)
         for hook, parameters in ALL_HOOKS.items()
@@ -134,12 +119,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "word"), REFUSED.values(), ids=REFUSED)
-def test_a_hooks_file_that_does_not_load_or_fit_is_refused(text: str, word: str, bed: Bed) -> None:
-    result = bed.run(*bed.write_hooks(text))
-    line = the_line(result, 2)
-    assert bed.hooks_file.name in line
-    assert word in line
-    assert not bed.db.exists()
+def test_a_hooks_file_that_does_not_load_or_fit_is_refused(text: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / "hooks.py").write_text(text)
+    with pytest.raises(rtwatch.Error, match=rf"^{tmp_path}/hooks.py.*{word}.*$") as refusal:
+        rtwatch.load_hooks(tmp_path / "hooks.py")
+    assert refusal.value.status == 2
 
 
 @pytest.mark.parametrize("mode", [0o646, 0o777, 0o602, None, 0o400, 0o644, 0o755], ids=lambda mode: f"{mode or 0:o}")
@@ -335,50 +319,20 @@ def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(h
 def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed) -> None:
     bed.hooks_fail = True
     paths = bed.seed(PACK)
-    program = bed.start(*SHORT, *bed.write_queue("[1, 2, 3]", deed))
+    body = f"""
+    def mine(con, item, args, queues):
+        note("mine")
+        {deed}
+
+    queues["mine"] = collections.deque([1, 2, 3])
+    qfuncs["mine"] = mine
+"""
+    program = bed.start(*SHORT, *bed.write_each(pre_loop=body))
     bed.wait_called("mine")
     program.send_signal(signal.SIGTERM)
     assert program.wait() in (0, 1)
     assert not any(line.startswith("Traceback") for line in program.lines), program.output
     assert remaining(paths) == paths
-
-
-def test_an_item_put_back_is_called_again_after_a_second_and_delays_nothing(bed: Bed) -> None:
-    program = bed.start(*SHORT, *bed.write_each(complete="queues['complete'].extend([path] * 3)"))
-    paths = bed.download(PACK)
-    with paused(program):
-        bed.session.mark_complete(PACK)
-        bed.add(ONE)
-    calls = bed.wait_called("complete", count=4)
-    assert calls[1]["time"] - calls[0]["time"] > 0.9
-    assert bed.wait_called("post_add", count=3)[2]["time"] < calls[1]["time"]
-    goes = bed.download(multi("goes"))
-    bed.erase(multi("goes"))
-    assert remaining([*goes, *paths]) == paths
-    assert bed.program.stop() == 0
-
-
-@pytest.mark.parametrize("failure", ["OSError(5, 'of this queue')", "sqlite3.OperationalError('of this queue')"])
-@pytest.mark.parametrize("item", ["args.session", "['a', 1]", "None"])
-def test_an_item_whose_function_fails_is_tried_again(item: str, failure: str, bed: Bed) -> None:
-    deed = f"if len(calls) < 3: raise {failure}"
-    program = bed.start(*bed.write_queue(f"[{item}, {item}]", deed))
-    calls = bed.wait_called("mine", count=4)
-    assert len({call["item"] for call in calls}) == 1
-    program.wait_line(re.escape("of this queue"))
-    bed.settle()
-    assert bed.hooks_called().count("mine") == 4
-
-
-def test_a_long_queue_starves_no_other(bed: Bed) -> None:
-    deed = "if len(calls) == 1: os.kill(os.getpid(), 19)"
-    program = bed.start(*bed.write_queue("range(500)", deed), ready=False)
-    wait_stopped(program)
-    bed.add(ONE)
-    program.send_signal(signal.SIGCONT)
-    calls = bed.wait_called("mine", count=500)
-    assert [int(call["item"]) for call in calls] == [*range(500)]
-    assert bed.wait_called("post_add")[0]["time"] < calls[-1]["time"]
 
 
 def move_into(directory: Path, name: str, content: bytes = b"") -> None:
@@ -474,17 +428,6 @@ def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, tmp_p
         bed.session.save(moves)
         bed.erase(PACK)
     assert remaining(paths) == paths
-
-
-def test_a_handler_that_fails_for_what_reading_causes_does_not_feed_itself(bed: Bed) -> None:
-    bed.hooks_fail = True
-    body = "inot_funcs['rtorrent', flags.CLOSE_NOWRITE] = lambda path: 1 / 0"
-    program = bed.start(*AT_ONCE, *bed.write_each(pre_loop=body))
-    bed.add(ONE)
-    program.wait_line("ZeroDivisionError")
-    bed.settle()
-    assert program.stop() == 0
-    assert program.output.count("ZeroDivisionError") < 50
 
 
 def test_a_traceback_shows_the_line_of_the_hooks_file_in_its_own_encoding(bed: Bed) -> None:

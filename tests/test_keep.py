@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, remaining, seed
+from steps import SHORT, Bed, remaining
 from torrents import multi, single, twin_of
 
 ONE, PACK = single("one"), multi("pack")
@@ -60,7 +60,7 @@ def test_only_false_from_pre_remove_leaves_the_files(of_user: str, bed: Bed) -> 
 
 
 def test_what_rtorrent_has_saved_as_a_label_keeps_the_files(real_launcher: Bed, shared: Rtorrent) -> None:
-    paths = seed(shared, shared.downloads, PACK, ONE)
+    paths = real_launcher.seed(PACK, ONE)
     program = real_launcher.start(*SHORT, "--keep", "for ever")
     shared.call("d.custom1.set", PACK.hash, "for%20ever")
     shared.save(PACK)
@@ -70,7 +70,7 @@ def test_what_rtorrent_has_saved_as_a_label_keeps_the_files(real_launcher: Bed, 
     real_launcher.erase(PACK, ONE)
     assert remaining(paths) == paths[:2]
     twin = twin_of(PACK)  # whoever shares the files next has them removed
-    seed(shared, shared.downloads, twin)
+    real_launcher.seed(twin)
     program.wait_known(twin.hash)
     real_launcher.settle_saves()  # R says by now that the twin is complete
     real_launcher.erase(twin)

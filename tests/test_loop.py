@@ -216,22 +216,47 @@ def test_an_event_reaches_the_function_of_its_queue(loop: rtwatch.Loop, tmp_path
     assert paths == [tmp_path / "one.txt.new", tmp_path / "one.txt"]
 
 
-def test_an_item_that_fails_comes_again_after_growing_pauses_and_delays_no_other(loop: rtwatch.Loop) -> None:
-    calls: list[tuple[str, float]] = []
+@pytest.mark.parametrize("failure", [sqlite3.OperationalError("database is locked"), OSError(5, "bad block")])
+@pytest.mark.parametrize("bad", ["bad", ["bad", 1], None])
+def test_an_item_that_fails_comes_again_after_growing_pauses_and_delays_no_other(
+    bad: Any, failure: Exception, loop: rtwatch.Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[tuple[Any, float]] = []
 
-    def work(con: sqlite3.Connection, item: str, args: Namespace, queues: Any) -> None:
+    def work(con: sqlite3.Connection, item: Any, args: Namespace, queues: Any) -> None:
         """Fail twice with one item."""
         calls.append((item, time.monotonic()))
-        if item == "bad" and len(calls) < 4:
-            raise sqlite3.OperationalError("database is locked")
+        if item == bad and len(calls) < 4:
+            raise failure
 
     loop.qfuncs["written"] = work
-    loop.queues["written"].extend(["bad", "good"])
+    loop.queues["written"].extend([bad, "good"])
     run_until(loop, lambda: len(calls) == 4)
-    assert [item for item, _ in calls] == ["bad", "good", "bad", "bad"]
+    assert [item for item, _ in calls] == [bad, "good", bad, bad]
     assert calls[2][1] - calls[0][1] >= 1
     assert calls[3][1] - calls[2][1] >= 2
     assert not loop.due
+    assert caplog.text.count(str(failure)) == 1
+
+
+def test_an_item_put_back_comes_again_after_a_second_and_a_long_queue_starves_no_other(loop: rtwatch.Loop) -> None:
+    calls: list[tuple[Any, float]] = []
+
+    def work(con: sqlite3.Connection, item: Any, args: Namespace, queues: Any) -> None:
+        """Put one item back once."""
+        calls.append((item, time.monotonic()))
+        if [item for item, _ in calls].count("again") == 1 and item == "again":
+            queues["written"].extend([item] * 3)
+
+    loop.qfuncs["written"] = work
+    loop.add_queue("other", lambda con, item, args, queues: calls.append((item, time.monotonic())))
+    loop.queues["written"].extend(["again", *range(500)])
+    loop.queues["other"].append("other")
+    run_until(loop, lambda: len(calls) == 505)
+    items = [item for item, _ in calls]
+    assert [item for item in items if item != "other"] == ["again", *range(500), *["again"] * 3]
+    assert items.index("other") <= rtwatch.PASS
+    assert calls[-3][1] - calls[0][1] >= 1
 
 
 def test_the_earliest_item_is_worked_first_and_one_that_is_due_later_replaces_none(loop: rtwatch.Loop) -> None:
@@ -246,14 +271,17 @@ def test_the_earliest_item_is_worked_first_and_one_that_is_due_later_replaces_no
     assert loop.timeout() is None
 
 
-def test_an_event_whose_function_raises_is_a_lost_one(loop: rtwatch.Loop, tmp_path: Path) -> None:
+def test_a_move_whose_function_raises_is_a_lost_event(loop: rtwatch.Loop, tmp_path: Path) -> None:
+    """No other event is: a function that fails for what reading causes would feed itself."""
+
     def fail(path: Path) -> None:
         """Be the function of somebody's hook."""
         raise ValueError(path)
 
-    loop.inot_funcs["txt", flags.MOVED_TO] = fail
+    loop.inot_funcs["txt", flags.CLOSE_WRITE] = loop.inot_funcs["txt", flags.MOVED_TO] = fail
     lost: list[Path] = []
     loop.qfuncs["lost"] = lambda con, path, args, queues: lost.append(path)
+    (tmp_path / "written.txt").write_text("")
     (tmp_path / "a").write_text("")
     (tmp_path / "a").rename(tmp_path / "a.txt")
     run_until(loop, lambda: bool(lost))

@@ -9,34 +9,27 @@ from pathlib import Path
 import pytest
 from faults import the_line
 from program import run
-from session import Session
-from steps import LONG, SHORT, Bed, seed
-from torrents import Torrent, make, multi, single, twin_of
+from steps import LONG, SHORT, Bed
+from torrents import make, multi, single, twin_of
 
 import rtwatch
 
 ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 
 
-def hold(launcher: Bed, session: Session, downloads: Path, *torrents: Torrent, options: tuple[str, ...] = ()) -> str:
-    """Have torrents held because rtorrent was killed, and return what rtwatch says."""
-    seed(session, downloads, *torrents)
-    program = launcher.start(*SHORT, *options)
-    session.kill()
-    for torrent in torrents:
-        for kind in "LRT":
-            session.file(torrent, kind).unlink()
-    program.wait_line("  command ")
-    program.stop()
-    session.start()
-    return program.output
-
-
 def test_the_command_for_held_torrents_has_the_options_of_the_run_and_says_that_it_is_for_all(
     bed: Bed, trash: Path
 ) -> None:
     options = ("-v", "-n", "--catch-up", "--keep", "a b", "--trash", str(trash), "--scgi", "none")
-    said = hold(bed, bed.session, bed.downloads, ONE, PACK, options=options)
+    bed.seed(ONE, PACK)
+    program = bed.start(*SHORT, *options)
+    bed.session.kill()
+    for torrent in ONE, PACK:
+        for file in bed.session.files(torrent):
+            file.unlink()
+    program.wait_line("  command ")
+    program.stop()
+    said = program.output
     assert re.search(r"held +(one.bin, pack|pack, one.bin): .* the erase, looked at again every minute", said)
     assert "to remove anyway all 2 held torrents: make sure" in said
     words = shlex.split(re.findall(r"command +(rtwatch .*)", said)[0])
@@ -124,11 +117,6 @@ def test_only_a_database_is_moved_away(content: bytes, moves: bool, bed: Bed, tm
     result = bed.once("--db", tmp_path / "file")
     assert ("mv -n" in the_line(result, 1)) == moves
     assert (tmp_path / "file").read_bytes() == content
-
-
-def test_a_hooks_file_without_a_hook_is_refused(bed: Bed) -> None:
-    result = bed.once(*bed.write_hooks("def post_removed(con, file, args, gone):\n    pass\n"))
-    assert "has none of the hooks: pre_loop, pre_add" in the_line(result, 2)
 
 
 def test_no_placeholder_is_left_in_what_is_said() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import bencodepy
 import pytest
-from steps import Bed, bed_in
-from torrents import Torrent, craft, single
+from steps import Bed
+from torrents import craft, single
 
 import rtwatch
 
@@ -81,64 +81,48 @@ RESUMES: dict[str, bytes] = {  # R beside a T that is good
     **{"R is empty": b"", "R is garbage": b"garbage", "R has no directory": b"de"},
     **{f"R has the directory {d!r}": bencodepy.encode({"directory": d}) for d in (1, [b"/x"], b"/x\0y")},
 }
-REFUSED = {**BROKEN, **MALFORMED}
-STUBS = [
-    craft({"name": b"x.meta", "meta_download": number, **more})
-    for number, more in ((1, {}), (1, {"length": 1}), (2, {}), (-1, {"length": 2}))
-]
-HASHES = {kind: f"{number:039X}" for number, kind in enumerate([*REFUSED, *RESUMES])}
+REFUSED: dict[str, tuple[Callable[[bytes], object], bytes]] = {
+    **{kind: (rtwatch.parse_metainfo, content) for kind, content in {**BROKEN, **MALFORMED}.items()},
+    **{kind: (rtwatch.parse_resume, content) for kind, content in RESUMES.items()},
+}
 
 
-class Seen(NamedTuple):
-    """What a run of rtwatch said and knows."""
-
-    lines: list[str]
-    hashes: set[str]
-
-
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """Let rtwatch meet refused torrents: all were there before it started, those of T come again while it runs."""
-    with bed_in(tmp_path_factory.mktemp("refused")) as bed:
-        session = bed.session
-        bed.add(single("before"))
-        resume = session.file(single("before"), "R").read_bytes()
-        files = {kind: {"R": resume, "T": content} for kind, content in REFUSED.items()}
-        resumes = {kind: {"R": content, "T": GOOD} for kind, content in RESUMES.items()}
-        for kind, contents in {**files, **resumes}.items():
-            for letter, content in contents.items():
-                session.file(HASHES[kind] + "0", letter).write_bytes(content)
-        bed.add(STUBS[0])
-        program = bed.start()
-        for stub in STUBS[1:]:
-            bed.add(stub)
-        for kind, contents in files.items():
-            for letter, content in contents.items():
-                session.file("new", letter).write_bytes(content)
-                session.file("new", letter).rename(session.file(HASHES[kind] + "F", letter))
-        bed.add(single("after"))
-        program.wait_known(single("after").hash)
-        hashes = {hash for (hash,) in program.select("SELECT hash FROM torrent_data")}
-        assert program.stop() == 0
-        yield Seen(program.lines, hashes)
+def parse(data: bytes) -> rtwatch.Metainfo:
+    metainfo = rtwatch.parse_metainfo(data)
+    assert metainfo is not None
+    return metainfo
 
 
-@pytest.mark.parametrize("kind", [*REFUSED, *RESUMES])
-def test_a_malformed_torrent_is_refused_in_one_line_at_the_start_and_when_it_comes(kind: str, seen: Seen) -> None:
-    for digit in "0F" if kind in REFUSED else "0":
-        (line,) = [line for line in seen.lines if HASHES[kind] + digit in line]
-        assert len(line) < 1000
+@pytest.mark.parametrize(("parse", "content"), REFUSED.values(), ids=REFUSED)
+def test_malformed_files_are_refused_in_few_words(parse: Callable[[bytes], object], content: bytes) -> None:
+    with pytest.raises(rtwatch.Unreadable) as refusal:
+        parse(content)
+    assert 0 < len(str(refusal.value)) < 200
 
 
-def test_malformed_torrents_disturb_no_other(seen: Seen) -> None:
-    assert seen.hashes == {single("before").hash, single("after").hash}
-    assert not any("Traceback" in line for line in seen.lines)
+def test_a_malformed_torrent_gets_one_line_and_no_row_and_the_stub_of_a_magnet_neither(bed: Bed) -> None:
+    known, malformed, stub = single("known"), ["A" * 40, "B" * 40], single("stub")
+    bed.add(known)
+    for hash in malformed:  # one is there at the start, the other one comes later
+        for kind, content in (("R", bed.session.file(known, "R").read_bytes()), ("T", MALFORMED["no name"])):
+            bed.session.file("new", kind).write_bytes(content)
+            bed.session.file("new", kind).rename(bed.session.file(hash, kind))
+        if not bed.started:
+            bed.start()
+    bed.session.magnet(stub, bed.downloads)
+    bed.settle()
+    for hash in malformed:
+        assert len([line for line in bed.program.lines if hash in line]) == 1
+    assert not any(stub.hash in line for line in bed.program.lines)
+    hashes = {hash for (hash,) in bed.program.select("SELECT hash FROM torrent_data")}
+    assert known.hash in hashes
+    assert hashes.isdisjoint([*malformed, stub.hash])
 
 
-@pytest.mark.parametrize("stub", STUBS)
-def test_the_stub_of_a_magnet_is_neither_a_torrent_nor_a_problem(stub: Torrent, seen: Seen) -> None:
-    assert stub.hash not in seen.hashes
-    assert not any(stub.hash in line for line in seen.lines)
+@pytest.mark.parametrize("meta_download", [1, 2, -1])
+@pytest.mark.parametrize("more", [{}, {"length": 1}], ids=str)
+def test_the_stub_of_a_magnet_is_no_torrent(meta_download: int, more: dict[str, int]) -> None:
+    assert rtwatch.parse_metainfo(crafted(name=b"x.meta", meta_download=meta_download, **more)) is None
 
 
 TRACKERS: dict[str, tuple[dict[str, Any], Any]] = {
@@ -161,38 +145,33 @@ TRACKERS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-def test_the_tracker_is_the_first_usable_announce_host(bed: Bed) -> None:
-    for kind, (metainfo, _) in TRACKERS.items():
-        bed.add(craft({"name": kind.encode(), "length": 1}, **metainfo))
-    program = bed.start()
-    expected = {kind: host for kind, (_, host) in TRACKERS.items()}
-    assert dict(program.select("SELECT name, tracker FROM torrent_data")) == expected
+@pytest.mark.parametrize(("metainfo", "host"), TRACKERS.values(), ids=TRACKERS)
+def test_the_tracker_is_the_first_usable_announce_host(metainfo: dict[str, Any], host: str | None) -> None:
+    assert parse(craft({"name": b"x", "length": 1}, **metainfo).metainfo).tracker == host
 
 
-def test_unusual_torrents_are_read(bed: Bed) -> None:
-    """rtorrent takes them, too: lists to a depth of 1,022 (0.16.17), a negative length of a single file (both)."""
-    contents = {
-        "depth": b"d1:a" + b"l" * DEEP + b"e" * DEEP + GOOD[1:],
-        "depth of dictionaries": b"d1:a" + b"d1:a" * DEEP + b"i1e" + b"e" * DEEP + GOOD[1:],
-        "depth of trackers": b"d13:announce-list" + b"l" * 1000 + b"e" * 1000 + GOOD[1:],
-        "number of 5000 digits": b"d1:ai" + b"9" * 5000 + b"e" + GOOD[1:],
-        "negative length": crafted(name=b"good.bin", length=-1),
-        "length beside files": crafted(name=b"good.bin", length=1, files=[{"path": [b".."]}]),
-        "meta_download is a string": crafted(name=b"good.bin", length=1, meta_download=b"1"),
-        "meta_download is 0": crafted(name=b"good.bin", length=1, meta_download=0),
-        "nine encodings": crafted(name=b"good.bin", length=1, **{f"name.{n}": b"good.bin" for n in range(9)}),
-        "too large announce-list": b"d13:announce-listll" + b"1:a" * 400_000 + b"ee" + GOOD[1:],
-        "a name in odd encodings": crafted(name=b"good.bin", length=1, **{"name.x": [b"l"], "name.y": b"../good"}),
-        "keys that are no text": b"d3:\xff\0:li-1ei0ee" + GOOD[1:],
-        "bencoding in a string": b"d1:a12:3:abcd1:ai1e" + GOOD[1:],
-        "a magnet that has its metadata": b"d22:rtorrent_meta_downloadd5:starti1ee" + GOOD[1:],
-    }
-    for kind, content in contents.items():
-        bed.add(single(kind))
-        bed.session.write(single(kind), "T", content)
-    program = bed.start()
-    for kind in contents:
-        program.wait_files(single(kind).hash, single("good").paths(bed.downloads))
+# rtorrent takes them, too: lists to a depth of 1,022 (0.16.17), a negative length of a single file (both).
+UNUSUAL = {
+    "depth": b"d1:a" + b"l" * DEEP + b"e" * DEEP + GOOD[1:],
+    "depth of dictionaries": b"d1:a" + b"d1:a" * DEEP + b"i1e" + b"e" * DEEP + GOOD[1:],
+    "depth of trackers": b"d13:announce-list" + b"l" * 1000 + b"e" * 1000 + GOOD[1:],
+    "number of 5000 digits": b"d1:ai" + b"9" * 5000 + b"e" + GOOD[1:],
+    "negative length": crafted(name=b"good.bin", length=-1),
+    "length beside files": crafted(name=b"good.bin", length=1, files=[{"path": [b".."]}]),
+    "meta_download is a string": crafted(name=b"good.bin", length=1, meta_download=b"1"),
+    "meta_download is 0": crafted(name=b"good.bin", length=1, meta_download=0),
+    "nine encodings": crafted(name=b"good.bin", length=1, **{f"name.{n}": b"good.bin" for n in range(9)}),
+    "too large announce-list": b"d13:announce-listll" + b"1:a" * 400_000 + b"ee" + GOOD[1:],
+    "a name in odd encodings": crafted(name=b"good.bin", length=1, **{"name.x": [b"l"], "name.y": b"../good"}),
+    "keys that are no text": b"d3:\xff\0:li-1ei0ee" + GOOD[1:],
+    "bencoding in a string": b"d1:a12:3:abcd1:ai1e" + GOOD[1:],
+    "a magnet that has its metadata": b"d22:rtorrent_meta_downloadd5:starti1ee" + GOOD[1:],
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_torrents_are_read(kind: str) -> None:
+    assert rtwatch.locate_files(parse(UNUSUAL[kind]), b"/nowhere", b"/session")[0] == [b"/nowhere/good.bin"]
 
 
 FITTING = [b"n" * 255, "\u96ea".encode() * 255, b"/".join([b"d"] * 2048), b"/".join([b"x" * 255] * 15)]
@@ -202,21 +181,17 @@ UNFITTING = [b"n" * 256, "\u96ea".encode() * 256, b"/".join([b"d"] * 2049), b"d/
 def test_only_names_and_paths_that_can_exist_are_listed() -> None:
     """255 bytes are the longest name, or 255 characters on exFAT and NTFS; 4,095 bytes the longest path."""
     files = [{"length": 1, "path": path.split(b"/")} for path in [*FITTING, *UNFITTING]]
-    metainfo = rtwatch.parse_metainfo(crafted(name=b"pack", files=files))
-    assert metainfo is not None
+    metainfo = parse(crafted(name=b"pack", files=files))
     assert metainfo.files == [*((1, path) for path in FITTING), (len(UNFITTING), None)]
     assert rtwatch.locate_files(metainfo, b"/root/" + b"n" * 256, b"/session") == ([], [])
     assert rtwatch.locate_files(metainfo, b"/root/" * 700, b"/session") == ([], [])
     for name, number in ((b"n" * 255, True), (b"n" * 256, False)):
-        single_file = rtwatch.parse_metainfo(crafted(name=name, length=1))
-        assert single_file is not None
-        assert (single_file.files[0][1] is not None) == number
+        assert (parse(crafted(name=name, length=1)).files[0][1] is not None) == number
 
 
 def test_an_alternative_that_can_exist_is_listed_for_a_name_that_cannot() -> None:
     entry = {"length": 1, "path": [b"n" * 256], "path.utf-8": [b"short"]}
-    metainfo = rtwatch.parse_metainfo(crafted(name=b"pack", files=[entry]))
-    assert metainfo is not None
+    metainfo = parse(crafted(name=b"pack", files=[entry]))
     assert rtwatch.locate_files(metainfo, b"/nowhere", b"/session")[0] == [b"/nowhere/short"]
 
 

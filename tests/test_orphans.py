@@ -16,8 +16,7 @@ from conftest import Mount
 from faults import NEXT_WEEK
 from program import environment
 from rtorrent import Rtorrent
-from session import Session
-from steps import Bed, link_files, seed, tree
+from steps import Bed, link_files, tree
 from torrents import make, multi, single
 
 
@@ -96,61 +95,54 @@ def test_empty_directories_are_listed_with_a_slash_and_no_torrents_own(bed: Bed)
     assert found(bed, bed.downloads) == [f"{bed.downloads}/deep/er/", f"{bed.downloads}/empty/"]
 
 
-def bind(session: Session, mount: Mount, downloads: Path) -> Path:
+def bind(bed: Bed, mount: Mount) -> Path:
     """Mount the directory of a torrent at another place, and look there."""
-    seed(session, downloads, multi("pack"))
-    return mount(downloads.with_name("bound"), "--bind", downloads)
+    bed.seed(multi("pack"))
+    return mount(bed.downloads.with_name("bound"), "--bind", bed.downloads)
 
 
-def bind_below(session: Session, mount: Mount, downloads: Path) -> Path:
+def bind_below(bed: Bed, mount: Mount) -> Path:
     """Mount the directory of another torrent below."""
-    seed(session, downloads, single("one"))
-    seed(session, downloads.with_name("else"), multi("pack"))
-    mount(downloads / "below", "--bind", downloads.with_name("else"))
-    (downloads / "below" / "on another disk").touch()
-    return downloads
+    bed.seed(single("one"))
+    bed.seed(multi("pack"), to="../else")
+    (mount(bed.downloads / "below", "--bind", bed.downloads.with_name("else")) / "on another disk").touch()
+    return bed.downloads
 
 
-def link(session: Session, mount: Mount, downloads: Path) -> Path:
-    """Put a symlink in the place of a torrent's file when rtwatch has read the torrent."""
+def link(bed: Bed, mount: Mount) -> Path:
+    """Put symlinks in the place of a torrent's files."""
     torrent = multi("pack")
-    paths = [downloads / "data 1", downloads / "data 2"]
-    for path, data in zip(paths, torrent.content.values() if isinstance(torrent.content, dict) else ()):
-        path.write_bytes(data)
-    link_files(paths, torrent.paths(torrent.root(downloads)))
-    session.add(torrent, downloads)
-    session.finish(torrent)
-    session.save(torrent)
-    return downloads
+    paths = torrent.write_root(bed.downloads / "data")
+    link_files(paths, torrent.paths(torrent.root(bed.downloads)))
+    bed.add_complete(torrent)
+    return bed.downloads
 
 
-def open_elsewhere(session: Session, mount: Mount, downloads: Path) -> Path:
+def open_elsewhere(bed: Bed, mount: Mount) -> Path:
     """Have a file open in a rtorrent that does not list it."""
-    seed(session, downloads, single("one"))
-    (downloads / "open").touch()
-    session.open_files([downloads / "open"])
-    return downloads
+    bed.seed(single("one"))
+    (bed.downloads / "open").touch()
+    bed.session.open_files([bed.downloads / "open"])
+    return bed.downloads
 
 
-def fold(session: Session, mount: Mount, downloads: Path) -> Path:
+def fold(bed: Bed, mount: Mount) -> Path:
     """Have the file of a torrent on a file system that lists it in another case."""
     if not shutil.which("mkntfs"):
         pytest.skip("a file system that folds case needs ntfs-3g")
-    image = downloads.with_name("image")
-    with image.open("wb") as file:
-        file.truncate(16 << 20)
+    image = bed.downloads.with_name("image")
+    image.touch()
+    os.truncate(image, 16 << 20)
     subprocess.run(["mkntfs", "-q", "-F", image], capture_output=True, check=True)
-    place = mount(downloads / "folding", "-t", "lowntfs-3g", "-o", "ignore_case", image)
-    (path,) = seed(session, place, make(b"One.BIN", b"one"))
+    place = mount(bed.downloads / "folding", "-t", "lowntfs-3g", "-o", "ignore_case", image)
+    (path,) = bed.seed(make(b"One.BIN", b"one"), to=place)
     assert path.name not in os.listdir(place)
     return place
 
 
 @pytest.mark.parametrize("use", [bind, bind_below, link, open_elsewhere, fold])
-def test_what_is_used_in_another_way_is_no_orphan(
-    use: Callable[[Session, Mount, Path], Path], bed: Bed, mount: Mount
-) -> None:
-    place = use(bed.session, mount, bed.downloads)
+def test_what_is_used_in_another_way_is_no_orphan(use: Callable[[Bed, Mount], Path], bed: Bed, mount: Mount) -> None:
+    place = use(bed, mount)
     (place / "orphan").touch()
     assert found(bed, place) == [f"{place}/orphan"]
 
@@ -164,10 +156,9 @@ def test_a_link_made_after_the_last_look_is_looked_at_first(bed: Bed) -> None:
 
 
 def test_what_a_real_rtorrent_has_is_no_orphan(real_launcher: Bed, shared: Rtorrent) -> None:
-    seed(shared, shared.downloads, multi("pack"))
-    (shared.downloads / "pack" / "sub" / "orphan").touch()
-    assert found(real_launcher, shared.downloads) == [f"{shared.downloads}/pack/sub/orphan"]
-    (shared.downloads / "pack" / "sub" / "orphan").unlink()
+    orphan = real_launcher.seed(multi("pack"))[1].with_name("orphan")
+    orphan.touch()
+    assert found(real_launcher, real_launcher.downloads) == [str(orphan)]
 
 
 def test_names_are_escaped_on_a_terminal_and_raw_in_a_pipe(bed: Bed) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from program import Program
 from steps import bed_in
-from torrents import Torrent, craft, single
+from torrents import craft, single
+
+import rtwatch
 
 Info = dict[str, Any]
 
@@ -118,31 +118,16 @@ def make_things(place: Path, things: list[str]) -> None:
             path.write_bytes(b"x")
 
 
-def find_files(program: Program, torrent: Torrent, place: Path) -> list[str]:
-    """Return the listed files of a torrent as paths from `place`."""
-    rows = program.select(f"SELECT CAST(file AS BLOB) FROM session_file WHERE hash = '{torrent.hash}' ORDER BY file")
-    return [os.path.relpath(os.fsdecode(file), place) for (file,) in rows]
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
-    """Give the files that rtwatch lists for every case."""
-    base = tmp_path_factory.mktemp("paths")
-    with bed_in(base) as bed:
-        torrents = {kind: craft({**case[1], "case": kind}) for kind, case in CASES.items()}
-        for number, (kind, (tail, _, _, things)) in enumerate(CASES.items()):
-            make_things(base / str(number), things)
-            bed.add(torrents[kind], base=f"{base}/{number}{tail}")
-        program = bed.start()
-        for torrent in torrents.values():
-            program.wait_known(torrent.hash)
-        places = zip(torrents.items(), map(str, range(len(CASES))))
-        yield {kind: find_files(program, torrent, base / place) for (kind, torrent), place in places}
-
-
 @pytest.mark.parametrize("kind", CASES)
-def test_the_files_are_those_that_rtorrent_uses(kind: str, found: dict[str, list[str]]) -> None:
-    assert found[kind] == sorted(CASES[kind][2])
+def test_the_files_are_those_that_rtorrent_uses(kind: str, tmp_path: Path) -> None:
+    tail, info, files, things = CASES[kind]
+    place = tmp_path / "place"
+    make_things(tmp_path, ["place/", "session/"])
+    make_things(place, things)
+    metainfo = rtwatch.parse_metainfo(craft(info).metainfo)
+    assert metainfo is not None
+    found, _ = rtwatch.locate_files(metainfo, os.fsencode(f"{place}{tail}"), os.fsencode(tmp_path / "session"))
+    assert sorted(os.path.relpath(os.fsdecode(file), place) for file in found) == sorted(files)
 
 
 LOST = {"rtorrent": ["~", "~/x", "", ".", "rel"], "its home": ["~", "~/x"], "its working directory": ["", ".", "rel"]}
@@ -170,4 +155,4 @@ def test_files_stay_unknown_while_their_directory_is(lost: str, tmp_path: Path) 
         bed.settle()
         for torrent in torrents:
             program.wait_known(torrent.hash)
-            assert find_files(program, torrent, tmp_path) == []
+            program.wait_files(torrent.hash, [])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Mount
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, below, link_files, remaining, seed, tree
+from steps import SHORT, Bed, below, link_files, remaining, tree
 from torrents import Torrent, make, multi, single
 
 PACK = multi("pack")
@@ -57,13 +57,12 @@ def test_the_undo_file_brings_the_files_back_where_they_lay(
 
 
 def test_a_removal_to_the_trash_is_undone_beside_a_shared_file_that_stayed(
-    real_launcher: Bed, shared: Rtorrent, tmp_path: Path
+    real_launcher: Bed, shared: Rtorrent, trash: Path
 ) -> None:
-    launcher, trash = real_launcher, tmp_path / "trash"
-    trash.mkdir()
+    launcher = real_launcher
     torrent = make(b"album", {(b"cd 1", b"own"): b"own" * 9000, (b"cd 1", b"both"): b"both" * 90, (b"x",): b"x" * 99})
     other = make(b"album", {(b"cd 1", b"both"): b"both" * 90})
-    paths = seed(shared, shared.downloads, torrent, other)
+    paths = launcher.seed(torrent, other)
     (paths[0].parent).chmod(0o2750)
     before = tree(paths[2].parent)
     program = launcher.start(*SHORT, "--trash", trash)
@@ -75,7 +74,7 @@ def test_a_removal_to_the_trash_is_undone_beside_a_shared_file_that_stayed(
     assert {path: (info[0], info[2]) for path, info in after.items()} == {
         path: (info[0], info[2]) for path, info in before.items()
     }
-    shared.add(torrent, shared.downloads)
+    shared.add(torrent, launcher.downloads)
     shared.call("d.check_hash", torrent.hash)
     shared.wait_complete(torrent)
 

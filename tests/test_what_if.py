@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, download, link_files, remaining, seed, settle, tree
+from steps import SHORT, Bed, link_files, remaining, tree
 from torrents import make, multi, single, twin_of
 
 ONE, PACK = single("one"), multi("pack")
@@ -53,7 +53,7 @@ def test_what_if_says_what_the_removal_does_then(known: bool, bed: Bed) -> None:
     program = bed.start(*SHORT)
     bed.erase(torrent)
     program.wait_line(r"removed +album.*, 2 of 5 files, 16 KiB, 1 linked elsewhere")
-    settle(program, bed.session, bed.downloads)
+    bed.settle()
     foreseen = [re.sub(" +", " ", line.replace("would remove", "removed")) for line in answers[0].splitlines()[4:]]
     said = [re.sub(" +", " ", line[15:]) for line in program.lines]
     assert said[said.index(foreseen[0]) :][: len(foreseen)] == foreseen
@@ -124,12 +124,12 @@ def test_what_if_says_why_an_erased_torrent_is_held(bed: Bed) -> None:
 
 
 def test_what_if_agrees_with_the_removal_beside_a_real_rtorrent(real_launcher: Bed, shared: Rtorrent) -> None:
-    paths = seed(shared, shared.downloads, PACK)
+    paths = real_launcher.seed(PACK)
     program = real_launcher.start(*SHORT)
     twin = twin_of(PACK)
     program.wait_known(PACK.hash)
     assert "would remove pack, 2 of 2 files" in ask(real_launcher, "pack")
-    download(program, shared, shared.downloads, twin)
+    real_launcher.download(twin)
     assert f'a.bin: also in {twin.hash[:8]} "pack"' in ask(real_launcher, PACK.hash)
     real_launcher.erase(PACK)
     assert remaining(paths) == paths
