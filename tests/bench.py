@@ -477,24 +477,9 @@ def erase(world: World, program: Program, batch: Sequence[Made]) -> Cost:
     return max(ended).since(min(world.wait_calls(program, "pre_remove", hashes)))
 
 
-def idle(world: World, repeat: int) -> None:
-    """Do nothing for a minute, with everything known."""
-    world.measure_start()
-    with world.start() as program:
-        time.sleep(1)
-        before = read_status(program.pid)
-        time.sleep(60)
-        after = read_status(program.pid)
-        program.stop()
-    keys = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
-    switches, resident = sum(after[key] - before[key] for key in keys), after["VmRSS"] / 1024
-    show("idle, context switches a minute", switches, "", None, "0", switches == 0)
-    show("idle, resident memory", resident, "MiB", None, "30 MiB", resident < 30)
-
-
 FIGURES = {
     **{"first": first, "restart": restart, "event": event, "save": save},
-    **{"each": each, "batches": batches, "wide": wide, "missing": missing, "idle": idle},
+    **{"each": each, "batches": batches, "wide": wide, "missing": missing},
 }
 
 

@@ -110,24 +110,3 @@ def count_calls(trace: Path, calls: Sequence[str]) -> dict[str, int]:
 
 # An rtwatch to which no file was touched today: nobody can set a ctime.
 NEXT_WEEK = "import rtwatch, sys; rtwatch.DAY = -60; sys.exit(rtwatch.main())"
-
-NOBODY = 65534
-
-
-AS_USER = (  # who may read all files, as the tests and Python may lie in root's home
-    *("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--inh-caps=+dac_override,+dac_read_search"),
-    *("--ambient-caps=+dac_override,+dac_read_search", "env", "-u", "HOME"),
-)
-
-
-@contextmanager
-def without_home() -> Iterator[None]:
-    """Start every rtwatch as a user without HOME and without an entry in passwd(5)."""
-    with below(*AS_USER):
-        yield
-
-
-def make_huge_file(path: Path) -> None:
-    """Make a file larger than any torrent."""
-    path.touch()
-    os.truncate(path, 1 << 30)

@@ -30,12 +30,12 @@ from typing import Any, NamedTuple, Optional, TypeVar, Union
 import bencodepy
 import pytest
 from program import Program, run
-from rtorrent import Rtorrent, set_directory, wait_until
+from rtorrent import Rtorrent, wait_until
 from session import STOPPED, Session, decode, pass_tick
 from steps import tree
 from torrents import Torrent, make, twin_of
 
-from rtwatch import FOREIGN, FOUND, UNSTARTED, make_parser
+from rtwatch import FOREIGN, FOUND, UNSTARTED
 
 GRACE = 0.1  # seconds
 PATIENCE = 24.0  # seconds in which everything due must be done in the end
@@ -110,10 +110,6 @@ def files_below(directory: Path) -> list[Path]:
     return sorted(found)
 
 
-def contents(torrent: Torrent) -> list[bytes]:
-    return [torrent.content] if isinstance(torrent.content, bytes) else [*torrent.content.values()]
-
-
 def holds(file: Path, data: bytes) -> bool:
     """Tell whether a file is there and holds just this."""
     try:
@@ -149,21 +145,15 @@ def open_files(driver: Driver) -> list[str]:
 
 
 class Fake(Session):
-    """The fake writer; `word` is its memory, or, while it does not run, what its next start would load."""
+    """The fake writer; `word` is its memory."""
 
     def word(self) -> dict[str, Path]:
         """Return the root of each loaded torrent; a stub of a magnet has none."""
-        if self.process is None:
-            return read_word(self)
         loaded = [hash for hash, torrent in self.loaded.items() if b"13:meta_download" not in torrent.metainfo]
         return {hash: resolve(self, self.loaded[hash].rtorrent["directory"]) for hash in loaded}
 
     def uses(self, hash: str, root: Path) -> list[Path]:
         return BY_HASH[hash].paths(root)
-
-    def add_stopped(self, torrent: Torrent, directory: Path) -> None:
-        """Load a torrent without starting it."""
-        self.add(torrent, directory, **STOPPED)
 
 
 @cache
@@ -197,10 +187,6 @@ class Real(Rtorrent):
         if "filtered" in self.options:
             self.call("view.filter", "", "main", "d.is_meta=")
 
-    def add_stopped(self, torrent: Torrent, directory: Path) -> None:
-        """Load a torrent without starting it."""
-        self.load(torrent, start=False, directory=directory)
-
     def _wait_saved(self, torrent: Torrent | str, number: int, full: bool = False) -> None:
         """Wait for a save, unless the disk is slow: a person does not wait either."""
         if "slow" not in self.options:
@@ -213,22 +199,12 @@ class Real(Rtorrent):
 
     def word(self) -> dict[str, Path]:
         """Return the root of each loaded torrent, without stubs."""
-        if self.process is None:
-            return read_word(self)
         answer = self.call("d.multicall2", "", "default", "d.hash=", "d.directory=", "d.is_meta=")
         return {hash: self.cwd / directory for hash, directory, stub in answer if not stub}
 
     def uses(self, hash: str, root: Path) -> list[Path]:
         """Return the files of a loaded torrent."""
-        if self.process is None:
-            return BY_HASH[hash].paths(root)
         return [root / path for (path,) in self.call("f.multicall", hash, "", "f.path=")]
-
-    def readd_in_place(self, torrent: Torrent, directory: Path) -> None:
-        """Erase, write T in place and load that."""
-        self.erase(torrent)
-        self.file(torrent).write_bytes(torrent.metainfo)
-        self.load_source("load.normal", torrent, str(self.file(torrent)), set_directory(directory))
 
     def finish(self, torrent: Torrent) -> None:
         """Let it check the data and seed."""
@@ -289,12 +265,17 @@ class World:
         for path in (self.base, self.other):
             shutil.rmtree(path)
 
+    def word(self) -> dict[str, Path]:
+        """Return the root of each loaded torrent, or of each that the next start of rtorrent would load."""
+        return self.driver.word() if self.driver.process else read_word(self.driver)
+
     def used(self) -> dict[str, list[Path]]:
-        return {hash: self.driver.uses(hash, root) for hash, root in self.driver.word().items()}
+        uses = self.driver.uses if self.driver.process else lambda hash, root: BY_HASH[hash].paths(root)
+        return {hash: uses(hash, root) for hash, root in self.word().items()}
 
     def loaded(self) -> list[Torrent]:
         """Return the loaded torrents, without stubs."""
-        return [BY_HASH[hash] for hash in sorted(self.driver.word())]
+        return [BY_HASH[hash] for hash in sorted(self.word())]
 
     def wanted(self) -> set[Path]:
         """Return the paths that must lead to what they lead to: what is in use, a person's own, or outside PATH."""
@@ -344,8 +325,8 @@ class World:
     @property
     def options(self) -> list[Any]:
         """The options of rtwatch."""
-        alone = "nosocket" in self.life.options and "--scgi" in make_parser().format_help()
-        more = [*(["--trash", self.trash] if self.trash else []), *(["--scgi", "none"] if alone else [])]
+        more = [*(["--trash", self.trash] if self.trash else [])]
+        more += ["--scgi", "none"] if "nosocket" in self.life.options else []
         return ["-r", "-v", "--grace", GRACE, *more]
 
     def start(self, *more: str) -> None:
@@ -570,7 +551,7 @@ def is_behind(world: World, path: Path, mine: set[str], match: re.Match[str]) ->
 
 def is_longer(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether it is longer than one of its torrents says."""
-    pairs = (pair for hash in mine for pair in zip(BY_HASH[hash].paths(Path()), contents(BY_HASH[hash])))
+    pairs = (pair for hash in mine for pair in zip(BY_HASH[hash].paths(Path()), BY_HASH[hash].contents()))
     return any(file.name == path.name and len(data) < path.lstat().st_size for file, data in pairs)
 
 
@@ -689,7 +670,7 @@ class Steps(World):
             if how == "dirlink" and roots and not isinstance(torrent.content, bytes) and not os.path.lexists(root):
                 root.symlink_to(self.rng.choice(roots))
                 self.ways[canonical(root)] = Path(os.path.realpath(root))
-            for path, data in zip(torrent.paths(root), contents(torrent)):
+            for path, data in zip(torrent.paths(root), torrent.contents()):
                 twins = [file for file in known if holds(file, data)]
                 if "container" in self.life.options:  # no name tells whose a link in an unknown place is
                     twins = [twin for twin in twins if twin.name == path.name]
@@ -706,7 +687,7 @@ class Steps(World):
 
     def complete(self, torrent: Torrent, saved: bool = True) -> None:
         """Let a torrent be complete and seed, if its data is there, and save it."""
-        if all(map(holds, self.used().get(torrent.hash, [Path()]), contents(torrent))):
+        if all(map(holds, self.used().get(torrent.hash, [Path()]), torrent.contents())):
             self.driver.finish(torrent)
             self.finished.add(torrent.hash)
             if saved:
@@ -734,7 +715,7 @@ class Steps(World):
         if os.path.lexists(path) or not path.parent.parent.is_dir():
             return
         if how == "later":  # and is never started, so that rtorrent writes no file
-            self.driver.add_stopped(torrent, self.places[0])
+            self.driver.add(torrent, self.places[0], **(STOPPED if isinstance(self.driver, Fake) else {}))
             time.sleep(0.01)
         self.write_own(path)
         if how != "later":
@@ -763,7 +744,7 @@ class Steps(World):
     @step(6, "here", "elsewhere", "in_place", on="loaded")
     def edit(self, torrent: Torrent, how: str) -> None:
         """Erase a torrent and load it again at once, as front-ends do."""
-        root = self.driver.word()[torrent.hash]
+        root = self.word()[torrent.hash]
         single = isinstance(torrent.content, bytes)
         if how == "here":
             self.driver.readd(torrent, root, None if single else root)
@@ -805,7 +786,7 @@ class Steps(World):
         others = [other for other in self.loaded() if other != torrent and isinstance(other.content, bytes) == single]
         if others:
             other = self.rng.choice(others)
-            self.driver.set_directory_base(torrent, self.driver.word()[other.hash])
+            self.driver.set_directory_base(torrent, self.word()[other.hash])
             self.complete(torrent, saved=False)
             if how == "saved":
                 self.driver.save(torrent)
@@ -929,15 +910,12 @@ class Steps(World):
 
     @step(3, on="new")
     def load_on_full_disk(self, torrent: Torrent) -> None:
-        """Load a torrent without space: 0.9.8 leaves an empty L.new, 0.16 moves empty files into place."""
+        """Load a torrent without space."""
         if isinstance(self.driver, Fake):
             self.trouble.add("full disk")
             self.driver.load(torrent, self.pick_directory())
-            if self.driver.version == "0.9.8":
-                self.driver.file(torrent, "L").with_suffix(".libtorrent_resume.new").touch()
-            for kind in "TLR" if self.driver.version != "0.9.8" else "":
-                self.driver.write(torrent, kind, b"")
-            self.place_data(torrent, self.driver.word()[torrent.hash], "download")
+            self.driver.save_on_full_disk(torrent, "TLR")
+            self.place_data(torrent, self.word()[torrent.hash], "download")
 
     @step(3, "stopped", "started", "restarted", "catch_up")
     def rtwatch(self, how: str) -> None:
@@ -1038,7 +1016,7 @@ def make_life(driver: str, seed: int, length: int) -> Life:
 
 
 def shrink(life: Life, seconds: float) -> Life:
-    """Return a life with fewer steps and options that breaks a promise as well; each is tried twice."""
+    """Return a life with fewer steps that breaks a promise as well; each is tried twice."""
     deadline = time.monotonic() + seconds
     size = len(life.steps)
     while size and time.monotonic() < deadline:
@@ -1047,9 +1025,6 @@ def shrink(life: Life, seconds: float) -> Life:
             if time.monotonic() < deadline and (live(less).problem or live(less).problem):
                 life = less
         size = min(size // 2, len(life.steps))
-    for option in life.options:
-        less = life._replace(options=tuple(other for other in life.options if other != option))
-        life = less if live(less).problem else life
     return life
 
 

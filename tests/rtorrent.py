@@ -209,6 +209,12 @@ class Rtorrent(SessionDirectory):
         self.multicall(("d.erase", torrent.hash), ("load.raw_start", "", torrent.metainfo, *place, mark))
         self._wait_saved(torrent, number, full=True)
 
+    def readd_in_place(self, torrent: Torrent, directory: Directory) -> None:
+        """Erase, write T into the session directory and load that, as ruTorrent does with a big one."""
+        self.erase(torrent)
+        self.file(torrent).write_bytes(torrent.metainfo)
+        self.load_source("load.start", torrent, str(self.file(torrent)), set_directory(directory))
+
     def magnet(self, torrent: Torrent, directory: Directory) -> None:
         self.load_source("load.start", torrent, magnet_link(torrent), set_directory(directory))
 

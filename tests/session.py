@@ -282,9 +282,9 @@ class Session(SessionDirectory):
                 _work(map(self._save_resume, hashes[first : first + WRITERS]))
 
     @undivided
-    def save_on_full_disk(self, torrent: Torrent) -> None:
+    def save_on_full_disk(self, torrent: Torrent, kinds: str = "LR") -> None:
         """Do d.save_resume without space: 0.16 moves empty files into place, 0.9.8 leaves an empty L.new."""
-        files = [self.file(torrent, kind) for kind in ("LR" if self.version != "0.9.8" else "L")]
+        files = [self.file(torrent, kind) for kind in (kinds if self.version != "0.9.8" else "L")]
         for file in files:
             _work([self._write(file, b"")])
         for file in files if self.version != "0.9.8" else ():

@@ -74,26 +74,20 @@ def test_rtwatch_only_asks_for_what_it_says(bed: Bed) -> None:
     assert {*bed.session.asked} <= ASKED_FOR
 
 
-def test_many_erased_at_once_cost_few_questions(bed: Bed) -> None:
-    torrents = [single(f"number{number}", 10) for number in range(300)]
-    files = bed.seed(*torrents)
-    bed.start("-r", "--grace", "0.5")
-    bed.erase(*torrents)
-    assert not remaining(files)
-    assert bed.session.asked.count("d.multicall2") < 30
-
-
-def test_more_erased_at_once_than_one_question_has_time_for_all_go(version: str, bed: Bed) -> None:
+@pytest.mark.parametrize(("number", "pause"), [(300, 0), (90, 0.05)], ids=["", "more than one question has time for"])
+def test_many_erased_at_once_cost_few_questions_and_all_go(number: int, pause: float, version: str, bed: Bed) -> None:
     def answer_slowly(*params: object) -> object:
-        time.sleep(0.05)
+        time.sleep(pause)
         raise UNKNOWN[version]
 
-    torrents = [single(f"number{number}", 10) for number in range(90)]
+    torrents = [single(f"number{number}", 10) for number in range(number)]
     files = bed.seed(*torrents)
     bed.start("-r", "--grace", "0.5")
-    bed.session.scgi.answers["d.directory"] = answer_slowly
+    if pause:
+        bed.session.scgi.answers["d.directory"] = answer_slowly
     bed.erase(*torrents)
     assert not remaining(files)
+    assert pause or bed.session.asked.count("d.multicall2") < 30
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
@@ -134,12 +128,9 @@ def test_what_rtorrent_has_elsewhere_than_saved_is_saved_before_anything_goes(
         bed.seed(TWIN, to=tmp_path / "elsewhere")
         program.wait_known(TWIN.hash)
         bed.session.set_directory(TWIN, bed.downloads)
-    if state == "T deleted":
-        bed.session.file(TWIN).unlink()
-    elif state == "all deleted":
-        for file in bed.session.files(TWIN):
-            file.unlink()
-    elif state == "T empty":
+    for file in bed.session.files(TWIN)[2 if state == "T deleted" else 0 if state == "all deleted" else 3 :]:
+        file.unlink()
+    if state == "T empty":
         program.stop()
         bed.db.unlink()
         bed.session.file(TWIN).write_bytes(b"")

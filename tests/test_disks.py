@@ -187,37 +187,26 @@ def test_a_lock_that_cannot_be_read_is_no_other_host(what: str, bed: Bed) -> Non
 @pytest.mark.parametrize("what", UNREADABLE)
 @pytest.mark.parametrize("kind", ["T", "R"])
 def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(kind: str, what: str, bed: Bed) -> None:
+    """It is said in one line, when it comes and at a start."""
+    broken = bed.session.file(HASH, kind)
     with unprivileged():
         program = bed.start(*SHORT)
-    paths = bed.download(OTHER)
-    if kind == "R":
-        bed.session.file(HASH).write_bytes(twin_of(OTHER).metainfo)
-    else:
-        bed.session.file(HASH, "R").write_bytes(bed.session.file(OTHER, "R").read_bytes())
-    broken = bed.session.file(HASH, kind)
-    make_unreadable(what, broken)
-    bed.session.erase(OTHER)
-    program.wait_line(rf"kept\b.*{HASH[:8]}")
-    program.wait_gone(OTHER.hash)
-    assert len([line for line in program.lines if "unreadable" in line and HASH in line]) == 1
+        paths, others = bed.download(OTHER), bed.download(single("more"))
+        for other, content in (("T", twin_of(OTHER).metainfo), ("R", bed.session.file(OTHER, "R").read_bytes())):
+            if other != kind:
+                bed.session.file(HASH, other).write_bytes(content)
+        make_unreadable(what, broken)
+        bed.erase(OTHER)
+        program.wait_line(rf"kept\b.*{HASH[:8]}")
+        assert program.stop() == 0
+        again = bed.start(*SHORT)
+    for each in program, again:
+        assert len([line for line in each.lines if "unreadable" in line and HASH in line]) == 1
     assert remaining(paths) == paths
     (broken.rmdir if what == "directory" else broken.unlink)()
     bed.session.erase(HASH)
-    (other,) = bed.download(single("more"))
     bed.erase(single("more"))
-    assert not other.exists()
-    assert program.stop() == 0
-
-
-@pytest.mark.parametrize("what", UNREADABLE)
-def test_a_session_file_that_cannot_be_read_at_the_start_is_said_in_one_line(what: str, bed: Bed) -> None:
-    bed.seed(single("one"))
-    make_unreadable(what, bed.session.file(HASH))
-    bed.session.file(HASH, "R").write_bytes(bed.session.file(single("one"), "R").read_bytes())
-    with unprivileged():
-        result = bed.once(*AT_ONCE)
-    assert result.returncode == 0
-    assert len([line for line in result.stderr.splitlines() if HASH in line]) == 1
+    assert not remaining(others)
 
 
 def test_a_session_file_with_a_bad_block_is_read_again(bed: Bed) -> None:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults import make_huge_file
 from program import PROJECT, environment
 from steps import AT_ONCE, SHORT, Bed, remaining, tree
 from torrents import make, multi, single
@@ -150,7 +149,8 @@ def test_any_dropped_file_is_looked_up(bed: Bed, drop: Path) -> None:
         program.wait_line(rf"found +{name}\.torrent, 2 of 3 file names are in the session already$")
     os.mkfifo(drop / "pipe.torrent.new")
     (drop / "zero.torrent.new").symlink_to("/dev/zero")
-    make_huge_file(drop / "huge.torrent.new")
+    (drop / "huge.torrent.new").touch()
+    os.truncate(drop / "huge.torrent.new", 1 << 30)
     for name in "pipe", "zero", "huge":  # up to 64 MiB of a regular file are read, nothing else
         (drop / f"{name}.torrent.new").rename(drop / f"{name}.torrent")
         program.wait_line(rf"found +{name}\.torrent cannot be read")

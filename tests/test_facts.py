@@ -12,16 +12,17 @@ from typing import Any, Optional
 
 import bencodepy
 import pytest
-from rtorrent import Rtorrent, places, wait_until
-from session import STOPPED, pass_tick
+from rtorrent import Rtorrent, wait_until
+from session import STOPPED, decode, pass_tick
 from steps import LONG, SHORT, Bed, link_files, pack, paused, remaining
-from torrents import Torrent, make, single, twin_of
+from torrents import Torrent, make, single
 
 import rtwatch
 
 OLD = 1_000_000_000  # Unix time long before any torrent here
 DOCUMENTS = make(b"Documents", {(b"a.nfo",): b"a" * 16384, (b"taxes.pdf",): b"t" * 40000, (b"z.bin",): b"z" * 100})
 PIECES = 4  # of 16 KiB each
+PACK = pack("pack")
 
 
 def place_old(torrent: Torrent, directory: Path) -> list[Path]:
@@ -33,13 +34,6 @@ def place_old(torrent: Torrent, directory: Path) -> list[Path]:
 
 
 # rtorrent's pieces
-
-
-def metainfo_of(torrent: Torrent) -> rtwatch.Metainfo:
-    """Return what rtwatch reads of T."""
-    found = rtwatch.parse_metainfo(torrent.metainfo)
-    assert found
-    return found
 
 
 BITFIELDS: dict[str, tuple[Any, list[bool]]] = {
@@ -58,12 +52,13 @@ BITFIELDS: dict[str, tuple[Any, list[bool]]] = {
 }
 
 
-@pytest.mark.parametrize("name", BITFIELDS)
-def test_a_file_is_rtorrents_when_it_has_all_of_its_pieces(name: str) -> None:
-    field, finished = BITFIELDS[name]
+@pytest.mark.parametrize(("field", "finished"), BITFIELDS.values(), ids=BITFIELDS)
+def test_a_file_is_rtorrents_when_it_has_all_of_its_pieces(field: Any, finished: list[bool]) -> None:
+    metainfo = rtwatch.parse_metainfo(DOCUMENTS.metainfo)
+    assert metainfo is not None
     data = bencodepy.encode({} if field is None else {b"bitfield": field})
-    assert rtwatch.find_finished(metainfo_of(DOCUMENTS), data) == finished
-    assert rtwatch.find_finished(metainfo_of(DOCUMENTS), None) == [False] * 3
+    assert rtwatch.find_finished(metainfo, data) == finished
+    assert rtwatch.find_finished(metainfo, None) == [False] * 3
 
 
 # before the torrent
@@ -74,7 +69,7 @@ def test_a_file_is_rtorrents_when_it_has_all_of_its_pieces(name: str) -> None:
 def test_a_persons_file_that_a_torrent_merely_names_is_kept(field: Optional[bytes], restarted: bool, bed: Bed) -> None:
     paths = place_old(DOCUMENTS, bed.downloads)
     program = bed.start(*SHORT)
-    bed.session.add(DOCUMENTS, bed.downloads)
+    bed.add(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
     if field is not None:
         bed.session.loaded[DOCUMENTS.hash].resume["bitfield"] = field
@@ -106,7 +101,7 @@ def test_a_torrent_that_was_never_started_has_written_nothing(edited: bool, bed:
     program = bed.start(*SHORT)
     bed.add(DOCUMENTS, **STOPPED)
     program.wait_known(DOCUMENTS.hash)
-    paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
+    paths = DOCUMENTS.write(bed.downloads)
     if edited:
         bed.session.readd(DOCUMENTS, bed.downloads)
         program.wait_line("returned +Documents")
@@ -157,7 +152,7 @@ def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: st
     if "down" in late:
         program.stop()
     if "hook" in late:
-        bed.session.add(other, bed.downloads)
+        bed.add(other)
         program.wait_known(other.hash)
     with paused(program) if "stopped" in late else nullcontext():
         if late == "at once":
@@ -190,109 +185,46 @@ def test_what_changes_only_names_and_modes_of_a_file_does_not_keep_it(shell: str
     assert not path.exists()
 
 
-def inherit(bed: Bed) -> tuple[list[Path], Torrent]:
-    """Erase a torrent whose files another one uses through symlinks; return the files and the other one."""
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    bed.start(*SHORT)
-    paths = bed.download(torrent, to="own")
-    link_files(paths, places(twin, bed.downloads / "links"))
-    bed.add_complete(twin, "links")
-    bed.settle()
-    bed.erase(torrent)
-    return paths, twin
-
-
-def test_an_inherited_file_that_somebody_replaced_is_kept(bed: Bed) -> None:
-    paths, twin = inherit(bed)
-    (bed.downloads / "mine").write_bytes(b"mine")
-    os.rename(bed.downloads / "mine", paths[0])
-    bed.erase(twin)
-    assert remaining(paths) == paths[:1]
-    assert not (bed.downloads / "own" / "pack" / "below").exists()
-
-
-# where paths lead, and which directories go
-
-
-def test_the_directory_of_an_original_goes_with_the_last_that_links_to_it(bed: Bed) -> None:
-    paths, twin = inherit(bed)
-    assert remaining(paths) == paths
-    bed.erase(twin)
-    assert sorted(path.name for path in bed.downloads.iterdir() if path.is_dir()) == ["links", "own"]
-    assert not [*(bed.downloads / "own").iterdir(), *(bed.downloads / "links").iterdir()]
-
-
-def test_a_link_that_leads_through_another_link_is_looked_at_again(bed: Bed) -> None:
-    torrent, twin = pack("pack"), twin_of(pack("pack"))
-    bed.start(*SHORT)
-    paths = bed.download(torrent, to="own")
-    torrent.write_root(torrent.root(bed.downloads / "copy"))
-    way = bed.downloads / "way"
-    way.symlink_to("copy")
-    link_files(torrent.paths(torrent.root(way)), places(twin, bed.downloads / "links"))
-    bed.add_complete(twin, "links")
-    bed.settle()
-    way.unlink()
-    way.symlink_to("own")
-    bed.erase(torrent)
-    assert remaining(paths) == paths
-
-
 def test_what_stays_of_a_torrent_that_returned_elsewhere_is_said(bed: Bed) -> None:
     program = bed.start(*SHORT, "--grace", "5")
-    paths = bed.download(pack("pack"), to="old")
-    bed.wait_vanished(pack("pack"))
-    bed.session.add(pack("pack"), bed.downloads / "new")
+    paths = bed.download(PACK, to="old")
+    bed.wait_vanished(PACK)
+    bed.session.add(PACK, bed.downloads / "new")
     program.wait_line(r"returned +pack, 2 files, nobody uses 2 files at its former place, .*/old/pack")
     assert remaining(paths) == paths
 
 
 def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(bed: Bed) -> None:
     program = bed.start(*SHORT)
-    bed.download(pack("pack"))
+    bed.download(PACK)
     program.stop()
-    torrent = bencodepy.decode(bed.session.file(pack("pack")).read_bytes())
-    torrent[b"announce"] = b"http://tracker.example/announce"
-    bed.session.file(pack("pack")).write_bytes(bencodepy.encode(torrent))
-    program = bed.start(*SHORT)
-    program.wait_rows(
-        "SELECT tracker FROM torrent_data WHERE name = 'pack'", lambda rows: rows == [("tracker.example",)]
-    )
+    bed.session.file(PACK).write_bytes(make(PACK.name, PACK.content, b"http://tracker.example/announce").metainfo)
+    trackers = "SELECT tracker FROM torrent_data WHERE name = 'pack'"
+    bed.start(*SHORT).wait_rows(trackers, lambda rows: rows == [("tracker.example",)])
 
 
 # the real rtorrent
 
 
-def test_a_newcomer_with_its_data_in_place_is_saved_and_goes_at_its_first_erase(
-    rtorrent: Rtorrent, real_launcher: Bed
+@pytest.mark.parametrize("case", ["data in place", "data later", "data later, stopped"])
+def test_data_is_a_newcomers_own_when_rtorrent_has_checked_or_started_it(
+    case: str, rtorrent: Rtorrent, real_launcher: Bed
 ) -> None:
-    torrent = pack("pack")
+    """Of one that came with its data in place, rtwatch asks until the check is over, and then for a save."""
     program = real_launcher.start("-r", "--grace", "0.5")
-    paths = place_old(torrent, rtorrent.downloads)
-    rtorrent.load(torrent, directory=rtorrent.downloads)
-    program.wait_known(torrent.hash)
-
-    def is_saved() -> bool:
-        return bool(bencodepy.decode(rtorrent.file(torrent, "R").read_bytes())[b"complete"])
-
-    program.wait_for(is_saved, "it is not saved")
+    paths = PACK.paths(PACK.root(rtorrent.downloads))
+    if case == "data in place":
+        place_old(PACK, rtorrent.downloads)
+    rtorrent.load(PACK, start="stopped" not in case, directory=rtorrent.downloads)
+    program.wait_known(PACK.hash)
+    if case == "data in place":
+        program.wait_for(lambda: decode(rtorrent.file(PACK, "R")).get(b"complete"), "it is not saved")
+    else:
+        pass_tick()
+        PACK.write(rtorrent.downloads)
     real_launcher.settle_saves()
-    real_launcher.erase(torrent)
-    assert not remaining(paths)
-
-
-@pytest.mark.parametrize("started", [True, False], ids=["started", "stopped"])
-def test_data_that_came_after_a_torrent_is_its_own_when_rtorrent_has_started_it(
-    started: bool, rtorrent: Rtorrent, real_launcher: Bed
-) -> None:
-    program = real_launcher.start("-r", "--grace", "0.5")
-    rtorrent.load(DOCUMENTS, start=started, directory=rtorrent.downloads)
-    program.wait_known(DOCUMENTS.hash)
-    pass_tick()
-    paths = DOCUMENTS.write_root(DOCUMENTS.root(rtorrent.downloads))
-    real_launcher.settle_saves()
-    real_launcher.erase(DOCUMENTS)
-    assert remaining(paths) == ([] if started else paths)
+    real_launcher.erase(PACK)
+    assert remaining(paths) == (paths if "stopped" in case else [])
 
 
 def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, real_launcher: Bed) -> None:
@@ -315,32 +247,30 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
 
 @pytest.mark.parametrize("unread", [False, True], ids=["", "unread"])
 def test_what_somebody_put_in_place_before_the_torrent_came_back_is_kept(unread: bool, bed: Bed) -> None:
-    torrent = pack("pack")
     program = bed.start(*SHORT, "--grace", "2")
-    paths = bed.download(torrent)
-    bed.wait_vanished(torrent)
+    paths = bed.download(PACK)
+    bed.wait_vanished(PACK)
     paths[0].write_bytes(b"mine")
     with paused(program) if unread else nullcontext():
-        bed.session.add(torrent, bed.downloads)
+        bed.add(PACK)
         if unread:
-            bed.session.erase(torrent)
+            bed.session.erase(PACK)
     if not unread:
         program.wait_line("returned +pack")
-        bed.erase(torrent)
+        bed.erase(PACK)
     program.wait_line(f"kept .*({'after the torrent vanished' if unread else rtwatch.FOUND.words})")
     assert remaining(paths) == paths[:1]
 
 
 def test_what_came_back_goes_once_rtorrent_says_that_it_has_all_of_it(bed: Bed) -> None:
-    torrent = pack("pack")
     program = bed.start(*SHORT, "--grace", "2")
-    paths = bed.download(torrent)
-    bed.wait_vanished(torrent)
-    torrent.write_root(torrent.root(bed.downloads))
-    bed.add_complete(torrent)
+    paths = bed.download(PACK)
+    bed.wait_vanished(PACK)
+    PACK.write(bed.downloads)
+    bed.add_complete(PACK)
     program.wait_line("returned +pack")
     bed.settle_saves()
-    bed.erase(torrent)
+    bed.erase(PACK)
     assert not remaining(paths)
 
 
@@ -348,9 +278,9 @@ def test_what_rtorrent_wrote_before_it_loaded_the_torrent_again_goes_though_its_
     bed: Bed,
 ) -> None:
     program = bed.start(*SHORT)
-    bed.session.add(DOCUMENTS, bed.downloads)
+    bed.add(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
-    paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
+    paths = DOCUMENTS.write(bed.downloads)
     paths[2].rename(bed.downloads / "elsewhere")
     link_files([bed.downloads / "elsewhere"], paths[2:])
     bed.settle()  # Else nobody knows whether the files were written before the erase.
@@ -398,19 +328,18 @@ def test_what_never_was_a_torrents_own_is_not_left_to_others_as_theirs(bed: Bed)
 def test_files_at_a_new_place_are_a_torrents_own_when_they_were_moved_there(
     moved: bool, complete: int, bed: Bed
 ) -> None:
-    torrent = pack("pack")
     program = bed.start(*SHORT)
-    paths, new = bed.download(torrent), torrent.paths(torrent.root(bed.downloads / "films"))
-    bed.session.loaded[torrent.hash].rtorrent["complete"] = complete
+    paths, new = bed.download(PACK), PACK.paths(PACK.root(bed.downloads / "films"))
+    bed.session.loaded[PACK.hash].rtorrent["complete"] = complete
     for path, place in zip(paths, new):
         place.parent.mkdir(parents=True, exist_ok=True)
         path.rename(place) if moved else place.write_bytes(b"mine")
-    bed.repoint(torrent, "films")
-    program.wait_files(torrent.hash, new)
-    bed.session.loaded[torrent.hash].rtorrent["custom1"] = "a label"
-    bed.session.save(torrent)
+    bed.repoint(PACK, "films")
+    program.wait_files(PACK.hash, new)
+    bed.session.loaded[PACK.hash].rtorrent["custom1"] = "a label"
+    bed.session.save(PACK)
     bed.settle_saves()
-    bed.erase(torrent)
+    bed.erase(PACK)
     assert remaining(new) == ([] if moved else new)
     if not moved:
         program.wait_line(f"kept .*{rtwatch.FOREIGN.words}")
@@ -419,23 +348,22 @@ def test_files_at_a_new_place_are_a_torrents_own_when_they_were_moved_there(
 def test_files_of_a_torrent_that_was_erased_and_loaded_again_while_rtwatch_was_down_are_looked_at_anew(
     bed: Bed,
 ) -> None:
-    torrent = pack("pack")
     program = bed.start(*SHORT)
-    paths = bed.download(torrent)
+    paths = bed.download(PACK)
     program.stop()
-    bed.session.erase(torrent)
-    torrent.write_root(torrent.root(bed.downloads))
+    bed.session.erase(PACK)
+    PACK.write(bed.downloads)
     pass_tick()
-    bed.add(torrent)
+    bed.add(PACK)
     bed.start(*SHORT)
-    bed.erase(torrent)
+    bed.erase(PACK)
     assert remaining(paths) == paths
 
 
 def test_what_became_complete_while_rtwatch_was_down_goes_although_t_was_written_anew(bed: Bed) -> None:
     paths = place_old(DOCUMENTS, bed.downloads)
     program = bed.start(*SHORT)
-    bed.session.add(DOCUMENTS, bed.downloads)
+    bed.add(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
     program.stop()
     bed.session.finish(DOCUMENTS)
@@ -446,7 +374,7 @@ def test_what_became_complete_while_rtwatch_was_down_goes_although_t_was_written
 
 
 def test_a_time_in_the_future_is_no_sign_that_rtorrent_wrote_a_file(bed: Bed) -> None:
-    paths = DOCUMENTS.write_root(DOCUMENTS.root(bed.downloads))
+    paths = DOCUMENTS.write(bed.downloads)
     for path in paths:
         os.utime(path, (time.time() + 5,) * 2)
     pass_tick()
@@ -459,22 +387,21 @@ def test_a_time_in_the_future_is_no_sign_that_rtorrent_wrote_a_file(bed: Bed) ->
 
 
 def test_a_clock_that_was_ahead_in_the_last_run_proves_nothing(bed: Bed) -> None:
-    torrent = pack("pack")
     program = bed.start(*SHORT)
-    paths = bed.download(torrent)
+    paths = bed.download(PACK)
     program.stop()
     with closing(sqlite3.connect(bed.db)) as con, con:
         con.execute("UPDATE rtwatch_session SET present = ?", (time.time() + 3600,))
-    bed.session.erase(torrent)
-    torrent.write_root(torrent.root(bed.downloads))
+    bed.session.erase(PACK)
+    PACK.write(bed.downloads)
     program = bed.start(*SHORT, "--catch-up")
-    program.wait_gone(torrent.hash)
+    program.wait_gone(PACK.hash)
     assert remaining(paths) == paths
 
 
 @pytest.mark.parametrize("directory", [False, True], ids=["a file", "the root"])
 def test_a_link_in_the_place_of_a_torrent_that_was_never_started_stays(directory: bool, bed: Bed) -> None:
-    torrent = pack("pack") if directory else single("pack")
+    torrent = PACK if directory else single("pack")
     link = torrent.root(bed.downloads) if directory else torrent.paths(torrent.root(bed.downloads))[0]
     target = bed.downloads / "library"
     target.mkdir() if directory else target.write_bytes(b"mine")

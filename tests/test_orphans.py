@@ -15,7 +15,6 @@ import pytest
 from conftest import Mount
 from faults import NEXT_WEEK
 from program import environment
-from rtorrent import Rtorrent
 from steps import Bed, link_files, tree
 from torrents import make, multi, single
 
@@ -153,12 +152,6 @@ def test_a_link_made_after_the_last_look_is_looked_at_first(bed: Bed) -> None:
     path.rename(bed.downloads / "moved away")
     path.symlink_to("moved away")
     assert found(bed, bed.downloads) == []
-
-
-def test_what_a_real_rtorrent_has_is_no_orphan(real_launcher: Bed, shared: Rtorrent) -> None:
-    orphan = real_launcher.seed(multi("pack"))[1].with_name("orphan")
-    orphan.touch()
-    assert found(real_launcher, real_launcher.downloads) == [str(orphan)]
 
 
 def test_names_are_escaped_on_a_terminal_and_raw_in_a_pipe(bed: Bed) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import NOBODY, mounted, the_line, without_home
+from faults import below, mounted, the_line
 from program import environment, run
 from steps import SHORT, Bed, remaining
 from torrents import multi
@@ -24,7 +24,12 @@ from torrents import multi
 import rtwatch
 
 PACK = multi("pack")
-STRANGER = 54321  # has no entry in passwd(5)
+NOBODY, STRANGER = 65534, 54321  # the latter has no entry in passwd(5)
+AS_STRANGER = (  # without HOME; who may read all files, as the tests and Python may lie in root's home
+    *("setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups"),
+    *("--inh-caps=+dac_override,+dac_read_search", "--ambient-caps=+dac_override,+dac_read_search"),
+    *("env", "-u", "HOME"),
+)
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 SPOILS = {"the group can write": 0o020, "all can write": 0o002, "of another user": None}
 
@@ -187,7 +192,7 @@ def test_root_is_refused_on_the_session_of_another_user_with_the_command_that_ru
 
 @ROOT
 def test_a_user_without_home_and_entry_in_passwd_can_name_the_database(bed: Bed, tmp_path: Path) -> None:
-    with without_home():
+    with below(*AS_STRANGER):
         for options in ("--db", tmp_path / "my.db"), ():
             given = bed.once("-r", *options)
             assert (given.returncode, "Traceback" in given.stderr) == (0, False)

@@ -18,7 +18,6 @@ from steps import SHORT, Bed, pack, remaining, tree
 from torrents import Torrent, info_hash, make, single, twin_of
 
 RETURN = ("-r", "--grace", "2")  # what comes back does so in time
-OLD = 1600000000
 MOVE_WHEN_FINISHED = """\
 method.insert = d.data_path, simple, "if=(d.is_multi_file), (cat,(d.directory),/), (cat,(d.directory),/,(d.name))"
 method.insert = d.move_to, simple, "d.directory.set=$argument.1=; execute=mv,-u,$argument.0=,$argument.1=; {0}"
@@ -57,10 +56,8 @@ def test_a_torrent_is_listed_when_loaded_and_its_files_go_when_it_is_erased(
     bed.wait_called("post_add", torrent)
     [(hash, name, tracker, tor, ltor, rtor)] = select(program, torrent)
     assert (hash, name, tracker) == (torrent.hash, torrent.name.decode(), "127.0.0.1")
-    assert info_hash(bencodepy.decode(tor)[b"info"]) == torrent.hash
-    assert bencodepy.decode(rtor)[b"directory"] == os.fsencode(torrent.root(bed.downloads))
-    assert b"files" in bencodepy.decode(ltor)
-    program.wait_files(torrent.hash, shared.used(torrent))
+    decoded = [bencodepy.decode(blob) for blob in (tor, rtor, ltor)]
+    assert [info_hash(decoded[0][b"info"]), b"files" in decoded[2]] == [torrent.hash, True]
     shared.wait_complete(torrent)
     bed.settle()
     assert tree(bed.downloads) == before
@@ -88,13 +85,6 @@ def test_a_finished_download_calls_complete_and_goes_when_erased(shared: Rtorren
     assert remaining(originals) == originals
 
 
-def erase_and_write(rtorrent: Rtorrent, torrent: Torrent, directory: Path) -> None:
-    """Erase a torrent, write its T into the session directory and load that, as ruTorrent does with a big one."""
-    rtorrent.erase(torrent)
-    rtorrent.file(torrent).write_bytes(torrent.metainfo)
-    rtorrent.load_source("load.start", torrent, str(rtorrent.file(torrent)), set_directory(directory))
-
-
 def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(shared: Rtorrent, bed: Bed) -> None:
     torrents = [pack(f"again {number}") for number in range(6)]
     same, elsewhere, written, written_elsewhere, at_once, later = torrents
@@ -109,8 +99,8 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(shared: Rtorren
     shared.load(edited_later, directory=bed.downloads)
     shared.readd(same, bed.downloads)
     shared.readd(elsewhere, new)
-    erase_and_write(shared, written, bed.downloads)
-    erase_and_write(shared, written_elsewhere, new)
+    shared.readd_in_place(written, bed.downloads)
+    shared.readd_in_place(written_elsewhere, new)
     shared.readd(edited_at_once, bed.downloads)
     for torrent in elsewhere, written_elsewhere:
         paths[torrent.hash] = places(torrent, new)
@@ -177,30 +167,6 @@ def test_data_that_rtorrent_moves_on_completion_goes_with_its_torrent(
         assert leecher.used(twin) == old
 
 
-def test_a_persons_own_files_are_kept(shared: Rtorrent, bed: Bed) -> None:
-    """They lay there before the torrent, and rtorrent never found its data in them."""
-    sizes = {f"{word} of {size}": (size, word) for size in (1000, 3000, 5000) for word in ("started", "checked")}
-    torrents = {name: single(name, 3000) for name in sizes}
-    files = {name: bed.downloads / os.fsdecode(torrent.name) for name, torrent in torrents.items()}
-    data = pack("complete, never started")
-    for name, (size, _) in sizes.items():
-        files[name].write_bytes(b"own " * (size // 4))
-    for path in [*files.values(), *data.write(bed.downloads)]:
-        os.utime(path, (OLD, OLD))
-    before = {path: path.read_bytes() for path in [*files.values(), *places(data, bed.downloads)]}
-    bed.start(*SHORT)
-    for name, (_, word) in sizes.items():
-        shared.load(torrents[name], start=word == "started", directory=bed.downloads)
-        if word == "checked":
-            shared.call("d.check_hash", torrents[name].hash)
-        shared.wait(1, "d.is_hash_checked", torrents[name].hash)
-        shared.save(torrents[name])
-    shared.add(data, bed.downloads)
-    bed.settle()
-    bed.erase(data, *torrents.values())
-    assert {path: path.read_bytes() for path in before} == before
-
-
 class Shape(NamedTuple):
     """A torrent of a kind, where it is told to be, and what is there before it is loaded.
 
@@ -238,34 +204,28 @@ def nested(name: str, depth: int) -> Torrent:
     return torrent._replace(metainfo=b"d1:a" + b"l" * depth + b"e" * depth + torrent.metainfo[1:])
 
 
+ODD_NAMES = {
+    **{"usual": b"usual", "non-UTF-8": b"\xff\xfe\x80 latin \xe9", "newline": b"\nnew\nline\r\n", "tilde": b"~root"},
+    **{"blanks": b"  blanks  ", "dots": b"...", "evil characters": EVIL, "longest": b"n" * 255},
+}
 SHAPES = {
+    **{f"{kind} single": Shape(make(name, DATA)) for kind, name in ODD_NAMES.items()},
+    **{
+        f"{kind} multi": Shape(make(name[:-1] + b"2", {(name, name): DATA, (b"-r", name): DATA}))
+        for kind, name in ODD_NAMES.items()
+    },
+    **{f"{kind.__name__}, stopped": Shape(kind("stopped"), start=False) for kind in (single, pack)},
     "nine encodings": Shape(odd(b"nine", {"path": [b"in nine"], **NINE["path"]}, **NINE["name"])),
     "a path of 300 elements": Shape(make(b"deep", {(b"d",) * 299 + (b"deep file",): DATA})),
     "lists 1,000 deep": Shape(nested("in lists", 1000)),
     "negative length": Shape(make(b"negative", DATA, length=-1), start=False, before=(b"negative",)),
-    "single": Shape(single("single")),
-    "single, stopped": Shape(single("single, stopped"), start=False),
-    "multi": Shape(pack("multi")),
-    "multi, stopped": Shape(pack("multi, stopped"), start=False),
     "nested": Shape(make(b"nested", {(b"a", b"b", b"c", b"nest"): DATA, (b"a", b"b", b"e"): b"1", (b"a", b"f"): b"2"})),
     "many files": Shape(make(b"many", {(b"%d" % (n % 7), b"%d" % n): b"%d" % n for n in range(300)})),
     "one file in files": Shape(make(b"one", {(b"one",): DATA})),
     "name and file alike": Shape(make(b"alike", {(b"alike", b"alike"): DATA, (b"alike", b"other"): DATA})),
     "empty file": Shape(make(b"empty", {(b"empty",): b"", (b"full",): DATA, (b"last",): b""})),
-    "non-UTF-8 single": Shape(make(b"\xff\xfe\x80 latin \xe9", DATA)),
-    "non-UTF-8 multi": Shape(make(b"\xe9t\xe9", {(b"\xff", b"\xc3"): DATA, (b"\xc3\xa9", b"e\xcc\x81"): b"1"})),
     "NFC and NFD": Shape(make(b"forms", {(b"\xc3\xa9",): DATA, (b"e\xcc\x81",): DATA})),
     "case": Shape(make(b"case", {(b"A", b"b"): DATA, (b"a", b"B"): DATA})),
-    "newline single": Shape(make(b"new\nline\r\n", DATA)),
-    "newline multi": Shape(make(b"\nnew", {(b"\n", b"line\n"): DATA, (b"\r",): DATA})),
-    "tilde single": Shape(make(b"~", DATA), b"DL/real"),
-    "tilde multi": Shape(make(b"~root", {(b"~", b"~root"): DATA, (b"~",) * 3: DATA})),
-    "blanks single": Shape(make(b"  blanks  ", DATA)),
-    "blanks multi": Shape(make(b" blanks ", {(b" ", b" a "): DATA, (b"\t",): DATA})),
-    "dots": Shape(make(b"...", {(b"...", b"..a"): DATA, (b".hidden",): DATA, (b"a..",): DATA})),
-    "evil characters single": Shape(make(EVIL, DATA)),
-    "evil characters multi": Shape(make(b"evil" + EVIL, {(EVIL, EVIL): DATA, (b"-r", b"*"): DATA})),
-    "longest names": Shape(make(b"n" * 255, {(b"d" * 255, b"f" * 255): DATA})),
     "absolute-looking": Shape(odd(b"slash", {"path": [b"", b"etc", b"passwd"]}, {"path": [b"slashed"]})),
     "empty elements": Shape(odd(b"gaps", {"path": [b"a", b"", b"", b"gap"]}, {"path": [b"", b"gapped"]})),
     "padding": Shape(make(b"padding", PAD)),
@@ -304,7 +264,7 @@ SHAPES = {
         f"{way} {kind.__name__}": Shape(kind(f"{way} {kind.__name__}"), directory)
         for way, directory in (
             *(("relative", b"rel/sub"), ("dot-slash", b"./"), ("no directory", b"")),
-            *(("home", b"~/x"), ("trailing slash", b"DL/real/")),
+            *(("home", b"~/x"), ("trailing slash", b"DL/real/"), ("symlink", b"DL/link//")),
         )
         for kind in (single, pack)
     },
@@ -312,9 +272,6 @@ SHAPES = {
     "home itself": Shape(pack("home itself"), b"~"),
     "home with a name": Shape(pack("home with a name"), b"~root/x", old=True),
     "home inside": Shape(pack("home inside"), b"DL/~/x"),
-    "trailing slashes": Shape(single("trailing slashes"), b"DL/real///"),
-    "symlink single": Shape(single("symlink single"), b"DL/link"),
-    "symlink multi": Shape(pack("symlink multi"), b"DL/link/"),
     "symlink inside": Shape(make(b"linked", {(b"sub", b"deep", b"in"): DATA, (b"out",): DATA})),
     "symlink file": Shape(make(b"link file", {(b"no file",): DATA, (b"file",): DATA}), start=False),
     "dots in directory": Shape(pack("dots in directory"), b"DL/real/../real/sub/.."),

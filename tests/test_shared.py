@@ -64,7 +64,8 @@ def test_a_shared_file_goes_with_its_last_torrent(way_name: str, first: int, bed
     program.wait_line("removed .*2 of 2 files" if first and "symlinks" in way_name else "kept .*" + names(stays, "in"))
     assert remaining(paths) == paths
     bed.erase(stays)
-    assert [name for name in below(bed.downloads) if name.endswith(".bin")] == []
+    made = {"real", "x", "link", "links", "two", "two/hop", "bound", *([way.bound] if way.bound else [])}
+    assert {*below(bed.downloads)} <= made
 
 
 @pytest.mark.parametrize("name", ["One.bin", "caf\u00e9"])
@@ -244,17 +245,27 @@ def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_
     assert remaining(paths) == []
 
 
-def test_a_directory_replaced_by_a_link_keeps_the_target(bed: Bed) -> None:
+CHANGES = {  # what is there before TWIN is loaded in links, and what becomes of it
+    "its directory is a link now": ("cp -r real links", "rm -r links; ln -s real links"),
+    "its links lead through another one": (
+        "cp -r real copy; ln -s copy way; mkdir links; cp -rs $PWD/way/pack links",
+        "ln -sfn real way",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES.values(), ids=CHANGES)
+def test_a_way_that_leads_elsewhere_by_now_is_looked_at_again(before: str, after: str, bed: Bed) -> None:
     paths = bed.seed(PACK, to="real")
-    bed.seed(TWIN, to="copy")
+    subprocess.run(["sh", "-ec", before], cwd=bed.downloads, check=True)
+    bed.add_complete(TWIN, to="links")
     program = bed.start(*SHORT)
-    shutil.rmtree(bed.downloads / "copy")
-    (bed.downloads / "copy").symlink_to("real")
+    subprocess.run(["sh", "-ec", after], cwd=bed.downloads, check=True)
     bed.erase(PACK)
     program.wait_line("kept .*" + names(TWIN, "in"))
     assert remaining(paths) == paths
     bed.session.save(TWIN)
-    program.wait_files(TWIN.hash, paths)
+    bed.settle_saves()
     bed.erase(TWIN)
     assert remaining(paths) == []
 

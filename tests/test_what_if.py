@@ -9,9 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from rtorrent import Rtorrent
-from steps import SHORT, Bed, link_files, remaining, tree
-from torrents import make, multi, single, twin_of
+from steps import SHORT, Bed, link_files, tree
+from torrents import make, multi, single
 
 ONE, PACK = single("one"), multi("pack")
 
@@ -51,6 +50,7 @@ def test_what_if_says_what_the_removal_does_then(known: bool, bed: Bed) -> None:
     assert f"{ONE.hash[:8]}     4 KiB one.bin: 1 file" in everything
     assert f"{ONE.hash}     4 KiB one.bin: 1 file" in ask(bed, "all", "-v")
     program = bed.start(*SHORT)
+    assert ask(bed, torrent.hash) == answers[0]
     bed.erase(torrent)
     program.wait_line(r"removed +album.*, 2 of 5 files, 16 KiB, 1 linked elsewhere")
     bed.settle()
@@ -121,15 +121,3 @@ def test_what_if_says_why_an_erased_torrent_is_held(bed: Bed) -> None:
     answer = ask(bed, "pack")
     assert "vanished   no rtorrent that ran at that time has confirmed the erase\n" in answer
     assert "would remove pack, 2 of 2 files" in answer
-
-
-def test_what_if_agrees_with_the_removal_beside_a_real_rtorrent(real_launcher: Bed, shared: Rtorrent) -> None:
-    paths = real_launcher.seed(PACK)
-    program = real_launcher.start(*SHORT)
-    twin = twin_of(PACK)
-    program.wait_known(PACK.hash)
-    assert "would remove pack, 2 of 2 files" in ask(real_launcher, "pack")
-    real_launcher.download(twin)
-    assert f'a.bin: also in {twin.hash[:8]} "pack"' in ask(real_launcher, PACK.hash)
-    real_launcher.erase(PACK)
-    assert remaining(paths) == paths

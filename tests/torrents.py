@@ -33,9 +33,13 @@ class Torrent(NamedTuple):
             return [root / os.fsdecode(self.name)]
         return [root.joinpath(*map(os.fsdecode, path)) for path in self.content]
 
+    def contents(self) -> list[bytes]:
+        """Return the contents of all files."""
+        return [self.content] if isinstance(self.content, bytes) else [*self.content.values()]
+
     def data(self) -> bytes:
         """Return the contents of all files, one after the other, which is what the pieces are of."""
-        return self.content if isinstance(self.content, bytes) else b"".join(self.content.values())
+        return b"".join(self.contents())
 
     def write(self, directory: Path) -> list[Path]:
         """Write the data as a download into `directory` would have left it; return its paths."""
@@ -44,8 +48,7 @@ class Torrent(NamedTuple):
     def write_root(self, root: Path) -> list[Path]:
         """Write the data below `root`, the `directory` string that rtorrent saved; return its paths."""
         paths = self.paths(root)
-        contents = [self.content] if isinstance(self.content, bytes) else self.content.values()
-        for path, data in zip(paths, contents):
+        for path, data in zip(paths, self.contents()):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return paths
