@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, TypeVar
@@ -150,10 +151,6 @@ class World:
         self.hashes = [each.torrent.hash for each in made]
         self.singles = [each.torrent for each in made if each.torrent.content == b""]
 
-    @property
-    def db(self) -> Path:
-        return self.state / "rtwatch" / "rtwatch.db"
-
     def add(self, made: Made) -> int:
         """Load a torrent whose files, empty ones, are there; return their number."""
         self.load(made)
@@ -182,13 +179,22 @@ class World:
         program.wait_for(lambda: self.calls(hook).keys() >= {*hashes}, f"{hook} is not called")
         return [self.calls(hook)[hash] for hash in hashes]
 
-    def measure_start(self) -> tuple[Cost, float]:
-        """Start rtwatch, wait until it is ready, and end it; return what that took and the MiB it had at the most."""
+    def measure_start(self) -> tuple[Cost, dict[str, int]]:
+        """Start rtwatch, wait until it is ready, and end it; return what that took and its /proc/PID/status then."""
         begin = time.monotonic()
         with self.start() as program:
-            cost, peak = now(program.pid), read_status(program.pid)["VmHWM"] / 1024
+            cost, status = now(program.pid), read_status(program.pid)
             program.stop()
-        return cost._replace(wall=cost.wall - begin), peak
+        return cost._replace(wall=cost.wall - begin), status
+
+    @contextmanager
+    def removing(self) -> Iterator[Program]:
+        """Give an rtwatch that knows everything and removes files, with rtorrent running."""
+        self.measure_start()
+        with self.session, self.start("-r", "--grace", "2", "--hooks", self.hooks) as program:
+            settle(program.pid)
+            yield program
+            program.stop()
 
     def make(self, number: int, files: int) -> list[Made]:
         """Make torrents of so many files each, on a disk of their own; nothing is written."""
@@ -314,7 +320,7 @@ def first(world: World, repeat: int) -> None:
         floors.append(elsewhere(floor_first, world.session.path, world.state / "floor.db"))
         shutil.rmtree(world.state)
         starts.append(world.measure_start())
-    peak = max(peak for _, peak in starts)
+    peak = max(status["VmHWM"] for _, status in starts) / 1024
     compare("first start", [cost for cost, _ in starts], floors, 1.5)
     show("first start, peak memory", peak, "MiB", None, "60 MiB", peak < 60)
 
@@ -323,9 +329,11 @@ def restart(world: World, repeat: int) -> None:
     """Start with everything known and unchanged, which looks at each directory of a torrent's files."""
     world.measure_start()
     floors = [elsewhere(floor_resume, world.session.path) for _ in range(max(5, repeat))]
-    costs = [world.measure_start()[0] for _ in floors]
+    starts = [world.measure_start() for _ in floors]
+    costs, resident = [cost for cost, _ in starts], starts[-1][1]["VmRSS"] / 1024
     wall, limit = statistics.median(cost.wall for cost in costs), 1.5 * max(1.0, world.number / 10000)
     compare("restart", costs, floors, 3)
+    show("restart, resident memory", resident, "MiB", None, "30 MiB", resident < 30)
     show("restart", wall, "s", None, f"{limit:g} s", wall < limit)
 
 
@@ -412,14 +420,12 @@ def wide(world: World, repeat: int) -> None:
 
 def missing(world: World, repeat: int) -> None:
     """Erase a torrent of 300,000 files that are not there."""
-    made = world.make(1, 300_000)[0]
+    [made] = world.make(1, 300_000)
     world.load(made)
-    world.measure_start()
-    with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
+    with world.removing() as program:
         before = read_status(program.pid)["VmHWM"] / 1024
         cost = erase(world, program, [made])
         peak = read_status(program.pid)["VmHWM"] / 1024
-        program.stop()
     show("300,000 missing files, CPU", cost.cpu, "s")
     show("300,000 missing files, memory", peak, "MiB", before, "300 MiB", peak < 300)
 
@@ -430,15 +436,12 @@ def remove_each(world: World, repeat: int) -> tuple[float, float, float]:
     wide, common = world.make(repeat, 1000), world.make_alike(2, 1000)
     for made in [*wide, *common]:
         world.add(made)
-    world.measure_start()
-    with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
-        settle(program.pid)
+    with world.removing() as program:
         begin = now(program.pid)
         erase(world, program, common[:1])
         look = world.calls("pre_remove")[common[0].torrent.hash].since(begin).cpu
         shared = erase(world, program, common[1:]).cpu
         ms = [erase(world, program, [made]).cpu for made in wide]  # seconds for 1,000 files are ms for one
-        program.stop()
     return statistics.median(ms), shared, look
 
 
@@ -449,14 +452,14 @@ def remove_batches(world: World, batches: Sequence[Sequence[Made]]) -> tuple[lis
         world.add(made)
     world.measure_start()
     copy = world.state / "floor.db"
-    shutil.copy(world.db, copy)
+    shutil.copy(world.state / "rtwatch" / "rtwatch.db", copy)
     costs, floors = [], []
     for number, batch in enumerate(batches):
         place = world.data / f"floor{number}"
         victims = [(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t, *_ in batch]
         floors.append(elsewhere(floor_removal, copy, victims))
     copy.unlink()
-    with world.session, world.start("-r", "--grace", "2", "--hooks", world.hooks) as program:
+    with world.removing() as program:
         for batch in batches:
             settle(program.pid)
             begin = now(program.pid)
@@ -465,7 +468,6 @@ def remove_batches(world: World, batches: Sequence[Sequence[Made]]) -> tuple[lis
         left = sum(torrent.root(place).exists() for torrent, place, *_ in every)
         if left:
             raise SystemExit(program.report(f"{left} torrents were not removed"))
-        program.stop()
     return costs, floors
 
 

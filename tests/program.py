@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import socket
 import sqlite3
@@ -80,27 +79,28 @@ class Program:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Start rtwatch; its standard output and error are both read into `output`."""
+        """Start rtwatch; its standard output and error are both `output`."""
         texts = [*map(str, options)]
         self.session = session
         self.db = state / "rtwatch" / "rtwatch.db"
         if "--db" in texts:
             self.db = Path(cwd or ".", texts[texts.index("--db") + 1])
-        self.lines: list[str] = []
         self.notified: list[str] = []
-        self._changed = threading.Condition()
-        self._sockets = tempfile.TemporaryDirectory(prefix="rtwatch-")  # short: a socket's path has 107 bytes
-        notify_path = os.path.join(self._sockets.name, "notify")
+        self._place = tempfile.TemporaryDirectory(prefix="rtwatch-")  # short: a socket's path has 107 bytes
+        self._file = Path(self._place.name, "output")
+        self._data: bytes | None = None  # all that was printed, when the process has ended
+        notify_path = os.path.join(self._place.name, "notify")
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(notify_path)
-        self.process = subprocess.Popen(
-            command(*texts, session, *paths),
-            env=environment(state, {"NOTIFY_SOCKET": notify_path, **(env or {})}),
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        with self._file.open("wb") as file:
+            self.process = subprocess.Popen(
+                command(*texts, session, *paths),
+                env=environment(state, {"NOTIFY_SOCKET": notify_path, **(env or {})}),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -114,10 +114,16 @@ class Program:
             print(self.report("output of rtwatch"))
 
     @property
+    def lines(self) -> list[str]:
+        """All lines that were printed so far."""
+        data = self._file.read_bytes() if self._data is None else self._data
+        *lines, rest = data.decode("utf-8", "backslashreplace").split("\n")
+        return [*lines, rest] if rest and self._data is not None else lines
+
+    @property
     def output(self) -> str:
         """All text that was printed so far."""
-        with self._changed:
-            return "".join(line + "\n" for line in self.lines)
+        return "".join(line + "\n" for line in self.lines)
 
     @property
     def pid(self) -> int:
@@ -131,27 +137,20 @@ class Program:
 
     def wait_line(self, regex: str, since: int = 0) -> re.Match[str]:
         """Wait until a line, the `since` first ones left out, matches `regex`; return the match."""
-        pattern = re.compile(regex)
-
-        def find() -> re.Match[str] | None:
-            with self._changed:
-                found = map(pattern.search, self.lines[since:])
-                return next((match for match in found if match), None)
-
-        return self._wait(find, f"no line matches {regex!r}")
+        search = re.compile(regex).search
+        return self._wait(lambda: next(filter(None, map(search, self.lines[since:])), None), f"no line: {regex!r}")
 
     def wait_rows(self, sql: str, predicate: Callable[[Rows], Any]) -> Rows:
         """Wait until `predicate` is true of the rows that `sql` selects, and return them."""
-        seen: list[Rows] = [[]]
+        seen: list[Rows] = []
 
-        def find() -> bool | None:
+        def find() -> list[Rows] | None:
             with suppress(sqlite3.OperationalError):  # no database or no table yet
-                seen[0] = self.select(sql)
-                return bool(predicate(seen[0])) or None
+                seen[:] = [self.select(sql)]
+                return seen if predicate(seen[0]) else None
             return None
 
-        self._wait(find, f"{sql!r} does not select what is waited for", seen)
-        return seen[0]
+        return self._wait(find, f"{sql!r} does not select what is waited for", seen)[0]
 
     def wait_known(self, hash: str) -> None:
         self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", bool)
@@ -201,11 +200,19 @@ class Program:
         self._close()
         return status
 
+    def _read(self) -> None:
+        """Collect notify messages until an empty one comes."""
+        while data := self._notify.recv(65536):
+            self.notified.append(data.decode("utf-8", "backslashreplace"))
+
     def _close(self) -> None:
-        """Read what is left and close what was opened for the process that has ended."""
-        self._reader.join(DEADLINE)
-        self._notify.close()
-        self._sockets.cleanup()
+        """Read what is left and remove what was made for the process, which has ended."""
+        if self._data is None:
+            self._notify.sendto(b"", self._notify.getsockname())
+            self._reader.join(DEADLINE)
+            self._data = self._file.read_bytes()
+            self._notify.close()
+            self._place.cleanup()
 
     def _wait(self, find: Callable[[], Found | None], problem: str, facts: Sequence[object] = ()) -> Found:
         """Return what `find` finds; raise AssertionError when it takes too long or the process has ended."""
@@ -213,37 +220,10 @@ class Program:
         while True:
             ended = self.process.poll() is not None
             if ended:
-                self._reader.join(DEADLINE)
+                self._close()
             found = find()
             if found is not None:
                 return found
             if ended or time.monotonic() > deadline:
                 raise AssertionError(self.report(f"{problem}; last seen {facts}" if facts else problem))
-            with self._changed:
-                self._changed.wait(PAUSE)
-
-    def _read(self) -> None:
-        """Collect lines and notify messages until the process closes its output."""
-        assert self.process.stdout is not None
-        rest = b""
-        with self.process.stdout as pipe:
-            poll = select.poll()
-            poll.register(pipe, select.POLLIN)
-            poll.register(self._notify, select.POLLIN)
-            while True:
-                ready = [fd for fd, _ in poll.poll()]
-                if self._notify.fileno() in ready:
-                    self._add(self.notified, [self._notify.recv(65536)])
-                elif pipe.fileno() in ready:
-                    data = os.read(pipe.fileno(), 65536)
-                    *lines, rest = (rest + data).split(b"\n")
-                    self._add(self.lines, lines)
-                    if not data:
-                        break
-        self._add(self.lines, [rest] if rest else [])
-
-    def _add(self, texts: list[str], data: Sequence[bytes]) -> None:
-        """Append decoded `data` to `texts` and wake who waits."""
-        with self._changed:
-            texts.extend(text.decode("utf-8", "backslashreplace") for text in data)
-            self._changed.notify_all()
+            time.sleep(PAUSE)

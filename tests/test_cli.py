@@ -1,4 +1,4 @@
-"""The command line: how rtwatch is refused, and what it says."""
+"""The command line: what rtwatch takes and finds by itself, how it is refused, and what it says."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from pathlib import Path
 import pytest
 from faults import NEXT_WEEK, the_line
 from program import command, environment, run
-from steps import SHORT, Bed
-from torrents import multi, single
+from rtorrent import Rtorrent
+from session import Session
+from steps import LONG, SHORT, Bed
+from torrents import make, multi, single, twin_of
+
+import rtwatch
+
+ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 
 
 @pytest.fixture
@@ -66,23 +72,23 @@ def test_options_may_stand_anywhere(bed: Bed, state: Path) -> None:
 
 
 def test_quiet_says_nothing_and_verbose_every_file(bed: Bed) -> None:
-    bed.add(single("one"))
+    bed.add(ONE)
     quiet = bed.once("-q")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     program = bed.start("-v", *SHORT)
-    bed.download(multi("pack"))
-    bed.erase(multi("pack"))
+    bed.download(PACK)
+    bed.erase(PACK)
     program.wait_line(r"a\.bin")
     program.wait_line(r"b\.bin")
 
 
 def test_a_link_to_a_torrent_is_one(bed: Bed) -> None:
-    bed.add(single("one"))
+    bed.add(ONE)
     moved = bed.downloads / "moved.torrent"
-    bed.session.file(single("one")).rename(moved)
-    bed.session.file(single("one")).symlink_to(moved)
+    bed.session.file(ONE).rename(moved)
+    bed.session.file(ONE).symlink_to(moved)
     program = bed.start()
-    program.wait_files(single("one").hash, single("one").paths(bed.downloads))
+    program.wait_files(ONE.hash, ONE.paths(bed.downloads))
 
 
 ASKED = {"help": ["--help"], "version": ["--version"], "orphans": ["--orphans", "{session}", "{downloads}"]}
@@ -93,7 +99,7 @@ ASKED = {"help": ["--help"], "version": ["--version"], "orphans": ["--orphans", 
 def test_what_standard_output_does_not_take_is_said_in_one_line(
     output: str, words: list[str], bed: Bed, state: Path
 ) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.session.download(ONE, bed.downloads)
     for number in range(300):
         (bed.downloads / f"{number:0250}").touch()
     options = [word.format(session=bed.session.path, downloads=bed.downloads) for word in words]
@@ -110,10 +116,200 @@ def test_what_standard_output_does_not_take_is_said_in_one_line(
 @pytest.mark.parametrize("closed", ["2>/dev/full", "2>&-", "0<&- >&- 2>&-"])
 def test_a_standard_error_that_takes_nothing_changes_nothing(closed: str, bed: Bed) -> None:
     """Above all, the database does not get the number of standard error, and what is said."""
-    bed.session.download(single("one"), bed.downloads)
+    bed.session.download(ONE, bed.downloads)
     script = f"{shlex.join(command('--once', '-v', bed.session.path))} {closed}"
     result = subprocess.run(["bash", "-c", script], env=environment(bed.state), capture_output=True, check=False)
     assert result.returncode == 0
     with closing(sqlite3.connect(bed.db)) as con:
         assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert con.execute("SELECT name FROM torrent_data").fetchall() == [("one.bin",)]
+
+
+# without an argument; what in rtorrent.rc works against it
+
+INSERT = 'method.insert = cfg.basedir, private|const|string, (cat,"{home}/rt/")\n'
+PIMPED = INSERT + 'method.insert = cfg.session, private|const|string, (cat,(cfg.basedir),".s d/")\n'
+
+CONFIGURATIONS = {
+    "plain": ("session.path.set = {home}/s", "s"),
+    "old": ("session = ~/s", "s"),
+    "quoted, with a comment before": ('#session = /no\nsession.path.set = "{home}/s d"', "s d"),
+    "cat": ('session.path.set = (cat,"{home}/",(system.env,"NAME"),"/x")', "name/x"),
+    "cfg.basedir": (INSERT + 'session.path.set = (cat, (cfg.basedir), ".session/")', "rt/.session"),
+    "cfg.session": (PIMPED + "session.path.set = (cat, (cfg.session))", "rt/.s d"),
+    "double parentheses": (PIMPED + "session.path.set = ((cfg.session))", "rt/.s d"),
+    "dollar": (PIMPED + "session.path.set=$cfg.session=", "rt/.s d"),
+    "a line that goes on": ("session.path.set = \\\n  {home}/s", "s"),
+}
+PLACES = {".config/rtorrent/rtorrent.rc": "", "xdg/rtorrent/rtorrent.rc": "xdg"}  # and XDG_CONFIG_HOME
+CASES = [*((*case, ".rtorrent.rc") for case in CONFIGURATIONS.values())]
+CASES += [(*CONFIGURATIONS["plain"], place) for place in PLACES]
+
+
+@pytest.mark.parametrize(("text", "path", "place"), CASES, ids=[*CONFIGURATIONS, *PLACES])
+def test_the_session_of_rtorrent_rc_is_taken(text: str, path: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / path).mkdir(parents=True)
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_text(text.replace("{home}", str(tmp_path)))
+    config = str(tmp_path / PLACES[place]) if PLACES.get(place) else ""
+    env = {"HOME": str(tmp_path), "NAME": "name", "XDG_CONFIG_HOME": config}
+    result = run("--once", state=tmp_path / "state", env=env)
+    assert result.returncode == 0, result.stderr
+    assert f"session      {tmp_path / place} says that the session is {tmp_path / path}\n" in result.stderr
+    assert f"watching     ~/{path}, " in result.stderr
+
+
+@pytest.mark.parametrize("text", ["session.path.set = (cfg.loop)", "session.path.set = (", "session = relative", "x"])
+def test_a_session_that_nobody_names_is_asked_for(text: str, tmp_path: Path) -> None:
+    (tmp_path / ".rtorrent.rc").write_text(f"method.insert = cfg.loop, string, (cfg.loop)\n{text}\n")
+    result = run("--once", state=tmp_path / "state", env={"HOME": str(tmp_path)})
+    assert "name the one of session.path.set" in the_line(result, 2)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_session_of_a_running_rtorrent_is_taken_if_it_is_the_only_one(number: int, tmp_path: Path) -> None:
+    sessions = [Session(tmp_path / f"session {n}", home=tmp_path) for n in range(number)]
+    try:
+        for session in sessions:
+            session.start()
+        result = run("--once", state=tmp_path / "state", env={"HOME": str(tmp_path)})
+    finally:
+        for session in sessions:
+            session.kill()
+    if number == 1:
+        assert "has its session in" in result.stderr
+        assert f"watching     ~/{sessions[0].path.name}, " in result.stderr
+    else:
+        assert "more than one session directory" in the_line(result, 2)
+
+
+def test_the_session_of_a_real_rtorrent_is_found(shared: Rtorrent, tmp_path: Path) -> None:
+    shared.add(PACK, shared.downloads)
+    result = run("--once", state=tmp_path / "state", env={"HOME": str(shared.home)})
+    assert (result.returncode, f"has its session in {shared.path}\n" in result.stderr) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "warns"),
+    [
+        ('method.set_key = event.download.erased,rm,"execute={{rm,-rf,--,$d.base_path=}}"', True),
+        ("method.set_key = event.download.erased,x,\\\n  execute=rm", True),
+        ("#method.set_key = event.download.erased,rm,execute=rm", False),
+        ("method.set_key = event.download.erased,log,print=form", False),
+    ],
+)
+def test_an_rm_of_rtorrent_itself_is_warned_of(line: str, warns: bool, bed: Bed, tmp_path: Path) -> None:
+    (tmp_path / ".rtorrent.rc").write_text(f"{line}\n")
+    for options in ("-r",), ():
+        result = run("--once", *options, bed.session.path, state=tmp_path / "state", env={"HOME": str(tmp_path)})
+        assert ("conflict " in result.stderr) == (warns and bool(options))
+
+
+# lines, reasons and commands that are printed
+
+
+def test_the_command_for_held_torrents_has_the_options_of_the_run_and_says_that_it_is_for_all(
+    bed: Bed, trash: Path
+) -> None:
+    options = ("-v", "-n", "--catch-up", "--keep", "a b", "--trash", str(trash), "--scgi", "none")
+    bed.seed(ONE, PACK)
+    program = bed.start(*SHORT, *options)
+    bed.session.kill()
+    for torrent in ONE, PACK:
+        for file in bed.session.files(torrent):
+            file.unlink()
+    program.wait_line("  command ")
+    program.stop()
+    said = program.output
+    assert re.search(r"held +(one.bin, pack|pack, one.bin): .* the erase, looked at again every minute", said)
+    assert "to remove anyway all 2 held torrents: make sure" in said
+    words = shlex.split(re.findall(r"command +(rtwatch .*)", said)[0])
+    assert words == [
+        *("rtwatch", "--once", "--force", "-r", "-n", "-v", "--catch-up", "--scgi=none", f"--trash={trash}"),
+        *("--keep=a b", "--grace=0.2", str(bed.session.path)),
+    ]
+
+
+def test_a_reason_is_not_repeated_at_the_next_start_when_its_advice_was_followed(bed: Bed) -> None:
+    bed.seed(PACK, ONE)
+    program = bed.start(*SHORT, "--scgi", "none")
+    bed.session.file(PACK).unlink()
+    files = re.escape(f"{bed.session.file(PACK)}*")
+    program.wait_line(rf"remedy +if rtorrent does not have it, move these away: {files}")
+    program.stop()
+    bed.session.erase(PACK)
+    program = bed.start(*SHORT, "--scgi", "none")
+    program.wait_line("waiting +pack: for rtorrent's next save")
+    assert program.stop() == 0
+    assert "some of its session files" not in program.output
+    assert "ended        SIGTERM, 1 torrent still to be finished" in program.output
+
+
+def test_torrents_of_one_name_are_told_apart(bed: Bed) -> None:
+    program = bed.start(*LONG)
+    bed.download(PACK)
+    bed.download(TWIN, to="other")
+    program.wait_line(rf"added +pack \({TWIN.hash[:8]}\), 2 files")
+    bed.session.set_directory(TWIN, bed.downloads / "third")
+    bed.session.save(TWIN)
+    program.wait_line(rf"moved +pack \({TWIN.hash[:8]}\), to ")
+    program.stop()
+    bed.session.erase(PACK)
+    said = bed.once("-r", "-n").stderr
+    assert f"would drop   pack ({PACK.hash[:8]}), erased while rtwatch was off, leaves 2 files" in said
+    assert "--catch-up removes such files, --orphans finds them" in said
+    assert "ended        done\n" in said
+
+
+def test_why_a_place_is_not_known_is_said(bed: Bed) -> None:
+    bed.session.add(PACK, "~/x")
+    bed.session.kill()
+    line = (
+        r'unknown +where the files of pack are, "~/x/pack" starts at the home of rtorrent, and no rtorrent is seen run'
+    )
+    bed.start().wait_line(line)
+
+
+def test_a_directory_that_stays_is_named_with_its_reason(bed: Bed) -> None:
+    torrent = make(b"pack", {(b"a", b"1"): b"1", (b"b", b"2"): b"2", (b"c", b"3"): b"3"})
+    other = make(b"pack", {(b"b", b"other"): b"3"})
+    bed.add_complete(torrent)
+    torrent.write(bed.downloads)
+    bed.session.download(other, bed.downloads)
+    (bed.downloads / "pack" / "a" / "mine").touch()
+    program = bed.start(*SHORT, "-v")
+    bed.erase(torrent)
+    program.wait_line(rf"stays +{bed.downloads}/pack/a/: mine in it")
+    program.wait_line(rf"stays +{bed.downloads}/pack/b/: another torrent uses it")
+    assert not (bed.downloads / "pack" / "c").exists()
+
+
+def test_another_session_than_the_one_of_the_index_is_recognized_first(bed: Bed, tmp_path: Path) -> None:
+    bed.session.download(PACK, bed.downloads)
+    assert bed.once().returncode == 0
+    for name, place in ("missing", tmp_path / "missing"), ("empty", bed.downloads):
+        line = the_line(run("--once", "-r", place, state=bed.state), 1, 2)
+        assert f"is the index of {bed.session.path}: rtwatch" in line, name
+        assert f"-r {bed.session.path}" in line
+    suggested = set()
+    for name in "a", "b":
+        other = tmp_path / name / "same" / "session"
+        other.mkdir(parents=True)
+        (other / "rtorrent.lock").touch()
+        suggested.add(re.findall(r"--db (\S+)", the_line(run("--once", other, state=bed.state), 1))[0])
+    assert len(suggested) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "moves"), [(b"my notes\n" * 999, False), (b"SQLite format 3\0" + b"x" * 9999, True)]
+)
+def test_only_a_database_is_moved_away(content: bytes, moves: bool, bed: Bed, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    result = bed.once("--db", tmp_path / "file")
+    assert ("mv -n" in the_line(result, 1)) == moves
+    assert (tmp_path / "file").read_bytes() == content
+
+
+def test_no_placeholder_is_left_in_what_is_said() -> None:
+    for hold in rtwatch.HOLDS.values():
+        assert not re.search(r"\b[A-Z]{3,}\b(?<!SCGI)", f"{hold.sentence} {hold.remedy}"), hold

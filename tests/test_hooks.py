@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
 import pytest
-from faults import the_line
 from session import touch
 from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, remaining
 from torrents import Torrent, make, multi, single, twin_of
@@ -126,45 +124,24 @@ def test_a_hooks_file_that_does_not_load_or_fit_is_refused(text: str, word: str,
     assert refusal.value.status == 2
 
 
-@pytest.mark.parametrize("mode", [0o646, 0o777, 0o602, None, 0o400, 0o644, 0o755], ids=lambda mode: f"{mode or 0:o}")
-def test_a_hooks_file_that_others_may_write_is_refused(mode: int | None, bed: Bed) -> None:
-    option = bed.write_each()
-    bed.hooks_file.chmod(mode or 0o644)
-    if mode is None:
-        if os.geteuid() != 0:
-            pytest.skip("only root may give a file away")
-        os.chown(bed.hooks_file, 65534, 65534)
-    result = bed.once(*option)
-    if mode in (0o400, 0o644, 0o755):
-        assert (result.returncode, bed.hooks_called()) == (0, ["pre_loop", "post_loop"])
-    else:
-        assert str(bed.hooks_file) in the_line(result, 2)
-        assert bed.hooks_called() == []
-
-
-def test_a_relative_hooks_file_may_import_its_neighbour_and_have_more_parameters(bed: Bed, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("WORD = 'neighbour'\n")
-    bed.write_hooks(
+def test_a_hook_may_be_any_object_and_take_more_than_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "hooks.py").write_text(
         """
-from mine import WORD
-
 class Add:
-    def __call__(self, con, file, args, more=7):
-        note("post_add", more=more, word=WORD)
+    def __call__(self, con, file, args, more=7): pass
 
 post_add = Add()
-
-def pre_add(*given, more=8, **others):
-    note("pre_add", more=more)
-
-def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
-    note("pre_loop", more=len(queues["complete"]))  # is there without a hook of this name
+def pre_add(*given, more=8, **others): pass
 """
     )
+    assert {*rtwatch.load_hooks(tmp_path / "hooks.py")} == {"pre_add", "post_add"}
+
+
+def test_a_relative_hooks_file_may_import_its_neighbour(bed: Bed, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("WORD = 'neighbour'\n")
+    bed.write_hooks("from mine import WORD\ndef pre_loop(*given): note(WORD)\n")
     bed.start("--hooks", bed.hooks_file.name, cwd=tmp_path)
-    bed.add(ONE)
-    bed.wait_called("post_add")
-    assert [(call["more"], call.get("word")) for call in bed.calls()] == [(0, None), (8, None), (7, "neighbour")]
+    assert bed.hooks_called() == ["neighbour"]
 
 
 FAILING = {"pre_add": "OSError", "post_add": "sqlite3.OperationalError", "complete": "ValueError"}
@@ -204,14 +181,6 @@ def test_a_torrent_whose_pre_remove_fails_is_held_until_the_next_start(bed: Bed)
     bed.start(*SHORT, *bed.write_each())
     bed.wait_called("post_remove", count=2)
     assert remaining(paths) == []
-
-
-def test_a_pre_loop_that_fails_ends_rtwatch(bed: Bed) -> None:
-    bed.hooks_fail = True
-    program = bed.start(*bed.write_each(pre_loop="raise ValueError('of this hook')"), ready=False)
-    assert program.wait() == 1
-    program.wait_line("ValueError: of this hook")
-    program.wait_line("pre_loop")
 
 
 @pytest.mark.parametrize("hook", ALL_HOOKS)
@@ -341,37 +310,26 @@ def move_into(directory: Path, name: str, content: bytes = b"") -> None:
     (directory / "new").rename(directory / name)
 
 
-def test_a_hook_may_watch_another_directory_whose_torrents_are_not_rtorrents(bed: Bed, tmp_path: Path) -> None:
+def test_torrents_in_another_directory_that_a_hook_watches_are_not_rtorrents(bed: Bed, tmp_path: Path) -> None:
     watched = tmp_path / "watched"
     watched.mkdir()
-    option = bed.write_hooks(
-        f"""
-def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
-    queues["mine"] = collections.deque()
-    qfuncs["mine"] = lambda con, path, args, queues: note("mine", file=str(path))
-    inot_funcs["torrent", flags.CLOSE_WRITE] = queues["mine"].append
-    inot_funcs["nfo", (flags.MOVED_TO,)] = queues["mine"].append
+    body = f"""
+    inot_funcs["nfo", (flags.MOVED_TO,)] = lambda path: note("nfo", file=str(path))
     inot.add_watch(Path({str(watched)!r}), flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE)
 """
-    )
-    program = bed.start(*SHORT, *option)
+    program = bed.start(*SHORT, *bed.write_each(pre_loop=body))
     paths = bed.download(PACK)
-    before = len(bed.wait_called("mine", count=2))
     foreign = single("foreign")
     move_into(watched, f"{foreign.hash}.torrent", foreign.metainfo)
     move_into(watched, f"{foreign.hash}.torrent.rtorrent", bed.session.file(PACK, "R").read_bytes())
-    for kind in "LRT":
-        move_into(watched, bed.session.file(PACK, kind).name, bed.session.file(PACK, kind).read_bytes())
-        (watched / bed.session.file(PACK, kind).name).unlink()
-    for name in "a.torrent", "other.txt", foreign.hash + ".torrent", "b.torrent.new":
-        (watched / name).write_bytes(foreign.metainfo)
+    for file in bed.session.files(PACK):
+        move_into(watched, file.name, file.read_bytes())
+        (watched / file.name).unlink()
     for directory in watched, bed.session.path:
         move_into(directory, "c.nfo")
-    calls = bed.wait_called("mine", count=before + 5)[before:]
-    files = [watched / name for name in ("a.torrent", foreign.hash + ".torrent", "b.torrent.new", "c.nfo")]
-    assert [call["file"] for call in calls] == [*map(str, files), str(bed.session.path / "c.nfo")]
-    bed.download(ONE)
-    bed.erase(ONE)
+    calls = bed.wait_called("nfo", count=2)
+    assert [call["file"] for call in calls] == [str(watched / "c.nfo"), str(bed.session.path / "c.nfo")]
+    bed.erase_another()
     assert remaining(paths) == paths
     program.wait_files(PACK.hash, paths)
     assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{foreign.hash}'") == []
@@ -430,7 +388,7 @@ def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, tmp_p
     assert remaining(paths) == paths
 
 
-def test_a_traceback_shows_the_line_of_the_hooks_file_in_its_own_encoding(bed: Bed) -> None:
+def test_a_pre_loop_that_fails_ends_rtwatch_with_the_line_of_the_hooks_file_in_its_own_encoding(bed: Bed) -> None:
     """It is read once, by the descriptor that was checked."""
     bed.hooks_fail = True
     bed.hooks_file.write_bytes(

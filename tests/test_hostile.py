@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -142,11 +142,6 @@ def test_any_resume_file_is_refused_or_names_a_directory(data: bytes) -> None:
         return
     known = rtwatch.expand_directory(resume.directory, 0)
     assert known == (resume.directory if resume.directory.startswith(b"/") else None)
-
-
-def crafted(*paths: Sequence[bytes], **more: Any) -> dict[str, Any]:
-    """Return an info dictionary with files of one byte at these paths."""
-    return {"name": b"pack", "files": [{"length": 1, "path": list(path), **more} for path in paths]}
 
 
 # what one file may cost
@@ -302,7 +297,7 @@ def test_names_that_cannot_exist_cost_nothing(known: bool, kind: str, bed: Bed, 
 
 def test_300000_files_are_read_and_events_are_taken_in_between(bed: Bed) -> None:
     paths = [[b"directory %03d" % (number // 1000), b"some name, number %06d" % number] for number in range(300_000)]
-    large = craft(crafted(*paths))
+    large = craft({"name": b"pack", "files": [{"length": 1, "path": path} for path in paths]})
     program = bed.start(*LONG)
     bed.download(single("one"))
     bed.session.add(large, bed.downloads)

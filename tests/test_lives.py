@@ -42,7 +42,7 @@ BITES = {  # by rule or guard: the test that fails without it, and the lives of 
     "rule_through": ("test_remove.py -k behind_a_link_in_a_torrents_directory", 50),
     "rule_way": ("test_shared.py -k another_torrent_leads_through_it", 0),
     "rule_linked": (PACK, 50),
-    "guard_present": ("test_messages.py -k when_its_advice_was_followed", 0),
+    "guard_present": ("test_cli.py -k when_its_advice_was_followed", 0),
     "guard_lasting": ("test_held.py -k vanished_with_the_session_directory", 0),
     "guard_host": ("test_remove.py -k the_lock_of_another_host", 0),
     "guard_word": ("test_asking.py -k no_good_answer", 0),
@@ -75,7 +75,7 @@ def test_what_rtorrent_uses_stays_and_what_nothing_uses_goes(kind: str, share: i
     if life:
         shorter = shrink(life, 600 if NIGHTLY else 15)
         pytest.fail(f"{problem}\nshorter: RTWATCH_LIFE='{shorter}'")
-    assert counts["files removed"] > number, counts
+    assert counts["files removed"] > number / 2, counts
     assert counts["rtorrent failed"] <= number / 4, counts
 
 

@@ -185,17 +185,25 @@ def test_a_service_manager_that_does_not_read_hangs_nothing(bed: Bed, tmp_path: 
 
 # without a torrent
 
+Worked = list[tuple[Any, float]]
+
 
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[rtwatch.Loop]:
+def worked() -> Worked:
+    """Give the list of the items that the loop has worked, with times."""
+    return []
+
+
+@pytest.fixture
+def loop(tmp_path: Path, worked: Worked) -> Iterator[rtwatch.Loop]:
     """Give a loop that knows no torrent, with a queue of paths for the files that are written in its directory."""
     wake, waker = socket.socketpair()
     wake.setblocking(False)
     with wake, waker, closing(sqlite3.connect(":memory:")) as con, rtwatch.WatchedINotify() as inot:
         loop = rtwatch.Loop(con, inot, Namespace(session=tmp_path), wake)
-        loop.add_queue("written", None)
+        loop.add_queue("written", lambda con, item, args, queues: worked.append((item, time.monotonic())))
         loop.inot_funcs["txt", flags.CLOSE_WRITE] = loop.queues["written"].append
-        loop.inot_funcs["txt", flags.MOVED_TO] = loop.queues["written"].append
+        loop.inot_funcs["txt", (flags.MOVED_TO,)] = loop.queues["written"].append
         loop.add_watch(tmp_path)
         yield loop
 
@@ -206,83 +214,82 @@ def run_until(loop: rtwatch.Loop, is_done: Callable[[], bool]) -> None:
     loop.run(lambda: None, lambda: is_done() or time.monotonic() > until, lambda: None)
 
 
-def test_an_event_reaches_the_function_of_its_queue(loop: rtwatch.Loop, tmp_path: Path) -> None:
-    paths: list[Path] = []
-    loop.qfuncs["written"] = lambda con, path, args, queues: paths.append(path)
-    (tmp_path / "other.log").write_text("no handler")
-    (tmp_path / "one.txt.new").write_text("renamed at once")
+def items(worked: Worked) -> list[Any]:
+    return [item for item, _ in worked]
+
+
+def test_an_event_reaches_the_function_of_its_queue(loop: rtwatch.Loop, worked: Worked, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    loop.inot.add_watch(other, flags.CLOSE_WRITE)
+    for name in "other.log", "other/two.txt", "one.txt.new":
+        (tmp_path / name).write_text("")
     (tmp_path / "one.txt.new").rename(tmp_path / "one.txt")
-    run_until(loop, lambda: len(paths) == 2)
-    assert paths == [tmp_path / "one.txt.new", tmp_path / "one.txt"]
+    run_until(loop, lambda: len(worked) == 3)
+    assert items(worked) == [other / "two.txt", tmp_path / "one.txt.new", tmp_path / "one.txt"]
 
 
 @pytest.mark.parametrize("failure", [sqlite3.OperationalError("database is locked"), OSError(5, "bad block")])
 @pytest.mark.parametrize("bad", ["bad", ["bad", 1], None])
 def test_an_item_that_fails_comes_again_after_growing_pauses_and_delays_no_other(
-    bad: Any, failure: Exception, loop: rtwatch.Loop, caplog: pytest.LogCaptureFixture
+    bad: Any, failure: Exception, loop: rtwatch.Loop, worked: Worked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls: list[tuple[Any, float]] = []
-
     def work(con: sqlite3.Connection, item: Any, args: Namespace, queues: Any) -> None:
         """Fail twice with one item."""
-        calls.append((item, time.monotonic()))
-        if item == bad and len(calls) < 4:
+        worked.append((item, time.monotonic()))
+        if item == bad and len(worked) < 4:
             raise failure
 
     loop.qfuncs["written"] = work
     loop.queues["written"].extend([bad, "good"])
-    run_until(loop, lambda: len(calls) == 4)
-    assert [item for item, _ in calls] == [bad, "good", bad, bad]
-    assert calls[2][1] - calls[0][1] >= 1
-    assert calls[3][1] - calls[2][1] >= 2
+    run_until(loop, lambda: len(worked) == 4)
+    assert items(worked) == [bad, "good", bad, bad]
+    assert worked[2][1] - worked[0][1] >= 1
+    assert worked[3][1] - worked[2][1] >= 2
     assert not loop.due
     assert caplog.text.count(str(failure)) == 1
 
 
-def test_an_item_put_back_comes_again_after_a_second_and_a_long_queue_starves_no_other(loop: rtwatch.Loop) -> None:
-    calls: list[tuple[Any, float]] = []
+def test_a_long_queue_starves_no_other(loop: rtwatch.Loop, worked: Worked) -> None:
+    loop.add_queue("other", loop.qfuncs["written"])
+    loop.queues["written"].extend(range(500))
+    loop.queues["other"].append("other")
+    run_until(loop, lambda: len(worked) == 501)
+    assert [item for item in items(worked) if item != "other"] == [*range(500)]
+    assert items(worked).index("other") == rtwatch.PASS
 
+
+def test_an_item_put_back_comes_again_after_a_second_and_delays_nothing(loop: rtwatch.Loop, worked: Worked) -> None:
     def work(con: sqlite3.Connection, item: Any, args: Namespace, queues: Any) -> None:
-        """Put one item back once."""
-        calls.append((item, time.monotonic()))
-        if [item for item, _ in calls].count("again") == 1 and item == "again":
-            queues["written"].extend([item] * 3)
+        """Put an item back three times."""
+        worked.append((item, time.monotonic()))
+        queues["written"].extend([item] * 3 if len(worked) == 1 else [])
 
     loop.qfuncs["written"] = work
-    loop.add_queue("other", lambda con, item, args, queues: calls.append((item, time.monotonic())))
-    loop.queues["written"].extend(["again", *range(500)])
-    loop.queues["other"].append("other")
-    run_until(loop, lambda: len(calls) == 505)
-    items = [item for item, _ in calls]
-    assert [item for item in items if item != "other"] == ["again", *range(500), *["again"] * 3]
-    assert items.index("other") <= rtwatch.PASS
-    assert calls[-3][1] - calls[0][1] >= 1
+    loop.queues["written"].extend(["again", "other"])
+    run_until(loop, lambda: len(worked) == 5)
+    assert items(worked) == ["again", "other", *["again"] * 3]
+    assert worked[2][1] - worked[1][1] > 0.9
 
 
-def test_the_earliest_item_is_worked_first_and_one_that_is_due_later_replaces_none(loop: rtwatch.Loop) -> None:
-    items: list[str] = []
-    loop.qfuncs["written"] = lambda con, item, args, queues: items.append(item)
+def test_the_earliest_item_is_worked_first_and_one_that_is_due_later_replaces_none(
+    loop: rtwatch.Loop, worked: Worked
+) -> None:
     loop.call_later("key", 0.2, "written", "second")
     loop.call_sooner("key", 60, "written", "never")
     loop.call_later("another", 0.1, "written", "replaced")
     loop.call_later("another", 0.1, "written", "first")
-    run_until(loop, lambda: len(items) == 2)
-    assert items == ["first", "second"]
+    run_until(loop, lambda: len(worked) == 2)
+    assert items(worked) == ["first", "second"]
     assert loop.timeout() is None
 
 
-def test_a_move_whose_function_raises_is_a_lost_event(loop: rtwatch.Loop, tmp_path: Path) -> None:
+def test_a_move_whose_function_raises_is_a_lost_event(loop: rtwatch.Loop, worked: Worked, tmp_path: Path) -> None:
     """No other event is: a function that fails for what reading causes would feed itself."""
-
-    def fail(path: Path) -> None:
-        """Be the function of somebody's hook."""
-        raise ValueError(path)
-
-    loop.inot_funcs["txt", flags.CLOSE_WRITE] = loop.inot_funcs["txt", flags.MOVED_TO] = fail
-    lost: list[Path] = []
-    loop.qfuncs["lost"] = lambda con, path, args, queues: lost.append(path)
+    loop.inot_funcs["txt", flags.CLOSE_WRITE] = loop.inot_funcs["txt", flags.MOVED_TO] = lambda path: 1 / 0
+    loop.qfuncs["lost"] = loop.qfuncs["written"]
     (tmp_path / "written.txt").write_text("")
     (tmp_path / "a").write_text("")
     (tmp_path / "a").rename(tmp_path / "a.txt")
-    run_until(loop, lambda: bool(lost))
-    assert lost == [tmp_path / "a.txt"]
+    run_until(loop, lambda: bool(worked))
+    assert items(worked) == [tmp_path / "a.txt"]

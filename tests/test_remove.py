@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rtorrent import Rtorrent
 from steps import LONG, SHORT, Bed, below, pattern, remaining, tree, wait_held
-from torrents import Torrent, craft, make, multi, single
+from torrents import Torrent, craft, make, multi, single, twin_of
 
+ONE, PACK = single("one"), multi("pack")
 PADDED = make(
     b"pack",
     {(b"a.bin",): b"a" * 100, (b".pad", b"924"): bytes(924), (b"b.bin",): b"b" * 100},
@@ -35,13 +37,13 @@ class Case(NamedTuple):
     shell: str
     left: str
     line: str = r"remove\w* +pack, 2 of 2 files"
-    torrent: Torrent = multi("pack")
+    torrent: Torrent = PACK
     base: str | None = None
 
 
 CASES = {
     "nothing": Case("", ""),
-    "another file beside a single file": Case("touch mine", "mine", r"remove\w* +one\.bin, 1 of 1 file", single("one")),
+    "another file beside a single file": Case("touch mine", "mine", r"remove\w* +one\.bin, 1 of 1 file", ONE),
     "empty files and deep directories": Case("", "", r"remove\w* +pack, 3 of 3 files", DEEP),
     "a thousand files": Case("", "", r"remove\w* +pack, 1000 of 1000 files", MANY),
     "padding files, as 0.9.8 writes them": Case("", "", r"remove\w* +pack, 3 of 3 files", PADDED),
@@ -71,8 +73,8 @@ CASES = {
     "somebody's file in a subdirectory": Case("touch pack/sub/mine", "pack pack/sub pack/sub/mine"),
     "somebody's empty directory": Case("mkdir pack/mine", "pack pack/mine"),
     "the root has another name": Case("", "common", base="common"),
-    "a single file in a directory": Case("", "common", r"remove\w* +one\.bin, 1 of 1 file", single("one"), "common"),
-    "a single file in a directory of its name": Case("", "one.bin", r"remove\w* .*1 of 1", single("one"), "one.bin"),
+    "a single file in a directory": Case("", "common", r"remove\w* +one\.bin, 1 of 1 file", ONE, "common"),
+    "a single file in a directory of its name": Case("", "one.bin", r"remove\w* .*1 of 1", ONE, "one.bin"),
     "the root became a symlink": Case(
         "mv pack moved; ln -s moved pack",
         "moved moved/a.bin moved/sub moved/sub/b.bin pack",
@@ -91,7 +93,7 @@ CASES = {
             "mkdir empty; touch mine sub/mine",
             "empty mine sub sub/mine",
             r"remove\w* .*2 of 2 files",
-            make(name, multi("pack").content),
+            make(name, PACK.content),
             ".",
         )
         for kind, name in {"its name": b"downloads", "another name": b"pack", "no name": b""}.items()
@@ -120,10 +122,10 @@ def test_an_erased_torrents_own_files_go_and_nothing_else(case: Case, options: t
 
 @pytest.mark.parametrize(("base", "other"), [("pack", OTHER), ("pack/sub", OTHER), ("pack/sub", single("other"))])
 def test_an_empty_directory_that_another_torrent_uses_stays(base: str, other: Torrent, bed: Bed) -> None:
-    bed.seed(multi("pack"))
+    bed.seed(PACK)
     bed.add(other, base=bed.downloads / base)
     bed.start(*SHORT)
-    bed.erase(multi("pack"))
+    bed.erase(PACK)
     assert below(bed.downloads) == ["pack", "pack/sub"]
 
 
@@ -132,9 +134,9 @@ def test_what_lies_behind_a_link_in_a_torrents_directory_stays(place: str, reaso
     for name in "pack", place:
         (bed.downloads / name).mkdir()
     (bed.downloads / "pack" / "sub").symlink_to(bed.downloads / place)
-    bed.seed(multi("pack"))
+    bed.seed(PACK)
     program = bed.start(*SHORT)
-    bed.erase(multi("pack"))
+    bed.erase(PACK)
     program.wait_line(rf"kept +\S*b\.bin: {reason}")
     assert [path for path in below(bed.downloads) if path != "pack"] == [place, f"{place}/b.bin"]
 
@@ -152,9 +154,9 @@ def test_only_files_below_a_path_go(bed: Bed) -> None:
 
 
 def test_a_path_may_be_relative_and_is_never_removed(bed: Bed) -> None:
-    bed.seed(multi("pack"))
+    bed.seed(PACK)
     bed.start(*SHORT, paths=[Path("pack")], cwd=bed.downloads)
-    bed.erase(multi("pack"))
+    bed.erase(PACK)
     assert below(bed.downloads) == ["pack"]
 
 
@@ -180,15 +182,15 @@ def test_the_lock_of_another_host_needs_a_path(bed: Bed) -> None:
 
 
 def test_a_dry_run_finishes_vanished_torrents_in_words(bed: Bed) -> None:
-    bed.seed(multi("pack"), *map(single, ("one", "two", "three")))
+    bed.seed(PACK, *map(single, ("one", "two", "three")))
     program = bed.start(*LONG)
-    bed.wait_vanished(multi("pack"))
+    bed.wait_vanished(PACK)
     program.stop()
-    bed.session.erase(single("one"))
+    bed.session.erase(ONE)
     before = tree(bed.state, bed.downloads, bed.session.path)
     dry = bed.once(*SHORT, "-n", "--catch-up")
     assert (dry.returncode, dry.stdout) == (0, "")
-    for torrent in multi("pack"), single("one"):
+    for torrent in PACK, ONE:
         assert re.search(f"would remove +{pattern(torrent)}", dry.stderr)
     assert tree(bed.state, bed.downloads, bed.session.path) == before
 
@@ -225,10 +227,80 @@ def pre_remove(con, file, args):
 """
     )
     program = bed.start(*SHORT, *option)
-    paths = bed.download(multi("pack"))
-    bed.session.erase(multi("pack"))
+    paths = bed.download(PACK)
+    bed.session.erase(PACK)
     program.wait_line("failed +a removal")
     program.wait_line(r"removed +pack, 2 of 2 files")
     assert remaining([*paths, bed.downloads / "pack"]) == []
-    program.wait_gone(multi("pack").hash)
+    program.wait_gone(PACK.hash)
     assert program.stop() == 0
+
+
+# --keep LABEL and a pre_remove that returns False: the torrent goes, all of its files stay
+
+
+@pytest.mark.parametrize(
+    ("saved", "options", "keeps"),
+    [
+        ("tv", ["--keep", "tv"], "tv"),
+        ("tv%20s%C3%A9rie", ["--keep", "other", "--keep", "tv série"], "tv série"),
+        ("100%", ["--keep", "100%"], "100%"),
+        ("TV", ["--keep", "tv"], "tv"),
+        ("a%2Cb", ["--keep", "a,b"], "a,b"),
+        ("films,to%20keep", ["--keep", "to keep"], "to keep"),  # as Flood joins several
+        ("tv", ["--keep", "t"], None),
+        ("", ["--keep", "tv"], None),
+        ("tv", [], None),
+    ],
+)
+def test_a_label_keeps_the_files(saved: str, options: list[str], keeps: str | None, bed: Bed) -> None:
+    bed.session.add(PACK, bed.downloads, custom1=saved)
+    bed.session.finish(PACK)
+    bed.session.save(PACK)
+    paths = PACK.write(bed.downloads)
+    program = bed.start(*SHORT, *options)
+    bed.erase(PACK)
+    assert remaining(paths) == (paths if keeps else [])
+    if keeps:
+        program.wait_line(rf'erased +pack, leaves 2 files: it has the label "{keeps}"$')
+
+
+@pytest.mark.parametrize("option", ["--keep=", "--keep=a"])
+def test_a_keep_that_means_nothing_is_refused(option: str, bed: Bed) -> None:
+    result = bed.once(option, *(["-r"] if option == "--keep=" else []))
+    assert (result.returncode, "--keep" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("of_user", ["return False", "return None", "return 0"])
+def test_only_false_from_pre_remove_leaves_the_files(of_user: str, bed: Bed) -> None:
+    body = "def pre_remove(con, file, args):\n    note('pre_remove', hash=file.stem)\n    "
+    after = (
+        "def post_remove(con, file, args, gone):\n    note('post_remove', hash=gone.hash, files=len(gone.rmfiles))\n"
+    )
+    program = bed.start(*SHORT, *bed.write_hooks(f"{body}{of_user}\n{after}"))
+    paths = bed.download(PACK)
+    bed.erase(PACK)
+    program.wait_for(lambda: len(bed.calls(PACK.hash)) == 2, "post_remove is not called")
+    leaves = of_user == "return False"
+    assert remaining(paths) == (paths if leaves else [])
+    assert bed.calls(PACK.hash)[1]["files"] == (0 if leaves else 2)
+    if leaves:
+        program.wait_line("erased +pack, leaves 2 files: pre_remove returned False$")
+
+
+def test_what_rtorrent_has_saved_as_a_label_keeps_the_files(real_launcher: Bed, shared: Rtorrent) -> None:
+    paths = real_launcher.seed(PACK, ONE)
+    program = real_launcher.start(*SHORT, "--keep", "for ever")
+    shared.call("d.custom1.set", PACK.hash, "for%20ever")
+    shared.save(PACK)
+    program.wait_rows(
+        f"SELECT label FROM rtwatch_torrent WHERE hash = '{PACK.hash}'", lambda rows: rows == [("for%20ever",)]
+    )
+    real_launcher.erase(PACK, ONE)
+    assert remaining(paths) == paths[:2]
+    twin = twin_of(PACK)  # whoever shares the files next has them removed
+    real_launcher.seed(twin)
+    program.wait_known(twin.hash)
+    real_launcher.settle_saves()  # R says by now that the twin is complete
+    real_launcher.erase(twin)
+    assert remaining(paths) == []
