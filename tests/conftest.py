@@ -13,9 +13,7 @@ import pytest
 from faults import mounted
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS
-from steps import Bed, bed_in, pack, remaining
-
-BOTH = [pytest.param(version, marks=pytest.mark.xdist_group(f"rtorrent-{version}")) for version in VERSIONS]
+from steps import Bed, bed_in
 
 Mount = Callable[..., Path]
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
@@ -57,42 +55,16 @@ def bed(tmp_path: Path, version: str) -> Iterator[Bed]:
 
 @pytest.fixture(params=VERSIONS)
 def rtorrent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rtorrent]:
-    """Give a running rtorrent for one test, which may end it."""
-    with Rtorrent(tmp_path / "rtorrent", version=request.param) as rtorrent:
+    """Give a running rtorrent."""
+    with Rtorrent(tmp_path / "rtorrent", COMPLETE_MARK, version=request.param) as rtorrent:
         yield rtorrent
 
 
-@pytest.fixture(scope="module", params=BOTH)
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
-    """Give an rtorrent for the tests of a module, with three torrents whose data no test may touch."""
-    with Rtorrent(tmp_path_factory.mktemp("rtorrent"), COMPLETE_MARK, version=request.param) as rtorrent:
-        torrents = [pack(f"bystander {number}") for number in range(3)]
-        paths = [path for torrent in torrents for path in rtorrent.download(torrent, rtorrent.downloads)]
-        yield rtorrent
-        assert remaining(paths) == paths
-
-
 @pytest.fixture
-def shared(running: Rtorrent) -> Iterator[Rtorrent]:
-    """Give the rtorrent of the module, for a test that does not end it; what the test loads is erased after it."""
-    before = running.loaded_hashes()
-    yield running
-    running.erase(*(hash for hash in running.loaded_hashes() if hash not in before))
-
-
-@pytest.fixture(scope="module")
-def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
-    """Give a second rtorrent, from which the module's can download: of 0.9.8, for 0.16 gives 0.16 no metadata."""
-    with Rtorrent(tmp_path_factory.mktemp("seeder"), version=VERSIONS[0]) as seeder:
-        yield seeder
-
-
-@pytest.fixture
-def real_launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bed]:
-    """Give what starts rtwatch for the real rtorrent that the test has asked for."""
-    client = request.getfixturevalue("shared" if "shared" in request.fixturenames else "rtorrent")
-    with closing(Bed(client, tmp_path)) as launcher:
-        yield launcher
+def real_launcher(rtorrent: Rtorrent, tmp_path: Path) -> Iterator[Bed]:
+    """Give a test bed with a real rtorrent."""
+    with closing(Bed(rtorrent, tmp_path)) as bed:
+        yield bed
 
 
 @pytest.fixture

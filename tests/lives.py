@@ -432,9 +432,6 @@ class World:
         path.write_bytes(b"mine")
         self.own.add(path)
 
-    def is_handled(self, path: Path) -> bool:
-        return not self.handled.isdisjoint([path, *path.parents])
-
     def finish(self) -> None:
         """Let everything end well, and hold the second promise."""
         self.start_rtorrent()
@@ -515,7 +512,7 @@ class World:
 def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[str]]:
     """Return what a line is about, "" for all, what is known of its reason, and the match."""
     for kind, known in kinds.items():
-        match = re.fullmatch(rf"(?:(.+?): )?{kind}", text)
+        match = re.fullmatch(rf"(?:(.+?): )?(?:{kind})", text)
         if match:
             return match[1] or "", known, match
     raise Broken(f"unknown reason: {text}")
@@ -536,17 +533,12 @@ def is_perhaps(world: World, path: Path, mine: set[str], match: re.Match[str]) -
 
 def was_handled(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether a person had it in his hands, or it has, or had, another name."""
-    return world.is_handled(path) or path.lstat().st_ino in world.hard
+    return not world.handled.isdisjoint([path, *path.parents]) or path.lstat().st_ino in world.hard
 
 
 def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether it was handled, or may have come after an erase that nobody watched, or before T could be read."""
     return was_handled(world, path, mine, match) or bool(world.trouble & {"erased unseen", "full disk"})
-
-
-def is_behind(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
-    """Tell whether the named symlink led to it: what is behind one is used, not owned."""
-    return was_handled(world, path, mine, match) or world.ways.get(Path(match[2])) in path.parents
 
 
 def is_longer(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
@@ -564,18 +556,18 @@ KEPT: dict[str, Truth] = {
     rf"perhaps in {NAMED}": is_perhaps,
     r"not below the directories you named": lambda world, path, *_: not {*path.parents} & {*world.paths},
     r"in the session directory": lambda world, path, *_: world.driver.path in path.parents,
-    r"its directory is a symlink now": was_handled,
-    r"already gone": was_handled,
+    r"its directory is a symlink now|already gone|outside the torrent's directory": was_handled,
     r"(?:none of its \d+ files is|its file is not) at .*: moved, or its disk is not mounted": was_handled,
-    r"outside the torrent's directory": was_handled,
     r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
     r"no --trash is on its file system": lambda world, *_: world.trash and world.other in world.trash.parents,
-    r"reached through the symlink (.*)": is_behind,
+    r"reached through the symlink (.*)": lambda world, path, mine, match: (
+        was_handled(world, path, mine, match) or world.ways.get(Path(match[2])) in path.parents
+    ),
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
-    re.escape(FOUND.words): lambda world, path, mine, _: bool(mine & world.uncounted),
-    FOREIGN.words: lambda world, path, mine, _: bool(mine & world.uncounted),
-    UNSTARTED.words: lambda world, path, mine, _: bool(mine & world.uncounted),
+    "|".join(re.escape(reason.words) for reason in (FOUND, FOREIGN, UNSTARTED)): (
+        lambda world, path, mine, _: bool(mine & world.uncounted)
+    ),
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
     r"cannot be removed: it was changed meanwhile": was_handled,
     r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -271,8 +273,8 @@ class Session(SessionDirectory):
     def save_all(self) -> None:
         """Do session.save: torrent after torrent in 0.9.8, interleaved in 0.16."""
         pass_tick()
-        history = self._save_history()
-        hashes = list(self.loaded)
+        file, hashes = self.path / "rtorrent.input_history", list(self.loaded)
+        history = itertools.chain(self._write(file, b""), _move(file))
         if self.version == "0.9.8":
             for steps in (*map(self._save_resume, hashes), history):
                 _work([steps])
@@ -364,12 +366,6 @@ class Session(SessionDirectory):
             yield from self._write(self.file(hash, kind), self._content(hash, kind))
         for kind in "LR":
             yield from _move(self.file(hash, kind))
-
-    def _save_history(self) -> Steps:
-        """Write the file that every session.save writes."""
-        history = self.path / "rtorrent.input_history"
-        yield from self._write(history, b"")
-        yield from _move(history)
 
     def _content(self, hash: str, kind: str) -> bytes:
         """Return what is written to T, R or L."""
@@ -578,15 +574,11 @@ class Scgi:
         """Return d.directory: `~` is expanded, a last `/` dropped, and what XML-RPC cannot carry has become another."""
         if saved.startswith(b"~"):
             saved = os.fsencode(self.session.home) + saved[1:]
-        if saved.endswith(b"/") and saved != b"/":
-            saved = saved[:-1]
-        return "".join(map(self._character, os.fsdecode(saved))) or "."
-
-    def _character(self, character: str) -> str:
-        """Return a character as an answer carries it."""
-        if character <= "\uffff" and not "\udc80" <= character <= "\udcff":
-            return character
-        return "?" if self.session.version == "0.9.8" else "".join(f"%{byte:02X}" for byte in os.fsencode(character))
+        text = os.fsdecode(saved[:-1] if saved.endswith(b"/") and saved != b"/" else saved)
+        odd = re.compile("[\udc80-\udcff]|[^\0-\uffff]")
+        if self.session.version == "0.9.8":
+            return odd.sub("?", text) or "."
+        return odd.sub(lambda match: "".join(f"%{byte:02X}" for byte in os.fsencode(match[0])), text) or "."
 
 
 def read_request(connection: socket.socket) -> tuple[str, tuple[Any, ...]]:

@@ -65,15 +65,6 @@ def test_a_question_without_an_answer_ends_with_the_first_signal(bed: Bed) -> No
     assert program.stop() == 0
 
 
-def test_rtwatch_only_asks_for_what_it_says(bed: Bed) -> None:
-    bed.start(*SHORT)
-    bed.add(single("refused"))
-    bed.download(TORRENT, TWIN)
-    del bed.session.loaded[single("refused").hash]
-    bed.erase(TORRENT, TWIN)
-    assert {*bed.session.asked} <= ASKED_FOR
-
-
 @pytest.mark.parametrize(("number", "pause"), [(300, 0), (90, 0.05)], ids=["", "more than one question has time for"])
 def test_many_erased_at_once_cost_few_questions_and_all_go(number: int, pause: float, version: str, bed: Bed) -> None:
     def answer_slowly(*params: object) -> object:
@@ -88,6 +79,7 @@ def test_many_erased_at_once_cost_few_questions_and_all_go(number: int, pause: f
     bed.erase(*torrents)
     assert not remaining(files)
     assert pause or bed.session.asked.count("d.multicall2") < 30
+    assert {*bed.session.asked} <= ASKED_FOR
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])

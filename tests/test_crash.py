@@ -6,21 +6,18 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 import pytest
 from conftest import NIGHTLY
-from faults import count_calls, traced
-from program import command, environment
-from steps import LONG, Bed, bed_in
+from faults import below, count_calls, traced
+from program import Argument
+from steps import AT_ONCE, LONG, Bed, bed_in
 from torrents import make, single
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the system calls' names are those of x86_64")
-
-AT_ONCE = ("--once", "-r", "--grace", "0")
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
 SECOND = make(b"pack", {(b"both.bin",): b"both" * 100, (b"second.bin",): b"second" * 100})
@@ -37,8 +34,8 @@ class Place:
 
     def __init__(self, bed: Bed) -> None:
         """Take what lies in a test bed."""
-        self.path, self.session, self.state = bed.session.path.parent, bed.session.path, bed.state
-        self.downloads, self.trash = bed.downloads, self.path / "trash"
+        self.bed, self.path, self.state, self.downloads = bed, bed.session.path.parent, bed.state, bed.downloads
+        self.trash = self.path / "trash"
         self.trash.mkdir()
 
     def save(self) -> None:
@@ -55,11 +52,10 @@ class Place:
         if known:
             shutil.copytree(f"{self.path}.saved/state", self.state)
 
-    def run(self, *options: str, prefix: Sequence[str] = ()) -> tuple[int, str]:
+    def run(self, *options: Argument, prefix: Sequence[str] = ()) -> tuple[int, str]:
         """Run rtwatch to its end on this session, below `prefix`; return its exit status and what it said."""
-        line = [*prefix, *command(*options, self.session)]
-        env = environment(self.state)
-        result = subprocess.run(line, env=env, cwd=self.path, capture_output=True, text=True, timeout=60, check=False)
+        with below(*prefix):
+            result = self.bed.once(*AT_ONCE, *options)
         return result.returncode, result.stderr
 
     def end(self) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -99,12 +95,12 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield place
 
 
-def check_each(place: Place, call: str, *options: str, known: bool = True) -> None:
+def check_each(place: Place, call: str, *options: Argument, known: bool = True) -> None:
     """Kill rtwatch at each of its system calls of one kind in turn, and compare what a second start leaves with the
     end of a run that was not killed."""
     trace = place.path / "trace"
     place.restore(known)
-    status, said = place.run(*AT_ONCE, *options, prefix=traced(call, trace=trace))
+    status, said = place.run(*options, prefix=traced(call, trace=trace))
     assert status == 0, said
     end = place.end()
     total = count_calls(trace, [call])[call]
@@ -112,10 +108,9 @@ def check_each(place: Place, call: str, *options: str, known: bool = True) -> No
     problems = []
     for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 3)):
         place.restore(known)
-        killed, said = place.run(*AT_ONCE, *options, prefix=traced(f"{call}:signal=KILL:when={number}"))
-        status, said_again = place.run(*AT_ONCE, *options)
-        sound = (killed, status) == (-signal.SIGKILL, 0) and "Traceback" not in said + said_again
-        if not sound or place.end() != end:
+        killed, said = place.run(*options, prefix=traced(f"{call}:signal=KILL:when={number}"))
+        status, said_again = place.run(*options)
+        if (killed, status) != (-signal.SIGKILL, 0) or place.end() != end:
             problems.append(f"killed at {call} {number}:\n{said}\nstarted again, exit {status}:\n{said_again}")
     assert not problems, f"{len(problems)} of {total}\n" + "\n".join(problems)
 
@@ -130,7 +125,7 @@ def test_a_removal_that_is_killed_is_finished_by_the_next_start(call: str, erase
 
 @pytest.mark.parametrize("call", ["renameat", "mkdir", "unlinkat", "pwrite64", "fdatasync"])
 def test_a_removal_to_the_trash_that_is_killed_is_finished_by_the_next_start(call: str, erased: Place) -> None:
-    check_each(erased, call, "--trash", "trash")
+    check_each(erased, call, "--trash", erased.trash)
     names = ["alone.bin", "both.bin", "first.bin", "free.bin", "gone.bin", "second.bin"]
     assert sorted(path.name for path in erased.trash.rglob("*.bin") if not path.is_dir()) == names
 

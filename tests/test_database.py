@@ -86,17 +86,8 @@ def test_the_database_of_another_session_is_refused_with_the_option_that_helps(
     assert run("--once", link, state=bed.state).returncode == 0
 
 
-def test_a_database_may_have_any_name(bed: Bed, tmp_path: Path) -> None:
-    bed.add(single("one"))
-    db = tmp_path / os.fsdecode(b"a\xff b?c#d%e&f=\n.db")
-    for options in (), (), ("-n",), ("-r",):
-        result = bed.once("--db", db, *options)
-        assert result.returncode == 0, result.stderr
-    assert db.exists()
-
-
-@pytest.mark.parametrize("options", [(), ("--db", "new/my.db")], ids=["", "--db"])
-def test_the_database_is_private(options: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--db", os.fsdecode(b"new/a\xff b?c#d%e&f=\n.db"))], ids=["", "any name"])
+def test_the_database_is_private_and_may_have_any_name(options: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         program = bed.start(*options, cwd=tmp_path)
@@ -107,6 +98,8 @@ def test_the_database_is_private(options: tuple[str, ...], bed: Bed, tmp_path: P
     assert {program.db.name, f"{program.db.name}-wal", f"{program.db.name}-shm"} <= modes.keys()
     assert set(modes.values()) == {0o600}
     assert stat.S_IMODE(program.db.parent.stat().st_mode) == 0o700
+    assert bed.once("-n", "--db", program.db).returncode == 0
+    assert program.stop() == 0
 
 
 def test_a_database_that_may_not_be_written_ends_rtwatch(bed: Bed) -> None:

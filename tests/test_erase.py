@@ -111,12 +111,14 @@ def test_torrents_erased_together_in_the_middle_of_saves_all_go(story: Story) ->
     assert sorted(hooks) == ["post_remove"] * 40 + ["pre_remove"] * 40
 
 
-POINTED = ("empty files", "never started", "another name", "a full copy", "a sparse copy")
-THEN = ("in the grace", "the lock is deleted", "views hide all torrents")
+POINTED = [
+    *("empty files", "never started", "another name", "a full copy", "a sparse copy"),
+    *("in the grace", "the lock is deleted", "views hide all torrents"),
+]
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("case", [*POINTED, *THEN])
+@pytest.mark.parametrize("case", POINTED)
 def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Story, case: str) -> None:
     rtorrent, torrent = story.real, PACK
     twin = twin_of(torrent, b"another name" if case == "another name" else None)

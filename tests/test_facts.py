@@ -84,18 +84,6 @@ def test_a_persons_file_that_a_torrent_merely_names_is_kept(field: Optional[byte
     assert remaining(paths) == (paths[1:] if field == b"\x80" else paths)
 
 
-def test_what_rtorrent_once_had_complete_goes_though_it_is_loaded_again_stopped(bed: Bed) -> None:
-    paths = place_old(DOCUMENTS, bed.downloads)
-    program = bed.start(*SHORT, "--grace", "2")
-    bed.add_complete(DOCUMENTS)
-    bed.settle_saves()
-    bed.wait_vanished(DOCUMENTS)
-    bed.add(DOCUMENTS, **STOPPED)
-    program.wait_line("returned +Documents")
-    bed.erase(DOCUMENTS)
-    assert not remaining(paths)
-
-
 @pytest.mark.parametrize("edited", [False, True], ids=["", "edited"])
 def test_a_torrent_that_was_never_started_has_written_nothing(edited: bool, bed: Bed) -> None:
     program = bed.start(*SHORT)
@@ -245,33 +233,41 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     assert not paths[0].exists()
 
 
-@pytest.mark.parametrize("unread", [False, True], ids=["", "unread"])
-def test_what_somebody_put_in_place_before_the_torrent_came_back_is_kept(unread: bool, bed: Bed) -> None:
+RETURNS: dict[str, tuple[int, dict[str, Any], int]] = {  # how many files somebody writes meanwhile, R, how many stay
+    "stopped": (0, STOPPED, 0),
+    "one was written": (1, {}, 1),
+    "all were written, and rtorrent has them complete": (2, {"complete": 1}, 0),
+}
+
+
+@pytest.mark.parametrize(("written", "saved", "stay"), RETURNS.values(), ids=RETURNS)
+def test_files_of_a_torrent_that_had_been_complete_and_returns_stay_when_somebody_wrote_them_meanwhile(
+    written: int, saved: dict[str, Any], stay: int, bed: Bed
+) -> None:
+    paths = place_old(PACK, bed.downloads)
+    program = bed.start(*SHORT, "--grace", "2")
+    bed.add_complete(PACK)
+    bed.settle_saves()
+    bed.wait_vanished(PACK)
+    for path in paths[:written]:
+        path.write_bytes(path.read_bytes())
+    bed.add(PACK, **saved)
+    program.wait_line("returned +pack")
+    bed.erase(PACK)
+    assert remaining(paths) == paths[:stay]
+    assert len([line for line in program.lines if f": {rtwatch.FOUND.words}" in line]) == stay
+
+
+def test_a_file_written_since_the_erase_stays_though_the_torrent_came_back_unread(bed: Bed) -> None:
     program = bed.start(*SHORT, "--grace", "2")
     paths = bed.download(PACK)
     bed.wait_vanished(PACK)
     paths[0].write_bytes(b"mine")
-    with paused(program) if unread else nullcontext():
+    with paused(program):
         bed.add(PACK)
-        if unread:
-            bed.session.erase(PACK)
-    if not unread:
-        program.wait_line("returned +pack")
-        bed.erase(PACK)
-    program.wait_line(f"kept .*({'after the torrent vanished' if unread else rtwatch.FOUND.words})")
+        bed.session.erase(PACK)
+    program.wait_line("kept .*after the torrent vanished")
     assert remaining(paths) == paths[:1]
-
-
-def test_what_came_back_goes_once_rtorrent_says_that_it_has_all_of_it(bed: Bed) -> None:
-    program = bed.start(*SHORT, "--grace", "2")
-    paths = bed.download(PACK)
-    bed.wait_vanished(PACK)
-    PACK.write(bed.downloads)
-    bed.add_complete(PACK)
-    program.wait_line("returned +pack")
-    bed.settle_saves()
-    bed.erase(PACK)
-    assert not remaining(paths)
 
 
 def test_what_rtorrent_wrote_before_it_loaded_the_torrent_again_goes_though_its_directories_were_looked_at_since(

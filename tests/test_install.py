@@ -37,12 +37,6 @@ UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c")
 ENTER = 'mount -t proc proc "$0/proc" && chroot --userspec=user:user "$0" bash -c "cd ~/rtwatch && $1"; exit $?'
 
 
-def readme_commands() -> list[str]:
-    """Return the commands under Install in README.md."""
-    install = (PROJECT / "README.md").read_text("utf-8").split("\n## Install\n")[1].split("\n## ")[0]
-    return re.findall(r"^```sh\n(.+)\n```$", install, re.M)
-
-
 def run(*command: Argument, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
@@ -94,28 +88,20 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.rmtree(root.parent)  # pytest would keep the last three
 
 
-def typed(root: Path, command: str) -> str:
-    """Let the user type a command in the project's directory; return what it says. What it started ends with it."""
-    return read_output(*UNSHARE, ENTER, root, command, env=take_over_settings(root))
-
-
 @NIGHTLY
 def test_the_first_command_installs_rtwatch_and_runs_it(system: Path) -> None:
     torrent, session = single("film"), Session(system / "home/user/.session")
     session.add(torrent, "/home/user/downloads", complete=1)
     (file,) = torrent.write(system / "home/user/downloads")
-    install = f"({readme_commands()[0]} --grace 0.5 >~/said 2>&1 &)"
+    (command,) = re.findall(r"^sudo .* ~/\.session$", (PROJECT / "README.md").read_text("utf-8"), re.M)
+    install = f"({command} --grace 0.5 >~/said 2>&1 &)"
     ready, would = (f"until grep -q '{word}' ~/said; do sleep 1; done" for word in ("ready  ", "would remove film"))
     erase = f"rm {' '.join(f'~/.session/{file.name}' for file in session.files(torrent))}"
-    said = typed(system, f"{install}; {ready}; {erase}; {would}; cat ~/said")
+    line = f"{install}; {ready}; {erase}; {would}; cat ~/said"
+    said = read_output(*UNSHARE, ENTER, system, line, env=take_over_settings(system))
     assert re.search(r" watching +~/\.session, would remove files\n.* ready +1 torrent, 1 file, ", said)
     assert re.search(r" would remove film\.bin, 1 of 1 file, ", said)
     assert file.exists()
-
-
-@NIGHTLY
-def test_the_second_command_sets_up_all_tests(system: Path) -> None:
-    assert re.search(r"^\d+ tests collected in ", typed(system, f"{readme_commands()[1]} --collect-only -q"), re.M)
 
 
 def at_home(home: Path) -> dict[str, str]:
@@ -157,12 +143,6 @@ def test_the_wheel_holds_the_module_and_runs_in_a_fresh_environment(home: Path, 
     read_output(home / "tools/bin/pip", "--python", tmp_path / "bin/python", "install", path, env=at_home(home))
     strict = {**at_home(home), "PYTHONWARNINGS": "error"}
     assert read_output(tmp_path / "bin/rtwatch", "--version", env=strict).startswith(VERSION)
-
-
-@NIGHTLY
-def test_pipx_installs_it_where_the_readme_says(home: Path) -> None:
-    read_output(home / "tools/bin/pipx", "install", home / "source", env=at_home(home))
-    assert read_output(home / ".local/bin/rtwatch", "--version", env=at_home(home)).startswith(VERSION)
 
 
 @NIGHTLY

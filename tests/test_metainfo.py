@@ -21,10 +21,6 @@ def crafted(**info: Any) -> bytes:
     return craft(info).metainfo
 
 
-def one_path(path: Any, **more: Any) -> bytes:
-    return crafted(name=b"x", files=[ENTRY, {"length": 1, "path": path, **more}])
-
-
 BROKEN: dict[str, bytes] = {  # the bencoding
     **{"empty": b"", "garbage": b"\0garbage", "zeros": b"\0" * 1000, "web page": b"<html>"},
     **{"list": b"le", "number": b"i7e", "string": b"1:a", "cut short": GOOD[:-30], "without its end": GOOD[:-1]},
@@ -69,7 +65,7 @@ MALFORMED: dict[str, bytes] = {  # the metainfo, as it is to rtorrent
         for name in (b".", b"..", b"a/b", b"../x", b"/etc/passwd", b"\0", b"a\0b", 7, [b"x"])
     },
     **{
-        f"path {path!r}": one_path(path)
+        f"path {path!r}": crafted(name=b"x", files=[ENTRY, {"length": 1, "path": path}])
         for path in (
             *([], b"a", 1, {"a": b"b"}, [b"a", 1], [1], [[b"a"]], [b"a", [b"b"]]),
             *([b".."], [b"a", b".."], [b"..", b"a"], [b"a", b"..", b"..", b"b"], [b"."], [b".", b"a"], [b"a", b"."]),

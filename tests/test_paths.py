@@ -37,7 +37,6 @@ UTORRENT: Info = {
 BOTH = {"name": b"x", "name.UTF-8": b"y", "files": [{"length": 1, "path": [b"a"], "path.utf-8": [b"u"]}]}
 MIXED = {"name": b"x", "name.utf-8": b"y", "files": [{"length": 1, "path": [b"a"], "path.cp1251": [b"u"]}]}
 LAST = pack([b"file", b""], [b"directory", b""], [b"link", b""], [b"missing", b""], [b""], [b"a"])
-PAD = {"length": 1, "path": [b".pad", b"1"]}
 
 # What R has behind the directory of the case, `info` of T, the files that are expected there, and what is there:
 # a file, a directory "NAME/" or a symlink "NAME -> TARGET".

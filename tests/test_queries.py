@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -112,7 +111,7 @@ def test_what_if_tells_whose_a_file_is(bed: Bed) -> None:
     [("ack", "there is pack"), ("DEADBEEF", "--what-if all"), ("/none", "--what-if all"), ("", "needs")],
 )
 def test_what_nobody_knows_is_refused_in_one_line(what: str, said: str, bed: Bed) -> None:
-    bed.session.download(PACK, bed.downloads)
+    bed.seed(PACK)
     result = bed.run("-q", f"--what-if={what}")
     assert (result.returncode, result.stdout) == (2, "")
     assert said in result.stderr
@@ -151,8 +150,8 @@ def found(launcher: Bed, *places: Path) -> list[str]:
 
 
 def test_orphans_are_the_files_that_no_torrent_lists(bed: Bed) -> None:
-    bed.session.download(multi("pack"), bed.downloads)
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(PACK)
+    bed.seed(ONE)
     orphans = [bed.downloads / "pack" / "orphan", bed.downloads / "two\nlines"]
     for path in *orphans, bed.downloads / ".nfs0001":
         path.write_bytes(b"")
@@ -166,7 +165,7 @@ def test_orphans_are_the_files_that_no_torrent_lists(bed: Bed) -> None:
 
 
 def test_a_directory_without_any_torrent_has_no_orphans(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(ONE)
     (bed.downloads / "other").mkdir()
     result = list_orphans(bed, bed.downloads / "other")
     assert (result.returncode, result.stdout) == (2, "")
@@ -174,9 +173,9 @@ def test_a_directory_without_any_torrent_has_no_orphans(bed: Bed) -> None:
 
 
 def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
-    multi("pack").write(bed.downloads)
-    bed.session.add(multi("pack"), "downloads")  # only a running rtorrent knows where this is
+    bed.seed(ONE)
+    PACK.write(bed.downloads)
+    bed.session.add(PACK, "downloads")  # only a running rtorrent knows where this is
     bed.session.kill()
     (bed.downloads / "orphan").write_bytes(b"")
     result = list_orphans(bed, bed.downloads)
@@ -185,8 +184,8 @@ def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed
 
 
 def test_there_are_no_orphans_beside_an_unreadable_torrent(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
-    bed.session.file(multi("pack")).write_bytes(b"")
+    bed.seed(ONE)
+    bed.session.file(PACK).write_bytes(b"")
     (bed.downloads / "may be its file").write_bytes(b"")
     result = list_orphans(bed, bed.downloads)
     assert (result.returncode, result.stdout) == (1, "")
@@ -194,7 +193,7 @@ def test_there_are_no_orphans_beside_an_unreadable_torrent(bed: Bed) -> None:
 
 
 def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(ONE)
     (bed.downloads / "fresh").touch()
     (bed.downloads / "made today").mkdir()
     for path in bed.downloads.iterdir():
@@ -203,67 +202,45 @@ def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> Non
 
 
 def test_empty_directories_are_listed_with_a_slash_and_no_torrents_own(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(ONE)
     bed.session.add(multi("not yet"), bed.downloads)
     for name in "not yet", "empty", "deep/er":
         (bed.downloads / name).mkdir(parents=True)
     assert found(bed, bed.downloads) == [f"{bed.downloads}/deep/er/", f"{bed.downloads}/empty/"]
 
 
-def bind(bed: Bed, mount: Mount) -> Path:
-    """Mount the directory of a torrent at another place, and look there."""
-    bed.seed(multi("pack"))
-    return mount(bed.downloads.with_name("bound"), "--bind", bed.downloads)
-
-
-def bind_below(bed: Bed, mount: Mount) -> Path:
-    """Mount the directory of another torrent below."""
-    bed.seed(single("one"))
-    bed.seed(multi("pack"), to="../else")
-    (mount(bed.downloads / "below", "--bind", bed.downloads.with_name("else")) / "on another disk").touch()
-    return bed.downloads
-
-
-def link(bed: Bed, mount: Mount) -> Path:
-    """Put symlinks in the place of a torrent's files."""
-    torrent = multi("pack")
-    paths = torrent.write_root(bed.downloads / "data")
-    link_files(paths, torrent.paths(torrent.root(bed.downloads)))
-    bed.add_complete(torrent)
-    return bed.downloads
-
-
-def open_elsewhere(bed: Bed, mount: Mount) -> Path:
-    """Have a file open in a rtorrent that does not list it."""
-    bed.seed(single("one"))
-    (bed.downloads / "open").touch()
-    bed.session.open_files([bed.downloads / "open"])
-    return bed.downloads
-
-
-def fold(bed: Bed, mount: Mount) -> Path:
-    """Have the file of a torrent on a file system that lists it in another case."""
-    if not shutil.which("mkntfs"):
+@pytest.mark.parametrize("use", ["bound", "bound below", "symlinks", "open elsewhere", "in another case"])
+def test_what_is_used_in_another_way_is_no_orphan(use: str, bed: Bed, mount: Mount) -> None:
+    place = bed.downloads
+    if use == "bound":
+        bed.seed(PACK)
+        place = mount(bed.downloads.with_name("bound"), "--bind", bed.downloads)
+    elif use == "bound below":
+        bed.seed(ONE)
+        bed.seed(PACK, to="../else")
+        (mount(place / "below", "--bind", place.with_name("else")) / "on another disk").touch()
+    elif use == "symlinks":
+        link_files(PACK.write_root(place / "data"), PACK.paths(place / "pack"))
+        bed.add_complete(PACK)
+    elif use == "open elsewhere":
+        bed.seed(ONE)
+        (place / "open").touch()
+        bed.session.open_files([place / "open"])
+    elif not shutil.which("mkntfs"):
         pytest.skip("a file system that folds case needs ntfs-3g")
-    image = bed.downloads.with_name("image")
-    image.touch()
-    os.truncate(image, 16 << 20)
-    subprocess.run(["mkntfs", "-q", "-F", image], capture_output=True, check=True)
-    place = mount(bed.downloads / "folding", "-t", "lowntfs-3g", "-o", "ignore_case", image)
-    (path,) = bed.seed(make(b"One.BIN", b"one"), to=place)
-    assert path.name not in os.listdir(place)
-    return place
-
-
-@pytest.mark.parametrize("use", [bind, bind_below, link, open_elsewhere, fold])
-def test_what_is_used_in_another_way_is_no_orphan(use: Callable[[Bed, Mount], Path], bed: Bed, mount: Mount) -> None:
-    place = use(bed, mount)
+    else:
+        (image := place.with_name("image")).touch()
+        os.truncate(image, 16 << 20)
+        subprocess.run(["mkntfs", "-q", "-F", image], capture_output=True, check=True)
+        place = mount(place / "folding", "-t", "lowntfs-3g", "-o", "ignore_case", image)
+        (path,) = bed.seed(make(b"One.BIN", b"one"), to=place)
+        assert path.name not in os.listdir(place)
     (place / "orphan").touch()
     assert found(bed, place) == [f"{place}/orphan"]
 
 
 def test_a_link_made_after_the_last_look_is_looked_at_first(bed: Bed) -> None:
-    (path,) = bed.seed(single("one"))
+    (path,) = bed.seed(ONE)
     assert bed.once().returncode == 0
     path.rename(bed.downloads / "moved away")
     path.symlink_to("moved away")
@@ -271,7 +248,7 @@ def test_a_link_made_after_the_last_look_is_looked_at_first(bed: Bed) -> None:
 
 
 def test_names_are_escaped_on_a_terminal_and_raw_in_a_pipe(bed: Bed) -> None:
-    bed.session.download(single("one"), bed.downloads)
+    bed.seed(ONE)
     name = "evil\x1b]0;title\x07\x9b2J\u202e\udcff"
     (bed.downloads / name).touch()
     line = [sys.executable, "-c", NEXT_WEEK, "--orphans", "-q", str(bed.session.path), str(bed.downloads)]

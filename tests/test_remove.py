@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from rtorrent import Rtorrent
 from steps import LONG, SHORT, Bed, below, pattern, remaining, tree, wait_held
-from torrents import Torrent, craft, make, multi, single, twin_of
+from torrents import Torrent, craft, make, multi, single
 
 ONE, PACK = single("one"), multi("pack")
 PADDED = make(
@@ -273,34 +273,24 @@ def test_a_keep_that_means_nothing_is_refused(option: str, bed: Bed) -> None:
 
 @pytest.mark.parametrize("of_user", ["return False", "return None", "return 0"])
 def test_only_false_from_pre_remove_leaves_the_files(of_user: str, bed: Bed) -> None:
-    body = "def pre_remove(con, file, args):\n    note('pre_remove', hash=file.stem)\n    "
-    after = (
-        "def post_remove(con, file, args, gone):\n    note('post_remove', hash=gone.hash, files=len(gone.rmfiles))\n"
-    )
-    program = bed.start(*SHORT, *bed.write_hooks(f"{body}{of_user}\n{after}"))
+    told = "note('told', hash=file.stem, files=len(RmTuple.rmfiles))"
+    program = bed.start(*SHORT, *bed.write_each(pre_remove=of_user, post_remove=told))
     paths = bed.download(PACK)
     bed.erase(PACK)
-    program.wait_for(lambda: len(bed.calls(PACK.hash)) == 2, "post_remove is not called")
     leaves = of_user == "return False"
+    assert bed.wait_called("told", PACK)[0]["files"] == (0 if leaves else 2)
     assert remaining(paths) == (paths if leaves else [])
-    assert bed.calls(PACK.hash)[1]["files"] == (0 if leaves else 2)
     if leaves:
         program.wait_line("erased +pack, leaves 2 files: pre_remove returned False$")
 
 
-def test_what_rtorrent_has_saved_as_a_label_keeps_the_files(real_launcher: Bed, shared: Rtorrent) -> None:
+def test_what_rtorrent_has_saved_as_a_label_keeps_the_files(real_launcher: Bed, rtorrent: Rtorrent) -> None:
     paths = real_launcher.seed(PACK, ONE)
     program = real_launcher.start(*SHORT, "--keep", "for ever")
-    shared.call("d.custom1.set", PACK.hash, "for%20ever")
-    shared.save(PACK)
+    rtorrent.call("d.custom1.set", PACK.hash, "for%20ever")
+    rtorrent.save(PACK)
     program.wait_rows(
         f"SELECT label FROM rtwatch_torrent WHERE hash = '{PACK.hash}'", lambda rows: rows == [("for%20ever",)]
     )
     real_launcher.erase(PACK, ONE)
     assert remaining(paths) == paths[:2]
-    twin = twin_of(PACK)  # whoever shares the files next has them removed
-    real_launcher.seed(twin)
-    program.wait_known(twin.hash)
-    real_launcher.settle_saves()  # R says by now that the twin is complete
-    real_launcher.erase(twin)
-    assert remaining(paths) == []

@@ -14,6 +14,7 @@ import bencodepy
 import pytest
 from program import Program
 from rtorrent import Rtorrent, magnet_link, places, set_directory
+from session import VERSIONS
 from steps import SHORT, Bed, pack, remaining, tree
 from torrents import Torrent, info_hash, make, single, twin_of
 
@@ -38,27 +39,33 @@ def select(program: Program, torrent: Torrent) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def bed(shared: Rtorrent, tmp_path: Path) -> Iterator[Bed]:
+def bed(real_launcher: Bed) -> Bed:
     """Give a test bed with the real rtorrent."""
-    with closing(Bed(shared, tmp_path)) as bed:
-        yield bed
+    return real_launcher
+
+
+@pytest.fixture(scope="module")
+def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
+    """Give a second rtorrent, from which the first can download: of 0.9.8, for 0.16 gives 0.16 no metadata."""
+    with Rtorrent(tmp_path_factory.mktemp("seeder"), version=VERSIONS[0]) as seeder:
+        yield seeder
 
 
 @pytest.mark.parametrize("kind", [single, pack])
 def test_a_torrent_is_listed_when_loaded_and_its_files_go_when_it_is_erased(
-    kind: Callable[[str], Torrent], shared: Rtorrent, bed: Bed
+    kind: Callable[[str], Torrent], rtorrent: Rtorrent, bed: Bed
 ) -> None:
     torrent = kind("from load to erase")
     paths = torrent.write(bed.downloads)
     before = tree(bed.downloads)
     program = bed.start(*SHORT, *bed.hooks)
-    shared.load(torrent, directory=bed.downloads)
+    rtorrent.load(torrent, directory=bed.downloads)
     bed.wait_called("post_add", torrent)
     [(hash, name, tracker, tor, ltor, rtor)] = select(program, torrent)
     assert (hash, name, tracker) == (torrent.hash, torrent.name.decode(), "127.0.0.1")
     decoded = [bencodepy.decode(blob) for blob in (tor, rtor, ltor)]
     assert [info_hash(decoded[0][b"info"]), b"files" in decoded[2]] == [torrent.hash, True]
-    shared.wait_complete(torrent)
+    rtorrent.wait_complete(torrent)
     bed.settle()
     assert tree(bed.downloads) == before
     assert erase_and_tell(bed, torrent) == sorted(paths)
@@ -66,17 +73,19 @@ def test_a_torrent_is_listed_when_loaded_and_its_files_go_when_it_is_erased(
     assert [*bed.downloads.iterdir()] == []
 
 
-def test_a_finished_download_calls_complete_and_goes_when_erased(shared: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
+def test_a_finished_download_calls_complete_and_goes_when_erased(
+    rtorrent: Rtorrent, seeder: Rtorrent, bed: Bed
+) -> None:
     torrent, empty = pack("downloaded"), pack("nothing came")
     paths = [*places(torrent, bed.downloads), *places(empty, bed.downloads)]
     originals = seeder.download(torrent, seeder.downloads)
     program = bed.start(*SHORT, *bed.hooks)
     for each in torrent, empty:
-        shared.add(each, bed.downloads)
-        shared.call("d.start", each.hash)
-    shared.fetch(torrent, seeder)
+        rtorrent.add(each, bed.downloads)
+        rtorrent.call("d.start", each.hash)
+    rtorrent.fetch(torrent, seeder)
     [call] = bed.wait_called("complete", torrent)
-    assert call["file"] == str(shared.path / f"{torrent.hash}.complete")
+    assert call["file"] == str(rtorrent.path / f"{torrent.hash}.complete")
     assert torrent.hash in call["known"]
     program.wait_for(lambda: remaining(paths) == paths, "rtorrent creates no files")
     bed.settle()
@@ -85,55 +94,55 @@ def test_a_finished_download_calls_complete_and_goes_when_erased(shared: Rtorren
     assert remaining(originals) == originals
 
 
-def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(shared: Rtorrent, bed: Bed) -> None:
+def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorrent, bed: Bed) -> None:
     torrents = [pack(f"again {number}") for number in range(6)]
     same, elsewhere, written, written_elsewhere, at_once, later = torrents
     edited_at_once, edited_later = (make(t.name, t.content, b"http://localhost:1/announce") for t in (at_once, later))
     new = bed.downloads / "new"
     new.mkdir()
-    paths = {torrent.hash: shared.download(torrent, bed.downloads) for torrent in torrents}
+    paths = {torrent.hash: rtorrent.download(torrent, bed.downloads) for torrent in torrents}
     everything = [path for some in paths.values() for path in some]
     program = bed.start(*RETURN, *bed.hooks)
-    shared.erase(later)
+    rtorrent.erase(later)
     program.wait_line("vanished +again 5")
-    shared.load(edited_later, directory=bed.downloads)
-    shared.readd(same, bed.downloads)
-    shared.readd(elsewhere, new)
-    shared.readd_in_place(written, bed.downloads)
-    shared.readd_in_place(written_elsewhere, new)
-    shared.readd(edited_at_once, bed.downloads)
+    rtorrent.load(edited_later, directory=bed.downloads)
+    rtorrent.readd(same, bed.downloads)
+    rtorrent.readd(elsewhere, new)
+    rtorrent.readd_in_place(written, bed.downloads)
+    rtorrent.readd_in_place(written_elsewhere, new)
+    rtorrent.readd(edited_at_once, bed.downloads)
     for torrent in elsewhere, written_elsewhere:
         paths[torrent.hash] = places(torrent, new)
     for torrent in edited_at_once, edited_later:
         tracker = f"SELECT tracker, torrent FROM torrent_data WHERE hash = '{torrent.hash}'"
-        program.wait_rows(tracker, [("localhost", shared.file(torrent).read_bytes())].__eq__)
+        program.wait_rows(tracker, [("localhost", rtorrent.file(torrent).read_bytes())].__eq__)
     bed.erase_another()
     for torrent in torrents:
-        assert shared.used(torrent) == paths[torrent.hash]
+        assert rtorrent.used(torrent) == paths[torrent.hash]
         program.wait_files(torrent.hash, paths[torrent.hash])
         assert bed.hooks_called(torrent.hash) == []
     assert remaining(everything) == everything
 
 
-def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(shared: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
+def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(rtorrent: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
     torrent, again = pack("by magnet"), pack("by magnet again")
     for each in torrent, again:
         seeder.download(each, seeder.downloads)
-    kept = shared.download(again, bed.downloads)
+    kept = rtorrent.download(again, bed.downloads)
     program = bed.start(*SHORT, *bed.hooks)
-    shared.multicall(("d.erase", again.hash), ("load.start", "", magnet_link(again), set_directory(bed.downloads)))
-    shared.wait(1, "d.is_meta", again.hash)
-    shared.magnet(torrent, bed.downloads)
+    rtorrent.multicall(("d.erase", again.hash), ("load.start", "", magnet_link(again), set_directory(bed.downloads)))
+    rtorrent.wait(1, "d.is_meta", again.hash)
+    rtorrent.magnet(torrent, bed.downloads)
     bed.erase_another()
     assert select(program, torrent) == []
     assert not bed.hooks_called(torrent.hash) + bed.hooks_called(again.hash)
     assert remaining(kept) == kept
     for each in torrent, again:
-        shared.fetch(each, seeder, "d.is_meta", 0)
-        shared.fetch(each, seeder)
-        shared.wait_complete(each)
+        rtorrent.fetch(each, seeder, "d.is_meta", 0)
+        rtorrent.fetch(each, seeder)
+        rtorrent.wait_complete(each)
         program.wait_files(each.hash, places(each, bed.downloads))
-        assert shared.used(each) == places(each, bed.downloads)
+        assert rtorrent.used(each) == places(each, bed.downloads)
     bed.wait_called("complete", torrent)
     bed.erase_another("one more")
     assert bed.hooks_called(torrent.hash) == ["pre_add", "post_add", "complete"]

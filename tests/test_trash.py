@@ -57,7 +57,7 @@ def test_the_undo_file_brings_the_files_back_where_they_lay(
 
 
 def test_a_removal_to_the_trash_is_undone_beside_a_shared_file_that_stayed(
-    real_launcher: Bed, shared: Rtorrent, trash: Path
+    real_launcher: Bed, rtorrent: Rtorrent, trash: Path
 ) -> None:
     launcher = real_launcher
     torrent = make(b"album", {(b"cd 1", b"own"): b"own" * 9000, (b"cd 1", b"both"): b"both" * 90, (b"x",): b"x" * 99})
@@ -67,9 +67,9 @@ def test_a_removal_to_the_trash_is_undone_beside_a_shared_file_that_stayed(
     place = program.wait_line(r"trashed +album.*2 of 3 files, .*, in (\S+)$")[1]
     assert remaining(paths) == paths[1:2]
     undo(Path(place))
-    shared.add(torrent, launcher.downloads)
-    shared.call("d.check_hash", torrent.hash)
-    shared.wait_complete(torrent)
+    rtorrent.add(torrent, launcher.downloads)
+    rtorrent.call("d.check_hash", torrent.hash)
+    rtorrent.wait_complete(torrent)
 
 
 def test_the_trash_overwrites_nothing(bed: Bed, trash: Path) -> None:
