@@ -253,7 +253,11 @@ class World:
         self.problems: list[Path] = []  # files that lie there without a true reason
         self.hands = False
         self.rng = random.Random(0)
-        self.driver = make_driver(life.driver, self)
+        version, home = life.driver.split("-")[1], self.dl / "home"
+        if life.driver.startswith("fake"):
+            self.driver: Driver = Fake(self.base / "session", version, self.dl, home, "nosocket" not in life.options)
+        else:
+            self.driver = Real(self.base / "rtorrent", version, self.dl, home, life.options)
         self.start_rtorrent()
         self.start()
 
@@ -432,13 +436,17 @@ class World:
         path.write_bytes(b"mine")
         self.own.add(path)
 
-    def finish(self) -> None:
-        """Let everything end well, and hold the second promise."""
+    def start_both(self) -> None:
+        """Let both programs run, and all be saved."""
         self.start_rtorrent()
         for torrent in self.loaded():
             self.driver.save_full(torrent)
         if not self.program:
             self.start()
+
+    def finish(self) -> None:
+        """Let everything end well, and hold the second promise."""
+        self.start_both()
         before = self.look()
         time.sleep(2 * GRACE)
         for _ in range(4):  # what is due later waits for a later round
@@ -703,7 +711,7 @@ class Steps(World):
     @step(6, "none", "piece", "later", on="new")
     def add_beside_own_file(self, torrent: Torrent, how: str) -> None:
         """Load a torrent that names a person's file, and never has any data, or only a piece of another file."""
-        path = self.rng.choice(torrent.paths(torrent.root(self.places[0])))
+        path = self.rng.choice(torrent.places(self.places[0]))
         if os.path.lexists(path) or not path.parent.parent.is_dir():
             return
         if how == "later":  # and is never started, so that rtorrent writes no file
@@ -955,11 +963,7 @@ class Steps(World):
     @step(0)
     def farewell(self) -> None:
         """Let both programs run, and erase most torrents: a life disturbs so much that little is removed before."""
-        self.start_rtorrent()
-        for torrent in self.loaded():
-            self.driver.save_full(torrent)
-        if not self.program:
-            self.start()
+        self.start_both()
         for torrent in self.loaded():
             self.wait_known(torrent)
         self.erase_torrents(*(torrent for torrent in self.loaded() if self.rng.random() < 0.7))
@@ -984,15 +988,6 @@ class Outcome(NamedTuple):
 
     problem: str
     counts: Counter[str]
-
-
-def make_driver(name: str, world: World) -> Driver:
-    """Return the driver of that name, as "fake-0.9.8" or "real-0.16"."""
-    kind, version = name.split("-")
-    cwd, home = world.dl, world.dl / "home"
-    if kind == "fake":
-        return Fake(world.base / "session", version, cwd, home, scgi="nosocket" not in world.life.options)
-    return Real(world.base / "rtorrent", version, cwd, home, world.life.options)
 
 
 def make_life(driver: str, seed: int, length: int) -> Life:

@@ -359,7 +359,3 @@ def set_place(directory: Directory, base: Directory | None) -> tuple[bytes]:
 
 def magnet_link(torrent: Torrent) -> str:
     return f"magnet:?xt=urn:btih:{torrent.hash}&tr={ANNOUNCE.decode()}"
-
-
-def places(torrent: Torrent, directory: Path) -> list[Path]:
-    return torrent.paths(torrent.root(directory))

@@ -27,6 +27,7 @@ SHORT = ("-r", "--grace", "0.2")  # ends within a test
 LONG = ("-r", "--grace", "600")  # does not end within a test
 
 Client = Union[Session, Rtorrent]
+Options = tuple[str, ...]
 
 ALL_HOOKS = {
     "pre_loop": "con, inot, args, queues, qfuncs, inot_funcs",
@@ -215,7 +216,7 @@ class Bed:
         """Give a torrent another directory and save that; return the new paths of its files."""
         self.session.set_directory(torrent, self.downloads / to)
         self.session.save(torrent)
-        return torrent.paths(torrent.root(self.downloads / to))
+        return torrent.places(self.downloads / to)
 
     def download(self, *torrents: Torrent, to: Path | str = "") -> list[Path]:
         """Download torrents, wait until rtwatch has worked that, and return the paths of all files."""

@@ -109,9 +109,7 @@ def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("state", ["pointed elsewhere", "not saved yet", "T deleted", "all deleted", "T empty"])
-def test_what_rtorrent_has_elsewhere_than_saved_is_saved_before_anything_goes(
-    state: str, bed: Bed, tmp_path: Path
-) -> None:
+def test_what_is_elsewhere_than_saved_is_saved_before_anything_goes(state: str, bed: Bed, tmp_path: Path) -> None:
     program = bed.start(*SHORT)
     files = bed.download(TORRENT)
     if state == "not saved yet":

@@ -22,12 +22,6 @@ import rtwatch
 ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """Give the directory of the state, which does not exist yet."""
-    return tmp_path / "state"
-
-
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -39,23 +33,23 @@ def state(tmp_path: Path) -> Path:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_refused_in_one_line(words: list[str], named: str, tmp_path: Path, state: Path) -> None:
+def test_wrong_usage_is_refused_in_one_line(words: list[str], named: str, tmp_path: Path) -> None:
     place = tmp_path / "session"
     place.mkdir()
     (place / "file").write_bytes(b"")
     words = [word.replace("{}", str(place)) for word in words]
-    result = run("--once", *words, state=state, env={"HOME": str(place)})
+    result = run("--once", *words, state=tmp_path / "state", env={"HOME": str(place)})
     assert named.replace("{}", str(place)) in the_line(result, 2)
-    assert not state.exists()
+    assert not (tmp_path / "state").exists()
 
 
-def test_the_version_is_that_of_everything(state: Path) -> None:
-    result = run("--version", state=state)
+def test_the_version_is_that_of_everything(tmp_path: Path) -> None:
+    result = run("--version", state=tmp_path / "state")
     assert result.returncode == 0
     python = ".".join(map(str, sys.version_info[:3]))
     for version in f"python {python}", f"sqlite {sqlite3.sqlite_version}", r"inotify.simple \d", r"bencode\.?py \d":
         assert re.search(rf"^rtwatch \d.*{version}", result.stdout, re.I | re.S)
-    assert not state.exists()
+    assert not (tmp_path / "state").exists()
 
 
 def test_session_and_state_have_default_places(tmp_path: Path) -> None:
@@ -64,10 +58,10 @@ def test_session_and_state_have_default_places(tmp_path: Path) -> None:
     assert (tmp_path / ".local" / "state" / "rtwatch" / "rtwatch.db").exists()
 
 
-def test_options_may_stand_anywhere(bed: Bed, state: Path) -> None:
-    result = run("-r", bed.session.path, "--once", bed.downloads, "--grace", "0.1", state=state)
+def test_options_may_stand_anywhere(bed: Bed) -> None:
+    result = run("-r", bed.session.path, "--once", bed.downloads, "--grace", "0.1", state=bed.state)
     assert (result.returncode, result.stdout) == (0, "")
-    assert (state / "rtwatch" / "rtwatch.db").exists()
+    assert bed.db.exists()
 
 
 def test_quiet_says_nothing_and_verbose_every_file(bed: Bed) -> None:
@@ -95,9 +89,7 @@ ASKED = {"help": ["--help"], "version": ["--version"], "orphans": ["--orphans", 
 
 @pytest.mark.parametrize("words", ASKED.values(), ids=ASKED)
 @pytest.mark.parametrize("output", ["full", "closed", "closed pipe"])
-def test_what_standard_output_does_not_take_is_said_in_one_line(
-    output: str, words: list[str], bed: Bed, state: Path
-) -> None:
+def test_output_that_is_not_taken_is_said_in_one_line(output: str, words: list[str], bed: Bed) -> None:
     bed.session.download(ONE, bed.downloads)
     for number in range(300):
         (bed.downloads / f"{number:0250}").touch()
@@ -105,7 +97,7 @@ def test_what_standard_output_does_not_take_is_said_in_one_line(
     argv = [sys.executable, "-c", NEXT_WEEK, *options]
     redirection = {"full": ">/dev/full", "closed": ">&-", "closed pipe": "| :"}[output]
     script = f"set -o pipefail; sleep 0.2; {shlex.join(argv)} {redirection}"
-    env = {**environment(state), "PYTHONUNBUFFERED": ""}
+    env = {**environment(bed.state), "PYTHONUNBUFFERED": ""}
     result = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     (line,) = [line for line in result.stderr.splitlines() if " orphans  " not in line]
@@ -196,9 +188,7 @@ def test_an_rm_of_rtorrent_itself_is_warned_of(line: str, warns: bool, bed: Bed,
 # lines, reasons and commands that are printed
 
 
-def test_the_command_for_held_torrents_has_the_options_of_the_run_and_says_that_it_is_for_all(
-    bed: Bed, trash: Path
-) -> None:
+def test_the_command_for_held_torrents_has_the_options_of_the_run_and_is_for_all(bed: Bed, trash: Path) -> None:
     options = ("-v", "-n", "--catch-up", "--keep", "a b", "--trash", str(trash), "--scgi", "none")
     bed.seed(ONE, PACK)
     program = bed.start(*SHORT, *options)

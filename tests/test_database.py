@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from faults import fill, mounted, small_disk, the_line, unprivileged
 from program import PROJECT, run
-from steps import AT_ONCE, SHORT, Bed, remaining, wait_stopped
+from steps import AT_ONCE, SHORT, Bed, Options, remaining, wait_stopped
 from torrents import multi, single, twin_of
 
 PACK = multi("pack")
+Obstacle = Callable[[Path], AbstractContextManager[None]]
 
 
 def run_sql(db: Path, *statements: str) -> None:
@@ -48,9 +49,7 @@ SPOILS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", SPOILS)
 @pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
-def test_an_unusable_database_is_refused_untouched_and_can_be_moved_away(
-    options: tuple[str, ...], kind: str, bed: Bed, tmp_path: Path
-) -> None:
+def test_an_unusable_database_is_refused_untouched(options: Options, kind: str, bed: Bed, tmp_path: Path) -> None:
     bed.seed(PACK)
     place = tmp_path / "place"
     db = place / "my.db"
@@ -66,9 +65,7 @@ def test_an_unusable_database_is_refused_untouched_and_can_be_moved_away(
 
 
 @pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
-def test_the_database_of_another_session_is_refused_with_the_option_that_helps(
-    options: tuple[str, ...], bed: Bed, tmp_path: Path
-) -> None:
+def test_the_database_of_another_session_is_refused(options: Options, bed: Bed, tmp_path: Path) -> None:
     bed.seed(PACK)
     assert bed.once().returncode == 0
     before = bed.db.read_bytes()
@@ -87,7 +84,7 @@ def test_the_database_of_another_session_is_refused_with_the_option_that_helps(
 
 
 @pytest.mark.parametrize("options", [(), ("--db", os.fsdecode(b"new/a\xff b?c#d%e&f=\n.db"))], ids=["", "any name"])
-def test_the_database_is_private_and_may_have_any_name(options: tuple[str, ...], bed: Bed, tmp_path: Path) -> None:
+def test_the_database_is_private_and_may_have_any_name(options: Options, bed: Bed, tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         program = bed.start(*options, cwd=tmp_path)
@@ -148,9 +145,7 @@ def full(db: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("obstacle", [locked, full])
-def test_events_that_the_database_cannot_take_are_worked_later(
-    obstacle: Callable[[Path], AbstractContextManager[None]], bed: Bed
-) -> None:
+def test_events_that_the_database_cannot_take_are_worked_later(obstacle: Obstacle, bed: Bed) -> None:
     goes, moves, comes, also = multi("goes"), multi("moves"), multi("comes"), single("also")
     bed.state.mkdir()
     with ExitStack() as disk:

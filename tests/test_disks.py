@@ -45,9 +45,7 @@ FAILURES: dict[str, tuple[Failure, list[str], str]] = {
 
 
 @pytest.mark.parametrize(("fail", "names", "reason"), FAILURES.values(), ids=FAILURES)
-def test_a_file_that_cannot_be_removed_is_kept_with_the_reason_and_the_others_go(
-    fail: Failure, names: list[str], reason: str, bed: Bed
-) -> None:
+def test_a_file_that_cannot_be_removed_is_kept(fail: Failure, names: list[str], reason: str, bed: Bed) -> None:
     paths = bed.leave_vanished(PACK)
     root = bed.downloads / "pack"
     with fail(root):
@@ -88,9 +86,7 @@ SWAPS = {"for a link": ("; ln -s moved pack", "moved"), "for a copy": ("; cp -r 
 
 @pytest.mark.parametrize(("shell", "kept"), SWAPS.values(), ids=SWAPS)
 @pytest.mark.parametrize("call", ["openat:when=2", "newfstatat:when=8"], ids=["directory opened", "file looked at"])
-def test_a_directory_that_is_swapped_after_the_decision_loses_nothing(
-    call: str, shell: str, kept: str, bed: Bed
-) -> None:
+def test_a_directory_swapped_after_the_decision_loses_nothing(call: str, shell: str, kept: str, bed: Bed) -> None:
     paths = bed.leave_vanished(PACK)
     trace = bed.state / "trace"
     with strace(f"{call}:signal=STOP", trace=trace, only=paths[0].parent):

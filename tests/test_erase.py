@@ -15,7 +15,7 @@ from typing import Any
 import bencodepy
 import pytest
 from program import Argument, Program
-from rtorrent import Rtorrent, places, wait_until
+from rtorrent import Rtorrent, wait_until
 from steps import Bed, link_files, names, overflow, pack, pattern, paused, remaining
 from torrents import Torrent, make, single, twin_of
 
@@ -78,7 +78,7 @@ def test_a_file_goes_with_the_last_torrent_that_uses_it(story: Story, share: str
         story.seed(other)
     else:  # as cross-seeding tools make them
         other = TWIN
-        link_files(files, places(other, story.elsewhere))
+        link_files(files, other.places(story.elsewhere))
         story.real.load(other, directory=story.elsewhere)
         story.real.wait_complete(other)
     program = story.start(*story.hooks)
@@ -123,7 +123,7 @@ def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Stor
     rtorrent, torrent = story.real, PACK
     twin = twin_of(torrent, b"another name" if case == "another name" else None)
     files = story.seed(torrent)
-    copies = places(twin, story.elsewhere)
+    copies = twin.places(story.elsewhere)
     program = story.start(*(("--grace", "3") if case == "in the grace" else ()))
     if "copy" in case:
         story.seed(twin, to=story.elsewhere)

@@ -79,9 +79,7 @@ def test_the_torrent_file_of_an_erased_torrent_is_kept_where_its_name_cannot_cho
 
 
 @pytest.mark.parametrize("when", ["before the start", "before the torrent", "later"])
-def test_a_finished_torrent_runs_the_command_whenever_its_mark_is_written(
-    when: str, bed: Bed, command: Command
-) -> None:
+def test_the_command_runs_whenever_the_mark_is_written(when: str, bed: Bed, command: Command) -> None:
     foreign = bed.session.path / f"{'A' * 40}.complete"
     foreign.touch()
     os.utime(foreign, (0, 0))
@@ -108,9 +106,7 @@ def test_a_finished_torrent_runs_the_command_whenever_its_mark_is_written(
 
 
 @pytest.mark.parametrize("end", ["works", "is erased"])
-def test_a_command_that_fails_is_run_again_until_it_works_or_its_torrent_is_erased(
-    end: str, bed: Bed, command: Command
-) -> None:
+def test_a_failing_command_is_run_until_it_works_or_its_torrent_is_erased(end: str, bed: Bed, command: Command) -> None:
     command.fails.touch()
     program = bed.start(*SHORT, *EXAMPLE, env=command.env)
     bed.download(ONE)

@@ -14,7 +14,7 @@ import bencodepy
 import pytest
 from rtorrent import Rtorrent, wait_until
 from session import STOPPED, decode, pass_tick
-from steps import LONG, SHORT, Bed, link_files, pack, paused, remaining
+from steps import LONG, SHORT, Bed, Options, link_files, pack, paused, remaining
 from torrents import Torrent, make, single
 
 import rtwatch
@@ -110,7 +110,7 @@ def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(name: st
     program.wait_known(own.hash)
     bed.erase(own)
     program.wait_line("kept .*belongs to rtwatch")
-    assert remaining(own.paths(own.root(place.parent))) == own.paths(own.root(place.parent))
+    assert remaining(own.places(place.parent)) == own.places(place.parent)
 
 
 # after the torrent
@@ -131,7 +131,7 @@ LATE = ["at once", "in pre_remove", "while a hook runs", "while it is stopped", 
 def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: str, bed: Bed) -> None:
     torrent, other = single("one", 3000), single("slow")
     path, *_ = bed.seed(torrent, single("another"))
-    options: tuple[str, ...] = ()
+    options: Options = ()
     if late == "in pre_remove":
         options = bed.write_each(pre_remove=f"os.chdir({str(bed.downloads)!r}); assert not os.system({shell!r})")
     elif "hook" in late:
@@ -195,12 +195,10 @@ def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("case", ["data in place", "data later", "data later, stopped"])
-def test_data_is_a_newcomers_own_when_rtorrent_has_checked_or_started_it(
-    case: str, rtorrent: Rtorrent, real_launcher: Bed
-) -> None:
+def test_a_newcomers_data_is_its_own_when_checked_or_started(case: str, rtorrent: Rtorrent, real_launcher: Bed) -> None:
     """Of one that came with its data in place, rtwatch asks until the check is over, and then for a save."""
     program = real_launcher.start("-r", "--grace", "0.5")
-    paths = PACK.paths(PACK.root(rtorrent.downloads))
+    paths = PACK.places(rtorrent.downloads)
     if case == "data in place":
         place_old(PACK, rtorrent.downloads)
     rtorrent.load(PACK, start="stopped" not in case, directory=rtorrent.downloads)
@@ -241,9 +239,7 @@ RETURNS: dict[str, tuple[int, dict[str, Any], int]] = {  # how many files somebo
 
 
 @pytest.mark.parametrize(("written", "saved", "stay"), RETURNS.values(), ids=RETURNS)
-def test_files_of_a_torrent_that_had_been_complete_and_returns_stay_when_somebody_wrote_them_meanwhile(
-    written: int, saved: dict[str, Any], stay: int, bed: Bed
-) -> None:
+def test_files_written_before_a_return_stay(written: int, saved: dict[str, Any], stay: int, bed: Bed) -> None:
     paths = place_old(PACK, bed.downloads)
     program = bed.start(*SHORT, "--grace", "2")
     bed.add_complete(PACK)
@@ -270,9 +266,7 @@ def test_a_file_written_since_the_erase_stays_though_the_torrent_came_back_unrea
     assert remaining(paths) == paths[:1]
 
 
-def test_what_rtorrent_wrote_before_it_loaded_the_torrent_again_goes_though_its_directories_were_looked_at_since(
-    bed: Bed,
-) -> None:
+def test_what_rtorrent_wrote_goes_though_it_has_loaded_the_torrent_again_since(bed: Bed) -> None:
     program = bed.start(*SHORT)
     bed.add(DOCUMENTS)
     program.wait_known(DOCUMENTS.hash)
@@ -292,7 +286,7 @@ def test_a_hard_link_goes_though_its_other_name_went_just_before_its_torrent_van
     many, last = make(b"many", content), make(b"last", {(b"own",): b"o", **content})
     bed.start(*SHORT)
     paths = bed.download(many)
-    links = last.paths(last.root(bed.downloads))
+    links = last.places(bed.downloads)
     links[0].parent.mkdir()
     links[0].write_bytes(b"o")
     for path, link in zip(paths, links[1:]):
@@ -321,11 +315,9 @@ def test_what_never_was_a_torrents_own_is_not_left_to_others_as_theirs(bed: Bed)
 
 @pytest.mark.parametrize("moved", [False, True], ids=["the former are still there", "moved"])
 @pytest.mark.parametrize("complete", [1, 0])
-def test_files_at_a_new_place_are_a_torrents_own_when_they_were_moved_there(
-    moved: bool, complete: int, bed: Bed
-) -> None:
+def test_files_that_were_moved_to_a_new_place_are_a_torrents_own(moved: bool, complete: int, bed: Bed) -> None:
     program = bed.start(*SHORT)
-    paths, new = bed.download(PACK), PACK.paths(PACK.root(bed.downloads / "films"))
+    paths, new = bed.download(PACK), PACK.places(bed.downloads / "films")
     bed.session.loaded[PACK.hash].rtorrent["complete"] = complete
     for path, place in zip(paths, new):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -341,9 +333,7 @@ def test_files_at_a_new_place_are_a_torrents_own_when_they_were_moved_there(
         program.wait_line(f"kept .*{rtwatch.FOREIGN.words}")
 
 
-def test_files_of_a_torrent_that_was_erased_and_loaded_again_while_rtwatch_was_down_are_looked_at_anew(
-    bed: Bed,
-) -> None:
+def test_files_of_a_torrent_loaded_again_while_rtwatch_was_down_are_looked_at_anew(bed: Bed) -> None:
     program = bed.start(*SHORT)
     paths = bed.download(PACK)
     program.stop()
@@ -398,7 +388,7 @@ def test_a_clock_that_was_ahead_in_the_last_run_proves_nothing(bed: Bed) -> None
 @pytest.mark.parametrize("directory", [False, True], ids=["a file", "the root"])
 def test_a_link_in_the_place_of_a_torrent_that_was_never_started_stays(directory: bool, bed: Bed) -> None:
     torrent = PACK if directory else single("pack")
-    link = torrent.root(bed.downloads) if directory else torrent.paths(torrent.root(bed.downloads))[0]
+    link = torrent.root(bed.downloads) if directory else torrent.places(bed.downloads)[0]
     target = bed.downloads / "library"
     target.mkdir() if directory else target.write_bytes(b"mine")
     link.symlink_to(target)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from program import Program, run
-from steps import SHORT, Bed, pattern, paused, remaining, wait_held
+from steps import SHORT, Bed, Options, pattern, paused, remaining, wait_held
 from torrents import Torrent, multi, single, twin_of
 
 NOT_ASKED = ("--scgi", "none")
@@ -46,9 +46,7 @@ def save_when_waited_for(bed: Bed) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
 @pytest.mark.parametrize("number", [3, 12])
-def test_a_wiped_session_is_held_until_the_command_that_is_said(
-    number: int, options: tuple[str, ...], bed: Bed, trash: Path
-) -> None:
+def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed: Bed, trash: Path) -> None:
     paths = bed.seed(*singles(number))
     others = bed.seed(single("outside"), to=bed.downloads.with_name("outside"))
     assert bed.once().returncode == 0
@@ -109,9 +107,7 @@ def test_without_r_only_a_mass_waits_for_rtorrents_word(of: int, gone: int, wait
     [(("-r",), "LRT", 0, True), ((), "LRT", 0, False), (("-r",), "T", 3, False)],
     ids=["with -r", "without -r", "session files are there"],
 )
-def test_force_removes_a_held_torrent_or_forgets_it_but_never_one_that_has_session_files(
-    options: tuple[str, ...], kinds: str, status: int, removes: bool, bed: Bed
-) -> None:
+def test_force_waives_no_session_files(options: Options, kinds: str, status: int, removes: bool, bed: Bed) -> None:
     paths = bed.seed(ONE)
     program = bed.start(*SHORT)
     bed.session.kill()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from session import touch
-from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, remaining
+from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, Options, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
 import rtwatch
@@ -21,9 +21,7 @@ ARGS = (
 
 @pytest.mark.parametrize("options", [("-r",), ("-r", "-n"), ()], ids=["-r", "-r -n", "without -r"])
 @pytest.mark.parametrize("torrent", [ONE, PACK], ids=["single, without L", "multi"])
-def test_hooks_are_called_in_order_with_what_the_torrent_was(
-    torrent: Torrent, options: tuple[str, ...], bed: Bed
-) -> None:
+def test_hooks_are_called_in_order_with_the_torrent(torrent: Torrent, options: Options, bed: Bed) -> None:
     other = single("other")
     bed.add(other)
     bed.start("--grace", "0.2", *options, *bed.hooks)
@@ -185,9 +183,7 @@ def test_a_torrent_whose_pre_remove_fails_is_held_until_the_next_start(bed: Bed)
 
 @pytest.mark.parametrize("hook", ALL_HOOKS)
 @pytest.mark.parametrize("deed", ["sys.exit()", "while True: time.sleep(0.01)"], ids=["exits", "hangs"])
-def test_a_hook_that_exits_ends_rtwatch_in_order_and_one_that_hangs_ends_at_the_second_signal(
-    deed: str, hook: str, bed: Bed
-) -> None:
+def test_a_hook_that_exits_ends_rtwatch_one_that_hangs_at_a_second_signal(deed: str, hook: str, bed: Bed) -> None:
     program = bed.start(*SHORT, *bed.write_each(**{hook: deed}), ready=hook != "pre_loop")
     paths = bed.seed(PACK)
     if hook not in ("pre_loop", "pre_add", "post_add"):
@@ -265,7 +261,7 @@ def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed,
 )
 def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(hook: str, table: str, bed: Bed) -> None:
     bed.start(*SHORT, *bed.write_each(**{hook: f"con.execute('DELETE FROM {table}')"}))
-    stay = bed.seed(multi("stays"))
+    stay = bed.seed(twin_of(PACK), multi("stays"))
     bed.seed(PACK)
     bed.session.mark_complete(PACK)
     bed.wait_called("complete")

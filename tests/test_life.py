@@ -49,7 +49,7 @@ def lines_of(program: Program, torrent: Torrent) -> list[str]:
 def test_a_new_torrent_gets_its_rows(torrent: Torrent, name: str, bed: Bed) -> None:
     program = bed.start()
     bed.add(torrent)
-    paths = sorted(torrent.paths(torrent.root(bed.downloads)))
+    paths = sorted(torrent.places(bed.downloads))
     program.wait_files(torrent.hash, paths)
     assert rows_of(program, torrent)[0] == (torrent.hash, name, "127.0.0.1", *blobs_of(bed.session, torrent))
     con = rtwatch.connect(program.db)
@@ -180,9 +180,7 @@ def test_a_start_reads_only_session_files_that_were_written_since_the_last_run(b
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_which_the_next_start_finishes(
-    number: int, bed: Bed
-) -> None:
+def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_over_a_restart(number: int, bed: Bed) -> None:
     program = bed.start(*LONG, *bed.hooks)
     paths = bed.download(PACK)
     bed.wait_vanished(PACK)
@@ -252,7 +250,7 @@ def test_what_changed_unseen_is_taken_over(how: str, bed: Bed) -> None:
     program = bed.program if lost else bed.start(*SHORT, *bed.hooks, *([how] if how == "--catch-up" else []))
     program.wait_files(moves.hash, moved)
     for torrent in stays, comes:
-        program.wait_files(torrent.hash, torrent.paths(torrent.root(bed.downloads)))
+        program.wait_files(torrent.hash, torrent.places(bed.downloads))
     program.wait_gone(goes.hash)
     program.wait_line(r"goes.*\b2\b")
     bed.erase_another()

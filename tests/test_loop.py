@@ -12,7 +12,7 @@ import subprocess
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from conftest import Mount
 from faults import mounted
 from inotify_simple import flags, masks
 from program import Program
-from session import Session
 from steps import LONG, SHORT, Bed, pattern, paused, remaining
 from torrents import multi, single
 
@@ -92,9 +91,7 @@ LOSSES: dict[str, Callable[[Bed, Mount], object]] = {
 
 
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
-def test_the_end_of_the_session_directory_ends_rtwatch_and_removes_nothing(
-    lose: Callable[[Bed, Mount], object], bed: Bed, mount: Mount
-) -> None:
+def test_the_end_of_the_session_removes_nothing(lose: Callable[[Bed, Mount], object], bed: Bed, mount: Mount) -> None:
     paths = bed.seed(*THREE)
     program = bed.start(*SHORT, *bed.hooks)
     with paused(program):
@@ -111,20 +108,38 @@ def test_the_end_of_the_session_directory_ends_rtwatch_and_removes_nothing(
 TORRENTS = [multi("target"), *map(single, ("one", "two", "three"))]
 
 
-def restart(session: Session) -> None:
-    """Start another rtorrent in the session directory, made anew where it is missing."""
-    session.kill()
-    session.path.mkdir(exist_ok=True)
-    session.start()
-
-
-@pytest.fixture
-def known(bed: Bed) -> Iterator[None]:
-    """Let rtwatch know some torrents, and know them in the end without a hook; one's files then go with it."""
-    paths = bed.seed(*TORRENTS)
+@pytest.mark.parametrize("how", ["mv", "cp", "cp, --catch-up", "moved away and back", "no longer covered by a mount"])
+def test_a_session_that_comes_back_is_known(how: str, bed: Bed, tmp_path: Path) -> None:
+    session, away, paths = bed.session, tmp_path / "away", bed.seed(*TORRENTS)
     assert bed.once().returncode == 0
-    yield
+    with ExitStack() as stack:
+        if "mount" in how:
+            stack.enter_context(mounted(session.path, "-t", "tmpfs", "rtwatch-test"))
+        elif "moved" in how:
+            program = bed.start(*SHORT)
+            session.path.rename(away)
+            assert program.wait() == 1
+            away.rename(session.path)
+        else:
+            session.path.rename(away)
+            session.path.mkdir()
+        if "moved" not in how:
+            session.kill()
+            session.start()
+            program = bed.start(*SHORT, *how.split(", ")[1:], *bed.hooks)
+            program.wait_line("held .*4 of 4 torrents missing")
+            bed.erase_another()
+            session.kill()
+            if "mount" not in how:
+                files = [away / file.name for torrent in TORRENTS for file in reversed(session.files(torrent))]
+                subprocess.run([how[:2], *files, session.path], check=True)
+                session.start()
+                for torrent in TORRENTS:
+                    program.wait_line(rf"returned .*{pattern(torrent)}")
+            program.stop()
     assert remaining(paths) == paths
+    if session.process is None:
+        session.start()
     bed.start(*SHORT, *bed.hooks)
     bed.settle()
     bed.erase(TORRENTS[0])
@@ -132,42 +147,6 @@ def known(bed: Bed) -> Iterator[None]:
     assert remaining(paths) == [path for path in paths if "target" not in path.parts]
     assert bed.hooks_called(TORRENTS[0].hash) == ["pre_remove", "post_remove"]
     assert [bed.hooks_called(torrent.hash) for torrent in TORRENTS[1:]] == [[], [], []]
-
-
-@pytest.mark.parametrize(("how", "options"), [("mv", ()), ("cp", ()), ("cp", ("--catch-up",))])
-def test_a_session_restored_after_the_start_is_known(
-    how: str, options: tuple[str, ...], bed: Bed, known: None, tmp_path: Path
-) -> None:
-    saved = bed.session.path.rename(tmp_path / "saved")
-    restart(bed.session)
-    program = bed.start(*SHORT, *options, *bed.hooks)
-    program.wait_line("held .*4 of 4 torrents missing")
-    bed.session.kill()
-    for kind in "TRL":
-        files = [saved / bed.session.file(torrent, kind).name for torrent in TORRENTS]
-        subprocess.run([how, *files, bed.session.path], check=True)
-    bed.session.start()
-    for torrent in TORRENTS:
-        program.wait_line(rf"returned .*{pattern(torrent)}")
-    program.stop()
-
-
-def test_a_session_directory_moved_away_and_back_is_known(bed: Bed, known: None, tmp_path: Path) -> None:
-    program = bed.start(*SHORT)
-    away = bed.session.path.rename(tmp_path / "away")
-    assert program.wait() == 1
-    away.rename(bed.session.path)
-
-
-def test_a_session_directory_that_was_covered_by_a_mount_is_known(bed: Bed, known: None) -> None:
-    with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
-        restart(bed.session)
-        program = bed.start(*SHORT)
-        program.wait_line("held .*4 of 4 torrents missing")
-        bed.erase_another()
-        bed.session.kill()
-        program.stop()
-    bed.session.start()
 
 
 def test_a_service_manager_that_does_not_read_hangs_nothing(bed: Bed, tmp_path: Path) -> None:
@@ -272,9 +251,7 @@ def test_an_item_put_back_comes_again_after_a_second_and_delays_nothing(loop: rt
     assert worked[2][1] - worked[1][1] > 0.9
 
 
-def test_the_earliest_item_is_worked_first_and_one_that_is_due_later_replaces_none(
-    loop: rtwatch.Loop, worked: Worked
-) -> None:
+def test_the_earliest_item_is_worked_first_a_later_one_replaces_none(loop: rtwatch.Loop, worked: Worked) -> None:
     loop.call_later("key", 0.2, "written", "second")
     loop.call_sooner("key", 60, "written", "never")
     loop.call_later("another", 0.1, "written", "replaced")

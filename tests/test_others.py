@@ -12,13 +12,12 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faults import below, mounted, the_line
 from program import environment, run
-from steps import SHORT, Bed, remaining
+from steps import SHORT, Bed, Options, remaining
 from torrents import multi
 
 import rtwatch
@@ -31,23 +30,13 @@ AS_STRANGER = (  # without HOME; who may read all files, as the tests and Python
     *("env", "-u", "HOME"),
 )
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-SPOILS = {"the group can write": 0o020, "all can write": 0o002, "of another user": None}
-
-
-def spoil(path: Path, mode: int | None) -> None:
-    """Let others change a file or directory: by its mode, or by its owner."""
-    if mode is None:
-        os.chown(path, STRANGER, -1)
-    else:
-        path.chmod(stat.S_IMODE(path.stat().st_mode) | mode)
+SPOILS = {"the group can write": 0o020, "all can write": 0o002, "of another user": 0}
 
 
 @ROOT
 @pytest.mark.parametrize("how", SPOILS)
 @pytest.mark.parametrize("what", ["db", "state", "above", "hooks", "trash"])
-def test_what_others_can_change_is_refused_until_the_printed_command_was_typed(
-    what: str, how: str, bed: Bed, trash: Path, tmp_path: Path
-) -> None:
+def test_what_others_can_change_is_refused(what: str, how: str, bed: Bed, trash: Path, tmp_path: Path) -> None:
     bed.write_hooks("print('hooks were run')\ndef post_add(con, file, args):\n    pass\n")
     above = tmp_path / "above"
     above.mkdir(mode=0o700)
@@ -56,7 +45,8 @@ def test_what_others_can_change_is_refused_until_the_printed_command_was_typed(
     assert bed.once(*words).returncode == 0
     path = {"db": db, "state": db.parent, "above": above, "hooks": bed.hooks_file, "trash": trash}[what]
     os.chown(path, -1, 12345)  # the group of the directory above is not the user's own
-    spoil(path, SPOILS[how])
+    os.chown(path, -1 if SPOILS[how] else STRANGER, -1)
+    path.chmod(stat.S_IMODE(path.stat().st_mode) | SPOILS[how])
     before = db.read_bytes()
     for options in (), ("-n",):
         result = bed.once(*words, *options)
@@ -156,32 +146,24 @@ def test_a_session_has_one_writer_whoever_starts_it(bed: Bed, tmp_path: Path) ->
     assert run("--once", bed.session.path, state=tmp_path / "other").returncode == 0
 
 
-@pytest.fixture
-def bin() -> Iterator[Path]:
-    """Give a directory for programs that every user can run."""
-    with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)
-        yield Path(name)
-
-
 @ROOT
 @pytest.mark.parametrize("uid", [NOBODY, STRANGER], ids=["known", "unknown"])
 @pytest.mark.parametrize("sudo", [True, False], ids=["sudo", "no sudo"])
 @pytest.mark.parametrize("options", [("--once",), ("-r", "-n")], ids=" ".join)
-def test_root_is_refused_on_the_session_of_another_user_with_the_command_that_runs_it_as_that_one(
-    options: tuple[str, ...], sudo: bool, uid: int, bed: Bed, bin: Path
-) -> None:
+def test_root_is_refused_on_anothers_session(options: Options, sudo: bool, uid: int, bed: Bed) -> None:
     os.chown(bed.session.path, uid, uid)
     bed.write_hooks("note('run')\ndef post_add(con, file, args):\n    pass\n")
     programs = {"rtwatch": 'echo "$(id -u) $HOME $*"', "sudo": 'shift; uid=$1; shift; echo "$uid: $*"'}
-    for name in programs if sudo else ["rtwatch"]:
-        (bin / name).write_text(f"#!/bin/sh\n{programs[name]}\n")
-        (bin / name).chmod(0o755)
-    env = {"PATH": f"{bin}:{os.environ['PATH']}"}
-    result = run(*options, "--hooks", bed.hooks_file, bed.session.path, state=bed.state, env=env)
-    (command,) = re.findall(r"run rtwatch as that user: (.+)", the_line(result, 2))
-    assert bed.calls() == []
-    shell = subprocess.run(["sh", "-c", command], env=environment(bed.state, env), stdout=subprocess.PIPE, check=True)
+    with tempfile.TemporaryDirectory() as bin:  # every user can run what is there
+        os.chmod(bin, 0o755)
+        for name in programs if sudo else ["rtwatch"]:
+            Path(bin, name).write_text(f"#!/bin/sh\n{programs[name]}\n")
+            Path(bin, name).chmod(0o755)
+        env = environment(bed.state, {"PATH": f"{bin}:{os.environ['PATH']}"})
+        result = run(*options, "--hooks", bed.hooks_file, bed.session.path, state=bed.state, env=env)
+        (command,) = re.findall(r"run rtwatch as that user: (.+)", the_line(result, 2))
+        assert bed.calls() == []
+        shell = subprocess.run(["sh", "-c", command], env=env, stdout=subprocess.PIPE, check=True)
     words = shlex.join([*options, "--hooks", str(bed.hooks_file), str(bed.session.path)])
     if sudo and uid == NOBODY:
         assert shell.stdout.decode() == f"nobody: rtwatch {words}\n"

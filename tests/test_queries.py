@@ -77,9 +77,7 @@ def test_what_if_says_what_the_removal_does_then(known: bool, bed: Bed) -> None:
     ],
     ids=["--keep", "PATH", "--trash"],
 )
-def test_what_if_heeds_the_options_of_a_removal(
-    options: list[str], paths: list[str], said: str, bed: Bed, trash: Path
-) -> None:
+def test_what_if_heeds_options(options: list[str], paths: list[str], said: str, bed: Bed, trash: Path) -> None:
     bed.session.add(PACK, bed.downloads, custom1="a%20b")
     PACK.write(bed.downloads)
     bed.session.save(PACK)
@@ -93,7 +91,7 @@ def test_what_if_heeds_the_options_of_a_removal(
 def test_what_if_tells_whose_a_file_is(bed: Bed) -> None:
     first, twin = make(b"x.bin", b"first" * 9), make(b"pack", {(b"a\nb",): b"first" * 9})
     paths = bed.seed(first)
-    links = twin.paths(twin.root(bed.downloads))
+    links = twin.places(bed.downloads)
     link_files(paths, links)
     bed.add_complete(twin)
     (bed.downloads / "mine").touch()

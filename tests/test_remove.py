@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from rtorrent import Rtorrent
-from steps import LONG, SHORT, Bed, below, pattern, remaining, tree, wait_held
+from steps import LONG, SHORT, Bed, Options, below, pattern, remaining, tree, wait_held
 from torrents import Torrent, craft, make, multi, single
 
 ONE, PACK = single("one"), multi("pack")
@@ -103,7 +103,7 @@ CASES = {
 
 @pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_an_erased_torrents_own_files_go_and_nothing_else(case: Case, options: tuple[str, ...], bed: Bed) -> None:
+def test_an_erased_torrents_own_files_go_and_nothing_else(case: Case, options: Options, bed: Bed) -> None:
     bed.session.download(case.torrent, bed.downloads, bed.downloads / case.base if case.base else None)
     program = bed.start(*SHORT, *options, env={"HOME": str(bed.downloads)})
     subprocess.run(["sh", "-ec", case.shell], cwd=bed.downloads, check=True)

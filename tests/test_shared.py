@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import time
 import unicodedata
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -208,21 +206,6 @@ def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(bed: Bed, tmp_pa
     program.wait_files(SECOND.hash, SECOND.paths(bed.downloads / "pack"))
 
 
-def test_a_torrent_whose_row_was_deleted_keeps_its_files(bed: Bed) -> None:
-    other = make(b"other", SECOND.content)
-    bed.seed(FIRST)
-    bed.session.download(other, bed.downloads, bed.downloads / "pack")
-    program = bed.start(*SHORT)
-    with closing(sqlite3.connect(program.db)) as con:  # as in the sqlite shell, where foreign keys are off
-        con.execute("DELETE FROM torrent_data WHERE hash = ?", (other.hash,))
-        con.commit()
-    bed.erase(FIRST)
-    program.wait_line(rf'both.bin: also in {other.hash[:8]}\S* "(other|\?)"')  # its next save writes the row anew
-    assert below(bed.downloads) == ["pack", "pack/both.bin", "pack/second.bin"]
-    bed.session.save(other)
-    program.wait_known(other.hash)
-
-
 PARTS = {"0.9.8": ("LR", "T"), "0.16": ("T", "LR")}  # of a full save, between which it may be looked at
 EDITED = make(PACK.name, PACK.content, b"http://tracker.example/announce")
 
@@ -346,7 +329,7 @@ def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, then: 
         bed.session.loaded[RENAMED.hash].rtorrent.update({"complete": 0, "chunks_done": 0})
         bed.repoint(RENAMED, place)
     bed.settle()
-    link_files(paths, RENAMED.paths(RENAMED.root(bed.downloads / place)))
+    link_files(paths, RENAMED.places(bed.downloads / place))
     if then == "it is complete again":
         bed.session.finish(RENAMED)
         bed.session.save(RENAMED)

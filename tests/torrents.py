@@ -33,6 +33,10 @@ class Torrent(NamedTuple):
             return [root / os.fsdecode(self.name)]
         return [root.joinpath(*map(os.fsdecode, path)) for path in self.content]
 
+    def places(self, directory: Path) -> list[Path]:
+        """Return the paths of all files where rtorrent is told to use `directory`."""
+        return self.paths(self.root(directory))
+
     def contents(self) -> list[bytes]:
         """Return the contents of all files."""
         return [self.content] if isinstance(self.content, bytes) else [*self.content.values()]
