@@ -69,24 +69,14 @@ class Broken(AssertionError):
 
 
 class Life(NamedTuple):
-    """What happens in a life; printed as "DRIVER OPTION ...: STEP/NUMBER ..."."""
+    """What happens in a life; its text is a literal of Python, so that it can be lived again."""
 
     driver: str
     options: tuple[str, ...]
     steps: tuple[tuple[str, int], ...]
 
     def __str__(self) -> str:
-        """Return the text from which `parse_life` makes it again."""
-        steps = " ".join(f"{name}/{number}" for name, number in self.steps)
-        return f"{' '.join([self.driver, *self.options])}: {steps}"
-
-
-def parse_life(text: str) -> Life:
-    """Return the life that was printed as `text`."""
-    head, _, steps = text.partition(": ")
-    driver, *options = head.split()
-    pairs = (step.split("/") for step in steps.split())
-    return Life(driver, tuple(options), tuple((name, int(number)) for name, number in pairs))
+        return str(tuple(self))
 
 
 def canonical(path: Path) -> Path:
@@ -254,8 +244,9 @@ class World:
         self.hands = False
         self.rng = random.Random(0)
         version, home = life.driver.split("-")[1], self.dl / "home"
+        socket = "" if "nosocket" in life.options else "unix"
         if life.driver.startswith("fake"):
-            self.driver: Driver = Fake(self.base / "session", version, self.dl, home, "nosocket" not in life.options)
+            self.driver: Driver = Fake(self.base / "session", version, self.dl, home, socket)
         else:
             self.driver = Real(self.base / "rtorrent", version, self.dl, home, life.options)
         self.start_rtorrent()

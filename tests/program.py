@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEADLINE = 90.0  # seconds until a wait fails; rtwatch asks again within a minute
@@ -31,10 +31,13 @@ sys.exit(rtwatch.main())
 
 Rows = list[tuple[Any, ...]]
 Argument = Union[str, Path]
+Paths = Sequence[Path]
+Place = Optional[Path]
+Env = Optional[Mapping[str, str]]
 Found = TypeVar("Found")
 
 
-def environment(state: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(state: Path, extra: Env = None) -> dict[str, str]:
     """Return the environment rtwatch runs in: ours, without a journal or a service manager, and with its own state."""
     env = {key: text for key, text in os.environ.items() if key not in ("JOURNAL_STREAM", "NOTIFY_SOCKET")}
     path = os.pathsep.join(filter(None, (str(PROJECT), env.get("PYTHONPATH"))))
@@ -50,9 +53,7 @@ def command(*args: Argument) -> list[str]:
     return [sys.executable, "-W", "error", *start, *map(str, args)]
 
 
-def run(
-    *args: Argument, state: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(*args: Argument, state: Path, cwd: Place = None, env: Env = None) -> subprocess.CompletedProcess[str]:
     """Run rtwatch to its end and return its exit status and output."""
     return subprocess.run(
         command(*args),
@@ -75,9 +76,9 @@ class Program:
         session: Path,
         *options: Argument,
         state: Path,
-        paths: Sequence[Path] = (),
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
+        paths: Paths = (),
+        cwd: Place = None,
+        env: Env = None,
     ) -> None:
         """Start rtwatch; its standard output and error are both `output`."""
         texts = [*map(str, options)]

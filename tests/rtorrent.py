@@ -104,16 +104,9 @@ class Rtorrent(SessionDirectory):
                 stderr=log,
             )
         saved = {file.stem for file in self.path.glob("*.torrent")}
-        self._wait(self._answers, "rtorrent does not start")
+        self._wait(lambda: isinstance(self._try("system.pid"), int), "rtorrent does not start")
         # 0.16 answers before it has loaded the session; a broken T is loaded never
         wait_until(lambda: saved <= {*self.loaded_hashes()}, RETRY)
-
-    def _answers(self) -> bool:
-        """Return whether rtorrent answers on its socket."""
-        try:
-            return bool(self.call("system.pid"))
-        except OSError:  # no socket yet, or it ends
-            return False
 
     def _wait(self, happened: Callable[[], Any], problem: str) -> None:
         """Wait until something has happened; fail with what rtorrent printed when it does not, or rtorrent ends."""
@@ -156,11 +149,11 @@ class Rtorrent(SessionDirectory):
         self._wait(lambda: self._try(method, *params) == value, f"{method} {params} does not answer {value!r}")
 
     def _try(self, method: str, *params: Any) -> Any:
-        """Return what a method answers, or its fault."""
+        """Return what a method answers, or why it does not: a fault, no socket yet, the end."""
         try:
             return self.call(method, *params)
-        except xmlrpc.client.Fault as fault:
-            return fault
+        except (xmlrpc.client.Fault, OSError) as error:
+            return error
 
     def loaded_hashes(self) -> list[str]:
         """Return the hashes of all loaded torrents."""
@@ -236,17 +229,18 @@ class Rtorrent(SessionDirectory):
 
         A check that has failed leaves d.hashing as it was, and the torrent closed.
         """
-        for hash in map(hash_of, torrents):
-            self._wait(functools.partial(self._is_checked, hash), f"the hash check of {hash} does not end")
+        hashes = [*map(hash_of, torrents)]
+        columns = ("d.hashing", "d.is_open")
+        self._wait(
+            lambda: all(any(self._try(column, hash) == 0 for column in columns) for hash in hashes),
+            f"the hash check of one of {hashes} does not end",
+        )
 
     def check(self, torrent: Torrent) -> None:
         """Have the data of a torrent checked; until the check begins, d.hashing is 0 as well."""
         self.call("d.check_hash", torrent.hash)
         wait_until(lambda: self._try("d.hashing", torrent.hash) != 0, FORGOTTEN)
         self.wait_checked(torrent)
-
-    def _is_checked(self, hash: str) -> bool:
-        return bool(self._try("d.hashing", hash) == 0 or self._try("d.is_open", hash) == 0)
 
     def set_directory(self, torrent: Torrent | str, directory: Directory | bytes) -> None:
         """Do d.directory.set, which is in memory only until the next save."""

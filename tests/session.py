@@ -52,6 +52,7 @@ while True:
 NAMES = {"0.9.8": "rtorrent main", "0.16": "rtorrent-main"}
 
 Directory = Union[str, Path]
+Place = Optional[Path]
 Change = Callable[[bytes], Optional[bytes]]
 Steps = Iterator[None]
 
@@ -116,15 +117,9 @@ class Session(SessionDirectory):
     """The session directory `path`, and a process that bears rtorrent's name, for the lock."""
 
     def __init__(
-        self,
-        path: Path,
-        version: str = VERSIONS[0],
-        cwd: Path | None = None,
-        home: Path | None = None,
-        scgi: bool = True,
-        tcp: bool = False,
+        self, path: Path, version: str = VERSIONS[0], cwd: Place = None, home: Place = None, scgi: str = "unix"
     ) -> None:
-        """Make the directory; rtorrent is not running yet, and without `scgi` it will have no socket."""
+        """Make the directory, start nothing yet; `scgi` is the kind of socket, "unix", "tcp", or "" for none."""
         self.path = path
         self.version = version
         self.cwd = cwd or path.parent
@@ -132,8 +127,8 @@ class Session(SessionDirectory):
         self.loaded: dict[str, Loaded] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.busy = threading.RLock()
-        self.scgi = Scgi(self, tcp)
-        self._listens = scgi
+        self.scgi = Scgi(self, scgi == "tcp")
+        self._listens = bool(scgi)
         path.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -582,20 +577,13 @@ class Scgi:
 
 
 def read_request(connection: socket.socket) -> tuple[str, tuple[Any, ...]]:
-    """Read an SCGI request: a netstring of headers, then XML-RPC; raises EOFError when it is cut short."""
-    size = b"".join(iter(lambda: read(connection, 1), b":"))
-    headers = read(connection, int(size) + 1).split(b"\0")
-    body = read(connection, int(headers[headers.index(b"CONTENT_LENGTH") + 1]))
-    params, method = xmlrpc.client.loads(body)
-    return str(method), params
-
-
-def read(connection: socket.socket, size: int) -> bytes:
-    """Read so many bytes."""
-    data = b""
-    while len(data) < size:
-        more = connection.recv(size - len(data))
+    """Read an SCGI request: a netstring of headers, then XML-RPC; raise EOFError when it is cut short."""
+    data, headers = b"", None
+    while headers is None or len(data) < headers.end() + int(headers[1]):
+        more = connection.recv(65536)
         if not more:
             raise EOFError
         data += more
-    return data
+        headers = re.match(rb"\d+:CONTENT_LENGTH\0(\d+)\0[^,]*,", data)
+    params, method = xmlrpc.client.loads(data[headers.end() :])
+    return str(method), params

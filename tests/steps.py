@@ -11,13 +11,13 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Union
 
 import program
-from program import Argument, Program
+from program import Argument, Env, Paths, Place, Program
 from rtorrent import Rtorrent
 from session import VERSIONS, Session
 from torrents import Torrent, make, single
@@ -151,12 +151,7 @@ class Bed:
         return self.rtorrent
 
     def start(
-        self,
-        *options: Argument,
-        paths: Sequence[Path] = (),
-        ready: bool = True,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
+        self, *options: Argument, paths: Paths = (), ready: bool = True, cwd: Place = None, env: Env = None
     ) -> Program:
         """Start the daemon and wait until it is ready."""
         env = {"RTWATCH_RECORD": str(self.record), **(env or {})}
@@ -166,11 +161,11 @@ class Bed:
             program.wait_ready()
         return program
 
-    def once(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+    def once(self, *options: Argument, paths: Paths = ()) -> subprocess.CompletedProcess[str]:
         """Run rtwatch --once to its end."""
         return self.run("--once", *options, paths=paths)
 
-    def run(self, *options: Argument, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: Argument, paths: Paths = ()) -> subprocess.CompletedProcess[str]:
         """Run rtwatch, with options that let it end by itself, to its end."""
         env = {"RTWATCH_RECORD": str(self.record)}
         result = program.run(*options, self.rtorrent.path, *paths, state=self.state, env=env)

@@ -82,13 +82,13 @@ def test_many_erased_at_once_cost_few_questions_and_all_go(number: int, pause: f
     assert {*bed.session.asked} <= ASKED_FOR
 
 
-@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+@pytest.mark.parametrize("scgi", ["unix", "tcp"])
 @pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
-def test_the_socket_may_be_a_path_or_a_port(tcp: bool, named: bool, version: str, tmp_path: Path) -> None:
-    with bed_in(tmp_path, version, tcp=tcp) as bed:
+def test_the_socket_may_be_a_path_or_a_port(scgi: str, named: bool, version: str, tmp_path: Path) -> None:
+    with bed_in(tmp_path, version, scgi=scgi) as bed:
         assert bed.session.scgi.socket is not None
         name = bed.session.scgi.socket.getsockname()
-        program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if tcp else name) if named else ()))
+        program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if scgi == "tcp" else name) if named else ()))
         program.wait_line("ready .*rtorrent answers")
         bed.download(TORRENT)
         bed.erase(TORRENT)

@@ -116,8 +116,6 @@ def test_a_standard_error_that_takes_nothing_changes_nothing(closed: str, bed: B
         assert con.execute("SELECT name FROM torrent_data").fetchall() == [("one.bin",)]
 
 
-# without an argument; what in rtorrent.rc works against it
-
 INSERT = 'method.insert = cfg.basedir, private|const|string, (cat,"{home}/rt/")\n'
 PIMPED = INSERT + 'method.insert = cfg.session, private|const|string, (cat,(cfg.basedir),".s d/")\n'
 
@@ -183,9 +181,6 @@ def test_an_rm_of_rtorrent_itself_is_warned_of(line: str, warns: bool, bed: Bed,
     for options in ("-r",), ():
         result = run("--once", *options, bed.session.path, state=tmp_path / "state", env={"HOME": str(tmp_path)})
         assert ("conflict " in result.stderr) == (warns and bool(options))
-
-
-# lines, reasons and commands that are printed
 
 
 def test_the_command_for_held_torrents_has_the_options_of_the_run_and_is_for_all(bed: Bed, trash: Path) -> None:

@@ -33,9 +33,6 @@ def place_old(torrent: Torrent, directory: Path) -> list[Path]:
     return paths
 
 
-# rtorrent's pieces
-
-
 BITFIELDS: dict[str, tuple[Any, list[bool]]] = {
     "all, as a number": (PIECES, [True, True, True]),
     "all, as bits": (b"\xf0", [True, True, True]),
@@ -59,9 +56,6 @@ def test_a_file_is_rtorrents_when_it_has_all_of_its_pieces(field: Any, finished:
     data = bencodepy.encode({} if field is None else {b"bitfield": field})
     assert rtwatch.find_finished(metainfo, data) == finished
     assert rtwatch.find_finished(metainfo, None) == [False] * 3
-
-
-# before the torrent
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["", "restarted"])
@@ -112,8 +106,6 @@ def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(name: st
     program.wait_line("kept .*belongs to rtwatch")
     assert remaining(own.places(place.parent)) == own.places(place.parent)
 
-
-# after the torrent
 
 SINCE = {
     "written anew": "printf mine >one.bin",
@@ -189,9 +181,6 @@ def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(bed: Bed) -> None:
     bed.session.file(PACK).write_bytes(make(PACK.name, PACK.content, b"http://tracker.example/announce").metainfo)
     trackers = "SELECT tracker FROM torrent_data WHERE name = 'pack'"
     bed.start(*SHORT).wait_rows(trackers, lambda rows: rows == [("tracker.example",)])
-
-
-# the real rtorrent
 
 
 @pytest.mark.parametrize("case", ["data in place", "data later", "data later, stopped"])

@@ -41,9 +41,6 @@ def save_when_waited_for(bed: Bed) -> None:
     bed.session.save_all()
 
 
-# missing at the start
-
-
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
 @pytest.mark.parametrize("number", [3, 12])
 def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed: Bed, trash: Path) -> None:
@@ -64,9 +61,6 @@ def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed
     assert forced(bed).returncode == 0
     assert remaining(paths + others) == others
     assert len(list(trash.glob("*/number*.bin"))) == number
-
-
-# many at once
 
 
 @pytest.mark.parametrize(("of", "gone", "held"), [(10, 10, False), (11, 11, True), (20, 11, True), (22, 11, False)])
@@ -99,9 +93,6 @@ def test_without_r_only_a_mass_waits_for_rtorrents_word(of: int, gone: int, wait
     assert remaining(paths) == paths
 
 
-# --force
-
-
 @pytest.mark.parametrize(
     ("options", "kinds", "status", "removes"),
     [(("-r",), "LRT", 0, True), ((), "LRT", 0, False), (("-r",), "T", 3, False)],
@@ -129,9 +120,6 @@ def test_what_vanished_with_the_session_directory_stays_held_though_rtorrent_ans
     assert remaining(paths) == paths
     assert bed.once(*SHORT, "--force").returncode == 0
     assert remaining(paths) == []
-
-
-# torrents whose names are not known
 
 
 def test_a_loaded_torrent_without_t_holds_everything_until_rtorrent_saves_it(bed: Bed) -> None:

@@ -93,8 +93,6 @@ def test_each_write_of_a_mark_completes_once_more(bed: Bed) -> None:
     assert bed.hooks_called().count("complete") == 3
 
 
-# hooks files that are refused
-
 REFUSED = {
     "syntax error": ("def pre_add(con, file, args)\n", ""),
     "exception": ("raise ValueError('of this file')\n", "of this file"),

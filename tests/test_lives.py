@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Optional
 
 import pytest
 from conftest import NIGHTLY
-from lives import Life, live, make_life, parse_life, shrink
+from lives import Life, live, make_life, shrink
 from rtorrent import find_program
 from session import VERSIONS
 
@@ -74,7 +75,7 @@ def test_what_rtorrent_uses_stays_and_what_nothing_uses_goes(kind: str, share: i
     counts, life, problem = live_many(f"{kind}-{version}", range(first, first + number))
     if life:
         shorter = shrink(life, 600 if NIGHTLY else 15)
-        pytest.fail(f"{problem}\nshorter: RTWATCH_LIFE='{shorter}'")
+        pytest.fail(f'{problem}\nshorter: RTWATCH_LIFE="{shorter}"')
     assert counts["files removed"] > number / 2, counts
     assert counts["rtorrent failed"] <= number / 4, counts
 
@@ -101,5 +102,5 @@ def test_a_missing_rule_breaks_a_promise(name: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(LIFE is None, reason="RTWATCH_LIFE names no life")
 def test_one_life() -> None:
-    problem = live(parse_life(LIFE or "")).problem
+    problem = live(Life(*ast.literal_eval(LIFE or ""))).problem
     assert not problem, problem

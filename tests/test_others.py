@@ -89,9 +89,6 @@ def test_a_home_behind_a_link_is_one(bed: Bed, tmp_path: Path) -> None:
     assert (tmp_path / "real" / "rtwatch" / "rtwatch.db").exists()
 
 
-# the trash
-
-
 def test_the_trash_is_the_directory_that_was_checked(tmp_path: Path, trash: Path) -> None:
     victim = tmp_path / "autostart"
     victim.mkdir()
@@ -124,9 +121,6 @@ def test_a_trash_that_was_replaced_by_a_link_gets_nothing(bed: Bed, trash: Path,
     assert len([*trash.rglob("*.bin")]) == 2
     assert sum("tried again" in line for line in program.lines) == 1
     assert program.stop() == 0
-
-
-# one writer
 
 
 def test_a_session_has_one_writer_whoever_starts_it(bed: Bed, tmp_path: Path) -> None:

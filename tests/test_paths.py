@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from steps import bed_in
-from torrents import craft, single
+from torrents import craft
 
 import rtwatch
 
@@ -129,29 +129,16 @@ def test_the_files_are_those_that_rtorrent_uses(kind: str, tmp_path: Path) -> No
     assert sorted(os.path.relpath(os.fsdecode(file), place) for file in found) == sorted(files)
 
 
-LOST = {"rtorrent": ["~", "~/x", "", ".", "rel"], "its home": ["~", "~/x"], "its working directory": ["", ".", "rel"]}
-
-
-@pytest.mark.parametrize("lost", LOST)
-def test_files_stay_unknown_while_their_directory_is(lost: str, tmp_path: Path) -> None:
-    cwd = tmp_path / "cwd"
-    make_things(tmp_path, ["home/", "cwd/"])
-    with bed_in(tmp_path, cwd=cwd, home=tmp_path / "home") as bed:
-        if lost == "its working directory":
-            cwd.rmdir()
-            cwd.with_name("cwd (deleted)").mkdir()  # the name that the kernel then shows
-        else:
-            bed.session.kill()
-        if lost == "its home":
-            bed.session.home = Path("relative")
-            bed.session.start()
-        torrents = [single(f"one{number}") for number in range(len(LOST[lost]))]
-        for torrent, directory in zip(torrents, LOST[lost]):
-            bed.session.add(torrent, directory)
-        bed.add(single("absolute"))
-        program = bed.start("-r", "--grace", "0")
-        program.wait_files(single("absolute").hash, single("absolute").paths(bed.downloads))
-        bed.settle()
-        for torrent in torrents:
-            program.wait_known(torrent.hash)
-            program.wait_files(torrent.hash, [])
+@pytest.mark.parametrize("home", ["/home/me", "relative"])
+def test_a_directory_is_known_while_rtorrents_home_and_working_directory_are(home: str, tmp_path: Path) -> None:
+    cwd, tilde, relative = tmp_path / "cwd", [b"~", b"~/x"], [b"", b".", b"rel"]
+    cwd.mkdir()
+    with subprocess.Popen(["sleep", "60"], cwd=cwd, env={"HOME": home}) as process:
+        found = [rtwatch.expand_directory(directory, process.pid) for directory in [*tilde, *relative]]
+        assert found[:2] == ([b"/home/me", b"/home/me/x"] if home == "/home/me" else [None, None])
+        assert found[2:] == [os.fsencode(cwd) + b"/" + directory for directory in relative]
+        cwd.rmdir()
+        cwd.with_name("cwd (deleted)").mkdir()  # the name that the kernel then shows
+        assert [rtwatch.expand_directory(directory, process.pid) for directory in relative] == [None] * 3
+        process.kill()
+    assert [rtwatch.expand_directory(directory, 0) for directory in [*tilde, *relative]] == [None] * 5

@@ -236,9 +236,6 @@ def pre_remove(con, file, args):
     assert program.stop() == 0
 
 
-# --keep LABEL and a pre_remove that returns False: the torrent goes, all of its files stay
-
-
 @pytest.mark.parametrize(
     ("saved", "options", "keeps"),
     [
