@@ -13,7 +13,7 @@ import pytest
 from faults import mounted
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS
-from steps import Bed, bed_in
+from steps import PACK, SHORT, Bed, bed_in
 
 Mount = Callable[..., Path]
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
@@ -65,6 +65,13 @@ def real_launcher(rtorrent: Rtorrent, tmp_path: Path) -> Iterator[Bed]:
     """Give a test bed with a real rtorrent."""
     with closing(Bed(rtorrent, tmp_path)) as bed:
         yield bed
+
+
+@pytest.fixture
+def files(bed: Bed) -> list[Path]:
+    """Give the files of PACK, downloaded beside an rtwatch that removes what is erased after a short grace."""
+    bed.start(*SHORT)
+    return bed.download(PACK)
 
 
 @pytest.fixture

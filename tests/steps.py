@@ -20,7 +20,7 @@ import program
 from program import Argument, Env, Paths, Place, Program
 from rtorrent import Rtorrent
 from session import VERSIONS, Session
-from torrents import Torrent, make, single
+from torrents import Torrent, make, single, twin_of
 
 AT_ONCE = ("-r", "--grace", "0")
 SHORT = ("-r", "--grace", "0.2")  # ends within a test
@@ -54,6 +54,9 @@ def pack(name: str) -> Torrent:
     """Make a multi-file torrent of two files that bear its name."""
     data = name.encode()
     return make(data, {(b"first of " + data,): data * 3000, (b"below", b"second of " + data): data})
+
+
+PACK, TWIN = pack("pack"), twin_of(pack("pack"))
 
 
 def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:

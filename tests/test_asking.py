@@ -11,12 +11,11 @@ from typing import Any, Callable, Optional
 
 import pytest
 from session import UNKNOWN, VERSIONS
-from steps import SHORT, Bed, bed_in, pack, pattern, paused, remaining, wait_stopped
-from torrents import make, multi, single, twin_of
+from steps import PACK, SHORT, TWIN, Bed, bed_in, pattern, paused, remaining, wait_stopped
+from torrents import make, multi, single
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "d.hash"}
 SAVES = {"d.save_resume", "d.save_full_session"}
-TORRENT, TWIN = pack("pack"), twin_of(pack("pack"))
 
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)  # both orders of system calls
@@ -39,30 +38,28 @@ WRONG: dict[str, tuple[str, Any]] = {
 def test_what_is_no_good_answer_is_none_and_the_next_save_counts(answer: str, bed: Bed) -> None:
     asks = answer != "not asked for"
     program = bed.start(*SHORT, *bed.hooks, *(() if asks else ("--scgi", "none")))
-    files = bed.download(TORRENT)
+    files = bed.download(PACK)
     bed.session.scgi.change = SPOILED.get(answer, bed.session.scgi.change)
     bed.session.scgi.answers.update([WRONG[answer]] if answer in WRONG else [])
-    bed.session.erase(TORRENT)
-    program.wait_line(f"waiting .*{pattern(TORRENT)}")
+    bed.session.erase(PACK)
+    program.wait_line(f"waiting .*{pattern(PACK)}")
     bed.settle()  # what comes meanwhile is not kept waiting
     assert remaining(files) == files
     if answer == "none":
         bed.session.scgi.change = SPOILED["empty"]  # which does not take five seconds each time
     bed.session.save_all()
-    program.wait_gone(TORRENT.hash)
+    program.wait_gone(PACK.hash)
     assert not remaining(files)
     assert SAVES.isdisjoint(bed.session.asked)
     assert asks or "d.multicall2" not in bed.session.asked  # others look whose socket it is
 
 
-def test_a_question_without_an_answer_ends_with_the_first_signal(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    bed.download(TORRENT)
+def test_a_question_without_an_answer_ends_with_the_first_signal(files: list[Path], bed: Bed) -> None:
     bed.session.scgi.asked.clear()
     bed.session.scgi.change = lambda reply: None
-    bed.session.erase(TORRENT)
-    program.wait_for(lambda: bed.session.asked, "nothing was asked")
-    assert program.stop() == 0
+    bed.session.erase(PACK)
+    bed.program.wait_for(lambda: bed.session.asked, "nothing was asked")
+    assert bed.program.stop() == 0
 
 
 @pytest.mark.parametrize(("number", "pause"), [(300, 0), (90, 0.05)], ids=["", "more than one question has time for"])
@@ -90,69 +87,65 @@ def test_the_socket_may_be_a_path_or_a_port(scgi: str, named: bool, version: str
         name = bed.session.scgi.socket.getsockname()
         program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if scgi == "tcp" else name) if named else ()))
         program.wait_line("ready .*rtorrent answers")
-        bed.download(TORRENT)
-        bed.erase(TORRENT)
+        bed.download(PACK)
+        bed.erase(PACK)
 
 
 def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
     bed.start(*SHORT)
     odd = make(b"odd\x01\xff", b"odd")
-    files = bed.download(TORRENT, odd)
+    files = bed.download(PACK, odd)
     bed.session.scgi.answers["d.multicall2"] = lambda *_: [
         [hash, bed.session.scgi.column(hash, "d.directory") + ("\x01" if hash == odd.hash else ""), 1, 0]
         for hash in bed.session.loaded
     ]
     bed.session.set_directory(odd, bed.downloads / "x\x01")
-    bed.erase(TORRENT)
+    bed.erase(PACK)
     assert len(remaining(files)) == 1
     assert bed.session.asked.count("d.save_resume") == 1
 
 
 @pytest.mark.parametrize("state", ["pointed elsewhere", "not saved yet", "T deleted", "all deleted", "T empty"])
-def test_what_is_elsewhere_than_saved_is_saved_before_anything_goes(state: str, bed: Bed, tmp_path: Path) -> None:
-    program = bed.start(*SHORT)
-    files = bed.download(TORRENT)
+def test_what_is_elsewhere_than_saved_is_saved_first(state: str, files: list[Path], bed: Bed, tmp_path: Path) -> None:
     if state == "not saved yet":
         bed.session.load(TWIN, bed.downloads)
     else:
         bed.seed(TWIN, to=tmp_path / "elsewhere")
-        program.wait_known(TWIN.hash)
+        bed.program.wait_known(TWIN.hash)
         bed.session.set_directory(TWIN, bed.downloads)
     for file in bed.session.files(TWIN)[2 if state == "T deleted" else 0 if state == "all deleted" else 3 :]:
         file.unlink()
     if state == "T empty":
-        program.stop()
+        bed.program.stop()
         bed.db.unlink()
         bed.session.file(TWIN).write_bytes(b"")
-        program = bed.start(*SHORT)
-    bed.session.erase(TORRENT)
-    program.wait_gone(TORRENT.hash)
+        bed.start(*SHORT)
+    bed.session.erase(PACK)
+    bed.program.wait_gone(PACK.hash)
     assert remaining(files) == files
     assert bed.session.asked.count("d.save_resume" if state == "pointed elsewhere" else "d.save_full_session") == 1
 
 
-def test_a_full_disk_of_the_session_is_said(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    files = bed.download(TORRENT)
+def test_a_full_disk_of_the_session_is_said(files: list[Path], bed: Bed) -> None:
     bed.session.load(TWIN, bed.downloads)
     bed.session.save_on_full_disk(TWIN)
     for method in SAVES:
         bed.session.scgi.answers[method] = 0
-    bed.session.erase(TORRENT)
-    program.wait_line("waiting .*to save where other torrents are")
-    program.wait_for(lambda: not SAVES.isdisjoint(bed.session.asked), "no save was asked for")
+    bed.session.erase(PACK)
+    bed.program.wait_line("waiting .*to save where other torrents are")
+    bed.program.wait_for(lambda: not SAVES.isdisjoint(bed.session.asked), "no save was asked for")
     bed.session.save_full(TWIN)
-    program.wait_gone(TORRENT.hash)
+    bed.program.wait_gone(PACK.hash)
     assert remaining(files) == files
 
 
 def test_a_dry_run_asks_for_no_save(bed: Bed, tmp_path: Path) -> None:
     program = bed.start(*SHORT, "-n")
-    bed.seed(TORRENT)
+    bed.seed(PACK)
     bed.seed(TWIN, to=tmp_path / "elsewhere")
     program.wait_line("added .*pack.*\n?")
     bed.session.set_directory(TWIN, bed.downloads)
-    bed.session.erase(TORRENT)
+    bed.session.erase(PACK)
     program.wait_line("would wait ")
     asked = bed.session.asked.count("d.multicall2")
     program.wait_for(lambda: bed.session.asked.count("d.multicall2") > asked + 1, "it is not asked again")
@@ -162,39 +155,37 @@ def test_a_dry_run_asks_for_no_save(bed: Bed, tmp_path: Path) -> None:
 def test_what_a_running_rtorrent_has_open_is_kept(bed: Bed) -> None:
     program = bed.start(*SHORT)
     both = make(b"pack", {(b"first of pack",): b"pack" * 3000})
-    files = bed.download(TORRENT, both)
+    files = bed.download(PACK, both)
     linked = bed.downloads / "linked"
     os.link(files[1], linked)
     bed.settle()  # else nobody knows whether the link came before the erase
     bed.session.open_files([files[1]])
-    bed.session.erase(TORRENT)
+    bed.session.erase(PACK)
     program.wait_line("waiting .*close files")
     assert remaining(files) == files
     bed.session.open_files([linked])
-    bed.seed(TORRENT)
+    bed.seed(PACK)
     bed.settle()
-    bed.erase(TORRENT)
+    bed.erase(PACK)
     assert remaining(files) == [files[0], files[2]]
 
 
-def test_another_program_with_the_number_of_the_lock_proves_nothing(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    files = bed.download(TORRENT)
-    program.stop()
+def test_another_program_with_the_number_of_the_lock_proves_nothing(files: list[Path], bed: Bed) -> None:
+    bed.program.stop()
     bed.session.kill()
     bed.session.lock.unlink()
     bed.session.write_lock(os.uname().nodename, os.getpid())
     program = bed.start(*SHORT)
-    bed.session.erase(TORRENT)
+    bed.session.erase(PACK)
     program.wait_line("waiting .*next save")
     assert remaining(files) == files
 
 
 def test_an_rtorrent_that_was_killed_is_dead_though_nobody_has_waited_for_it(bed: Bed) -> None:
     program = bed.start(*SHORT, "--scgi", "none")
-    files = bed.download(TORRENT)
+    files = bed.download(PACK)
     with paused(program):
-        bed.session.erase(TORRENT)
+        bed.session.erase(PACK)
         assert bed.session.process is not None
         pid = bed.session.process.pid
         os.kill(pid, 9)
@@ -220,38 +211,36 @@ def test_a_removal_goes_on_beside_saves_and_lets_others_through(bed: Bed) -> Non
 def test_a_torrent_that_comes_back_while_it_is_removed_keeps_the_rest(bed: Bed) -> None:
     option = bed.write_each(pre_remove="os.kill(os.getpid(), 19)")
     program = bed.start(*SHORT, *option)
-    files = bed.download(TORRENT)
-    bed.session.erase(TORRENT)
+    files = bed.download(PACK)
+    bed.session.erase(PACK)
     wait_stopped(program)
-    bed.add(TORRENT)
+    bed.add(PACK)
     program.send_signal(signal.SIGCONT)
     program.wait_line("returned")
     assert remaining(files) == files
 
 
-def test_a_question_goes_on_after_a_pause_of_rtwatch(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    files = bed.download(TORRENT)
+def test_a_question_goes_on_after_a_pause_of_rtwatch(files: list[Path], bed: Bed) -> None:
     scgi, asked = bed.session.scgi, []
 
     def pause_and_answer(*params: str) -> Any:
-        program.send_signal(signal.SIGSTOP)
-        wait_stopped(program)
-        program.send_signal(signal.SIGCONT)
+        bed.program.send_signal(signal.SIGSTOP)
+        wait_stopped(bed.program)
+        bed.program.send_signal(signal.SIGCONT)
         asked.append(params)
         del scgi.answers["d.multicall2"]
         return [[scgi.column(hash, column.rstrip("=")) for column in params[2:]] for hash in bed.session.loaded]
 
     scgi.answers["d.multicall2"] = pause_and_answer
-    bed.erase(TORRENT)
+    bed.erase(PACK)
     assert asked
-    assert "waiting" not in program.output
+    assert "waiting" not in bed.program.output
     assert not remaining(files)
 
 
 @pytest.mark.parametrize("dry", [True, False])
 def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
-    files = bed.seed(TORRENT, multi("other"))
+    files = bed.seed(PACK, multi("other"))
     bed.start().stop()
     with sqlite3.connect(bed.db) as con:
         con.executescript("""
@@ -281,10 +270,10 @@ def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
             PRAGMA user_version = 1;
         """)
     con.close()
-    bed.session.erase(TORRENT)
+    bed.session.erase(PACK)
     before = bed.db.read_bytes()
     program = bed.start(*SHORT, *(("-n",) if dry else ()))
-    program.wait_line(f"held .*{pattern(TORRENT)}: it vanished before rtwatch was updated")
+    program.wait_line(f"held .*{pattern(PACK)}: it vanished before rtwatch was updated")
     program.stop()
     assert remaining(files) == files
     assert (bed.db.read_bytes() == before) is dry

@@ -16,17 +16,16 @@ import bencodepy
 import pytest
 from program import Argument, Program
 from rtorrent import Rtorrent, wait_until
-from steps import Bed, link_files, names, overflow, pack, pattern, paused, remaining
+from steps import PACK, TWIN, Bed, link_files, names, overflow, pack, pattern, paused, remaining
 from torrents import Torrent, make, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
 GRACE = ("-r", "--grace", "0.5")
 OTHERS = [pack("bystander"), pack("another")]
-PACK, TWIN = pack("pack"), twin_of(pack("pack"))
 
 
 class Story(Bed):
-    """A real rtorrent with two other torrents, and rtwatch, which asks it or has to wait for its saves."""
+    """A real rtorrent with PACK and two other torrents, and rtwatch, which asks it or has to wait for its saves."""
 
     def __init__(self, rtorrent: Rtorrent, place: Path, mode: str) -> None:
         """Seed the others."""
@@ -35,7 +34,7 @@ class Story(Bed):
         self.options = (*GRACE, *(() if mode == ASKED else ("--scgi", "none")))
         self.elsewhere = place / "elsewhere"
         self.elsewhere.mkdir()
-        self.kept = self.seed(*OTHERS, to=place / "others")
+        self.kept, self.files = self.seed(*OTHERS, to=place / "others"), self.seed(PACK)
 
     def start(self, *options: Argument, **more: Any) -> Program:
         """Start rtwatch."""
@@ -68,23 +67,22 @@ def story(request: pytest.FixtureRequest, rtorrent: Rtorrent, tmp_path: Path) ->
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("share", ["the directory", "all files", "symlinks"])
 def test_a_file_goes_with_the_last_torrent_that_uses_it(story: Story, share: str) -> None:
-    torrent = PACK
-    files = both = story.seed(torrent)
+    both = story.files
     if share == "the directory":
         other = make(b"another name", {(b"first of pack",): b"pack" * 3000, (b"other",): b"2" * 20000})
-        both = story.real.download(other, story.downloads, torrent.root(story.downloads))[:1]
+        both = story.real.download(other, story.downloads, PACK.root(story.downloads))[:1]
     elif share == "all files":
         other = TWIN
         story.seed(other)
     else:  # as cross-seeding tools make them
         other = TWIN
-        link_files(files, other.places(story.elsewhere))
+        link_files(story.files, other.places(story.elsewhere))
         story.real.load(other, directory=story.elsewhere)
         story.real.wait_complete(other)
     program = story.start(*story.hooks)
-    story.erase(torrent)
-    story.wait_called("post_remove", torrent)
-    assert story.removed(torrent) == sorted({*files} - {*both})
+    story.erase(PACK)
+    story.wait_called("post_remove", PACK)
+    assert story.removed(PACK) == sorted({*story.files} - {*both})
     assert remaining(both) == both
     assert all(path.exists() for path in story.real.used(other))
     story.erase(other)
@@ -120,9 +118,8 @@ POINTED = [
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", POINTED)
 def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Story, case: str) -> None:
-    rtorrent, torrent = story.real, PACK
-    twin = twin_of(torrent, b"another name" if case == "another name" else None)
-    files = story.seed(torrent)
+    rtorrent = story.real
+    twin = twin_of(PACK, b"another name" if case == "another name" else None)
     copies = twin.places(story.elsewhere)
     program = story.start(*(("--grace", "3") if case == "in the grace" else ()))
     if "copy" in case:
@@ -139,26 +136,26 @@ def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Stor
         rtorrent.call("d.stop", twin.hash)
         rtorrent.call("d.close", twin.hash)
     if case == "in the grace":
-        rtorrent.erase(torrent)
+        rtorrent.erase(PACK)
         program.wait_line("vanished")
     elif case == "the lock is deleted":
         rtorrent.lock.unlink()
     elif case == "views hide all torrents":
         for view in ("main", "default"):
             rtorrent.call("view.filter", "", view, "false=")
-    rtorrent.set_directory_base(twin, torrent.root(story.downloads))
+    rtorrent.set_directory_base(twin, PACK.root(story.downloads))
     rtorrent.call("d.check_hash", twin.hash)
     rtorrent.wait_complete(twin)
     if case != "in the grace":
-        rtorrent.erase(torrent)
-    story.save_when_waited_for(torrent)
-    program.wait_gone(torrent.hash)
+        rtorrent.erase(PACK)
+    story.save_when_waited_for(PACK)
+    program.wait_gone(PACK.hash)
     program.wait_line(names(twin, "(also|perhaps) in"))
-    assert remaining(files) == files == rtorrent.used(twin)
+    assert remaining(story.files) == story.files == rtorrent.used(twin)
     rtorrent.save(twin)
-    program.wait_files(twin.hash, files)
+    program.wait_files(twin.hash, story.files)
     story.erase(twin)
-    assert remaining(files) == []
+    assert remaining(story.files) == []
 
 
 BY_HAND = {  # $A and $B are names of T; find deletes in the order of the directory
@@ -218,119 +215,109 @@ def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case:
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("runs", [True, False], ids=["rtwatch runs", "nothing runs"])
 def test_a_directory_edited_in_r_while_rtorrent_is_down_is_followed(story: Story, runs: bool) -> None:
-    torrent, twin = PACK, TWIN
-    files = story.seed(torrent)
-    story.seed(twin, to=story.elsewhere)
+    story.seed(TWIN, to=story.elsewhere)
     program = story.start()
     if not runs:
         program.stop()
     story.real.shutdown()
-    resume = bencodepy.decode(story.real.file(twin, "R").read_bytes())
-    resume[b"directory"] = os.fsencode(twin.root(story.downloads))
-    story.real.file(twin, "R").write_bytes(bencodepy.encode(resume))
+    resume = bencodepy.decode(story.real.file(TWIN, "R").read_bytes())
+    resume[b"directory"] = os.fsencode(TWIN.root(story.downloads))
+    story.real.file(TWIN, "R").write_bytes(bencodepy.encode(resume))
     if not runs:
         program = story.start()
-    program.wait_files(twin.hash, files)
+    program.wait_files(TWIN.hash, story.files)
     story.real.start()
-    story.erase(torrent)
-    assert remaining(files) == files
+    story.erase(PACK)
+    assert remaining(story.files) == story.files
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", ["downloads, restarted", "~/downloads, restarted", "downloads, told"])
 def test_a_directory_that_depends_on_where_rtorrent_runs_is_looked_at_again(story: Story, case: str) -> None:
-    rtorrent, torrent, twin = story.real, PACK, TWIN
+    rtorrent = story.real
     directory, how = case.split(", ")
-    files, former = story.seed(torrent), twin.write_root(twin.root(story.elsewhere / "downloads"))
+    former = TWIN.write_root(TWIN.root(story.elsewhere / "downloads"))
     rtorrent.shutdown()
     rtorrent.cwd = rtorrent.home = story.elsewhere
     rtorrent.start()
     program = story.start()
-    rtorrent.load(twin, directory=directory)
-    rtorrent.wait_complete(twin)
-    program.wait_files(twin.hash, former)
+    rtorrent.load(TWIN, directory=directory)
+    rtorrent.wait_complete(TWIN)
+    program.wait_files(TWIN.hash, former)
     if how == "told":
-        rtorrent.call("d.stop", twin.hash)
-        rtorrent.call("d.close", twin.hash)
+        rtorrent.call("d.stop", TWIN.hash)
+        rtorrent.call("d.close", TWIN.hash)
         rtorrent.call("system.cwd.set", "", str(story.place))
     else:
         rtorrent.shutdown()
         rtorrent.cwd = rtorrent.home = story.place
         rtorrent.start()
-    story.erase(torrent)
-    program.wait_line(names(twin, "also in"))
-    assert remaining(files + former) == files + former
+    story.erase(PACK)
+    program.wait_line(names(TWIN, "also in"))
+    assert remaining(story.files + former) == story.files + former
 
 
 def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story: Story) -> None:
-    torrent = PACK
-    files = story.seed(torrent)
     program = story.start()
-    story.real.erase(torrent)
+    story.real.erase(PACK)
     if story.mode == SAVED:
         program.wait_line("waiting .*next save")
-    story.real.add(torrent, story.downloads)
+    story.real.add(PACK, story.downloads)
     program.wait_line("returned")
     story.erase(OTHERS[0])
     story.kept = story.kept[2:]
-    assert remaining(files) == files
+    assert remaining(story.files) == story.files
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("erase", ["before it ends", "as it ends", "read by rtwatch later", "and it is restarted"])
 def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: str) -> None:
-    torrent = PACK
-    files = story.seed(torrent)
     program = story.start("--scgi", "none")
     with paused(program) if erase == "read by rtwatch later" else nullcontext():
         if erase == "as it ends":
-            story.real.shutdown(("d.erase", torrent.hash))
+            story.real.shutdown(("d.erase", PACK.hash))
         else:
-            story.real.erase(torrent)
+            story.real.erase(PACK)
             story.real.shutdown()
     if erase == "and it is restarted":
         story.real.start()
-        program.wait_line(f"waiting .*{pattern(torrent)}")  # its grace is over
+        program.wait_line(f"waiting .*{pattern(PACK)}")  # its grace is over
         program.wait_rows("SELECT 1 FROM rtwatch_torrent WHERE vanished AND NOT said", lambda rows: not rows)
         story.real.save_all()
-    program.wait_gone(torrent.hash)
-    assert not remaining(files)
+    program.wait_gone(PACK.hash)
+    assert not remaining(story.files)
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("again", [True, False], ids=["restarted", "not restarted"])
 def test_after_a_kill_the_files_stay_until_they_are_forced(story: Story, again: bool) -> None:
-    torrent = PACK
-    files = story.seed(torrent)
     program = story.start("--scgi", "none")
-    story.real.erase(torrent)
+    story.real.erase(PACK)
     program.wait_line("vanished")
     story.real.kill()
     if again:
         story.real.start()
         program.stop()
         program = story.start()
-    program.wait_line(f"held .*{pattern(torrent)}: no rtorrent that ran at that time")
+    program.wait_line(f"held .*{pattern(PACK)}: no rtorrent that ran at that time")
     command = program.wait_line("rtwatch --once --force.*")[0].split("rtwatch ", 1)[1].split()
-    assert remaining(files) == files
+    assert remaining(story.files) == story.files
     program.stop()
     if again and story.mode == SAVED:
         story.real.save_all()
     result = story.run(*command[:-1], *story.options)
-    assert not remaining(files), result.stderr
+    assert not remaining(story.files), result.stderr
 
 
 def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
-    torrent = PACK
-    files = story.seed(torrent)
     story.real.shutdown()
     with story.real.configuration.open("a") as configuration:
         configuration.write("session.use_lock.set = no\n")
     story.real.start()
     story.start()
     assert not story.real.lock.exists()
-    story.erase(torrent)
-    assert not remaining(files)
+    story.erase(PACK)
+    assert not remaining(story.files)
 
 
 def test_torrents_of_equal_names_keep_nothing_of_each_other(story: Story) -> None:
@@ -363,13 +350,11 @@ def test_a_torrent_that_rtorrent_refuses_blocks_nothing_and_keeps_its_files(stor
 
 
 def test_an_open_file_that_no_torrent_lists_is_kept(story: Story, tmp_path: Path) -> None:
-    torrent, twin = PACK, TWIN
-    files = story.seed(torrent)
     program = story.start()
     with Rtorrent(tmp_path / "second", version=story.real.version) as second:
-        second.add(twin, story.downloads)
-        second.call("d.open", twin.hash)
-        story.real.erase(torrent)
-        story.save_when_waited_for(torrent)
+        second.add(TWIN, story.downloads)
+        second.call("d.open", TWIN.hash)
+        story.real.erase(PACK)
+        story.save_when_waited_for(PACK)
         program.wait_line("waiting .*close files")
-        assert remaining(files) == files
+        assert remaining(story.files) == story.files

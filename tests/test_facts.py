@@ -14,7 +14,7 @@ import bencodepy
 import pytest
 from rtorrent import Rtorrent, wait_until
 from session import STOPPED, decode, pass_tick
-from steps import LONG, SHORT, Bed, Options, link_files, pack, paused, remaining
+from steps import LONG, PACK, SHORT, Bed, Options, link_files, paused, remaining
 from torrents import Torrent, make, single
 
 import rtwatch
@@ -22,7 +22,6 @@ import rtwatch
 OLD = 1_000_000_000  # Unix time long before any torrent here
 DOCUMENTS = make(b"Documents", {(b"a.nfo",): b"a" * 16384, (b"taxes.pdf",): b"t" * 40000, (b"z.bin",): b"z" * 100})
 PIECES = 4  # of 16 KiB each
-PACK = pack("pack")
 
 
 def place_old(torrent: Torrent, directory: Path) -> list[Path]:
@@ -174,10 +173,8 @@ def test_what_stays_of_a_torrent_that_returned_elsewhere_is_said(bed: Bed) -> No
     assert remaining(paths) == paths
 
 
-def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    bed.download(PACK)
-    program.stop()
+def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(files: list[Path], bed: Bed) -> None:
+    bed.program.stop()
     bed.session.file(PACK).write_bytes(make(PACK.name, PACK.content, b"http://tracker.example/announce").metainfo)
     trackers = "SELECT tracker FROM torrent_data WHERE name = 'pack'"
     bed.start(*SHORT).wait_rows(trackers, lambda rows: rows == [("tracker.example",)])
@@ -322,17 +319,15 @@ def test_files_that_were_moved_to_a_new_place_are_a_torrents_own(moved: bool, co
         program.wait_line(f"kept .*{rtwatch.FOREIGN.words}")
 
 
-def test_files_of_a_torrent_loaded_again_while_rtwatch_was_down_are_looked_at_anew(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    paths = bed.download(PACK)
-    program.stop()
+def test_files_of_a_torrent_loaded_again_while_rtwatch_was_down_are_looked_at_anew(files: list[Path], bed: Bed) -> None:
+    bed.program.stop()
     bed.session.erase(PACK)
     PACK.write(bed.downloads)
     pass_tick()
     bed.add(PACK)
     bed.start(*SHORT)
     bed.erase(PACK)
-    assert remaining(paths) == paths
+    assert remaining(files) == files
 
 
 def test_what_became_complete_while_rtwatch_was_down_goes_although_t_was_written_anew(bed: Bed) -> None:
@@ -361,17 +356,15 @@ def test_a_time_in_the_future_is_no_sign_that_rtorrent_wrote_a_file(bed: Bed) ->
     assert remaining(paths) == paths
 
 
-def test_a_clock_that_was_ahead_in_the_last_run_proves_nothing(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    paths = bed.download(PACK)
-    program.stop()
+def test_a_clock_that_was_ahead_in_the_last_run_proves_nothing(files: list[Path], bed: Bed) -> None:
+    bed.program.stop()
     with closing(sqlite3.connect(bed.db)) as con, con:
         con.execute("UPDATE rtwatch_session SET present = ?", (time.time() + 3600,))
     bed.session.erase(PACK)
     PACK.write(bed.downloads)
     program = bed.start(*SHORT, "--catch-up")
     program.wait_gone(PACK.hash)
-    assert remaining(paths) == paths
+    assert remaining(files) == files
 
 
 @pytest.mark.parametrize("directory", [False, True], ids=["a file", "the root"])

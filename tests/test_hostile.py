@@ -77,7 +77,6 @@ INFOS = st.fixed_dictionaries(
     },
 )
 TORRENTS = st.fixed_dictionaries({"info": INFOS}, optional={"announce": ANYTHING, "announce-list": ANYTHING})
-RESUMES = st.fixed_dictionaries({}, optional={"directory": mostly(NAMES), "complete": LENGTHS, "chunks_done": LENGTHS})
 
 SEEDS = [
     single("one").metainfo,
@@ -131,17 +130,6 @@ def test_any_torrent_is_refused_or_stays_below_its_root(place: Path, data: bytes
             assert os.path.normpath(file) == file
             assert b"\0" not in file
             assert file.startswith(top + b"/") or (file == top and os.path.isfile(top))
-
-
-@MANY
-@given(RESUMES.map(bencodepy.encode) | damaged())
-def test_any_resume_file_is_refused_or_names_a_directory(data: bytes) -> None:
-    try:
-        resume = rtwatch.parse_resume(data)
-    except rtwatch.Unreadable:
-        return
-    known = rtwatch.expand_directory(resume.directory, 0)
-    assert known == (resume.directory if resume.directory.startswith(b"/") else None)
 
 
 # what one file may cost

@@ -185,12 +185,6 @@ def test_only_names_and_paths_that_can_exist_are_listed() -> None:
         assert (parse(crafted(name=name, length=1)).files[0][1] is not None) == number
 
 
-def test_an_alternative_that_can_exist_is_listed_for_a_name_that_cannot() -> None:
-    entry = {"length": 1, "path": [b"n" * 256], "path.utf-8": [b"short"]}
-    metainfo = parse(crafted(name=b"pack", files=[entry]))
-    assert rtwatch.locate_files(metainfo, b"/nowhere", b"/session")[0] == [b"/nowhere/short"]
-
-
 @pytest.mark.parametrize(
     ("size", "text"),
     [

@@ -76,6 +76,7 @@ CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
         f"an unusable path {path!r}": ("", pack(files=[{**entry(plain=[b"a"]), "path.utf-8": path}]), ["a"], [])
         for path in ([b".."], [b"..", b"a"], [b"a/b"], [], [b"a", b"\0"], b"a", [1])
     },
+    "a path that cannot exist": ("", pack(files=[entry(plain=[b"n" * 256], utf8=[b"short"])]), ["short"], []),
     "only path.utf-8": ("", pack(files=[entry(utf8=[b"u"])]), ["u"], []),
     "path.utf-8, path is no list": ("", pack(files=[entry(plain=b"a", utf8=[b"u"])]), ["u"], []),
     "another path, nothing there": ("", pack(files=[entry(plain=[b"a"], utf8=[b"s", b"u"])]), ["a", "s/u"], []),

@@ -141,23 +141,17 @@ def test_what_lies_behind_a_link_in_a_torrents_directory_stays(place: str, reaso
     assert [path for path in below(bed.downloads) if path != "pack"] == [place, f"{place}/b.bin"]
 
 
-def test_only_files_below_a_path_go(bed: Bed) -> None:
-    (bed.downloads / "in").mkdir()
-    (bed.downloads / "link").symlink_to("in")
-    program = bed.start(*SHORT, paths=[bed.downloads / "link"])
+def test_only_files_below_a_path_go_and_never_itself(bed: Bed) -> None:
+    """It may be relative, and a symlink."""
+    place = bed.downloads / "in" / "one"
+    place.mkdir(parents=True)
+    (bed.downloads / "link").symlink_to(place)
+    program = bed.start(*SHORT, paths=[Path("link")], cwd=bed.downloads)
     gone = bed.download(multi("one"), to="in")
-    kept = bed.download(multi("two"), to="in2")
-    kept += bed.download(multi("three"), to="out")
-    bed.erase(*map(multi, ("one", "two", "three")))
-    program.wait_line("erased +two, none of 2 files")
-    assert (remaining(gone), remaining(kept)) == ([], kept)
-
-
-def test_a_path_may_be_relative_and_is_never_removed(bed: Bed) -> None:
-    bed.seed(PACK)
-    bed.start(*SHORT, paths=[Path("pack")], cwd=bed.downloads)
-    bed.erase(PACK)
-    assert below(bed.downloads) == ["pack"]
+    kept = bed.download(multi("one2"), to="in") + bed.download(multi("three"), to="out")
+    bed.erase(*map(multi, ("one", "one2", "three")))
+    program.wait_line("erased +one2, none of 2 files")
+    assert (remaining(gone), remaining(kept), below(place)) == ([], kept, [])
 
 
 def test_the_lock_of_another_host_needs_a_path(bed: Bed) -> None:

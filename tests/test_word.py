@@ -27,6 +27,8 @@ def saves(history: float = ROUND, renamed: float = ROUND, unfinished: Any = (), 
 
 
 OLD = saves(VANISHED - 300, VANISHED - 300, A=VANISHED - 300, B=VANISHED - 300)
+IN_GRACE = saves(AFTER - 1, A=AFTER - 1, B=AFTER - 1)
+OF_NEXT = saves(1700.0, 1700.0, A=1700.0, B=1700.0)
 
 ROUNDS: dict[str, tuple[Saves, Optional[set[str]]]] = {
     "all were saved": (saves(), set()),
@@ -76,7 +78,7 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "none ran then, one answers": (torrent(""), {"answer": answer()}, "gone"),
     "it saved everything": (torrent(), {"saves": saves()}, None),
     "it has not saved since": (torrent(), {}, "save"),
-    "it saved in the grace": (torrent(), {"saves": saves(AFTER - 1, A=AFTER - 1, B=AFTER - 1)}, "save"),
+    "it saved in the grace": (torrent(), {"saves": IN_GRACE}, "save"),
     "its socket is silent": (torrent(), {"silent": True}, "unanswered"),
     "its socket is silent, but it saved": (torrent(), {"silent": True, "saves": saves()}, None),
     "it was killed": (torrent(), {"process": KILLED}, "gone"),
@@ -84,31 +86,19 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "it was killed, forced": (torrent(), {"process": KILLED, "forced": True}, None),
     "it was killed after it had said it": (torrent(said=True), {"process": KILLED}, None),
     "it ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": RUNS.identity}, None),
-    "it ended in order within the grace": (
-        torrent(),
-        {"process": ENDED, "saves": saves(AFTER - 1, A=AFTER - 1, B=AFTER - 1), "ended": RUNS.identity},
-        None,
-    ),
+    "it ended in order in the grace": (torrent(), {"process": ENDED, "saves": IN_GRACE, "ended": RUNS.identity}, None),
     "its end was not seen": (torrent(), {"process": ENDED, "saves": saves()}, "gone"),
     "another one ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": NEXT.identity}, "gone"),
     "it ended before the erase": (torrent(), {"process": ENDED, "ended": RUNS.identity}, "gone"),
-    "it ended in order, the next one answers": (
+    "it ended, the next one answers": (
         torrent(),
         {"process": NEXT, "answer": answer(NEXT), "saves": saves(), "ended": RUNS.identity},
         None,
     ),
-    "it ended in order, the next one saved": (
-        torrent(),
-        {"process": NEXT, "saves": saves(1700.0, 1700.0, A=1700.0, B=1700.0), "ended": RUNS.identity},
-        "gone",
-    ),
-    "the next one saved": (torrent(), {"process": NEXT, "saves": saves(1700.0, 1700.0, A=1700.0, B=1700.0)}, "gone"),
+    "it ended, the next one saved": (torrent(), {"process": NEXT, "saves": OF_NEXT, "ended": RUNS.identity}, "gone"),
+    "the next one saved": (torrent(), {"process": NEXT, "saves": OF_NEXT}, "gone"),
     "only the one before has saved": (torrent(said=True), {"process": NEXT, "saves": saves()}, "save"),
-    "the next one saved what the one before had said": (
-        torrent(said=True),
-        {"process": NEXT, "saves": saves(1700.0, 1700.0, A=1700.0, B=1700.0)},
-        None,
-    ),
+    "the next one saved what the one before had said": (torrent(said=True), {"process": NEXT, "saves": OF_NEXT}, None),
     "it cannot be seen, and saved": (torrent(HIDDEN.identity), {"process": HIDDEN, "saves": saves()}, None),
     "it cannot be seen": (torrent(HIDDEN.identity), {"process": HIDDEN}, "save"),
     "a process of this number was seen once": (torrent(), {"process": HIDDEN, "saves": saves()}, "gone"),
