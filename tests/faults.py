@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,7 @@ from pathlib import Path
 import program
 import pytest
 
-# Run a command without what lets root pass over permissions: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER
-# are dropped from the bounding set (prctl(2), 24).
-UNPRIVILEGED = """
-import ctypes, os, sys
-for capability in (1, 2, 3):
-    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
+NO_OVERRIDE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")  # permissions apply to root
 
 
 @contextmanager
@@ -57,7 +49,7 @@ def strace(*injections: str, trace: str | Path = os.devnull, only: Path | None =
 @contextmanager
 def unprivileged() -> Iterator[None]:
     """Start every rtwatch as a user to whom permissions apply."""
-    with below(sys.executable, "-c", UNPRIVILEGED):
+    with below(*(NO_OVERRIDE if os.geteuid() == 0 else ())):
         yield
 
 

@@ -574,12 +574,7 @@ KEPT: dict[str, Truth] = {
 HELD: dict[str, set[str]] = {
     r"some of its session files are still there": {"session files", "full disk", "magnet"},
     r"no rtorrent that ran at that time has .*": {"session files", "erased unseen", "rtorrent ended"},
-    r"so many at once look like a wiped session, not like erased torrents": {
-        "session files",
-        "erased unseen",
-        "many",
-        "restarted",
-    },
+    r"so many at once look like a wiped session, .*": {"session files", "erased unseen", "many", "restarted"},
     r"the \.torrent of another torrent is missing .*": {"session files", "full disk", "rtorrent ended"},
     r"rtorrent\.lock names another host": {"container"},
     # session files that rtorrent has not loaded count as part of the round for five minutes
@@ -974,13 +969,6 @@ class Steps(World):
             raise Broken(f"-n failed or changed something: {done}")
 
 
-class Outcome(NamedTuple):
-    """What came of a life."""
-
-    problem: str
-    counts: Counter[str]
-
-
 def make_life(driver: str, seed: int, length: int) -> Life:
     """Return a random life."""
     rng = random.Random(f"{driver} {seed}")
@@ -1000,14 +988,14 @@ def shrink(life: Life, seconds: float) -> Life:
     while size and time.monotonic() < deadline:
         for first in range(len(life.steps) - size, -1, -size):
             less = life._replace(steps=life.steps[:first] + life.steps[first + size :])
-            if time.monotonic() < deadline and (live(less).problem or live(less).problem):
+            if time.monotonic() < deadline and (live(less)[0] or live(less)[0]):
                 life = less
         size = min(size // 2, len(life.steps))
     return life
 
 
-def live(life: Life) -> Outcome:
-    """Live a life; return what went wrong, "" if nothing did."""
+def live(life: Life) -> tuple[str, Counter[str]]:
+    """Live a life; return what went wrong, "" if nothing did, and how often what happened."""
     world = Steps(life)
     done = []
     try:
@@ -1028,7 +1016,7 @@ def live(life: Life) -> Outcome:
         world.counts["rtorrent failed"] += 1
     except (Broken, AssertionError, OSError) as error:
         log = "\n".join(line for program in world.programs for line in program.lines)
-        return Outcome(f"{life}\nat {done[-1]}, in {world.base}: {type(error).__name__} {error}\n{log}", world.counts)
+        return f"{life}\nat {done[-1]}, in {world.base}: {type(error).__name__} {error}\n{log}", world.counts
     finally:
         world.close()
-    return Outcome("", world.counts)
+    return "", world.counts

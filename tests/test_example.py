@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from program import PROJECT, environment
+from program import PROJECT
 from steps import AT_ONCE, SHORT, Bed, remaining, tree
 from torrents import make, multi, single
 
@@ -45,15 +43,6 @@ def drop(bed: Bed) -> Path:
     path = bed.state / "rtwatch-example" / "drop"
     path.mkdir(parents=True)
     return path
-
-
-def test_importing_it_does_nothing(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    env = environment(home / "state", {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"})
-    words = [sys.executable, "-W", "error", "-c", "import hooks_example"]
-    done = subprocess.run(words, env=env, cwd=home, capture_output=True, check=True)
-    assert (done.stdout, done.stderr, [*home.iterdir()]) == (b"", b"", [])
 
 
 NAMES = {

@@ -57,11 +57,11 @@ def live_many(driver: str, seeds: range) -> tuple[Counter[str], Optional[Life], 
     counts: Counter[str] = Counter()
     lives = [make_life(driver, seed, LENGTH) for seed in seeds]
     with ThreadPoolExecutor(WORKERS) as pool:
-        for life, outcome in zip(lives, pool.map(live, lives)):
-            counts += outcome.counts
-            if outcome.problem:
+        for life, (problem, more) in zip(lives, pool.map(live, lives)):
+            counts += more
+            if problem:
                 pool.shutdown(cancel_futures=True)
-                return counts, life, outcome.problem
+                return counts, life, problem
     return counts, None, ""
 
 
@@ -102,5 +102,5 @@ def test_a_missing_rule_breaks_a_promise(name: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(LIFE is None, reason="RTWATCH_LIFE names no life")
 def test_one_life() -> None:
-    problem = live(Life(*ast.literal_eval(LIFE or ""))).problem
+    problem = live(Life(*ast.literal_eval(LIFE or "")))[0]
     assert not problem, problem

@@ -211,6 +211,11 @@ ODD_NAMES = {
     **{"usual": b"usual", "non-UTF-8": b"\xff\xfe\x80 latin \xe9", "newline": b"\nnew\nline\r\n", "tilde": b"~root"},
     **{"blanks": b"  blanks  ", "dots": b"...", "evil characters": EVIL, "longest": b"n" * 255},
 }
+IN_UTF8 = {  # and what is there of a torrent that is not started: without and with `encoding.add`
+    "name and path": (odd(b"8", {"path": [b"p"], "path.utf-8": [b"u"]}, **{"name.utf-8": b"used"}), ()),
+    "path": (odd(b"path 8", {"path": [b"p"], "path.utf-8": [b"u"]}), (b"path 8/p", b"path 8/u")),
+    "name": (make(b"name 8", DATA, **{"name.utf-8": b"name used"}), (b"name 8", b"name used")),
+}
 SHAPES = {
     **{f"{kind} single": Shape(make(name, DATA)) for kind, name in ODD_NAMES.items()},
     **{
@@ -234,30 +239,17 @@ SHAPES = {
     ),
     "length and files": Shape(make(b"double", DATA, files=[{"length": len(DATA), "path": [b"other"]}])),
     "hybrid": Shape(make(b"hybrid", {(b"v1",): DATA}, **HYBRID)),
-    "name and path in UTF-8 not used": Shape(
-        odd(b"plain", {"path": [b"named"], "path.utf-8": [b"unnamed"]}, **{"name.utf-8": b"unused"})
-    ),
-    "path in UTF-8 not used": Shape(
-        odd(b"path plain", {"path": [b"p"], "path.utf-8": [b"u"]}), start=False, before=(b"path plain/p",)
-    ),
-    "name in UTF-8 not used": Shape(
-        make(b"name plain", DATA, **{"name.utf-8": b"name unused"}), start=False, before=(b"name plain",)
-    ),
     "name in UTF-8 outside": Shape(make(b"name inside", DATA, **{"name.utf-8": b"../evil"})),
     "path in UTF-8 alone": Shape(odd(b"alone", {"path.utf-8": [b"\xc3\xa9", b"u"]}), old=True),
-    "name and path in UTF-8 used": Shape(
-        odd(b"plain 8", {"path": [b"p"], "path.utf-8": [b"u"]}, **{"name.utf-8": b"used"}), encoding=True
-    ),
-    "path in UTF-8 used": Shape(
-        odd(b"path 8", {"path": [b"p"], "path.utf-8": [b"u"]}), start=False, before=(b"path 8/u",), encoding=True
-    ),
-    "name in UTF-8 used": Shape(
-        make(b"name 8", DATA, **{"name.utf-8": b"name used"}), start=False, before=(b"name used",), encoding=True
-    ),
     "some paths in UTF-8": Shape(
         odd(b"some 8", {"path": [b"p"], "path.utf-8": [b"u"]}, {"path": [b"q"]}, **{"name.utf-8": b"some used"}),
         encoding=True,
     ),
+    **{
+        f"{what} in UTF-8, {used}": Shape(torrent, start=not there, before=there[used : used + 1], encoding=bool(used))
+        for what, (torrent, there) in IN_UTF8.items()
+        for used in (0, 1)
+    },
     "dot": Shape(pack("dot"), b"."),
     **{
         f"{way} {kind.__name__}": Shape(kind(f"{way} {kind.__name__}"), directory)
@@ -287,7 +279,7 @@ SHAPES = {
 }
 DIRECTORIES = (
     *(b"downloads/" + name for name in (b"real/sub", b"up", b"far/up", b"far/target", b"base", b"~/x", b" new\nline ")),
-    *(b"downloads/" + name for name in (b"\xff\xe9", b"linked", b"link file", b"outside", b"path plain", b"path 8")),
+    *(b"downloads/" + name for name in (b"\xff\xe9", b"linked", b"link file", b"outside", b"path 8")),
     *(b"cwd/rel/sub", b"home/x", b"homeroot/x"),
 )
 LINKS = {b"link": b"far/target", b"linked/sub": b"../outside", b"link file/file": b"../outside/target"}  # in downloads
