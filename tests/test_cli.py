@@ -22,27 +22,6 @@ import rtwatch
 ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        *((["{}", "--no-such-option"], "--no-such-option"), (["{}", "--grace"], "--grace")),
-        *((["{}", "--grace", "soon"], "--grace"), (["{}", "--grace", "-1"], "--grace")),
-        *((["{}/missing"], "{}/missing"), (["{}/file"], "{}/file"), ([], "{}/.session")),
-        *((["{}", "-r", "{}", "{}/missing"], "{}/missing"), (["{}", "-r", "{}", "{}/file"], "{}/file")),
-        *((["{}", "--hooks", "{}/missing"], "{}/missing"), (["{}", "--hooks", "{}"], "{}")),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_wrong_usage_is_refused_in_one_line(words: list[str], named: str, tmp_path: Path) -> None:
-    place = tmp_path / "session"
-    place.mkdir()
-    (place / "file").write_bytes(b"")
-    words = [word.replace("{}", str(place)) for word in words]
-    result = run("--once", *words, state=tmp_path / "state", env={"HOME": str(place)})
-    assert named.replace("{}", str(place)) in the_line(result, 2)
-    assert not (tmp_path / "state").exists()
-
-
 def test_the_version_is_that_of_everything(tmp_path: Path) -> None:
     result = run("--version", state=tmp_path / "state")
     assert result.returncode == 0

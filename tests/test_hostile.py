@@ -356,19 +356,27 @@ def test_nothing_that_happens_forges_a_line(journal: bool, evil: Bed) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "named"),
     [
-        *(["{}"], ["{}/session"], ["{}/session", "-r", "{}/none"], ["{}/session", "-r", "--trash", "{}/none"]),
-        *(["{}/session", "--hooks", "{}/none"], ["{}/session", "--hooks", "{}/downloads"]),
-        *(["{}/session", "--db", "{}/none/x/y"], ["{}/session", "--db", "{}/downloads"]),
-        *(["{}/session", "--grace", EVIL], ["{}/session", f"--{EVIL}"], ["{}/session", "-v", "--catch-up"]),
+        *((["{}", "--no-such-option"], "--no-such-option"), (["{}", f"--{EVIL}"], "evil")),
+        *((["{}", "--grace", *more], "--grace") for more in ([], ["soon"], ["-1"], [EVIL])),
+        *((["{}/missing"], "{}/missing"), (["{}/file"], "{}/file"), ([], "{}/.session")),
+        *((["{}", "-r", "{}", "{}/missing"], "{}/missing"), (["{}", "-r", "{}", "{}/file"], "{}/file")),
+        *((["{}", "--hooks", "{}/missing"], "{}/missing"), (["{}", "--hooks", "{}"], "{}")),
+        *((["{}", "-r", "--trash", "{}/missing"], "{}/missing"), (["{}", "--db", "{}"], "{}")),
     ],
-    ids=lambda words: " ".join(words).replace(EVIL, "EVIL"),
+    ids=lambda value: " ".join(value).replace(EVIL, "EVIL") if isinstance(value, list) else "",
 )
-def test_no_argument_forges_a_line(words: list[str], evil: Bed) -> None:
-    result = run("--once", *(word.replace("{}", str(evil.session.path.parent)) for word in words), state=evil.state)
-    assert "evil" in result.stderr
-    check_printed(result.stdout + result.stderr)
+def test_wrong_usage_is_refused_in_one_line_that_forges_none(words: list[str], named: str, tmp_path: Path) -> None:
+    place = tmp_path / EVIL
+    place.mkdir()
+    (place / "file").touch()
+    words = [word.replace("{}", str(place)) for word in words]
+    result = run("--once", *words, state=tmp_path / "state", env={"HOME": str(place)})
+    line = the_line(result, 1 if "--db" in words else 2)
+    assert rtwatch.printable(named.replace("{}", str(place))) in line
+    check_printed(line)
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_failing_hook_forges_no_line(evil: Bed) -> None:
