@@ -157,7 +157,6 @@ class World:
         return len(made.torrent.write(made.directory))
 
     def load(self, made: Made) -> None:
-        """Load a torrent."""
         self.session.load(made.torrent, made.directory, **made.saved)
         self.session.loaded[made.torrent.hash].resume.update(made.resume)
         self.session.save_full(made.torrent)
@@ -220,7 +219,6 @@ def elsewhere(function: Callable[..., Returned], *args: Any) -> Returned:
 
 
 def read(path: str) -> bytes:
-    """Read a file."""
     with open(path, "rb", 0) as file:
         return file.read()
 

@@ -172,7 +172,6 @@ class Real(Rtorrent):
             self.program = slow
 
     def start(self) -> None:
-        """Start it."""
         super().start()
         if "filtered" in self.options:
             self.call("view.filter", "", "main", "d.is_meta=")
@@ -319,13 +318,11 @@ class World:
 
     @property
     def options(self) -> list[Any]:
-        """The options of rtwatch."""
         more = [*(["--trash", self.trash] if self.trash else [])]
         more += ["--scgi", "none"] if "nosocket" in self.life.options else []
         return ["-r", "-v", "--grace", GRACE, *more]
 
     def start(self, *more: str) -> None:
-        """Start rtwatch."""
         self.unloaded.clear()
         program = Program(self.driver.path, *self.options, *more, state=self.base / "state", paths=self.paths)
         self.programs.append(program)
@@ -374,7 +371,6 @@ class World:
                 self.driver.write_lock("another.host", 1)
 
     def end_rtorrent(self, orderly: bool) -> None:
-        """End rtorrent."""
         known = self.rows("SELECT hash FROM torrent_data")
         before = {hash: files for hash, files in self.used().items() if hash in known}
         if orderly and self.driver.lock.exists():
@@ -405,7 +401,6 @@ class World:
         self.trouble |= set() if self.program else {"erased unseen"}
 
     def erase_torrents(self, *torrents: Torrent) -> None:
-        """Erase torrents."""
         for torrent in torrents:
             self.note_erase(torrent)
             self.driver.erase(torrent)
@@ -596,7 +591,6 @@ def step(weight: int, *variants: str, on: str = "") -> Callable[[Step], Step]:
     """Make a method a step, or one for each variant; it gets what it is `on` ("loaded", "new", "file"), the variant."""
 
     def enter(method: Step) -> Step:
-        """Enter the method."""
         for variant in variants or [""]:
             name = "_".join(filter(None, [method.__name__, variant]))
             WEIGHTS[name], STEPS[name] = weight, (method, on, [variant] if variant else [])

@@ -213,15 +213,6 @@ def test_torrents_of_one_name_are_told_apart(bed: Bed) -> None:
     assert "ended        done\n" in said
 
 
-def test_why_a_place_is_not_known_is_said(bed: Bed) -> None:
-    bed.session.add(PACK, "~/x")
-    bed.session.kill()
-    line = (
-        r'unknown +where the files of pack are, "~/x/pack" starts at the home of rtorrent, and no rtorrent is seen run'
-    )
-    bed.start().wait_line(line)
-
-
 def test_a_directory_that_stays_is_named_with_its_reason(bed: Bed) -> None:
     torrent = make(b"pack", {(b"a", b"1"): b"1", (b"b", b"2"): b"2", (b"c", b"3"): b"3"})
     other = make(b"pack", {(b"b", b"other"): b"3"})

@@ -364,6 +364,7 @@ def test_nothing_that_happens_forges_a_line(journal: bool, evil: Bed) -> None:
         *((["{}", "-r", "{}", "{}/missing"], "{}/missing"), (["{}", "-r", "{}", "{}/file"], "{}/file")),
         *((["{}", "--hooks", "{}/missing"], "{}/missing"), (["{}", "--hooks", "{}"], "{}")),
         *((["{}", "-r", "--trash", "{}/missing"], "{}/missing"), (["{}", "--db", "{}"], "{}")),
+        *((["{}", "-r", "--keep="], "--keep"), (["{}", "--keep=a"], "--keep")),
     ],
     ids=lambda value: " ".join(value).replace(EVIL, "EVIL") if isinstance(value, list) else "",
 )

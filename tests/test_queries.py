@@ -166,12 +166,17 @@ def test_orphans_are_the_files_that_no_torrent_lists(bed: Bed) -> None:
     assert tree(bed.state) == state
 
 
-def test_a_directory_without_any_torrent_has_no_orphans(bed: Bed) -> None:
+def test_nothing_is_an_orphan_where_no_torrent_is_and_beside_an_unreadable_one(bed: Bed) -> None:
     bed.seed(ONE)
     (bed.downloads / "other").mkdir()
     result = list_orphans(bed, bed.downloads / "other")
     assert (result.returncode, result.stdout) == (2, "")
     assert "no torrent has a file below it" in result.stderr
+    bed.session.file(PACK).write_bytes(b"")
+    (bed.downloads / "may be its file").touch()
+    result = list_orphans(bed, bed.downloads)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "an unreadable torrent, see above" in result.stderr
 
 
 def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed: Bed) -> None:
@@ -183,15 +188,6 @@ def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed
     result = list_orphans(bed, bed.downloads)
     assert (result.returncode, result.stdout) == (0, f"{bed.downloads / 'orphan'}\n")
     assert "unknown " in result.stderr
-
-
-def test_there_are_no_orphans_beside_an_unreadable_torrent(bed: Bed) -> None:
-    bed.seed(ONE)
-    bed.session.file(PACK).write_bytes(b"")
-    (bed.downloads / "may be its file").write_bytes(b"")
-    result = list_orphans(bed, bed.downloads)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "an unreadable torrent, see above" in result.stderr
 
 
 def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> None:

@@ -242,12 +242,6 @@ def test_a_label_is_compared_as_people_see_it(saved: str, keep: list[str], label
     assert rtwatch.find_label(saved, keep) == label
 
 
-@pytest.mark.parametrize("option", ["--keep=", "--keep=a"])
-def test_a_keep_that_means_nothing_is_refused(option: str, bed: Bed) -> None:
-    result = bed.once(option, *(["-r"] if option == "--keep=" else []))
-    assert (result.returncode, "--keep" in result.stderr) == (2, True)
-
-
 @pytest.mark.parametrize("of_user", ["return False", "return None", "return 0"])
 def test_only_false_from_pre_remove_leaves_the_files(of_user: str, bed: Bed) -> None:
     told = "note('told', hash=file.stem, files=len(RmTuple.rmfiles))"
