@@ -31,10 +31,12 @@ def test_the_version_is_that_of_everything(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-def test_session_and_state_have_default_places(tmp_path: Path) -> None:
-    (tmp_path / ".session").mkdir()
-    assert run("--once", state=tmp_path, env={"XDG_STATE_HOME": "", "HOME": str(tmp_path)}).returncode == 0
-    assert (tmp_path / ".local" / "state" / "rtwatch" / "rtwatch.db").exists()
+def test_session_and_state_have_default_places_in_a_home_that_may_be_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real" / ".session").mkdir(parents=True)
+    (tmp_path / "home").symlink_to("real")
+    env = {"XDG_STATE_HOME": "", "HOME": str(tmp_path / "home")}
+    assert run("--once", state=tmp_path, env=env).returncode == 0
+    assert (tmp_path / "real" / ".local" / "state" / "rtwatch" / "rtwatch.db").exists()
 
 
 def test_options_may_stand_anywhere(bed: Bed) -> None:

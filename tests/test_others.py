@@ -82,13 +82,6 @@ def test_a_link_in_the_state_directory_changes_nothing_behind_it(name: str, bed:
     assert "Traceback" not in result.stderr
 
 
-def test_a_home_behind_a_link_is_one(bed: Bed, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    bed.state.symlink_to(tmp_path / "real")
-    assert bed.once().returncode == 0
-    assert (tmp_path / "real" / "rtwatch" / "rtwatch.db").exists()
-
-
 def test_the_trash_is_the_directory_that_was_checked(tmp_path: Path, trash: Path) -> None:
     victim = tmp_path / "autostart"
     victim.mkdir()
