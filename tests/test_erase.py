@@ -67,15 +67,13 @@ def story(request: pytest.FixtureRequest, rtorrent: Rtorrent, tmp_path: Path) ->
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("share", ["the directory", "all files", "symlinks"])
 def test_a_file_goes_with_the_last_torrent_that_uses_it(story: Story, share: str) -> None:
-    both = story.files
+    other, both = TWIN, story.files
     if share == "the directory":
         other = make(b"another name", {(b"first of pack",): b"pack" * 3000, (b"other",): b"2" * 20000})
         both = story.real.download(other, story.downloads, PACK.root(story.downloads))[:1]
     elif share == "all files":
-        other = TWIN
         story.seed(other)
     else:  # as cross-seeding tools make them
-        other = TWIN
         link_files(story.files, other.places(story.elsewhere))
         story.real.load(other, directory=story.elsewhere)
         story.real.wait_complete(other)
@@ -86,9 +84,8 @@ def test_a_file_goes_with_the_last_torrent_that_uses_it(story: Story, share: str
     assert remaining(both) == both
     assert all(path.exists() for path in story.real.used(other))
     story.erase(other)
-    assert [
-        path for place in (story.downloads, story.elsewhere) for path in place.rglob("*") if not path.is_dir()
-    ] == []
+    left = [*story.downloads.rglob("*"), *story.elsewhere.rglob("*")]
+    assert all(path.is_dir() for path in left)
     assert len([line for line in program.lines if "waiting" in line]) == (0 if story.mode == ASKED else 2)
 
 
