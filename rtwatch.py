@@ -852,13 +852,13 @@ def look_below(root: bytes) -> tuple[set[bytes], set[tuple[int, int]]]:
     return find_links(links)[0], places
 
 
-def identify_directory(path: bytes) -> tuple[Optional[int], Optional[int], Optional[int]]:
-    """Return device, inode and ctime (ns) of a directory; ctime 0 if another change could leave it the same."""
+def identify_directory(path: bytes, since: float) -> tuple[Optional[int], Optional[int], Optional[int]]:
+    """Return device, inode and ctime (ns) of a directory; ctime 0 if it may have changed since a Unix time."""
     try:
         info = os.stat(path)
     except OSError:
         return None, None, None
-    return info.st_dev, signed(info.st_ino), info.st_ctime_ns if time.time() - info.st_ctime > 1 else 0
+    return info.st_dev, signed(info.st_ino), info.st_ctime_ns if since - info.st_ctime > 1 else 0
 
 
 def signed(inode: int) -> int:
@@ -983,6 +983,7 @@ class Loaded(NamedTuple):
     found: Collection[bytes]  # files that had data before the torrent, and that rtorrent has not said to have
     read_t: Optional[str]  # identity of T as it was read
     read_r: Optional[str]
+    since: float  # Unix time at which the directories had not been looked at
     blobs: tuple[bytes, Optional[bytes], bytes]
 
 
@@ -1182,13 +1183,13 @@ class Session:
         except UnreadableTorrent as unreadable:
             unreadable.doubt = Doubt(Owner(hash, text(metainfo.names[b""])), None, find_strings(t_data))
             raise
-        place = expand_directory(resume.directory, find_pid(resume.directory))
+        since, place = time.time(), expand_directory(resume.directory, find_pid(resume.directory))
         root = os.path.realpath(place) if place else None
         session = os.fsencode(self.path)
         files, links = locate_files(metainfo, place, session, self.meanwhile) if place else ([], [])
         found = [] if resume.complete or not root else self.find_found(hash, metainfo, root, files)
         blobs = t_data, self.read_pieces(hash), r_data
-        return Loaded(hash, metainfo, resume, root, files, links, found, read_t, read_r, blobs)
+        return Loaded(hash, metainfo, resume, root, files, links, found, read_t, read_r, since, blobs)
 
     def read_pieces(self, hash: str) -> Optional[bytes]:
         """Read L of a torrent; return None when that fails."""
@@ -1614,7 +1615,7 @@ class Index:
 
     def insert_torrent(self, loaded: Loaded) -> None:
         """Write all rows of a torrent, over those of a vanished one. Rows that other tables refer to stay."""
-        hash, metainfo, resume, root, files, links, found, read_t, read_r, blobs = loaded
+        hash, metainfo, resume, root, files, links, found, read_t, read_r, since, blobs = loaded
         sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
                  libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
@@ -1623,35 +1624,37 @@ class Index:
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
         self.query(sql, hash, resume.directory, root, read_t, read_r, resume.complete, resume.started, resume.label)
         self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
-        self.insert_files(hash, files, links, found)
+        self.insert_files(hash, files, links, found, since)
 
-    def insert_files(self, hash: str, files: Sequence[bytes], links: Sequence[bytes], found: Collection[bytes]) -> None:
-        """Replace the files of a torrent and the targets of its symlinks.
+    def insert_files(
+        self, hash: str, files: Sequence[bytes], links: Sequence[bytes], found: Collection[bytes], since: float
+    ) -> None:
+        """Replace the files of a torrent and the targets of its symlinks, as they were looked at since a Unix time.
 
         Inherited files stay, and those at the same path that existed before the torrent.
         """
         self.query("DELETE FROM session_file WHERE hash = ?", hash)
         rows = ((hash, file) for file in paced(files, self.meanwhile))
         self.con.executemany("INSERT INTO session_file VALUES (?, ?)", rows)
-        self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why IN ('link', 'way')", hash)
+        self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why IN ('link', 'own', 'way')", hash)
         sql = """DELETE FROM rtwatch_use WHERE hash = ? AND why = 'found'
                  AND file NOT IN (SELECT file FROM session_file WHERE hash = ?)"""
         self.query(sql, hash, hash)
         directories = group_files(itertools.chain(files, links))
         targets, ways = find_links(directories)
-        used = {"link": {*links, *targets}, "way": ways, "found": found}
+        used = {"link": {*links, *targets}, "own": links, "way": ways, "found": found}
         uses = ((hash, file, why) for why, some in used.items() for file in some)
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, ?)", uses)
         unknown = {*directories, *map(os.path.dirname, targets)}
         if len(unknown) > 1000:
             unknown.difference_update(row[0] for row in self.query("SELECT directory FROM rtwatch_directory"))
-        new = ((directory, *identify_directory(directory)) for directory in unknown)
+        new = ((directory, *identify_directory(directory, since)) for directory in unknown)
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_directory VALUES (?, ?, ?, ?)", new)
 
-    def update_directory(self, directory: bytes) -> None:
-        """Record the identity of a directory; forget one that no torrent uses any more."""
+    def update_directory(self, directory: bytes, since: float) -> None:
+        """Record the identity of a directory looked at since a Unix time; forget one that no torrent uses any more."""
         sql = "UPDATE rtwatch_directory SET device = ?, inode = ?, ctime = ? WHERE directory = ?"
-        self.query(sql, *identify_directory(directory), directory)
+        self.query(sql, *identify_directory(directory, since), directory)
         sql = """DELETE FROM rtwatch_directory WHERE directory = ?1
                  AND NOT EXISTS (SELECT 1 FROM session_file WHERE file > ?2 AND file < ?3)
                  AND NOT EXISTS (SELECT 1 FROM rtwatch_use WHERE file > ?2 AND file < ?3)"""
@@ -1721,6 +1724,7 @@ class Index:
 
 # ---- Rtorrent: the running process, its SCGI socket, its open files --------------------------------------------------
 
+TOGETHER = 100  # questions in one request; rtorrent 0.9.8 takes 512 KiB, which a rtorrent.rc can lower
 PATIENCE = 5.0  # seconds that one question may take; the longest answer measured was 0.7
 MAX_ANSWER = 256 << 20  # bytes; 50,000 torrents have some 20 MiB
 # Patterns, compiled when they are needed: so large a set of characters takes some milliseconds.
@@ -1762,10 +1766,6 @@ def identify_process(pid: int) -> Optional[str]:
     if not name.startswith(b"rtorrent") or fields[0] in (b"Z", b"X"):
         return None
     return f"{pid} {int(fields[19])}"
-
-
-class NotLoaded(Exception):
-    """rtorrent does not have a torrent."""
 
 
 class Rtorrent:
@@ -1818,8 +1818,10 @@ class Rtorrent:
                 self.silent |= isinstance(error, TimeoutError)
                 break
             until = begin + min(10.0, max(1.0, 10 * (time.monotonic() - begin)))
-            self.silent = False
-            return Answer(self.find_process().identity, when, until, home, loaded, missing, progress)
+            self.silent, now = False, self.find_process().identity
+            # Another process may have begun meanwhile.
+            same = process.identity in ("", now)
+            return Answer(now, when, until, home, loaded, missing, progress) if same else None
         return None
 
     def find_missing(
@@ -1830,35 +1832,51 @@ class Rtorrent:
         What there is no time to ask stays open: it is in neither, and the next question begins with it.
         """
         missing = set()
-        for hash in dict.fromkeys(hashes):
+        rest = [hash for hash in dict.fromkeys(hashes) if hash not in loaded]
+        for first in range(0, len(rest), TOGETHER):
             if time.monotonic() > deadline - PATIENCE / 2:
                 break
-            try:
-                if hash not in loaded:
-                    loaded[hash] = str(self.call(address, process, deadline, "d.directory", hash))
-            except NotLoaded:
-                missing.add(hash)
+            some = rest[first : first + TOGETHER]
+            found = self.find_directories(address, process, deadline, some)
+            loaded.update(found)
+            missing.update({*some} - found.keys())
         return missing
+
+    def find_directories(
+        self, address: str, process: Process, deadline: float, hashes: Sequence[str]
+    ) -> dict[str, str]:
+        """Ask for the directories of some torrents; return those of the loaded ones; raise OSError or ValueError."""
+        calls = [{"methodName": "d.directory", "params": [hash]} for hash in hashes]
+        answers = self.call(address, process, deadline, "system.multicall", calls)
+        if not isinstance(answers, list) or len(answers) != len(hashes):
+            raise ValueError("not as many answers as questions")
+        directories = {}
+        for hash, answer in zip(hashes, answers):
+            if isinstance(answer, list) and len(answer) == 1:
+                directories[hash] = str(answer[0])
+            # "Could not find info-hash.", "info-hash not found"
+            elif not isinstance(answer, dict) or "info-hash" not in str(answer.get("faultString")):
+                raise ValueError(str(answer))
+        return directories
 
     def is_reachable(self) -> bool:
         """Tell whether rtorrent answers."""
         process, deadline = self.find_process(), time.monotonic() + PATIENCE
         return any(self.verify(address, process, deadline) is not None for address in self.find_addresses(process))
 
-    def is_loaded(self, hash: str) -> Optional[bool]:
-        """Ask whether one torrent is loaded; None without a good answer."""
+    def are_loaded(self, hashes: Iterable[str]) -> dict[str, bool]:
+        """Ask whether some torrents are loaded; those without a good answer are left out."""
         process, deadline = self.find_process(), time.monotonic() + PATIENCE
         identity, when = self.verified
         fresh = identity == process.identity and time.monotonic() < when + 1
         if self.address is None or not (fresh or self.verify(self.address, process, deadline) is not None):
-            return None
+            return {}
+        loaded = dict[str, str]()
         try:
-            self.call(self.address, process, deadline, "d.hash", hash)
-        except NotLoaded:
-            return False
+            missing = self.find_missing(self.address, process, deadline, hashes, loaded)
         except (OSError, ValueError):
-            return None
-        return True
+            return {}
+        return {**dict.fromkeys(missing, False), **dict.fromkeys(loaded, True)}
 
     def has_open(self, path: bytes, info: os.stat_result) -> bool:
         """Tell whether a running rtorrent has a file open; looked at once a second, and never waived."""
@@ -1870,7 +1888,7 @@ class Rtorrent:
         """Ask rtorrent to save one torrent, with its T if `full`; it may fail."""
         if self.address is not None:
             method = "d.save_full_session" if full else "d.save_resume"
-            with suppress(OSError, ValueError, NotLoaded):
+            with suppress(OSError, ValueError):
                 self.call(self.address, self.find_process(), time.monotonic() + PATIENCE, method, hash)
 
     def verify(self, address: str, process: Process, deadline: float) -> Optional[str]:
@@ -1882,15 +1900,14 @@ class Rtorrent:
             path = str(self.call(address, process, deadline, "session.path", ""))
             number = self.call(address, process, deadline, "system.pid", "")
             home = str(self.call(address, process, deadline, "system.env", "", "HOME"))
-        except (OSError, ValueError, NotLoaded) as error:
+        except (OSError, ValueError) as error:
             self.silent |= isinstance(error, TimeoutError) and address == self.address
             if address.startswith("127.0.0.1:") and address != self.address:  # It may be the BitTorrent port.
                 self.refused.add((process.identity, address))
             return None
         roots = [f"/proc/{process.pid}/{'root' if path.startswith('/') else 'cwd'}/{path}"] if process.pid else []
-        infos = [look_at(place)[0] for place in (*roots, path)]
-        own = os.stat(self.session.path)
-        if pid not in (0, number) or not any(info and os.path.samestat(info, own) for info in infos):
+        own, *infos = (look_at(place)[0] for place in (f"{self.session.path}/", *roots, path))
+        if pid not in (0, number) or not any(own and info and os.path.samestat(info, own) for info in infos):
             return None
         self.address, self.verified = address, (process.identity, time.monotonic())
         if not process.identity:  # rtorrent keeps no lock.
@@ -1928,7 +1945,7 @@ class Rtorrent:
                 yield address
 
     def call(self, address: str, process: Process, deadline: float, method: str, *params: object) -> Any:
-        """Call a method over SCGI; raise NotLoaded for an unknown info-hash, OSError or ValueError for no answer."""
+        """Call a method over SCGI; raise OSError or ValueError without a good answer."""
         import xmlrpc.client
         from xml.parsers.expat import ExpatError
 
@@ -1942,8 +1959,6 @@ class Rtorrent:
         try:
             return xmlrpc.client.loads(answer)[0][0]
         except xmlrpc.client.Fault as fault:
-            if "info-hash" in fault.faultString:  # "Could not find info-hash.", "info-hash not found"
-                raise NotLoaded from None
             raise ValueError(fault.faultString) from None
         except (xmlrpc.client.Error, ExpatError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(str(error)) from None
@@ -2121,7 +2136,7 @@ def ask_session_path(pid: int) -> Optional[Path]:
     with wake, writer:
         rtorrent = Rtorrent(Session(Path("/")), None, wake)
         for address in find_listeners(pid):
-            with suppress(OSError, ValueError, NotLoaded):
+            with suppress(OSError, ValueError):
                 path = str(rtorrent.call(address, process, time.monotonic() + 1, "session.path", ""))
                 return Path(os.readlink(f"/proc/{pid}/cwd"), path)
     return None
@@ -2912,15 +2927,22 @@ class Removal:
         self.files = find_lengths(index.find_files(torrent.hash), metainfo, torrent.root)
         self.top = find_top(torrent, metainfo)
         self.found = {*index.find_uses(torrent.hash, "found")}
-        links = [path for path in index.find_uses(torrent.hash, "link") if os.path.islink(path) and os.path.isdir(path)]
+        links = [path for path in index.find_uses(torrent.hash, "own") if os.path.islink(path) and os.path.isdir(path)]
         self.through = [(os.path.realpath(path), path) for path in links]
-        self.heritage = {*index.find_uses(torrent.hash, "inherited"), *({*links} - self.files.keys())}
-        self.todo = deque([*self.files, *sorted(self.heritage - self.files.keys())])
+        self.heritage = {*links} - self.files.keys()
+        self.todo = deque([*self.files, *self.heritage])
+        self.inherit()
         self.trash = Trash(args, torrent, t_data) if args.trash else None
         self.result = Result()
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
         self.folded: dict[bytes, dict[str, list[bytes]]] = {}  # files by folded name by directory
         self.spared: Optional[str] = None  # why all files stay
+
+    def inherit(self) -> None:
+        """Take what other torrents have left to this one, also since the removal began."""
+        new = {*self.index.find_uses(self.torrent.hash, "inherited")} - self.heritage
+        self.heritage |= new
+        self.todo.extend(sorted(new - self.files.keys()))
 
     def spare(self, agreed: bool) -> None:
         """Leave all files when pre_remove has not `agreed`, or when the torrent has a label of --keep."""
@@ -3007,6 +3029,8 @@ class Removal:
                 reason = self.explain(error, file, file.info)
         if reason and is_inherited(file, reason, limits):
             self.index.update_inherited(file.path, self.torrent.hash, file.top)
+            # It stands although an item of a queue may fail before the next file, and be rolled back.
+            self.index.con.commit()
         if reason:
             self.result.keep(file.path, reason)
         if reason == GONE and file.left:  # a removal that was cut short took it
@@ -3346,8 +3370,9 @@ class Loop:
             if self.survive(error, str(item)):
                 self.call_later(object(), RETRY_INTERVAL, name, item)
         else:
-            for _ in range(len(queue) - before):
-                self.call_later(object(), 1.0, name, queue.popleft() if queue[0] is item else queue.pop())
+            # The function may have taken events, whose items come at once.
+            if len(queue) > before and any(end is item for end in (queue[0], queue[-1])):
+                self.call_later(object(), 1.0, name, queue.pop() if queue[-1] is item else queue.popleft())
 
     def survive(self, error: BaseException, what: str) -> bool:
         """Log the exception of a function; return False when it asked for the end; raise one that ends rtwatch."""
@@ -3526,6 +3551,9 @@ class Vanished:
 # ---- Registry: rows follow the session files -------------------------------------------------------------------------
 
 
+ROWS = ("lost", "unlinked", "added", "saved")  # queues whose items change rows
+
+
 class Registry:
     """The loaded torrents: their rows in the index follow their files in the session directory."""
 
@@ -3540,6 +3568,11 @@ class Registry:
         self.doubted = 0  # how often a torrent came whose files are not known
         self.unknown: list[str] = []  # torrents whose directory is not known, as last said
         self.newcomers: dict[str, int] = {}  # how often rtorrent was asked whether their check is over, by hash
+
+    def has_pending(self) -> bool:
+        """Tell whether rows do not follow some session files yet, but for those that are known to be unreadable."""
+        failed = {due.item.name[:40] for due in self.loop.due.values() if due.queue in ROWS}
+        return bool(failed - self.unreadable.keys()) or any(map(self.loop.queues.get, ROWS))
 
     def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Bring the rows of one torrent up to date with its session files, when they are complete and readable."""
@@ -3766,19 +3799,19 @@ class Registry:
 
         A file or directory that is replaced by a symlink changes the ctime of its directory, and nothing else need to.
         """
-        stale = set()
+        stale, since = set(), time.time()
         real_paths: set[bytes] = {b"/"}
         # The ctime is 0 where the directory may have changed since the last look.
         changed = [
             directory
             for directory, *identity in self.index.find_directories()
             if identity[2] == 0
-            or [*identify_directory(directory)] != identity
+            or [*identify_directory(directory, since)] != identity
             or (identity[0] and not is_real(directory, real_paths))
         ]
         for directory in changed:
             stale |= self.find_stale(directory, real_paths)
-            self.index.update_directory(directory)
+            self.index.update_directory(directory, since)
         real = cache(partial(resolve_directory, pid=self.rtorrent.find_process().pid))
         for torrent in self.index.find_torrents():
             # Many torrents have the same parent.
@@ -3810,14 +3843,14 @@ class Registry:
 
     def relocate(self, known: Torrent, directory: bytes, metainfo: Optional[Metainfo]) -> None:
         """Look again where the files of a torrent are; a root once known stays until rtorrent says another."""
-        hash, path = known.hash, expand_directory(directory, self.find_pid(directory))
+        since, hash, path = time.time(), known.hash, expand_directory(directory, self.find_pid(directory))
         if metainfo is None or (path is None and directory == known.directory):
             return
         files, links = locate_files(metainfo, path, os.fsencode(self.args.session)) if path else ([], [])
         root = os.path.realpath(path) if path else None
         found = self.find_foreign(known, metainfo, root, files) if root else []
         self.index.update_torrent(hash, directory=directory, root=root)
-        self.index.insert_files(hash, files, links, found)
+        self.index.insert_files(hash, files, links, found, since)
         self.note_root(root)
         self.note_newcomer(hash, found)
         if root != known.root or directory != known.directory:
@@ -3876,6 +3909,7 @@ class Registry:
 
 ANSWERED_LATER = 10.0  # seconds that --once waits for a save that it asked for
 AT_ONCE = 500  # torrents that are removed after one look
+MOMENT = 0.1  # seconds for which pre_remove hooks are called before the first of their removals
 
 
 def find_state(torrent: Torrent) -> str:
@@ -3968,7 +4002,8 @@ class Word:
         self.once_until = 0.0  # monotonic time until which --once waits for a save
         self.pause = 1.0  # seconds until rtorrent is asked again
         self.permit = Permit(NEVER, False, 0, find_limits(self.args, Doubts({}, ())))
-        self.confirmed = NEVER  # when rtorrent was last asked for the torrent that is being removed (monotonic)
+        self.confirmed = NEVER  # when rtorrent was last asked during removals (monotonic)
+        self.missing: Set[str] = set()  # what it did not have then
 
     def judge(self, listing: Mapping[str, str]) -> list[str]:
         """Hold those of the vanished torrents that have to wait; return the hashes of those that can be removed.
@@ -4016,15 +4051,21 @@ class Word:
         return latest is not None and time.time() - latest < QUIET
 
     def is_valid(self) -> bool:
-        """Tell whether the permit of the last look still holds."""
-        return time.monotonic() <= self.permit.until and self.registry.doubted == self.permit.doubted
+        """Tell whether the permit of the last look still holds, and the rows follow all session files."""
+        same = time.monotonic() <= self.permit.until and self.registry.doubted == self.permit.doubted
+        return same and not self.registry.has_pending()
 
-    def confirm(self, torrent: Torrent) -> bool:
-        """Hold a torrent in the midst of its removal when it is back; rtorrent is asked for it once a second."""
+    def confirm(self, torrent: Torrent, due: Sequence[str]) -> bool:
+        """Hold a torrent in the midst of its removal when it is back.
+
+        rtorrent is asked once a second, for those that are `due` after it as well.
+        """
         reason = "present" if self.is_present(torrent) else None
-        if reason is None and self.permit.answered and time.monotonic() - self.confirmed > 1:
-            self.confirmed = time.monotonic()
-            reason = {True: "loaded", None: "unanswered", False: None}[self.rtorrent.is_loaded(torrent.hash)]
+        old = torrent.hash not in self.missing or time.monotonic() - self.confirmed > 1
+        if reason is None and self.permit.answered and old:
+            self.confirmed, answers = time.monotonic(), self.rtorrent.are_loaded([torrent.hash, *due])
+            self.missing = {hash for hash, loaded in answers.items() if not loaded}
+            reason = {True: "loaded", None: "unanswered", False: None}[answers.get(torrent.hash)]
         if reason:
             self.holds.hold(torrent, reason)
             self.holds.say()
@@ -4189,6 +4230,7 @@ class Removals:
         self.index, self.loop, self.session, self.rtorrent, self.args = run
         self.vanished, self.word, self.hooks = vanished, word, hooks
         self.ready: deque[str] = deque()  # hashes
+        self.batch: deque[str] = deque()  # those of them whose pre_remove was called
         self.removing: Optional[Iterator[None]] = None  # the steps of a removal
         self.agreed: dict[tuple[str, Optional[float]], bool] = {}  # pre_remove's answer by hash and time of vanishing
         self.removals: dict[str, Removal] = {}  # under way, or failed at the very end
@@ -4214,7 +4256,7 @@ class Removals:
                 self.vanished.record()
                 return True
             while self.is_busy():
-                self.removing = self.removing or self.remove(self.ready.popleft())
+                self.removing = self.removing or self.remove_some()
                 for _ in self.removing:
                     return True
                 self.end_removal()
@@ -4251,27 +4293,47 @@ class Removals:
             pause = 0 if "vanished" in states else self.word.pause if "waiting" in states else RETRY_INTERVAL
             self.loop.call_sooner("word", pause, "word", self.args.session)
 
-    def remove(self, hash: str) -> Iterator[None]:
-        """Finish an erased torrent in steps; between them, the loop works the events that came."""
+    def remove_some(self) -> Iterator[None]:
+        """Finish the next erased torrents in steps; between them, the loop works the events that came.
+
+        Their hooks are called first, as many as take a moment together, so that rtorrent is asked once for all of them.
+        """
+        self.batch.clear()
+        begin = time.monotonic()
+        while self.ready and (not self.batch or time.monotonic() - begin < MOMENT):
+            hash = self.ready.popleft()
+            if self.is_agreed(hash):
+                self.batch.append(hash)
+            if self.loop.is_wanted():
+                yield
+        # A hook may have loaded one of them again.
+        self.word.confirmed = NEVER
+        while self.batch:
+            yield from self.remove(self.batch.popleft())
+            if self.loop.is_wanted():
+                yield
+
+    def is_agreed(self, hash: str) -> bool:
+        """Call pre_remove for a torrent that is due, unless it was called before; tell whether to go on with it."""
         torrent = self.index.find_torrent(hash)
         if torrent is None or not self.may_remove(torrent):
-            return
+            return False
+        called = (hash, torrent.vanished) in self.agreed or "pre_remove" not in self.hooks.functions
+        return called or self.ask_hook(torrent)
+
+    def remove(self, hash: str) -> Iterator[None]:
+        """Finish an erased torrent in steps."""
         for trash in self.args.trash:
             # This fails, and so the removal comes again, while the trash is not mounted.
             with own_directory(trash):
                 pass
-        if (hash, torrent.vanished) not in self.agreed and "pre_remove" in self.hooks.functions:
-            if not self.ask_hook(torrent):
-                return
-            if self.loop.is_wanted():
-                yield
-            if not self.may_remove(torrent):
-                return
-        row = self.index.find_blobs(hash)
-        if row is None:
-            # pre_remove has deleted the torrent.
+        torrent, row = self.index.find_torrent(hash), self.index.find_blobs(hash)
+        if torrent is None or row is None:
+            # pre_remove has deleted it.
             return
         removal = self.find_removal(torrent, row)
+        if not self.may_remove(torrent):
+            return
         self.vanished.unlinked.clear()
         if self.args.remove:
             removal.spare(self.agreed.get((hash, torrent.vanished), True))
@@ -4290,7 +4352,6 @@ class Removals:
             self.word.holds.say()
             return False
         self.agreed[torrent.hash, torrent.vanished] = answer is not False
-        self.word.confirmed = NEVER
         if time.monotonic() - begin > LATE:
             # The last look is too old then, and another one comes first.
             self.word.permit = self.word.permit._replace(until=NEVER)
@@ -4300,6 +4361,7 @@ class Removals:
         """Return the removal of a torrent as far as it went, or a new one."""
         before = self.removals.get(torrent.hash)
         if before and before.torrent.vanished == torrent.vanished:
+            before.inherit()
             return before
         _, t_data, _, r_data = row
         if torrent.label is None:
@@ -4314,13 +4376,14 @@ class Removals:
         The inotify queue is looked at before every file. Its events are worked first, and only when that changed rows
         are the next files decided on anew.
         """
-        con, checked = self.index.con, NEVER
+        con, checked = self.index.con, time.monotonic()
         while removal.todo:
             changes = con.total_changes
             with removal.plan(limits) as planned:
                 for file, reason in planned:
-                    wanted = self.loop.is_wanted()
-                    if wanted:
+                    wanted = False
+                    while self.loop.is_wanted():
+                        wanted = True
                         yield
                     if wanted or time.monotonic() - checked > 1:
                         checked = time.monotonic()
@@ -4361,9 +4424,10 @@ class Removals:
             return False
         if not self.word.is_valid():
             self.ready.clear()
+            self.batch.clear()
             self.loop.call_sooner("word", 0, "word", self.args.session)
             return False
-        return self.word.confirm(now)
+        return self.word.confirm(now, [*self.batch, *itertools.islice(self.ready, TOGETHER)])
 
     def finish(self, removal: Removal, tracker: Optional[str], *blobs: Optional[bytes]) -> None:
         """Delete the rows of a torrent, say what became of its files and call post_remove."""
@@ -4386,7 +4450,6 @@ class Removals:
 
 # ---- Watch: the queues and their handlers, the start and the end -----------------------------------------------------
 
-ROWS = ("lost", "unlinked", "added", "saved")  # queues whose items change rows
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.rclone"}
 
 
@@ -4477,10 +4540,9 @@ class Watch:
             self.loop.call_later("word", 0, "word", path)
             return
         listing, unread = self.compare()
-        failed = {due.item.name[:40] for due in self.loop.due.values() if due.queue in ROWS}
-        pending = failed - self.registry.unreadable.keys()
-        if unread or pending or any(queues[name] for name in ROWS):
-            self.loop.call_later("word", 1.0 if pending else 0, "word", path)
+        if unread or self.registry.has_pending():
+            queued = any(queues[name] for name in ROWS)
+            self.loop.call_later("word", 0 if queued else 1.0, "word", path)
             return
         self.registry.look_at_directories()
         con.commit()
@@ -4598,8 +4660,7 @@ class Watch:
 
         An R whose event may still come is left out, and all of them when there are pending events.
         """
-        pending = any(map(self.loop.queues.get, ROWS)) or self.loop.find_next(*ROWS) < float("inf")
-        if self.registry.starting or pending:
+        if self.registry.starting or self.registry.has_pending():
             return
         for torrent in [*self.index.find_torrents()]:
             identity = self.session.identify(torrent.hash, "R", self.loop.drained - 1)

@@ -14,7 +14,7 @@ from session import UNKNOWN, VERSIONS
 from steps import PACK, SHORT, TWIN, Bed, bed_in, pattern, paused, remaining, wait_stopped
 from torrents import make, multi, single
 
-ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "d.hash"}
+ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "system.multicall"}
 SAVES = {"d.save_resume", "d.save_full_session"}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import sqlite3
 import subprocess
 import time
 import unicodedata
@@ -14,7 +16,7 @@ from typing import NamedTuple
 import pytest
 from conftest import Mount
 from session import SAVES, VERSIONS, Session
-from steps import SHORT, Bed, below, link_files, names, paused, remaining
+from steps import SHORT, Bed, below, link_files, names, paused, remaining, wait_stopped
 from torrents import Torrent, make, multi, single, twin_of
 
 FIRST = make(b"pack", {(b"both.bin",): b"both" * 100, (b"sub", b"first.bin"): b"first" * 100})
@@ -340,3 +342,54 @@ def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, then: 
     bed.erase(PACK)
     program.wait_line(f"kept .* in {RENAMED.hash[:8]}")
     assert remaining(paths) == paths
+
+
+@pytest.mark.parametrize("trouble", ["many saves before it", "a locked database", "a long torrent before it"])
+def test_a_removal_about_to_begin_waits_for_every_save_that_came(trouble: str, bed: Bed) -> None:
+    others = [single(f"other{number}", 1) for number in range(200)]
+    wide = make(b"wide", {(b"%05d" % number,): b"" for number in range(2500)})
+    paths = bed.seed(PACK)
+    bed.seed(*others, wide)
+    bed.seed(TWIN, to="elsewhere")
+    program = bed.start(*SHORT, *bed.write_each(pre_remove="os.kill(os.getpid(), 19)"))
+    bed.rtorrent.erase(PACK)
+    wait_stopped(program)
+    with closing(sqlite3.connect(bed.db)) as locking:
+        if trouble == "a long torrent before it":
+            bed.repoint(wide, "moved")
+        for other in others if trouble == "many saves before it" else ():
+            bed.session.save(other)
+        bed.repoint(TWIN, "")
+        if trouble == "a locked database":
+            locking.execute("BEGIN EXCLUSIVE")
+        program.send_signal(signal.SIGCONT)
+        if trouble == "a locked database":
+            program.wait_line("failed .*locked")
+    program.wait_line("kept .*" + names(TWIN))
+    assert remaining(paths) == paths
+
+
+def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Bed) -> None:
+    paths = bed.seed(PACK, to="real")
+    links = TWIN.paths(bed.downloads / "links" / "pack")
+    link_files(paths, links)
+    bed.add_complete(TWIN, to="links")
+    deed = "raise OSError(5, 'of this queue')"
+    program = bed.start(*SHORT, *bed.write_queue("[1]", deed))
+    bed.erase(PACK)
+    program.wait_line("failed .*of this queue")
+    assert remaining(paths) == paths
+    bed.erase(TWIN)
+    assert not remaining([*paths, *links])
+
+
+def test_a_link_on_the_way_to_a_library_is_a_persons_own(bed: Bed) -> None:
+    bed.seed(PACK)
+    os.rename(bed.downloads / "pack" / "sub", bed.downloads / "library")
+    (bed.downloads / "way").symlink_to("library")
+    (bed.downloads / "pack" / "sub").symlink_to("../way")
+    bed.session.save(PACK)
+    program = bed.start(*SHORT)
+    bed.erase(PACK)
+    program.wait_line("removed +pack, 2 of 3 files")
+    assert below(bed.downloads) == ["library", "library/b.bin", "way"]
