@@ -4055,7 +4055,7 @@ class Word:
         same = time.monotonic() <= self.permit.until and self.registry.doubted == self.permit.doubted
         return same and not self.registry.has_pending()
 
-    def confirm(self, torrent: Torrent, due: Sequence[str]) -> bool:
+    def confirm(self, torrent: Torrent, due: Iterable[str]) -> bool:
         """Hold a torrent in the midst of its removal when it is back.
 
         rtorrent is asked once a second, for those that are `due` after it as well.
@@ -4063,7 +4063,9 @@ class Word:
         reason = "present" if self.is_present(torrent) else None
         old = torrent.hash not in self.missing or time.monotonic() - self.confirmed > 1
         if reason is None and self.permit.answered and old:
-            self.confirmed, answers = time.monotonic(), self.rtorrent.are_loaded([torrent.hash, *due])
+            answers = self.rtorrent.are_loaded([torrent.hash, *due])
+            # A slow answer serves as long as a quick one.
+            self.confirmed = time.monotonic()
             self.missing = {hash for hash, loaded in answers.items() if not loaded}
             reason = {True: "loaded", None: "unanswered", False: None}[answers.get(torrent.hash)]
         if reason:
@@ -4316,7 +4318,7 @@ class Removals:
     def is_agreed(self, hash: str) -> bool:
         """Call pre_remove for a torrent that is due, unless it was called before; tell whether to go on with it."""
         torrent = self.index.find_torrent(hash)
-        if torrent is None or not self.may_remove(torrent):
+        if torrent is None or not self.is_due(torrent):
             return False
         called = (hash, torrent.vanished) in self.agreed or "pre_remove" not in self.hooks.functions
         return called or self.ask_hook(torrent)
@@ -4332,7 +4334,7 @@ class Removals:
             # pre_remove has deleted it.
             return
         removal = self.find_removal(torrent, row)
-        if not self.may_remove(torrent):
+        if not self.is_due(torrent) or not self.word.confirm(torrent, self.batch):
             return
         self.vanished.unlinked.clear()
         if self.args.remove:
@@ -4387,7 +4389,7 @@ class Removals:
                         yield
                     if wanted or time.monotonic() - checked > 1:
                         checked = time.monotonic()
-                        if not self.may_remove(removal.torrent):
+                        if not self.is_due(removal.torrent) or not self.word.confirm(removal.torrent, self.batch):
                             return
                         if con.total_changes != changes:
                             break
@@ -4416,8 +4418,8 @@ class Removals:
             self.word.holds.hold(torrent, "open")
             self.word.holds.say()
 
-    def may_remove(self, torrent: Torrent) -> bool:
-        """Tell whether a torrent is still to be removed."""
+    def is_due(self, torrent: Torrent) -> bool:
+        """Tell whether a torrent is still to be removed, and the last look at everything still counts."""
         now = self.index.find_torrent(torrent.hash)
         expired = torrent.hash in self.vanished.expired
         if self.loop.stopping or now is None or now.vanished != torrent.vanished or not expired:
@@ -4427,7 +4429,7 @@ class Removals:
             self.batch.clear()
             self.loop.call_sooner("word", 0, "word", self.args.session)
             return False
-        return self.word.confirm(now, [*self.batch, *itertools.islice(self.ready, TOGETHER)])
+        return True
 
     def finish(self, removal: Removal, tracker: Optional[str], *blobs: Optional[bytes]) -> None:
         """Delete the rows of a torrent, say what became of its files and call post_remove."""
