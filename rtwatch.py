@@ -2,7 +2,7 @@
 # requires-python = ">=3.9"
 # dependencies = ["inotify_simple>=1.3", "bencode.py>=4"]
 # ///
-"""Watch rtorrent's session directory: index the files of its torrents, call hooks, remove what erased torrents leave.
+"""Watch rtorrent's session directory: index files, call hooks, remove the files that erased torrents leave.
 
 An inotify event goes (ext, mask) -> inot_funcs[key](path) -> queues[name] -> qfuncs[name](con, path, args, queues),
 and from there to sqlite, to the disk and to the user's hooks:
@@ -190,7 +190,7 @@ def state_directory() -> Path:
 def repeat_command(args: Args, *more: str, **changed: object) -> str:
     """Return the command line of this run with more options, or with options that have changed."""
     given = {**vars(args), **changed}
-    # These options have set the two others.
+    # -r and -n follow from these options.
     if args.orphans or args.what_if:
         given.update(remove=False, no_action=False)
     flags = {"orphans": "--orphans", "remove": "-r", "no_action": "-n", "verbose": "-v", "catch_up": "--catch-up"}
@@ -233,8 +233,8 @@ class Metainfo(NamedTuple):
 
     `names` has the torrent's name by text encoding, b"" for `name` itself. `files` has lengths in bytes and paths, None
     for what cannot exist; `others` has, by number of a file, its paths by encoding where they differ. A path is joined
-    with "/" as rtorrent joins it, below the torrent's root; one that is empty or ends in "/" is a file to rtorrent 0.16
-    only (0.9.8 makes a directory of it or nothing).
+    with "/" as rtorrent joins it, below the torrent's root; of one that is empty or ends in "/", rtorrent 0.16 makes a
+    file and 0.9.8 a directory or nothing.
     """
 
     tracker: Optional[str]
@@ -245,7 +245,7 @@ class Metainfo(NamedTuple):
     piece: int  # bytes; 0 when T does not say
 
     def each_path(self) -> Iterator[tuple[int, bytes]]:
-        """Give the number and every path of each file."""
+        """Yield the number and every path of each file."""
         for number, (_, path) in enumerate(self.files):
             if path is not None:
                 yield from ((number, each) for each in self.others.get(number, {b"": path}).values())
@@ -265,7 +265,7 @@ Item = TypeVar("Item")
 
 
 def paced(items: Iterable[Item], meanwhile: Callable[[], object]) -> Iterator[Item]:
-    """Give items, and call `meanwhile` before every thousandth."""
+    """Yield items, and call `meanwhile` before every thousandth."""
     for number, item in enumerate(items, 1):
         if number % 1000 == 0:
             meanwhile()
@@ -361,14 +361,14 @@ class Scanner:
         return self.value(IMPOSSIBLE)
 
     def each_key(self, wanted: Optional[Container[bytes]] = None) -> Iterator[bytes]:
-        """Give the keys of a dictionary, or the wanted ones; the caller reads or skips the value of each."""
+        """Yield the keys of a dictionary, or the wanted ones; the caller reads or skips the value of each."""
         if not self.is_next(b"d"):
             raise Unreadable(MALFORMED)
         self.at += 1
         return self.other_keys(wanted)
 
     def other_keys(self, wanted: Optional[Container[bytes]] = None) -> Iterator[bytes]:
-        """Give the keys up to the end of the dictionary, as `each_key` does."""
+        """Yield the keys up to the end of the dictionary, as `each_key` does."""
         data = self.data
         while token := STRING.match(data, self.at):
             self.at = at = token.end() + int(token[1])
@@ -462,7 +462,7 @@ def parse_info(scanner: Scanner) -> dict[bytes, Any]:
 
 
 def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], dict[int, dict[bytes, bytes]]]:
-    """Parse `files` and its `others`; raise Unreadable. Neighbours that cannot exist become one file."""
+    """Parse `files` and its `others`; raise Unreadable. Of adjacent files that cannot exist only the length counts."""
     files: list[tuple[int, Optional[bytes]]] = []
     others: dict[int, dict[bytes, bytes]] = {}
     number = 0
@@ -506,7 +506,7 @@ def parse_file(scanner: Scanner) -> tuple[int, dict[bytes, Any]]:
 
 
 def find_finished(metainfo: Metainfo, l_data: Optional[bytes]) -> list[bool]:
-    """Tell of each file whether rtorrent has said in L that it has all of its pieces.
+    """Return for each file whether L says that rtorrent has all of its pieces.
 
     `bitfield` is a string with the first piece in the highest bit, or the number of pieces when it has all of them, or
     0 (measured with 0.9.8 and 0.16.17). `completed` of a file counts a piece too many at its borders.
@@ -599,7 +599,7 @@ def find_host(url: bytes) -> Optional[str]:
 
 
 def text(name: bytes) -> str:
-    """Return a torrent's name as text. A name too long for a file is cut, but stays too long."""
+    """Return a torrent's name as text; a long one is cut to a character more than file names have, and equals none."""
     return name[: 4 * NAME_MAX].decode("utf-8", "replace")[: NAME_MAX + 1]
 
 
@@ -631,18 +631,16 @@ def has_data(info: Optional[os.stat_result]) -> bool:
     return is_data(info) and info is not None and info.st_size > 0
 
 
-def look_at(path: bytes | str | Path) -> tuple[Optional[os.stat_result], Optional[str]]:
-    """Return the lstat of a file, or why there is none."""
+def find_info(path: bytes | str | Path) -> Optional[os.stat_result]:
+    """Return the lstat of a file, None when there is none or it cannot be looked at."""
     try:
-        return os.lstat(path), None
-    except (FileNotFoundError, NotADirectoryError):
-        return None, "already gone"
-    except OSError as error:
-        return None, f"cannot be looked at: {error.strerror}"
+        return os.lstat(path)
+    except OSError:
+        return None
 
 
 def canonical(path: bytes) -> bytes:
-    """Return the real path of the parent of an absolute path, plus its name."""
+    """Return an absolute path with all symlinks resolved but that of its last name."""
     parent, name = os.path.split(path)
     return os.path.join(os.path.realpath(parent), name)
 
@@ -703,7 +701,7 @@ class Tree:
         for name, path in zip(names, itertools.accumulate(names, lambda path, name: path + b"/" + name)):
             real = above + b"/" + name
             if path not in self.directories:
-                info, _ = look_at(os.fsdecode(real))
+                info = find_info(os.fsdecode(real))
                 if info and stat.S_ISLNK(info.st_mode):
                     self.links.append(real)
                     real = os.path.realpath(real)
@@ -717,7 +715,7 @@ class Tree:
         """Return the canonical path of a file, in a list that is empty when rtorrent made no file of such a path."""
         parent, _, name = path.rstrip(b"/").rpartition(b"/")
         file = self.resolve(parent) + b"/" + name if name else self.root
-        known = (name and not path.endswith(b"/")) or is_data(look_at(os.fsdecode(file))[0])
+        known = (name and not path.endswith(b"/")) or is_data(find_info(os.fsdecode(file)))
         return [file] if known and len(file) < PATH_MAX else []
 
 
@@ -753,7 +751,7 @@ def locate_files(
 
 
 def number_files(metainfo: Metainfo, root: bytes) -> Iterator[tuple[bytes, int]]:
-    """Give the canonical path of each file with its number in the metainfo; `root` is a real path."""
+    """Yield the canonical path of each file with its number in the metainfo; `root` is a real path."""
     real_path = cache(os.path.realpath)
     for number, path in metainfo.each_path() if can_exist(root) else ():
         parent, _, name = os.path.join(root, path).rstrip(b"/").rpartition(b"/")
@@ -771,8 +769,8 @@ def group_files(files: Iterable[bytes]) -> dict[bytes, list[bytes]]:
 def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], set[bytes]]:
     """Return the real path of every target that the symlinks among some files lead through, and the unresolved ones.
 
-    An unresolved target is reached through other symlinks, so it may be elsewhere tomorrow. A directory with many
-    listed files is read once for the types of all, instead of one lstat a file.
+    The path of an unresolved target contains further symlinks, which may lead elsewhere at the next look. A directory
+    with many listed files is read once for the types of all, instead of one lstat a file.
     """
     links: list[bytes] = []
     for parent, listed in directories.items():
@@ -880,7 +878,7 @@ class Left(NamedTuple):
         return same and self.device in (None, info.st_dev)
 
 
-def leave(info: os.stat_result) -> Left:
+def identify_file(info: os.stat_result) -> Left:
     """Return the identity of a file."""
     return Left(info.st_dev, signed(info.st_ino), info.st_size, info.st_mtime_ns)
 
@@ -945,7 +943,7 @@ def may_change(info: os.stat_result, above: bool) -> Optional[str]:
 
 @contextmanager
 def own_directory(path: Path) -> Iterator[Path]:
-    """Give a path to a user's own directory that stays valid when the directory is renamed; raise as open_own."""
+    """Yield a path to a user's own directory that stays valid when the directory is renamed; raise as open_own."""
     fd = open_own(path, os.O_PATH | os.O_DIRECTORY)
     try:
         yield Path(f"/proc/self/fd/{fd}")
@@ -1096,7 +1094,7 @@ class Session:
 
     def identify(self, hash: str, letter: str, before: float = float("inf")) -> Optional[str]:
         """Return the identity of T or R, None when it is missing or was written since `before` (Unix time)."""
-        info, _ = look_at(f"{self.text}/{hash}{EXTENSIONS[letter]}")
+        info = find_info(f"{self.text}/{hash}{EXTENSIONS[letter]}")
         if info is None or info.st_ctime >= before:
             return None
         return f"{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
@@ -1116,8 +1114,8 @@ class Session:
         None when nothing of that is there.
         """
         paths = [f"{self.text}/{hash}{ext}" for ext in EXTENSIONS.values()]
-        found = [look_at(path)[0] for path in paths]
-        unfinished = (look_at(f"{path}.new")[0] for path in paths)
+        found = [find_info(path) for path in paths]
+        unfinished = (find_info(f"{path}.new") for path in paths)
         found += [info for info in unfinished if info and info.st_mtime > since]
         return max((info.st_ctime for info in found if info), default=None)
 
@@ -1202,9 +1200,9 @@ class Session:
 
         A time in the future is no sign that rtorrent wrote a file: its ctime tells when it was put there.
         """
-        info, _ = look_at(self.file(hash))
+        info = find_info(self.file(hash))
         arrived = info.st_mtime if info else time.time()
-        olds = ((file, look_at(file)[0]) for file in files)
+        olds = ((file, find_info(file)) for file in files)
         found = [file for file, old in olds if has_data(old) and old and min(old.st_mtime, old.st_ctime) <= arrived]
         finished = self.find_finished(hash, metainfo, root) if found else ()
         return [file for file in found if file not in finished]
@@ -1223,7 +1221,7 @@ class Session:
         """
         begun, renamed = {}, NEVER
         for hash in hashes:
-            meta, resume, pieces = (look_at(self.file(hash, letter))[0] for letter in "TRL")
+            meta, resume, pieces = (find_info(self.file(hash, letter)) for letter in "TRL")
             renamed = max(renamed, *(info.st_ctime for info in (meta, resume, pieces) if info), NEVER)
             if resume and pieces:
                 full = meta and meta.st_ctime >= pieces.st_mtime
@@ -1234,9 +1232,9 @@ class Session:
         with os.scandir(self.path) as entries:
             for name in (entry.name for entry in entries):
                 if name.endswith(".new") and SESSION_NAME.fullmatch(name[:-4]):
-                    info, _ = look_at(self.path / name)
+                    info = find_info(self.path / name)
                     unfinished[name[:40]] = max(unfinished.get(name[:40], NEVER), info.st_mtime if info else NEVER)
-        info, _ = look_at(self.path / "rtorrent.input_history")
+        info = find_info(self.path / "rtorrent.input_history")
         history = info.st_ctime if info else NEVER
         return Saves(begun, unfinished, history, max(renamed, history))
 
@@ -1429,7 +1427,7 @@ class Index:
                 con.execute("PRAGMA journal_mode = WAL")
                 con.execute("PRAGMA synchronous = NORMAL")
             index = cls(con)
-            index.bring_up_to_date(version, os.fsencode(args.session))
+            index.migrate(version, os.fsencode(args.session))
             return index
         except (sqlite3.Error, OSError) as error:
             raise unusable(db, error) from None
@@ -1450,7 +1448,7 @@ class Index:
         row = self.query("SELECT path FROM rtwatch_session").fetchone() or (b"no session",)
         return version or -1, Path(os.fsdecode(row[0]))
 
-    def bring_up_to_date(self, version: int, session: bytes) -> None:
+    def migrate(self, version: int, session: bytes) -> None:
         """Make the tables, or those that came after a version."""
         if version == self.VERSION:
             return
@@ -1469,7 +1467,7 @@ class Index:
         return cursor.execute(sql, values)
 
     def find_torrents(self, where: str = "TRUE", *values: Any) -> Iterator[Torrent]:
-        """Give all torrents, or those for which a condition of this class holds."""
+        """Return all torrents, or those for which a condition of this class holds."""
         sql = f"""SELECT hash, name, directory, CAST(root AS BLOB), read_t, read_r, complete, started, label,
                   vanished, present, recorded, process, said, held
                   FROM rtwatch_torrent JOIN torrent_data USING (hash) WHERE {where}"""
@@ -1484,7 +1482,7 @@ class Index:
         return [*self.find_torrents("vanished IS NOT NULL")]
 
     def find_loaded(self) -> Iterator[str]:
-        """Give the hashes of the torrents that have not vanished."""
+        """Yield the hashes of the torrents that have not vanished."""
         return (row[0] for row in self.query("SELECT hash FROM rtwatch_torrent WHERE vanished IS NULL"))
 
     def find_unplaced(self) -> list[Torrent]:
@@ -1499,7 +1497,7 @@ class Index:
         return [*self.find_torrents(where, hash, directory, low, high, directory, low, high)]
 
     def find_directories(self) -> Iterator[tuple[Any, ...]]:
-        """Give the directories of all files, and device, inode and ctime of each at the last look."""
+        """Return the directories of all files, and device, inode and ctime of each at the last look."""
         return self.query("SELECT directory, device, inode, ctime FROM rtwatch_directory")
 
     def find_aliases(self, directory: bytes) -> list[bytes]:
@@ -1599,7 +1597,7 @@ class Index:
         """Tell whether any torrent lists a file or uses it through a symlink."""
         return any(self.find_users(table, "", [file]) for table in self.USERS)
 
-    def count(self) -> tuple[int, int]:
+    def count_torrents(self) -> tuple[int, int]:
         """Return the number of torrents, and of vanished ones among them."""
         torrents, vanished = self.query("SELECT count(*), count(vanished) FROM rtwatch_torrent").fetchone()
         return torrents, vanished
@@ -1608,7 +1606,7 @@ class Index:
         """Return the number of files, each as often as torrents list it."""
         return int(self.query("SELECT count(*) FROM session_file").fetchone()[0])
 
-    def label(self, hash: str, name: str) -> str:
+    def title(self, hash: str, name: str) -> str:
         """Return a torrent's name, with eight digits of its hash where another one bears it as well."""
         twin = self.query("SELECT 1 FROM torrent_data WHERE name = ? AND hash <> ?", name, hash).fetchone()
         return f"{name} ({hash[:8]})" if twin else name
@@ -1673,8 +1671,8 @@ class Index:
     def update_vanished(self, hash: str, when: float, present: float, process: str, said: bool) -> None:
         """Record that T is gone since `when`, was there at `present` (Unix times), which rtorrent ran, and its word.
 
-        One that came and went before it was read has left its files when it vanished first: who changed them since,
-        rtorrent or a person, nobody knows.
+        A torrent that returned and vanished again unread keeps its first `present`: a person may have changed its files
+        since.
         """
         sql = """UPDATE rtwatch_torrent SET present = CASE WHEN vanished IS NULL THEN ? ELSE present END,
                  recorded = vanished IS NOT NULL AND recorded, vanished = ?, process = ?, said = ?, held = NULL
@@ -1702,8 +1700,8 @@ class Index:
     def update_inherited(self, file: bytes, hash: str, top: Optional[bytes]) -> None:
         """Leave a file of a torrent to the others that list or use it, as it is: the last of them removes it.
 
-        Its empty directories below `top` go with it. Who lists it and has no links does not need to inherit it; it is
-        theirs now, although it was here before them.
+        Its empty directories below `top` go with it. A torrent that lists the file and has no symlinks need not inherit
+        it. The file is its own now, although it was here before.
         """
         sql = f"""INSERT OR REPLACE INTO rtwatch_use
             SELECT heir.hash, ?1, 'inherited', ?3, own.device, own.inode, own.size, own.mtime FROM
@@ -1906,7 +1904,7 @@ class Rtorrent:
                 self.refused.add((process.identity, address))
             return None
         roots = [f"/proc/{process.pid}/{'root' if path.startswith('/') else 'cwd'}/{path}"] if process.pid else []
-        own, *infos = (look_at(place)[0] for place in (f"{self.session.path}/", *roots, path))
+        own, *infos = (find_info(place) for place in (f"{self.session.path}/", *roots, path))
         if pid not in (0, number) or not any(own and info and os.path.samestat(info, own) for info in infos):
             return None
         self.address, self.verified = address, (process.identity, time.monotonic())
@@ -1924,7 +1922,7 @@ class Rtorrent:
             self.last = Process(identity, False, int(pid), Lock("missing", 0, "", NEVER))
 
     def find_addresses(self, process: Process) -> Iterator[str]:
-        """Give the SCGI addresses to try: the one that answered last, --scgi, else where the process listens."""
+        """Yield the SCGI addresses to try: the one that answered last, --scgi, else where the process listens."""
         if self.scgi == "none":
             return
         last = self.address
@@ -2038,7 +2036,7 @@ class OpenFiles(NamedTuple):
 
 
 def find_rtorrents() -> Iterator[str]:
-    """Give the numbers of all processes called rtorrent."""
+    """Yield the numbers of all processes called rtorrent."""
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError):
             if Path(f"/proc/{pid}/comm").read_bytes().startswith(b"rtorrent"):
@@ -2143,7 +2141,7 @@ def ask_session_path(pid: int) -> Optional[Path]:
 
 
 def find_running_sessions() -> Iterator[tuple[Path, str]]:
-    """Give the session directory of every running rtorrent with our HOME, and how that is known.
+    """Yield the session directory of every running rtorrent with our HOME, and how that is known.
 
     It must have the lock of that process.
     """
@@ -2164,7 +2162,7 @@ def find_running_sessions() -> Iterator[tuple[Path, str]]:
 
 
 def find_sessions() -> Iterator[tuple[Path, str]]:
-    """Give possible session directories, those of rtorrent.rc first, each with the words that introduce it."""
+    """Yield possible session directories, those of rtorrent.rc first, each with the words that introduce it."""
     for file, lines in find_configurations():
         path = read_session_path(lines)
         if path:
@@ -2294,7 +2292,7 @@ class Evidence(NamedTuple):
         return ended and own and self._replace(now=float("inf")).has_round(vanished)
 
     def verdict(self, torrent: Torrent) -> Optional[str]:
-        """Return the name of the reason why rtorrent's word on a vanished torrent is not given, None when it is.
+        """Return the name of the reason to wait for rtorrent's word on a vanished torrent, None when it has given it.
 
         Two things must have been said: that the torrent is not loaded, by the process that ran when it vanished; and,
         after the grace, where every other torrent is, by the one that runs now.
@@ -2379,7 +2377,7 @@ class Facts(NamedTuple):
 
 
 def guard_present(torrent: Torrent, facts: Facts) -> Optional[str]:
-    """Hold what has session files; never waived."""
+    """Hold a torrent whose session files are there; never waived."""
     return "present" if facts.present(torrent) else None
 
 
@@ -2422,7 +2420,7 @@ def guard(torrent: Torrent, facts: Facts) -> Optional[str]:
 
 
 class Reason(NamedTuple):
-    """Why a file stays: the rule that says so or what failed, and its words; another torrent stands at their end."""
+    """Why a file stays: the rule or failure, its words, and the other torrent that they end with."""
 
     rule: str
     words: str
@@ -2489,7 +2487,7 @@ class ListedFile(NamedTuple):
 
 
 class Doubts(NamedTuple):
-    """What may use a file though nobody can know."""
+    """Torrents that may use a file although their files are not known."""
 
     names: Mapping[bytes, Owner]  # by the file names, in lower case, of torrents whose directory is not known
     unreadable: Sequence[Doubt]
@@ -2629,7 +2627,7 @@ def find_reason(file: ListedFile, limits: Limits) -> Optional[Reason]:
 
 
 def is_inherited(file: ListedFile, reason: Reason, limits: Limits) -> bool:
-    """Tell whether others inherit a file: only they keep it, and not a rule by which it never was the torrent's own."""
+    """Tell whether others inherit a file: nothing but their use keeps it, so the torrent could have removed it."""
     alone = file._replace(owners=(), users=(), trashless=False)
     return reason.rule in INHERITED and not find_reason(alone, limits._replace(doubts=Doubts({}, ())))
 
@@ -2700,7 +2698,7 @@ def remove_directory(path: bytes) -> None:
 def find_rest(directory: bytes, removed: Collection[bytes]) -> Optional[str]:
     """Return why a real directory is not empty when all that is `removed` has gone (with -n only in words).
 
-    None: it is empty. A mount point is not, and "" is no reason that anybody has to hear.
+    None when it is empty, "" when it is gone. A mount point counts as not empty.
     """
     try:
         with os.scandir(directory) as entries:
@@ -2807,7 +2805,7 @@ class Trash:
 
     def describe_undo(self, place: Path, file: str) -> str:
         """Return the text with the commands that bring back what is moved to `place`, where T is `file`."""
-        info = look_at(self.root)[0] or os.stat(place.parent)
+        info = find_info(self.root) or os.stat(place.parent)
         words = {"name": self.torrent.name, "root": self.root, "undo": place / UNDO, "torrent": place / file}
         quoted = {key: shlex.quote(str(word)) for key, word in {**words, "place": place}.items()}
         return UNDO_TEXT.format(
@@ -2902,7 +2900,7 @@ class Result:
         return sum(left > 0 for left in self.names.values())
 
     def take_missing(self, files: Collection[bytes]) -> bool:
-        """Tell whether none of a torrent's files is there; what is said of all is not said of each."""
+        """Tell whether none of a torrent's files is there, which the report then says once."""
         gone = self.kept.get(GONE, [])
         if not files or sum(path in files for path in gone) < len(files):
             return False
@@ -2963,10 +2961,10 @@ class Removal:
         with ExitStack() as stack:
             opened = cache(lambda path: stack.enter_context(opened_directory(path)))
             directories = [opened(os.path.dirname(path)) for path in batch]
-            yield [(file, find_reason(file, limits)) for file in self.look_at(batch, directories)]
+            yield [(file, find_reason(file, limits)) for file in self.find_facts(batch, directories)]
 
-    def look_at(self, batch: Sequence[bytes], directories: Sequence[Directory]) -> Iterator[ListedFile]:
-        """Give the facts about some files in their opened directories."""
+    def find_facts(self, batch: Sequence[bytes], directories: Sequence[Directory]) -> Iterator[ListedFile]:
+        """Yield the facts about some files in their opened directories."""
         looks = [directory.look_at(os.path.basename(path)) for path, directory in zip(batch, directories)]
         names = [self.find_names(path, info) for path, (info, _) in zip(batch, looks)]
         every = [*itertools.chain(*names)]
@@ -3018,13 +3016,13 @@ class Removal:
         return names
 
     def carry_out(self, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
-        """Remove the first file to do, or keep it; what fails is kept, with its reason. -n changes nothing here.
+        """Remove or keep the next file; one that cannot be removed is kept. With -n, nothing on the disk changes.
 
         Whatever else is raised, the file stays the first to do.
         """
         if file.info and reason is None:
             try:
-                self.take(file, file.info)
+                self.remove_or_trash(file, file.info)
             except OSError as error:
                 reason = self.explain(error, file, file.info)
         if reason and is_inherited(file, reason, limits):
@@ -3037,7 +3035,7 @@ class Removal:
             self.result.emptied.add((file.directory.path, file.top))
         self.todo.popleft()
 
-    def take(self, file: ListedFile, info: os.stat_result) -> None:
+    def remove_or_trash(self, file: ListedFile, info: os.stat_result) -> None:
         """Unlink one file or move it to the trash, and note that; raise OSError."""
         target = os.path.realpath(file.path) if stat.S_ISLNK(info.st_mode) else None
         if self.trash and self.args.no_action:
@@ -3080,8 +3078,8 @@ class Removal:
                 result.keep(directory, Reason("failed", f"cannot be removed: {error.strerror or error}"))
 
     def report(self) -> Iterator[Line]:
-        """Give what became of the torrent, as `say` takes it: one line, and below it those of `report_files`."""
-        result, name = self.result, self.index.label(self.torrent.hash, self.torrent.name)
+        """Yield what became of the torrent, as `say` takes it: one line, and below it those of `report_files`."""
+        result, name = self.result, self.index.title(self.torrent.hash, self.torrent.name)
         total = count(len(result.removed) + sum(map(len, result.kept.values())) or len(self.files), "file")
         planned, done = ("would trash", "trashed") if self.trash else ("would remove", "removed")
         verb = planned if self.args.no_action else done
@@ -3100,7 +3098,7 @@ class Removal:
         yield from self.report_files(verb)
 
     def report_files(self, verb: str) -> Iterator[Line]:
-        """Give one line for every file or directory that is gone, and one for every reason to keep some."""
+        """Yield one line for every file or directory that is gone, and one for every reason to keep some."""
         result, number = self.result, len(self.files)
         every = self.args.verbose
         for path in [*result.removed, *(path + b"/" for path in result.directories)] if every else ():
@@ -3350,8 +3348,8 @@ class Loop:
     def work_item(self, due: Due) -> None:
         """Call the function of a queue with an item.
 
-        An item that the function puts back into the queue comes again after a second, one that fails for the time
-        being after growing pauses of up to a minute; each error is said once.
+        An item that the function puts back comes again after a second, a failed one after growing pauses of up to a
+        minute; each error is said once.
         """
         name, item = due.queue, due.item
         queue = self.queues.setdefault(name, deque())
@@ -3441,7 +3439,7 @@ class Vanished:
         self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
         self.unrecorded: deque[tuple[Torrent, bytes]] = deque()  # with the last of their files that was looked at
         self.expired: set[str] = set()  # hashes of torrents whose grace is over
-        self.unlinked: dict[tuple[int, int], tuple[float, float]] = {}  # when a removal took another name of a file
+        self.own_unlinks: dict[tuple[int, int], tuple[float, float]] = {}  # when a removal took another name of a file
 
     def note_deleted(self, path: Path) -> None:
         """Queue a deleted T, with the time and the rtorrent that ran then.
@@ -3489,10 +3487,10 @@ class Vanished:
         self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
         torrent = self.index.find_torrent(hash)
         if torrent:
-            self.leave(torrent)
+            self.record_later(torrent)
         new = before is None or before.vanished is None
         if torrent and new and not held and not os.path.lexists(self.session.file(hash)):
-            name = self.index.label(hash, torrent.name)
+            name = self.index.title(hash, torrent.name)
             say(logging.INFO, "vanished", name, f"has {self.args.grace:g} s to come back")
 
     def end_grace(self, hash: str) -> None:
@@ -3500,7 +3498,7 @@ class Vanished:
         self.loop.due.pop(hash, None)
         self.expired.discard(hash)
 
-    def leave(self, torrent: Torrent) -> None:
+    def record_later(self, torrent: Torrent) -> None:
         """Arrange to look at the files of a vanished torrent."""
         self.unrecorded.append((torrent, b""))
 
@@ -3516,8 +3514,8 @@ class Vanished:
             # A torrent that is back needs no record.
             if now and now.vanished == torrent.vanished:
                 files = self.index.find_unrecorded(torrent.hash, after, BATCH)
-                infos = [(file, look_at(file)[0]) for file in files]
-                left = [(file, leave(info)) for file, info in infos if info and self.is_as_left(torrent, info)]
+                infos = [(file, find_info(file)) for file in files]
+                left = [(file, identify_file(info)) for file, info in infos if info and self.is_as_left(torrent, info)]
                 self.index.insert_left(torrent.hash, left)
                 looked += len(files)
                 if len(files) == BATCH:
@@ -3538,7 +3536,7 @@ class Vanished:
     def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
         """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
         late = torrent.present < self.loop.began or time.time() - torrent.present > LATE
-        begin, end = self.unlinked.get((info.st_dev, info.st_ino), (NEVER, NEVER))
+        begin, end = self.own_unlinks.get((info.st_dev, info.st_ino), (NEVER, NEVER))
         own = begin <= info.st_ctime <= end and info.st_mtime < begin
         return own or find_written(info, late) <= torrent.present
 
@@ -3648,7 +3646,7 @@ class Registry:
         place = os.fsdecode(os.path.dirname(left[0])) if left else ""
         more = [f"nobody uses {count(len(left), 'file')} at its former place, {place}"] if left else []
         what = "added" if known is None else "returned" if known.vanished is not None else "renewed"
-        name = self.index.label(hash, text(loaded.metainfo.names[b""]))
+        name = self.index.title(hash, text(loaded.metainfo.names[b""]))
         self.say_written(what, name, count(len(loaded.files), "file"), *more)
         if known is None:
             self.hooks.call("post_add", path, self.args)
@@ -3678,7 +3676,7 @@ class Registry:
             return []
         left, changed = self.index.find_left(torrent.hash), []
         for file in found:
-            (info, _), (was, _) = look_at(file), left.get(file, (None, None))
+            info, (was, _) = find_info(file), left.get(file, (None, None))
             unrecorded = not was and not torrent.recorded
             if info and not (was.is_now(info) if was else unrecorded and self.vanished.is_as_left(torrent, info)):
                 changed.append(file)
@@ -3767,7 +3765,7 @@ class Registry:
     def say_unknown(self) -> None:
         """Say in one line which roots are not known, and why, and look again in a minute."""
         unplaced = self.index.find_unplaced()
-        unknown = [self.index.label(torrent.hash, torrent.name) for torrent in unplaced]
+        unknown = [self.index.title(torrent.hash, torrent.name) for torrent in unplaced]
         unknown += [
             f"{torrent.file.name} ({MISSING})" for torrent in self.unreadable.values() if torrent.reason == MISSING
         ]
@@ -3854,7 +3852,7 @@ class Registry:
         self.note_root(root)
         self.note_newcomer(hash, found)
         if root != known.root or directory != known.directory:
-            name = self.index.label(hash, known.name)
+            name = self.index.title(hash, known.name)
             self.say_written("moved", name, f"to {os.fsdecode(root or directory)}")
 
     def find_foreign(self, known: Torrent, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> list[bytes]:
@@ -3869,17 +3867,17 @@ class Registry:
         finished = {*files} if known.complete else self.session.find_finished(known.hash, metainfo, root)
         foreign = []
         for file in files:
-            info, _ = look_at(file)
+            info = find_info(file)
             if info is None or not has_data(info) or file in former:
                 continue
             before = known.root + file[len(root) :] if known.root and file.startswith(root) else None
-            left, _ = look_at(before) if before in former else (None, None)
+            left = find_info(before) if before in former else None
             if file not in finished or (has_data(left) and left and not os.path.samestat(left, info)):
                 foreign.append(file)
         return foreign
 
     def read_directory(self, hash: str) -> Optional[bytes]:
-        """Return the directory that R says; None when it cannot be read."""
+        """Return the directory named in R; None when it cannot be read."""
         with suppress(UnreadableTorrent, FileNotFoundError):
             return self.session.read_resume(hash)[1].directory
         return None
@@ -3953,7 +3951,7 @@ class Holds:
             waits = "would wait" if self.args.no_action else "waiting"
             when = "when its session files are back" if hold.lasting else "every minute"
             again = [] if hold.waits or reason == "hook" else [f"looked at again {when}"]
-            names = some([self.index.label(torrent.hash, torrent.name) for torrent in torrents])
+            names = some([self.index.title(torrent.hash, torrent.name) for torrent in torrents])
             say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
             files = (f"{shlex.quote(str(self.session.file(torrent.hash)))}*" for torrent in torrents[:3])
             for remedy in hold.remedy.format(files=" ".join(files), session=session).splitlines():
@@ -4056,7 +4054,7 @@ class Word:
         return same and not self.registry.has_pending()
 
     def confirm(self, torrent: Torrent, due: Iterable[str]) -> bool:
-        """Hold a torrent in the midst of its removal when it is back.
+        """Hold a torrent that came back during its removal.
 
         rtorrent is asked once a second, for those that are `due` after it as well.
         """
@@ -4079,14 +4077,14 @@ class Word:
         """Return the facts that the guards look at; ask rtorrent once where a removal needs its word."""
         now, process = time.time(), self.rtorrent.find_process()
         expired = [torrent for torrent in vanished if torrent.hash in self.vanished.expired]
-        wiped = find_wiped(vanished, self.index.count()[0] - len(vanished))
+        wiped = find_wiped(vanished, self.index.count_torrents()[0] - len(vanished))
         needed = self.args.remove or any(torrent.hash in wiped for torrent in expired)
         saves, loaded = Saves({}, {}, NEVER, NEVER), dict[str, bytes]()
         if needed:
             here = [hash for hash, letters in listing.items() if letters != "L"]
             if expired:
-                self.ask([torrent.hash for torrent in expired], here)
-            saves = self.read_saves(expired, here)
+                self.renew_answer([torrent.hash for torrent in expired], here)
+            saves = self.find_saves(expired, here)
             every = self.index.find_torrents()
             loaded.update((torrent.hash, torrent.directory) for torrent in every if torrent.vanished is None)
             self.find_unsaved(listing, loaded, saves)
@@ -4115,7 +4113,7 @@ class Word:
         here = (hash for hash, letters in listing.items() if letters != "L" and hash not in loaded)
         return any(not evidence.is_unloaded(hash) for hash in here if self.registry.is_nameless(hash, listing[hash]))
 
-    def ask(self, expired: Collection[str], here: Collection[str]) -> None:
+    def renew_answer(self, expired: Collection[str], here: Collection[str]) -> None:
         """Ask rtorrent, unless its last answer still serves."""
         answer = self.rtorrent.answer
         if answer and time.monotonic() < answer.until and {*expired} <= {*answer.missing, *answer.loaded}:
@@ -4123,7 +4121,7 @@ class Word:
         self.rtorrent.answer = self.rtorrent.ask(expired, here)
         self.pause = 1.0 if self.rtorrent.answer else min(RETRY_INTERVAL, 2 * self.pause)
 
-    def read_saves(self, expired: Iterable[Torrent], here: Iterable[str]) -> Saves:
+    def find_saves(self, expired: Iterable[Torrent], here: Iterable[str]) -> Saves:
         """Read when rtorrent saved; of no torrent where the answer of the right process serves for all."""
         answer = self.rtorrent.answer
         answered = answer and not self.unsaved and all(torrent.process == answer.process for torrent in expired)
@@ -4243,7 +4241,7 @@ class Removals:
         """Tell whether a removal is under way or due."""
         return self.removing is not None or bool(self.ready)
 
-    def take(self, hashes: Iterable[str]) -> None:
+    def begin(self, hashes: Iterable[str]) -> None:
         """Begin with some removals, but not before the pause after a failure is over."""
         rest = self.failure.until - time.monotonic()
         if rest > 0:
@@ -4265,10 +4263,10 @@ class Removals:
                 if self.loop.is_wanted():
                     break
         except (Exception, SystemExit) as error:
-            self.give_up(error)
+            self.pause_after(error)
         return self.is_busy()
 
-    def give_up(self, error: BaseException) -> None:
+    def pause_after(self, error: BaseException) -> None:
         """Try the removals again after a growing pause, and say why once; raise an error that ends rtwatch."""
         self.removing = None
         self.ready.clear()
@@ -4291,7 +4289,7 @@ class Removals:
         if self.vanished.expired and not self.ready:
             expired = (torrent for torrent in self.index.find_vanished() if torrent.hash in self.vanished.expired)
             states = {find_state(torrent) for torrent in expired}
-            # No look was made during the removals, whatever was due.
+            # on_word returns at once during removals, so that a look may be overdue.
             pause = 0 if "vanished" in states else self.word.pause if "waiting" in states else RETRY_INTERVAL
             self.loop.call_sooner("word", pause, "word", self.args.session)
 
@@ -4336,7 +4334,7 @@ class Removals:
         removal = self.find_removal(torrent, row)
         if not self.is_due(torrent) or not self.word.confirm(torrent, self.batch):
             return
-        self.vanished.unlinked.clear()
+        self.vanished.own_unlinks.clear()
         if self.args.remove:
             removal.spare(self.agreed.get((hash, torrent.vanished), True))
             yield from self.remove_files(removal, self.word.permit.limits)
@@ -4396,7 +4394,7 @@ class Removals:
                     if self.is_open(file):
                         self.hold_open(removal.torrent.hash)
                         return
-                    self.carry_out(removal, file, reason, limits)
+                    self.work_file(removal, file, reason, limits)
                     changes = con.total_changes
 
     def is_open(self, file: ListedFile) -> bool:
@@ -4404,12 +4402,12 @@ class Removals:
         known = file.owners or file.users
         return file.info is not None and not known and self.rtorrent.has_open(file.path, file.info)
 
-    def carry_out(self, removal: Removal, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
+    def work_file(self, removal: Removal, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
         """Remove or keep one file, and note when its other names lose one."""
         begin = time.time()
         removal.carry_out(file, reason, limits)
         if file.info and file.info.st_nlink > 1:
-            self.vanished.unlinked[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
+            self.vanished.own_unlinks[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
     def hold_open(self, hash: str) -> None:
         """Hold a torrent that has a file open in an rtorrent, though no known torrent uses the file."""
@@ -4549,7 +4547,7 @@ class Watch:
         self.registry.look_at_directories()
         con.commit()
         self.rtorrent.opened = None
-        self.removals.take(self.word.judge(listing))
+        self.removals.begin(self.word.judge(listing))
 
     def compare(self) -> tuple[dict[str, str], list[str]]:
         """Reconcile the session directory with the database, both ways; raise SessionGone.
@@ -4580,7 +4578,7 @@ class Watch:
         loop.add_watch(args.session)
         self.session.identity = os.stat(args.session)
         self.say_watching(hooks)
-        self.bring_up_to_date()
+        self.reconcile()
         if loop.stopping:
             return
         self.resume()
@@ -4598,13 +4596,13 @@ class Watch:
         self.note_change()
         notify("READY=1")
 
-    def bring_up_to_date(self) -> None:
+    def reconcile(self) -> None:
         """Bring the rows up to date at the start: no hooks, nothing removed; torrents that are gone lose their rows."""
         for torrent in self.index.find_vanished():
             self.rtorrent.remember(torrent.process or "")
         self.rtorrent.find_process()
         present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        listing, first = self.session.list(), self.index.count()[0] == 0
+        listing, first = self.session.list(), self.index.count_torrents()[0] == 0
         unread = {hash for hash, letters in listing.items() if letters != "L"}
         unread.difference_update(
             torrent.hash for torrent in self.index.find_torrents() if self.session.is_as_read(torrent)
@@ -4618,7 +4616,7 @@ class Watch:
                 self.index.con.commit()
         loaded = (torrent for torrent in self.index.find_torrents() if torrent.vanished is None)
         missing = [torrent for torrent in loaded if "T" not in listing.get(torrent.hash, "")]
-        torrents, vanished = self.index.count()
+        torrents, vanished = self.index.count_torrents()
         gone = [torrent for torrent in missing if torrent.hash not in listing]
         self.drop_missing(gone, torrents - vanished - len(missing), present)
         for torrent in missing:
@@ -4637,7 +4635,7 @@ class Watch:
         for torrent in self.index.find_vanished():
             hold = HOLDS.get(torrent.held or "")
             if not torrent.recorded and torrent.hash not in begun:
-                self.vanished.leave(torrent)
+                self.vanished.record_later(torrent)
             new = torrent.hash in self.loop.due
             if not new:
                 self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
@@ -4646,7 +4644,7 @@ class Watch:
             elif not new:
                 # Its reason is looked for after the grace.
                 self.index.update_torrent(torrent.hash, held=None)
-                waiting.append(self.index.label(torrent.hash, torrent.name))
+                waiting.append(self.index.title(torrent.hash, torrent.name))
         if waiting:
             has = "have" if waiting[1:] else "has"
             say(logging.INFO, "vanished", some(waiting), f"{has} {self.args.grace:g} s to come back")
@@ -4686,7 +4684,7 @@ class Watch:
             if self.args.catch_up:
                 self.vanished.vanish(hash, time.time(), present, process, said=True)
                 continue
-            name, files = self.index.label(hash, name), count(len(self.index.find_files(hash)), "file")
+            name, files = self.index.title(hash, name), count(len(self.index.find_files(hash)), "file")
             self.index.delete_torrent(hash)
             self.index.con.commit()
             verb = "would drop" if self.args.no_action else "dropped"
@@ -4694,7 +4692,7 @@ class Watch:
         if missing and self.args.remove and not self.args.catch_up:
             say(logging.INFO, "  remedy", "--catch-up removes such files, --orphans finds them")
 
-    def give_up(self) -> None:
+    def note_session_gone(self) -> None:
         """Record that the session directory is gone: nobody has erased the torrents that vanished with it."""
         for hash in [*self.index.find_loaded()]:
             if not os.path.lexists(self.session.file(hash)):
@@ -4728,7 +4726,7 @@ class Watch:
     def say_ready(self) -> None:
         """Say how many torrents are known and whether rtorrent answers, and what the directory or rtorrent lacks."""
         args, process = self.args, self.rtorrent.find_process()
-        (torrents, vanished), files = self.index.count(), self.index.count_files()
+        (torrents, vanished), files = self.index.count_torrents(), self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
             say(logging.WARNING, "empty", what, session_advice(args))
@@ -4777,7 +4775,7 @@ class Watch:
         if "NOTIFY_SOCKET" in os.environ:
             states = [*map(find_state, self.index.find_vanished())]
             numbers = (f"{states.count(state)} {state}" for state in ("vanished", "waiting", "held"))
-            known, freed = count(self.index.count()[0], "torrent"), human_size(self.removals.freed)
+            known, freed = count(self.index.count_torrents()[0], "torrent"), human_size(self.removals.freed)
             notify(f"STATUS={', '.join([known, *numbers])}, {freed} freed")
 
     def is_done(self) -> bool:
@@ -4813,7 +4811,7 @@ def write_out(output: str) -> None:
 
 
 def walk(directory: Path, skipped: Collection[Path]) -> Iterator[tuple[Path, os.stat_result, list[Path]]]:
-    """Give a directory and those below it on its own file system, each with the files and symlinks in it.
+    """Yield a directory and those below it on its own file system, each with the files and symlinks in it.
 
     It leaves out `skipped` paths, mount points, and names that are nobody's downloads.
     """
@@ -4851,13 +4849,13 @@ class Orphans:
         self.young = 0  # files and empty directories that are not used, but too new to tell
 
     def find(self, top: Path) -> Iterator[tuple[str, int]]:
-        """Give unused paths that nobody touched for a day, with their bytes; a directory ends with a slash."""
+        """Yield unused paths that nobody touched for a day, with their bytes; a directory ends with a slash."""
         for directory, info, files in walk(top, self.skipped):
             paths = {os.fsencode(directory), *self.places.get((info.st_dev, info.st_ino), ())}
             used = any(self.index.is_used_directory(path, "") for path in paths)
             self.used |= used
             for path in files:
-                found, _ = look_at(path)
+                found = find_info(path)
                 if found and not self.is_used(path, found, paths) and self.is_old(found):
                     yield str(path), found.st_blocks * 512
             if not used and directory != top and not os.listdir(directory) and self.is_old(info):
@@ -4919,8 +4917,8 @@ def imagine_erased(
     -n, which is on here, changes nothing but the index.
     """
     files = [*index.find_files(torrent.hash), *index.find_uses(torrent.hash, "inherited")]
-    infos = ((file, look_at(file)[0]) for file in files)
-    index.insert_left(torrent.hash, [(file, leave(info)) for file, info in infos if info])
+    infos = ((file, find_info(file)) for file in files)
+    index.insert_left(torrent.hash, [(file, identify_file(info)) for file, info in infos if info])
     removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1])
     removal.spare(True)
     short, shared = 0, 0
@@ -4958,7 +4956,7 @@ def find_meant(index: Index, what: str) -> list[Torrent]:
 
 
 def find_owners(index: Index, doubts: Doubts, path: bytes, whole: bool) -> Iterator[str]:
-    """Give whose a file or directory is, with `whole` hashes."""
+    """Yield whose a file or directory is, with `whole` hashes."""
     file = canonical(path)
     parent, name = os.path.split(file)
     files = [os.path.join(place, name) for place in (parent, *index.find_aliases(parent))]
@@ -5089,7 +5087,7 @@ def catch_signals(loop: Loop, wake: socket.socket) -> None:
 
 @contextmanager
 def open_watch(args: Args) -> Iterator[tuple[Watch, socket.socket]]:
-    """Give the objects of one run, and the socket that wakes its loop; raise Error."""
+    """Yield the objects of one run, and the socket that wakes its loop; raise Error."""
     lock = nullcontext() if args.no_action else writer_lock(args.session)
     wake, wake_writer = socket.socketpair()
     with wake, wake_writer, lock, closing(Index.open(args).con) as con, WatchedINotify() as inot:
@@ -5112,7 +5110,7 @@ def watch_session(watch: Watch, hooks: dict[str, Callable[..., object]], args: A
         watch.note_read()
     except SessionGone:
         with suppress(sqlite3.Error):
-            watch.give_up()
+            watch.note_session_gone()
         raise
     except SystemExit:
         watch.index.con.rollback()
@@ -5121,7 +5119,7 @@ def watch_session(watch: Watch, hooks: dict[str, Callable[..., object]], args: A
         with suppress(sqlite3.Error):
             watch.hooks.call("post_loop", loop.inot, args)
             watch.note_change()
-    vanished = watch.index.count()[1]
+    vanished = watch.index.count_torrents()[1]
     left = [f"{count(vanished, 'torrent')} still to be finished"] if vanished else []
     say(logging.INFO, "ended", loop.reason or "done", *left)
     return 3 if args.once and vanished else 0
@@ -5284,7 +5282,7 @@ def run(argv: Optional[Sequence[str]]) -> int:
     hooks = load_hooks(args.hooks)
     with open_watch(args) as (watch, wake):
         if args.orphans or args.what_if:
-            watch.bring_up_to_date()
+            watch.reconcile()
             list_orphans(watch, args) if args.orphans else answer_what_if(watch, args)
             return 0
         catch_signals(watch.loop, wake)
