@@ -62,7 +62,7 @@ def test_a_question_without_an_answer_ends_with_the_first_signal(files: list[Pat
     assert bed.program.stop() == 0
 
 
-@pytest.mark.parametrize(("number", "pause"), [(300, 0), (90, 0.05)], ids=["", "more than one question has time for"])
+@pytest.mark.parametrize(("number", "pause"), [(300, 0), (150, 0.03)], ids=["", "more than one question has time for"])
 def test_many_erased_at_once_cost_few_questions_and_all_go(number: int, pause: float, version: str, bed: Bed) -> None:
     def answer_slowly(*params: object) -> object:
         time.sleep(pause)

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import time
 import unicodedata
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -344,8 +345,8 @@ def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, then: 
     assert remaining(paths) == paths
 
 
-@pytest.mark.parametrize("trouble", ["many saves before it", "a locked database", "a long torrent before it"])
-def test_a_removal_about_to_begin_waits_for_every_save_that_came(trouble: str, bed: Bed) -> None:
+@pytest.mark.parametrize("case", ["many saves before it", "a locked database", "a long torrent before it"])
+def test_a_removal_about_to_begin_waits_for_every_save_that_came(case: str, bed: Bed) -> None:
     others = [single(f"other{number}", 1) for number in range(200)]
     wide = make(b"wide", {(b"%05d" % number,): b"" for number in range(2500)})
     paths = bed.seed(PACK)
@@ -355,15 +356,15 @@ def test_a_removal_about_to_begin_waits_for_every_save_that_came(trouble: str, b
     bed.rtorrent.erase(PACK)
     wait_stopped(program)
     with closing(sqlite3.connect(bed.db)) as locking:
-        if trouble == "a long torrent before it":
+        if case == "a long torrent before it":
             bed.repoint(wide, "moved")
-        for other in others if trouble == "many saves before it" else ():
+        for other in others if case == "many saves before it" else ():
             bed.session.save(other)
         bed.repoint(TWIN, "")
-        if trouble == "a locked database":
+        if case == "a locked database":
             locking.execute("BEGIN EXCLUSIVE")
         program.send_signal(signal.SIGCONT)
-        if trouble == "a locked database":
+        if case == "a locked database":
             program.wait_line("failed .*locked")
     program.wait_line("kept .*" + names(TWIN))
     assert remaining(paths) == paths
