@@ -375,8 +375,16 @@ def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Be
     links = TWIN.paths(bed.downloads / "links" / "pack")
     link_files(paths, links)
     bed.add_complete(TWIN, to="links")
-    deed = "raise OSError(5, 'of this queue')"
-    program = bed.start(*SHORT, *bed.write_queue("[1]", deed))
+    hooks = """
+def fail(con, item, args, queues):
+    raise OSError(5, "of this queue")
+
+def pre_loop(con, inot, args, queues, qfuncs, inot_funcs):
+    queues["mine"], qfuncs["mine"] = collections.deque(), fail
+    con.create_function("come", 0, lambda: queues["mine"].append(1))
+    con.execute("CREATE TEMP TRIGGER t INSERT ON rtwatch_use WHEN new.why = 'inherited' BEGIN SELECT come(); END")
+"""
+    program = bed.start(*SHORT, *bed.write_hooks(hooks))
     bed.erase(PACK)
     program.wait_line("failed .*of this queue")
     assert remaining(paths) == paths
