@@ -2203,6 +2203,7 @@ def say_conflicts() -> None:
 
 # ---- Evidence: rtorrent's word ---------------------------------------------------------------------------------------
 
+RETRY_INTERVAL = 60.0  # seconds between attempts at something that failed, or that cannot be known yet
 QUIET = 2.0  # seconds without a rename after which a round of saves is over; 0.16 leaves at most 1 between two of them
 LONGEST_ROUND = 300.0  # seconds: saves further apart than that do not belong to one round
 STALLED = 60.0  # seconds after which an unfinished save, or a round that does not get quiet, is waited for no more
@@ -2330,7 +2331,7 @@ class Hold(NamedTuple):
     remedy: str = ""
     waits: bool = False
     forced: bool = False  # whether --force waives it, and so is the remedy
-    lasting: bool = False  # looked at again at the next start only
+    again: Optional[float] = RETRY_INTERVAL  # seconds until it is looked at again, None: at the next start
 
 
 PROMPT = (
@@ -2342,17 +2343,17 @@ HOLDS = {
         "some of its session files are still there",
         "if rtorrent does not have it, move these away: {files}",
     ),
-    "loaded": Hold("for rtorrent to save it again: it still has it loaded", waits=True),
+    "loaded": Hold("for rtorrent to save it again: it still has it loaded", waits=True, again=QUIET),
     "unanswered": Hold("for rtorrent, which does not answer on its SCGI socket; asked again in a minute", waits=True),
     "save": Hold("for rtorrent's next save, within 20 minutes", PROMPT, waits=True),
-    "unsaved": Hold("for rtorrent to save where other torrents are now", waits=True),
+    "unsaved": Hold("for rtorrent to save where other torrents are now", waits=True, again=QUIET),
     "gone": Hold("no rtorrent that ran at that time has confirmed the erase", forced=True),
     "nameless": Hold(
         "the .torrent of another torrent is missing or cannot be read, so its files are not known",
         "in rtorrent, Ctrl-X: d.multicall2=main,d.save_full_session=",
     ),
-    "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, lasting=True),
-    "away": Hold("the session directory disappeared with it", forced=True, lasting=True),
+    "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, again=None),
+    "away": Hold("the session directory disappeared with it", forced=True, again=None),
     "host": Hold(
         "rtorrent.lock names another host",
         "add the directories of your downloads to the command line, behind the session directory",
@@ -2360,8 +2361,8 @@ HOLDS = {
     ),
     "lock": Hold("rtorrent.lock cannot be read", "chmod a+r {session}/rtorrent.lock", forced=True),
     "open": Hold("for rtorrent to close files of it that no torrent lists; looked at again in a minute", waits=True),
-    "hook": Hold("its pre_remove hook failed; it is called again at the next start", lasting=True),
-    "updated": Hold("it vanished before rtwatch was updated", forced=True, lasting=True),
+    "hook": Hold("its pre_remove hook failed; it is called again at the next start", again=None),
+    "updated": Hold("it vanished before rtwatch was updated", forced=True, again=None),
 }
 
 
@@ -2384,7 +2385,7 @@ def guard_present(torrent: Torrent, facts: Facts) -> Optional[str]:
 def guard_lasting(torrent: Torrent, facts: Facts) -> Optional[str]:
     """Hold a torrent until the next start, or until --force."""
     hold = HOLDS.get(torrent.held or "")
-    return torrent.held if hold and hold.lasting and not (hold.forced and facts.evidence.forced) else None
+    return torrent.held if hold and hold.again is None and not (hold.forced and facts.evidence.forced) else None
 
 
 def guard_word(torrent: Torrent, facts: Facts) -> Optional[str]:
@@ -3195,7 +3196,6 @@ class Hooks:
 # ---- Loop: inotify, dispatch, queues, what is due --------------------------------------------------------------------
 
 PASS = 50  # items of one queue in one pass
-RETRY_INTERVAL = 60.0  # seconds between attempts at something that failed, or that cannot be known yet
 BUNCH = 0.003  # seconds for which events gather between passes that follow each other, as in a round of saves
 LOST, IGNORED, MOVED = map(int, (flags.Q_OVERFLOW, flags.IGNORED, flags.MOVED_TO))  # flags are slow to compare
 ENDS = int(flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT)
@@ -3508,28 +3508,24 @@ class Vanished:
         rtorrent changes no file of a torrent after it has deleted T. When rtwatch reads the event late, or in a later
         run, somebody else may have written a file since; such a file is not recorded.
         """
-        looked, done, after = 0, 0, b""
-        for torrent, after in self.unrecorded:
+        rest, unrecorded = BATCH, self.unrecorded.copy()
+        while unrecorded and rest > 0:
+            torrent, after = unrecorded.popleft()
             now = self.index.find_torrent(torrent.hash)
             # A torrent that is back needs no record.
-            if now and now.vanished == torrent.vanished:
-                files = self.index.find_unrecorded(torrent.hash, after, BATCH)
-                infos = [(file, find_info(file)) for file in files]
-                left = [(file, identify_file(info)) for file, info in infos if info and self.is_as_left(torrent, info)]
-                self.index.insert_left(torrent.hash, left)
-                looked += len(files)
-                if len(files) == BATCH:
-                    after = files[-1]
-                    break
+            if now is None or now.vanished != torrent.vanished:
+                continue
+            files = self.index.find_unrecorded(torrent.hash, after, rest)
+            infos = [(file, find_info(file)) for file in files]
+            left = [(file, identify_file(info)) for file, info in infos if info and self.is_as_left(torrent, info)]
+            self.index.insert_left(torrent.hash, left)
+            rest -= len(files)
+            if rest > 0:
                 self.index.update_torrent(torrent.hash, recorded=True)
-            done, after = done + 1, b""
-            if looked >= BATCH:
-                break
+            else:
+                unrecorded.appendleft((torrent, files[-1]))
         self.index.con.commit()
-        for _ in range(done):
-            self.unrecorded.popleft()
-        if after:
-            self.unrecorded[0] = (self.unrecorded[0][0], after)
+        self.unrecorded = unrecorded
         if not self.unrecorded and self.expired:
             self.loop.call_sooner("word", 0, "word", self.args.session)
 
@@ -3949,7 +3945,7 @@ class Holds:
         for reason, torrents in self.unsaid.items():
             hold = HOLDS[reason]
             waits = "would wait" if self.args.no_action else "waiting"
-            when = "when its session files are back" if hold.lasting else "every minute"
+            when = "when its session files are back" if hold.again is None else "every minute"
             again = [] if hold.waits or reason == "hook" else [f"looked at again {when}"]
             names = some([self.index.title(torrent.hash, torrent.name) for torrent in torrents])
             say(logging.WARNING, waits if hold.waits else "held", f"{names}: {hold.sentence}", *again)
@@ -4170,16 +4166,10 @@ class Word:
     def look_again(self, evidence: Evidence) -> None:
         """Arrange when to look again at the torrents that wait; most of them are looked at when rtorrent saves."""
         reasons = {torrent.held for torrent in self.index.find_vanished() if torrent.held}
-        pauses = []
-        if reasons & {"unsaved", "loaded"}:
-            pauses.append(QUIET)
+        # A held torrent may be free at any time, and an rtorrent that is killed makes no event.
+        pauses = [pause for reason in reasons if (pause := HOLDS[reason].again) is not None]
         if "unanswered" in reasons:
             pauses.append(self.pause)
-        # A held torrent may be free at any time, and an rtorrent that is killed makes no event.
-        if reasons & {"open", "save"} or any(
-            not HOLDS[reason].waits and not HOLDS[reason].lasting for reason in reasons
-        ):
-            pauses.append(RETRY_INTERVAL)
         if "save" in reasons:
             rest = evidence.saves.renamed + QUIET - evidence.now
             if rest > 0:
@@ -4639,7 +4629,7 @@ class Watch:
             new = torrent.hash in self.loop.due
             if not new:
                 self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
-            if hold and hold.lasting and torrent.held != "hook" and not self.args.force:
+            if hold and hold.again is None and torrent.held != "hook" and not self.args.force:
                 self.holds.unsaid.setdefault(torrent.held or "", []).append(torrent)
             elif not new:
                 # Its reason is looked for after the grace.
