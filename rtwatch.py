@@ -3369,7 +3369,7 @@ class Loop:
                 self.call_later(object(), RETRY_INTERVAL, name, item)
         else:
             # The function may have taken events, whose items come at once.
-            if len(queue) > before and any(end is item for end in (queue[0], queue[-1])):
+            while len(queue) > before and any(end is item for end in (queue[0], queue[-1])):
                 self.call_later(object(), 1.0, name, queue.pop() if queue[-1] is item else queue.popleft())
 
     def survive(self, error: BaseException, what: str) -> bool:
