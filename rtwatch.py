@@ -200,7 +200,9 @@ def repeat_command(args: Args, *more: str, **changed: object) -> str:
     options += [f"--{name}={value}" for name in ("trash", "keep") for value in given[name]]
     options += [f"--grace={args.grace:g}"] if args.grace != GRACE else []
     options += [f"--db={given['db']}"] if given["db"] != state_directory() / "rtwatch.db" else []
-    return shlex.join(["rtwatch", *options, str(given["session"]), *map(str, args.paths)])
+    # A session that was named as a PATH has changed places with the directory that was named as the session.
+    paths = [args.session if path == given["session"] else path for path in given["paths"]]
+    return shlex.join(["rtwatch", *options, str(given["session"]), *map(str, paths)])
 
 
 # ---- Metainfo and paths ----------------------------------------------------------------------------------------------
@@ -2075,6 +2077,7 @@ def is_open(path: bytes, info: os.stat_result, files: OpenFiles) -> bool:
 
 # ---- Finding the session ---------------------------------------------------------------------------------------------
 
+NAME_SESSION = "name the one of session.path.set in your rtorrent.rc"
 CALL = re.compile(r'\(((?:"(?:[^"\\]|\\.)*"|[^()"])*)\)')  # a command in parentheses with none inside
 
 
@@ -2178,18 +2181,25 @@ def find_session() -> tuple[Path, str]:
     found = [(path.resolve(), why) for path, why in find_sessions() if path.is_dir()]
     if not found:
         what = f"{default}: no such session directory, and neither an rtorrent.rc nor a running rtorrent names one"
-        raise Error(f"{what}; name the one of session.path.set in your rtorrent.rc", 2)
+        raise Error(f"{what}; {NAME_SESSION}", 2)
     if len({path for path, _ in found}) > 1:
         raise Error(f"more than one session directory: {some([str(path) for path, _ in found])}; name one of them", 2)
     return found[0]
 
 
+def find_other_session(args: Args) -> Optional[tuple[Path, str]]:
+    """Return another session directory than the one named, of the index, else of rtorrent, and how it is known."""
+    default = home_directory() / ".session"
+    known = [(Index.find_session(args.db), f"{args.db} is the index of"), *find_sessions()]
+    known += [(default, "rtorrent has a session in")] if is_session(default) else []
+    real = ((path.resolve(), why) for path, why in known if path and path.is_dir())
+    return next((found for found in real if found[0] != args.session), None)
+
+
 def session_advice(args: Args) -> str:
-    """Return the command that names another session directory: the one of the index, else the one of rtorrent."""
-    for path, why in [(Index.find_session(args.db), f"{args.db} is the index of"), *find_sessions()]:
-        if path and path != args.session and path.is_dir():
-            return f"{why} {path}: {repeat_command(args, session=path)}"
-    return "name the one of session.path.set in your rtorrent.rc"
+    """Return the command that names another session directory, if one is known."""
+    path, why = find_other_session(args) or (None, "")
+    return f"{why} {path}: {repeat_command(args, session=path)}" if path else NAME_SESSION
 
 
 def say_conflicts() -> None:
@@ -2335,7 +2345,7 @@ class Hold(NamedTuple):
 
 
 PROMPT = (
-    "now: type Ctrl-X session.save= in rtorrent\n"
+    "now: in rtorrent, press Ctrl-X, type session.save= and Enter\n"
     "for good: add this line to rtorrent.rc: network.scgi.open_local = (cat,(session.path),rpc.sock)"
 )
 HOLDS = {
@@ -2350,7 +2360,7 @@ HOLDS = {
     "gone": Hold("no rtorrent that ran at that time has confirmed the erase", forced=True),
     "nameless": Hold(
         "the .torrent of another torrent is missing or cannot be read, so its files are not known",
-        "in rtorrent, Ctrl-X: d.multicall2=main,d.save_full_session=",
+        "in rtorrent, press Ctrl-X, type d.multicall2=main,d.save_full_session= and Enter",
     ),
     "wipe": Hold("so many at once look like a wiped session, not like erased torrents", forced=True, again=None),
     "away": Hold("the session directory disappeared with it", forced=True, again=None),
@@ -2753,21 +2763,59 @@ def find_lengths(
 
 LINKED = "rtwatch-linked"  # in a directory of the trash: what lay outside the torrent's root, by absolute path
 UNDO = "rtwatch-undo.txt"
+LOAD = "rtwatch-undo.rc"
 UNDO_TEXT = """\
 # rtwatch moved files of the torrent {said[name]} here.
 # They lay in {said[root]}
 # These commands bring them back and replace nothing: sh {said[undo]}
-# Then load {said[torrent]} in rtorrent, with that directory.
+# Then load the torrent: {how}:
+#     {command}
 # When all is well: rm -r {said[place]}
 # (The files become hard links. Where the file system has none, take -l out of the commands.)
 
 cd {place} || exit
 if [ ! -d {root} ]; then mkdir -p {root}; chown {owner} {root} 2>/dev/null; chmod {mode:o} {root}; fi
 export LC_ALL=C
-find . -mindepth 1 -maxdepth 1 ! -name {pattern} ! -name {UNDO} ! -name {LINKED} \\
+find . -mindepth 1 -maxdepth 1 ! -name {pattern} ! -name {UNDO} ! -name {LOAD} ! -name {LINKED} \\
     -exec cp -rlnPp -t {root}/ -- {{}} +
 if [ -d {LINKED} ]; then cp -rlnP {LINKED}/. /; fi
+left=$(find . ! -type d ! -path ./{pattern} ! -path ./{UNDO} ! -path ./{LOAD} -exec sh -c '
+    for file; do
+        case $file in ./{LINKED}/*) there=${{file#./{LINKED}}};; *) there=$0/$file;; esac
+        if [ -L "$file" ] && [ -L "$there" ] || [ "$file" -ef "$there" ] || cmp -s "$file" "$there"; then continue; fi
+        echo "$file"
+    done' {root} {{}} +)
+if [ "$left" ]; then printf '%s\\n' {stay} "$left"; exit 1; fi
+printf '%s\\n' {back} {typed}
 """
+
+
+def quote_for_rtorrent(word: object) -> str:
+    """Return a word as an argument of a command of rtorrent."""
+    text = str(word)
+    return text if re.fullmatch(r"[\w./=-]+", text, re.ASCII) else '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
+def load_command(torrent: Path, root: Path) -> str:
+    """Return the command of rtorrent that loads a torrent whose data lie in `root`, and does not tie it to the file.
+
+    rtorrent reads the second argument as a command once more, so its directory is quoted twice.
+    """
+    directory = quote_for_rtorrent(f"d.directory_base.set={quote_for_rtorrent(root)}")
+    return f"load.start={quote_for_rtorrent(torrent)},{directory},d.tied_to_file.set="
+
+
+def describe_load(torrent: Path, root: Path) -> tuple[str, str]:
+    """Return how to load a torrent whose data are back in `root`: what to do, and what to type.
+
+    At its prompt, rtorrent takes only ASCII; a file of commands has one in each line.
+    """
+    command, file = load_command(torrent, root), f"import={quote_for_rtorrent(torrent.parent / LOAD)}"
+    for line in (command, file if "\n" not in command else "\n"):
+        if line.isascii() and line.isprintable():
+            return "in rtorrent, press Ctrl-X, type this and Enter", line
+    words = f"{shlex.quote(str(torrent))} with the directory_base {shlex.quote(str(root))}"
+    return "its name cannot be typed in rtorrent, so load it with a web interface", printable(words)
 
 
 class Trash:
@@ -2793,11 +2841,13 @@ class Trash:
         so that a removal that is cut short can be undone as well.
         """
         stem = self.torrent.name.replace("/", "_").encode()[:200].decode("utf-8", "ignore")
-        names = os.fsdecode(f"{stem}.torrent".encode()), UNDO  # whatever the locale
+        names = os.fsdecode(f"{stem}.torrent".encode()), UNDO, LOAD  # whatever the locale
         opened.mkdir(mode=0o700)
         try:
             (opened / names[0]).write_bytes(self.t_data)
             (opened / UNDO).write_bytes(self.describe_undo(place, names[0]).encode("utf-8", "surrogateescape"))
+            command = load_command(place / names[0], self.root)
+            (opened / LOAD).write_bytes(f"{command}\n".encode("utf-8", "surrogateescape"))
         except BaseException:
             for name in names:
                 (opened / name).unlink(missing_ok=True)
@@ -2809,10 +2859,15 @@ class Trash:
         info = find_info(self.root) or os.stat(place.parent)
         words = {"name": self.torrent.name, "root": self.root, "undo": place / UNDO, "torrent": place / file}
         quoted = {key: shlex.quote(str(word)) for key, word in {**words, "place": place}.items()}
+        said = {key: printable(word) for key, word in quoted.items()}  # a comment ends with its line
+        how, command = describe_load(place / file, self.root)
+        back = f"{said['name']} is back in {said['root']}. Load it, then rm -r {said['place']}. To load it, {how}:"
+        stay = f"Not back, because something else is there or the copy failed; it stays in {said['place']}:"
         return UNDO_TEXT.format(
             **quoted,
-            said={key: printable(word) for key, word in quoted.items()},  # a comment ends with its line
-            **{"LINKED": LINKED, "UNDO": UNDO, "owner": f"{info.st_uid}:{info.st_gid}"},
+            **{"said": said, "how": how, "command": command, "typed": shlex.quote(command)},
+            **{"back": shlex.quote(back), "stay": shlex.quote(stay)},
+            **{"LINKED": LINKED, "UNDO": UNDO, "LOAD": LOAD, "owner": f"{info.st_uid}:{info.st_gid}"},
             mode=stat.S_IMODE(info.st_mode),
             pattern=shlex.quote(re.sub(r"([][*?\\])", r"\\\1", file)),
         )
@@ -3159,7 +3214,22 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
             inspect.signature(hook).bind(*range(HOOKS[name]))
         except (TypeError, ValueError) as error:
             raise Error(f"{path}: {name} cannot be called with {HOOKS[name]} arguments: {error}", 2) from None
+    functions = inspect.getmembers(module, inspect.isfunction)
+    own = [name for name, function in functions if function.__module__ == module.__name__]
+    misspelt = [f"{name} (the hook is {near})" for name in own for near in find_hooks_like(name)]
+    if misspelt:
+        say(logging.WARNING, "no hook", f"{path}: rtwatch never calls {some(misspelt)}")
     return hooks
+
+
+def find_hooks_like(name: str) -> list[str]:
+    """Return the hook that a function with another name was perhaps meant to be."""
+    from difflib import get_close_matches
+
+    if name in HOOKS or name.startswith("_"):
+        return []
+    looks = re.match(r"(?i)(pre|post)_|complete", name)
+    return get_close_matches(name.lower(), HOOKS, 1, 0 if looks else 0.8)
 
 
 FAILED = object()  # the answer of a hook that raised
@@ -3766,9 +3836,9 @@ class Registry:
             f"{torrent.file.name} ({MISSING})" for torrent in self.unreadable.values() if torrent.reason == MISSING
         ]
         if unknown and unknown != self.unknown:
-            why = map(self.find_cause, unplaced[:1])
-            what = f"where the files of {some(unknown)} are"
-            say(logging.WARNING, "unknown", what, *why, "looked at again every minute")
+            say(logging.WARNING, "unknown", f"where the files of {some(unknown)} are", "looked at again every minute")
+            for torrent in unplaced[:1]:
+                say(logging.WARNING, "  because", self.find_cause(torrent))
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
         if unknown or self.unreadable:
@@ -3778,9 +3848,9 @@ class Registry:
         """Return why the directory of a torrent cannot be resolved."""
         directory = os.fsdecode(torrent.directory)
         what = "home" if directory.startswith("~") else "working directory"
-        seen = "it cannot be read" if self.find_pid(b"") else "no rtorrent is seen running"
+        seen = "which cannot be read" if self.find_pid(b"") else "and no rtorrent is seen running"
         shown = directory if len(directory) <= 100 else f"{directory[:97]}..."
-        return f'"{shown}" starts at the {what} of rtorrent, and {seen}'
+        return f'"{shown}" starts at the {what} of rtorrent, {seen}'
 
     def read_again(self, hashes: Iterable[str]) -> None:
         """Bring torrents up to date without waiting for an event; an unreadable one is remembered."""
@@ -4483,6 +4553,7 @@ class Watch:
         for mask in (flags.MOVED_TO, flags.CLOSE_WRITE):
             loop.inot_funcs["torrent", mask] = loop.inot_funcs["rtorrent", mask] = self.note_saved
         loop.inot_funcs["torrent", flags.DELETE] = self.vanished.note_deleted
+        loop.inot_funcs["lock", flags.CLOSE_WRITE] = self.note_started
         loop.inot_funcs["input_history", flags.MOVED_TO] = loop.inot_funcs["lock", flags.DELETE] = self.note_round
         loop.step = self.removals.step
         self.session.meanwhile = self.index.meanwhile = loop.take_events
@@ -4503,9 +4574,15 @@ class Watch:
         if path.parent == self.args.session and path.name in ("rtorrent.input_history", "rtorrent.lock"):
             if path.name == "rtorrent.lock":
                 # The saves of this rtorrent are looked at before another one starts and saves.
+                say(logging.INFO, "rtorrent", "ended")
                 self.rtorrent.ended = self.rtorrent.last.identity
                 self.loop.call_sooner("word", 0.05, "word", self.args.session)
             self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
+
+    def note_started(self, path: Path) -> None:
+        """Say that rtorrent has started: it wrote its lock."""
+        if path == self.args.session / "rtorrent.lock":
+            say(logging.INFO, "rtorrent", "started")
 
     def note_completed(self, path: Path) -> None:
         """Queue a mark HASH.complete of the session directory for the user's hook."""
@@ -4722,6 +4799,8 @@ class Watch:
             say(logging.WARNING, "empty", what, session_advice(args))
         states = {"running": "rtorrent runs", "elsewhere": "rtorrent.lock names another host"}
         state = states.get(process.lock.state, f"rtorrent.lock is {process.lock.state}")
+        if process.lock.state == "missing" and not process.runs:
+            state = "rtorrent does not run"
         answers = args.remove and self.rtorrent.is_reachable()
         known = [count(torrents - vanished, "torrent"), *([f"{vanished} vanished"] if vanished else [])]
         known.append(count(files, "file"))
@@ -4998,6 +5077,8 @@ def answer_what_if(watch: Watch, args: Args) -> None:
     pid = watch.rtorrent.find_process().pid
     open_files = {loaded: read_open_files(but=pid if loaded else 0) for loaded in (True, False)}
     limits = find_limits(args, doubts)
+    if what == "all":
+        show(f"{'hash':<{40 if args.verbose else 8}} {'frees':>9}", "torrent, if it is erased")
     for torrent in torrents:
         removal, data = imagine_erased(index, torrent, limits, open_files[torrent.vanished is None], args)
         if what == "all":
@@ -5006,10 +5087,13 @@ def answer_what_if(watch: Watch, args: Args) -> None:
         else:
             show_erase(torrent, removal, data, args.verbose)
         index.con.rollback()  # One torrent's erase is imagined without the others'.
-    say(logging.INFO, "what-if", "read from the session files; rtorrent was not asked")
+    say(logging.INFO, "what-if", "by the session files, which rtorrent saves every 20 minutes")
 
 
 # ---- Process: lock, signals, notifications ---------------------------------------------------------------------------
+
+# The directories in which sudo looks for a command (secure_path of sudoers(5) in Debian).
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 @contextmanager
@@ -5040,6 +5124,14 @@ def writer_lock(session: Path) -> Iterator[None]:
         yield
 
 
+def own_command() -> list[str]:
+    """Return the words that start this program for another user, whose PATH may lack its directory."""
+    path = os.path.abspath(sys.argv[0])
+    if os.path.dirname(path) in SYSTEM_PATH:
+        return [os.path.basename(path)]
+    return [path] if os.access(path, os.X_OK) else [sys.executable, path]
+
+
 def refuse_root(session: Path, words: Sequence[str]) -> None:
     """Refuse to run as root on a session of another user, whose torrents would choose which files root removes."""
     owner = session.stat()
@@ -5052,7 +5144,7 @@ def refuse_root(session: Path, words: Sequence[str]) -> None:
     command = ["setpriv", f"--reuid={owner.st_uid}", f"--regid={gid}", groups, "env", f"HOME={home}"]
     if shutil.which("sudo") and groups == "--init-groups":  # sudo knows only users of passwd(5)
         command = ["sudo", "-u", name]
-    line = shlex.join([*command, "rtwatch", *words])
+    line = shlex.join([*command, *own_command(), *words])
     raise Error(f"{session}: the session belongs to {name}, not to root; run rtwatch as that user: {line}", 2)
 
 
@@ -5225,9 +5317,16 @@ def make_absolute(args: Args) -> None:
     args.db = Path(absolute(directory or ".") or "/", name)  # The database itself may not be a symlink.
 
 
+def orphans_advice(args: Args) -> str:
+    """Return the command for --orphans without a PATH: the only directory named may be the one to look through."""
+    path, _ = (not is_session(args.session) and find_other_session(args)) or (None, "")
+    if path:
+        return f" and the session directory: {repeat_command(args, session=path, paths=(args.session,))}"
+    return f": {repeat_command(args)} ~/downloads"
+
+
 def check_options(args: Args) -> None:
     """Raise Error with status 2 for options that do not go together."""
-    orphans = f"rtwatch --orphans {shlex.quote(str(args.session))} ~/downloads"
     once = repeat_command(args, "--force", once=True)
     for wrong, problem in (
         (args.what_if == "", "--what-if needs a hash, a name, a path or all"),
@@ -5235,7 +5334,7 @@ def check_options(args: Args) -> None:
         (args.trash and not (args.remove or args.orphans), "--trash goes with -r: it is where -r moves files to"),
         (args.keep and not args.remove, "--keep goes with -r: without it, all files are left"),
         ("" in args.keep, "--keep needs a label: without one, it would be for all torrents that have none"),
-        (args.orphans and not args.paths, f"--orphans needs the directories to look through: {orphans}"),
+        (args.orphans and not args.paths, f"--orphans needs the directories to look through{orphans_advice(args)}"),
         (args.force and not args.once, f"--force goes with --once only: {once}"),
     ):
         if wrong:

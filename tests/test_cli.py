@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from faults import NEXT_WEEK, the_line
 from program import command, environment, run
+from rtorrent import Rtorrent
 from session import Session
 from steps import LONG, SHORT, Bed
 from torrents import make, multi, single, twin_of
@@ -215,6 +216,15 @@ def test_torrents_of_one_name_are_told_apart(bed: Bed) -> None:
     assert "ended        done\n" in said
 
 
+def test_the_start_and_the_end_of_rtorrent_are_said(rtorrent: Rtorrent, real_launcher: Bed) -> None:
+    program = real_launcher.start("-r")
+    rtorrent.shutdown()
+    program.wait_line(r"rtorrent +ended$")
+    rtorrent.start()
+    program.wait_line(r"rtorrent +started$")
+    assert program.output.count("rtorrent     ended") == 1
+
+
 def test_a_directory_that_stays_is_named_with_its_reason(bed: Bed) -> None:
     torrent = make(b"pack", {(b"a", b"1"): b"1", (b"b", b"2"): b"2", (b"c", b"3"): b"3"})
     other = make(b"pack", {(b"b", b"other"): b"3"})
@@ -236,6 +246,12 @@ def test_another_session_than_the_one_of_the_index_is_recognized_first(bed: Bed,
         line = the_line(run("--once", "-r", place, state=bed.state), 1, 2)
         assert f"is the index of {bed.session.path}: rtwatch" in line, name
         assert f"-r {bed.session.path}" in line
+    result = run("-r", "--once", bed.downloads, bed.session.path, state=bed.state)
+    assert f": rtwatch --once -r {bed.session.path} {bed.downloads}; " in the_line(result, 1), "swapped"
+    result = run("--orphans", bed.downloads, state=bed.state)
+    assert the_line(result, 2).endswith(f"session directory: rtwatch --orphans {bed.session.path} {bed.downloads}")
+    result = run("--orphans", bed.session.path, state=bed.state)
+    assert the_line(result, 2).endswith(f"look through: rtwatch --orphans {bed.session.path} ~/downloads")
 
 
 @pytest.mark.parametrize(

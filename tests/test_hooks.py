@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from program import PROJECT
 from session import touch
 from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, Options, remaining
 from torrents import Torrent, make, multi, single, twin_of
@@ -120,6 +121,22 @@ def test_a_hooks_file_that_does_not_load_or_fit_is_refused(text: str, word: str,
     with pytest.raises(rtwatch.Error, match=rf"^{tmp_path}/hooks.py.*{word}.*$") as refusal:
         rtwatch.load_hooks(tmp_path / "hooks.py")
     assert refusal.value.status == 2
+
+
+MISSPELT = {"post_ad": "post_add", "Pre_Remove": "pre_remove", "completed": "complete", "on_complete": "complete"}
+
+
+def test_a_function_named_nearly_like_a_hook_is_named(bed: Bed) -> None:
+    near = "".join(f"def {name}(*args): pass\n" for name in MISSPELT)
+    other = "from os.path import commonpath as pre_path\ndef _pre_ad(): pass\ndef remove(): pass\npost_data = 7\n"
+    text = f"{near}{other}def post_loop(con, inot, args): pass\n"
+    (line,) = re.findall(r"no hook +(.*)\n", bed.once(*bed.write_hooks(text)).stderr)
+    named = [f"{name} (the hook is {hook})" for name, hook in sorted(MISSPELT.items())]
+    assert line == f"{bed.hooks_file}: rtwatch never calls {', '.join(named[:3])} and 1 more"
+
+
+def test_the_example_names_no_function_nearly_like_a_hook(bed: Bed) -> None:
+    assert "no hook" not in bed.once("--hooks", PROJECT / "hooks_example.py").stderr
 
 
 def test_a_hook_may_be_any_object_and_take_more_than_it_is_given(tmp_path: Path) -> None:

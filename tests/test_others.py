@@ -11,6 +11,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -140,22 +141,24 @@ def test_root_is_refused_on_anothers_session(options: Options, sudo: bool, uid: 
     os.chown(bed.session.path, uid, uid)
     bed.write_hooks("note('run')\ndef post_add(con, file, args):\n    pass\n")
     programs = {"rtwatch": 'echo "$(id -u) $HOME $*"', "sudo": 'shift; uid=$1; shift; echo "$uid: $*"'}
+    words = [*options, "--hooks", str(bed.hooks_file), str(bed.session.path)]
+    start = "import sys, rtwatch; del sys.argv[0]; sys.exit(rtwatch.main())"
     with tempfile.TemporaryDirectory() as bin:  # every user can run what is there
         os.chmod(bin, 0o755)
         for name in programs if sudo else ["rtwatch"]:
             Path(bin, name).write_text(f"#!/bin/sh\n{programs[name]}\n")
             Path(bin, name).chmod(0o755)
         env = environment(bed.state, {"PATH": f"{bin}:{os.environ['PATH']}"})
-        result = run(*options, "--hooks", bed.hooks_file, bed.session.path, state=bed.state, env=env)
+        arguments = [sys.executable, "-c", start, f"{bin}/rtwatch", *map(str, words)]
+        result = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
         (command,) = re.findall(r"run rtwatch as that user: (.+)", the_line(result, 2))
         assert bed.calls() == []
         shell = subprocess.run(["sh", "-c", command], env=env, stdout=subprocess.PIPE, check=True)
-    words = shlex.join([*options, "--hooks", str(bed.hooks_file), str(bed.session.path)])
     if sudo and uid == NOBODY:
-        assert shell.stdout.decode() == f"nobody: rtwatch {words}\n"
+        assert shell.stdout.decode() == f"nobody: {bin}/rtwatch {shlex.join(words)}\n"
     else:
         home = "/nonexistent" if uid == NOBODY else bed.session.path.parent
-        assert shell.stdout.decode() == f"{uid} {home} {words}\n"
+        assert shell.stdout.decode() == f"{uid} {home} {shlex.join(words)}\n"
 
 
 @ROOT

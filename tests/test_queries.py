@@ -53,7 +53,8 @@ def test_what_if_says_what_the_removal_does_then(known: bool, bed: Bed) -> None:
     assert "already gone" not in answers[0]  # nor does a removal say it without -v
     assert "kept       x/gone: already gone" in ask(bed, torrent.hash, "-v")
     assert ask(bed, "album").count("torrent  ") == 2
-    everything = ask(bed, "all").splitlines()
+    heading, *everything = ask(bed, "all").splitlines()
+    assert heading == "hash         frees torrent, if it is erased"
     assert {line.partition("  ")[0] for line in everything} == {each.hash[:8] for each in (torrent, other, ONE)}
     assert f"{ONE.hash[:8]}     4 KiB one.bin: 1 file" in everything
     assert f"{ONE.hash}     4 KiB one.bin: 1 file" in ask(bed, "all", "-v")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
+import subprocess
 import textwrap
 from pathlib import Path
 from typing import Callable
 
 import pytest
+from steps import Bed
 
 import rtwatch
 
@@ -103,6 +106,18 @@ def test_no_reason_is_explained_that_the_program_does_not_have() -> None:
 def test_the_hooks_are_those_of_the_program() -> None:
     documented = re.findall(r"^    (\w+)\((.*)\) +# ", section("Hooks"), re.M)
     assert {name: signature.count(",") + 1 for name, signature in documented} == rtwatch.HOOKS
+
+
+@pytest.mark.parametrize("umask", ["002", "077"])
+def test_the_commands_for_a_trash_and_a_hooks_file_suit_any_umask(umask: str, bed: Bed, tmp_path: Path) -> None:
+    (make,) = re.findall(r"^    (mkdir .+) && rtwatch -r --trash", section("Trash and undo"), re.M)
+    (protect,) = re.findall(r"`(chmod .+) FILE`", section("Hooks"))
+    block = re.findall(r"```python\n(.*?)```", section("Hooks"), re.S)[0]
+    lines = f'umask {umask}\n{make}\nprintf %s "$1" >my.py\n{protect} my.py'
+    env = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run(["sh", "-ec", lines, "sh", block], cwd=tmp_path, env=env, check=True)
+    result = bed.once("-r", "--trash", tmp_path / "trash", "--hooks", tmp_path / "my.py")
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_hooks_of_the_examples_load(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import subprocess
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from torrents import Torrent, make, multi, single
 PACK = multi("pack")
 
 
-def undo(place: Path) -> None:
-    """Run the commands of a directory of the trash, as it says."""
+def undo(place: Path, status: int = 0) -> str:
+    """Run the commands of a directory of the trash, as it says, and return what they print."""
     text = os.fsdecode((place / "rtwatch-undo.txt").read_bytes())
     if "\n" not in str(place):
         assert f"sh {shlex.quote(str(place / 'rtwatch-undo.txt'))}\n" in text
-    subprocess.run(["sh", place / "rtwatch-undo.txt"], check=True, stderr=subprocess.PIPE)
+    done = subprocess.run(["sh", place / "rtwatch-undo.txt"], check=False, capture_output=True)
+    assert done.returncode == status, done
+    return os.fsdecode(done.stdout)
 
 
 LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # in which not every name can be encoded
@@ -67,6 +70,89 @@ def test_a_trashed_torrent_is_undone_beside_a_shared_file(real_launcher: Bed, rt
     rtorrent.add(torrent, launcher.downloads)
     rtorrent.call("d.check_hash", torrent.hash)
     rtorrent.wait_complete(torrent)
+
+
+NAMES = ["plain", "a b, c", 'it\'s "odd"', "$d.hash=", "(x);{y}=z", "[a]*?", "back\\slash\\", "\u96ea \t\udcff"]
+
+
+def test_rtorrent_finds_the_data_with_the_command_that_the_undo_prints(
+    real_launcher: Bed, shared: Rtorrent, tmp_path: Path
+) -> None:
+    trash = tmp_path / "trash, of 'mine'"
+    trash.mkdir()
+    torrents: list[Torrent] = []
+    for name in NAMES:
+        raw = os.fsencode(name)
+        kinds = make(raw, {(b"a",): b"a" * 99, (b"b", raw): raw}), make(raw, raw * 99)
+        for torrent in kinds[: 2 if name in NAMES[:2] else 1]:
+            seed(shared, shared.downloads / f"{len(torrents)} {name}", torrent)
+            torrents.append(torrent)
+    before = [shared.used(torrent) for torrent in torrents]
+    program = real_launcher.start(*SHORT, "--trash", trash)
+    real_launcher.erase(*torrents)
+    program.wait_for(lambda: not any(map(remaining, before)), "the files are not removed")
+    program.stop()
+    for torrent, paths in zip(torrents, before):
+        said, typed, _ = undo(trash / torrent.hash).split("\n")
+        assert (" is back in " in said, typed.isascii() and typed.isprintable()) == (True, True)
+        file = tmp_path / "typed"
+        file.write_text(f"{typed}\n")
+        shared.call("import", "", str(file))
+        shared.wait_complete(torrent)
+        assert shared.used(torrent) == paths
+        assert shared.call("d.tied_to_file", torrent.hash) == ""
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077], ids="{:03o}".format)
+def test_with_any_umask_the_trash_stays_private_and_directories_come_back_as_they_were(
+    umask: int, bed: Bed, trash: Path
+) -> None:
+    paths = bed.seed(PACK)
+    paths[1].parent.chmod(0o2775)
+    before = tree(bed.downloads)
+    options = (*SHORT, "--trash", trash)
+    mask = os.umask(umask)
+    try:
+        bed.start(*options)
+        bed.erase(PACK)
+        place = trash / PACK.hash
+        assert remaining(paths) == []
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        undo(place)
+        # A second run finds its database and its trash as it wants them.
+        bed.close()
+        assert bed.once(*options).returncode == 0
+    finally:
+        os.umask(mask)
+    assert {path: info[0] for path, info in tree(bed.downloads).items()} == {p: info[0] for p, info in before.items()}
+
+
+def test_an_undo_says_which_files_it_did_not_bring_back(bed: Bed, trash: Path) -> None:
+    paths = bed.seed(PACK)
+    program = bed.start(*SHORT, "--trash", trash)
+    bed.erase(PACK)
+    program.stop()
+    place = trash / PACK.hash
+    paths[1].parent.mkdir(parents=True)
+    paths[1].write_bytes(b"another")
+    said = undo(place, status=1)
+    assert ("./sub/b.bin" in said, "a.bin\n" in said.replace("b.bin", ""), "rm -r" in said) == (True, False, False)
+    assert paths[1].read_bytes() == b"another"
+    paths[1].unlink()
+    assert f"pack is back in {paths[0].parent}. Load it, then rm -r {place}." in undo(place)
+
+
+@pytest.mark.parametrize("path", ["trash", "m\u00fcll"])
+def test_a_name_that_no_command_can_hold_is_left_to_a_web_interface(path: str, bed: Bed, tmp_path: Path) -> None:
+    torrent = make(b"snow\xff" if path != "trash" else b"two\nlines", b"x" * 9)
+    trash = tmp_path / path
+    trash.mkdir()
+    bed.seed(torrent)
+    bed.start(*SHORT, "--trash", trash)
+    bed.erase(torrent)
+    said = undo(trash / torrent.hash)
+    assert "it cannot be typed in rtorrent" in said.replace("its name", "it")
+    assert said.count("\n") == 2
 
 
 def test_the_trash_overwrites_nothing(bed: Bed, trash: Path) -> None:
