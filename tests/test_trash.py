@@ -52,7 +52,7 @@ def test_the_undo_file_brings_files_back(torrent: Torrent, place: str, bed: Bed,
     undo(there)  # a second time does no harm
     bed.add_complete(torrent, downloads)
     program.wait_files(torrent.hash, paths)
-    bed.settle()
+    bed.settle_saves()
     bed.erase(torrent)
     assert remaining(paths) == []
     assert {path.name for path in trash.iterdir()} == {torrent.hash, f"{torrent.hash}.2"}
@@ -76,7 +76,7 @@ NAMES = ["plain", "a b, c", 'it\'s "odd"', "$d.hash=", "(x);{y}=z", "[a]*?", "ba
 
 
 def test_rtorrent_finds_the_data_with_the_command_that_the_undo_prints(
-    real_launcher: Bed, shared: Rtorrent, tmp_path: Path
+    real_launcher: Bed, rtorrent: Rtorrent, tmp_path: Path
 ) -> None:
     trash = tmp_path / "trash, of 'mine'"
     trash.mkdir()
@@ -85,9 +85,9 @@ def test_rtorrent_finds_the_data_with_the_command_that_the_undo_prints(
         raw = os.fsencode(name)
         kinds = make(raw, {(b"a",): b"a" * 99, (b"b", raw): raw}), make(raw, raw * 99)
         for torrent in kinds[: 2 if name in NAMES[:2] else 1]:
-            seed(shared, shared.downloads / f"{len(torrents)} {name}", torrent)
+            rtorrent.download(torrent, rtorrent.downloads / f"{len(torrents)} {name}")
             torrents.append(torrent)
-    before = [shared.used(torrent) for torrent in torrents]
+    before = [rtorrent.used(torrent) for torrent in torrents]
     program = real_launcher.start(*SHORT, "--trash", trash)
     real_launcher.erase(*torrents)
     program.wait_for(lambda: not any(map(remaining, before)), "the files are not removed")
@@ -97,10 +97,10 @@ def test_rtorrent_finds_the_data_with_the_command_that_the_undo_prints(
         assert (" is back in " in said, typed.isascii() and typed.isprintable()) == (True, True)
         file = tmp_path / "typed"
         file.write_text(f"{typed}\n")
-        shared.call("import", "", str(file))
-        shared.wait_complete(torrent)
-        assert shared.used(torrent) == paths
-        assert shared.call("d.tied_to_file", torrent.hash) == ""
+        rtorrent.call("import", "", str(file))
+        rtorrent.wait_complete(torrent)
+        assert rtorrent.used(torrent) == paths
+        assert rtorrent.call("d.tied_to_file", torrent.hash) == ""
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o077], ids="{:03o}".format)
