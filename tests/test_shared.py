@@ -186,7 +186,8 @@ def test_a_torrent_whose_place_is_not_known_may_use_whatever_bears_its_name(link
     if link:
         link_files(paths, [bed.session.home / "elsewhere" / "pack" / "sub" / "b.bin"])
     program = bed.start(*SHORT)
-    program.wait_line(r'unknown +where .* are, "~/elsewhere\S*" starts at the home of rtorrent, and no rtorrent is')
+    program.wait_line(r"unknown +where .* are, looked at again every minute$")
+    program.wait_line(r'  because +"~/elsewhere\S*" starts at the home of rtorrent, and no rtorrent is seen running$')
     bed.session.erase(torrent, single("other"))
     program.wait_line("waiting .*other")
     bed.settle()
