@@ -21,7 +21,7 @@ import rtwatch
 
 SEED = int(os.environ.get("RTWATCH_SEED") or 0)
 LIFE = os.environ.get("RTWATCH_LIFE")
-LIVES = {"fake": 1000 if NIGHTLY else 15, "real": 150 if NIGHTLY else 6}  # in a test
+LIVES = {"fake": 500 if NIGHTLY else 15, "real": 150 if NIGHTLY else 6}  # in a test
 LENGTH = 30  # steps
 WORKERS = 8  # lives at once: they mostly wait
 SHARES = {"fake": 4 if NIGHTLY else 2, "real": 1}  # tests for one version
