@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 
 PROJECT = Path(__file__).resolve().parent.parent
-DEADLINE = 90.0  # seconds until a wait fails; rtwatch asks again within a minute
+# Seconds until a wait fails; rtwatch asks again within a minute.
+DEADLINE = float(os.environ.get("RTWATCH_DEADLINE", "90"))
 PAUSE = 0.02  # seconds between two looks
 
 WITHOUT = """

@@ -46,6 +46,13 @@ ROUNDS: dict[str, tuple[Saves, Optional[set[str]]]] = {
     "one that was left alone is being written": (saves(unfinished={"B": NOW - 90}, A=ROUND, B=VANISHED - 900), None),
     "of one there is nothing but an unfinished file": (saves(unfinished={"C": ROUND}), None),
     "an unfinished file is older": (saves(unfinished={"C": VANISHED}), set()),
+    "the last one has ended at that very moment": (saves(AFTER, AFTER, A=ROUND, B=ROUND), None),
+    "it has been quiet for two seconds": (saves(NOW - 2, NOW - 2, A=NOW - 3, B=NOW - 2), set()),
+    "one of a saved torrent has been unfinished for a minute": (saves(unfinished={"A": NOW - 60}), set()),
+    "it took five minutes": (saves(A=ROUND, B=ROUND + 300), set()),
+    "it took longer": (saves(A=ROUND, B=ROUND + 301), None),
+    "one was saved five minutes before": (saves(A=AFTER + 240, B=AFTER - 60), {"B"}),
+    "one was saved shortly before": (saves(A=AFTER + 240, B=AFTER - 59), None),
     "one of a saved torrent stayed": (saves(unfinished={"A": ROUND}), set()),
 }
 
@@ -105,6 +112,9 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "without lock, saved": (torrent(""), {"process": LOCKLESS, "saves": saves()}, None),
     "without lock": (torrent(""), {"process": LOCKLESS}, "save"),
     "none ran then, nor does one now": (torrent(""), {"process": ENDED}, "save"),
+    "none ran then, the next one has not saved": (torrent(""), {"process": NEXT, "saves": saves()}, "gone"),
+    "none had a lock, and all was saved": (torrent(""), {"process": ENDED, "saves": saves()}, None),
+    "it had said it, and its lock is gone": (torrent(said=True), {"process": LOCKLESS}, None),
     "somebody vouches, none runs": (torrent("", said=True), {"process": ENDED}, None),
 }
 
@@ -114,6 +124,36 @@ def test_the_word_is_given_when(name: str) -> None:
     vanished, facts, reason = VERDICTS[name]
     nothing = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
     assert nothing._replace(**facts).verdict(vanished) == reason
+
+
+@pytest.mark.parametrize(
+    ("facts", "unloaded"),
+    [
+        ({"answer": answer()}, True),
+        ({"answer": answer(missing=()), "process": KILLED}, False),
+        ({"process": KILLED}, True),
+        ({"saves": saves(A=ROUND, V=ROUND)}, False),
+        ({"saves": saves(A=ROUND, V=ROUND - 300)}, True),
+        ({"saves": saves(A=ROUND, V=ROUND - 299)}, False),
+        ({"saves": saves(ROUND - 900, A=ROUND, V=ROUND - 900)}, False),
+    ],
+)
+def test_a_torrent_with_session_files_is_unloaded_when_it_is_missing_or_left_alone(
+    facts: dict[str, Any], unloaded: bool
+) -> None:
+    nothing = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
+    assert nothing._replace(**facts).is_unloaded("V") is unloaded
+
+
+@pytest.mark.parametrize(
+    ("times", "loaded", "wiped"),
+    [([0.0] * 10 + [60.0], 10, 11), ([0.0] * 10 + [61.0], 0, 0), ([0.0] * 10, 0, 0), ([0.0] * 11, 11, 0)],
+)
+def test_a_session_is_wiped_when_more_than_ten_and_most_vanish_within_a_minute(
+    times: list[float], loaded: int, wiped: int
+) -> None:
+    vanished = [torrent()._replace(hash=str(number), vanished=1000 + when) for number, when in enumerate(times)]
+    assert len(rtwatch.find_wiped(vanished, loaded)) == wiped
 
 
 @pytest.mark.parametrize(
