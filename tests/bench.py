@@ -16,6 +16,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import sqlite3
 import statistics
 import sys
@@ -391,6 +392,25 @@ def save(world: World, repeat: int) -> None:
     show("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100)
 
 
+def ask(session: Path, hashes: Sequence[str]) -> float:
+    """Ask rtorrent once what it has; return the seconds of CPU that took."""
+    wake, writer = socket.socketpair()
+    with wake, writer:
+        rtorrent = rtwatch.Rtorrent(rtwatch.Session(session), None, wake)
+        begin = time.process_time()
+        answer = rtorrent.ask(hashes[:10], hashes)
+        assert answer
+        assert answer.loaded.keys() == {*hashes}
+        return time.process_time() - begin
+
+
+def question(world: World, repeat: int) -> None:
+    """Ask rtorrent which torrents it has, and where, as before removals."""
+    with world.session:
+        took = statistics.median(elsewhere(ask, world.session.path, world.hashes) for _ in range(repeat))
+    show("question, CPU", took, "s", None, "0.5 s", took < 0.5)
+
+
 def each(world: World, repeat: int) -> None:
     """Remove torrents of 1,000 files, one after the other, in a small and in a large session.
 
@@ -478,7 +498,7 @@ def erase(world: World, program: Program, batch: Sequence[Made]) -> Cost:
 
 
 FIGURES = {
-    **{"first": first, "restart": restart, "event": event, "save": save},
+    **{"first": first, "restart": restart, "event": event, "save": save, "question": question},
     **{"each": each, "batches": batches, "wide": wide, "missing": missing},
 }
 
