@@ -3,6 +3,7 @@
 They keep the .torrent of each erased torrent, run a command for each finished one, write a history of their own into
 rtwatch's database, and say of each .torrent in a drop directory how many of its file names the session has already.
 With -n they change nothing: they write only to `con`, which is a temporary copy then.
+Only you may be able to write to a hooks file: chmod go-w hooks_example.py
 """
 
 from __future__ import annotations
