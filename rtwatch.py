@@ -4729,11 +4729,14 @@ class Watch:
         """
         if self.registry.starting or self.registry.has_pending():
             return
-        for torrent in [*self.index.find_torrents()]:
+        changed = []
+        for torrent in self.index.find_torrents():
             identity = self.session.identify(torrent.hash, "R", self.loop.drained - 1)
             followed = not torrent.vanished and torrent.hash not in self.registry.unreadable
             if followed and identity not in (None, torrent.read_r):
-                self.index.update_torrent(torrent.hash, read_r=identity)
+                changed.append((torrent.hash, identity))
+        for hash, identity in changed:
+            self.index.update_torrent(hash, read_r=identity)
 
     def drop_missing(self, missing: Sequence[Torrent], others: int, present: float) -> None:
         """Forget the torrents that went while rtwatch was not running, unless the session looks wiped or not mounted.

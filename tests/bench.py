@@ -331,7 +331,7 @@ def restart(world: World, repeat: int) -> None:
     starts = [world.measure_start() for _ in floors]
     costs, resident = [cost for cost, _ in starts], starts[-1][1]["VmRSS"] / 1024
     wall, limit = statistics.median(cost.wall for cost in costs), 1.5 * max(1.0, world.number / 10000)
-    compare("restart", costs, floors, 3)
+    compare("restart", costs, floors, 1.5 if world.number >= 10_000 else 3)
     show("restart, resident memory", resident, "MiB", None, "30 MiB", resident < 30)
     show("restart", wall, "s", None, f"{limit:g} s", wall < limit)
 
@@ -387,7 +387,7 @@ def save(world: World, repeat: int) -> None:
         lost += sum("overflow" in line for line in program.lines)
         program.stop()
     delay = statistics.median(delays)
-    compare("periodic save", costs, floors, 3)  # rtorrent's own speed is in the time on the clock
+    compare("periodic save", costs, floors, 2)  # rtorrent's own speed is in the time on the clock
     show("periodic save, lost", lost, "", None, "0", lost == 0)
     show("periodic save, erase recorded", delay, "ms", None, "100 ms", delay < 100)
 
