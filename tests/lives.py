@@ -519,10 +519,10 @@ def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) ->
 
 
 def is_perhaps(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
-    """Tell whether the named torrent has a file of this name."""
+    """Tell whether the named torrent has a file of this name, or a T of no bytes, which may have any."""
     named = [torrent for hash, torrent in BY_HASH.items() if hash.startswith(match[2])]
     names = {file.name.casefold() for torrent in named for file in torrent.paths(Path())}
-    return path.name.casefold() in names
+    return path.name.casefold() in names or "full disk" in world.trouble
 
 
 def was_handled(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
