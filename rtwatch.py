@@ -4554,7 +4554,8 @@ class Watch:
             loop.inot_funcs["torrent", mask] = loop.inot_funcs["rtorrent", mask] = self.note_saved
         loop.inot_funcs["torrent", flags.DELETE] = self.vanished.note_deleted
         loop.inot_funcs["lock", flags.CLOSE_WRITE] = self.note_started
-        loop.inot_funcs["input_history", flags.MOVED_TO] = loop.inot_funcs["lock", flags.DELETE] = self.note_round
+        loop.inot_funcs["lock", flags.DELETE] = self.note_ended
+        loop.inot_funcs["input_history", flags.MOVED_TO] = self.note_round
         loop.step = self.removals.step
         self.session.meanwhile = self.index.meanwhile = loop.take_events
 
@@ -4570,14 +4571,16 @@ class Watch:
                 self.loop.call_sooner("word", QUIET if self.rtorrent.answer is None else 0.1, "word", self.args.session)
 
     def note_round(self, path: Path) -> None:
-        """Look for a whole round of saves soon: input_history was renamed, or the lock removed."""
-        if path.parent == self.args.session and path.name in ("rtorrent.input_history", "rtorrent.lock"):
-            if path.name == "rtorrent.lock":
-                # The saves of this rtorrent are looked at before another one starts and saves.
-                say(logging.INFO, "rtorrent", "ended")
-                self.rtorrent.ended = self.rtorrent.last.identity
-                self.loop.call_sooner("word", 0.05, "word", self.args.session)
+        """Look soon for a whole round of saves: rtorrent has renamed its input_history."""
+        if path == self.args.session / "rtorrent.input_history":
             self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
+
+    def note_ended(self, path: Path) -> None:
+        """Say that rtorrent has ended, and look at its saves before another one starts and saves: its lock is gone."""
+        if path == self.args.session / "rtorrent.lock":
+            say(logging.INFO, "rtorrent", "ended")
+            self.rtorrent.ended = self.rtorrent.last.identity
+            self.loop.call_sooner("word", 0.05, "word", self.args.session)
 
     def note_started(self, path: Path) -> None:
         """Say that rtorrent has started: it wrote its lock."""

@@ -267,3 +267,20 @@ def test_only_a_database_is_moved_away(content: bytes, moves: bool, bed: Bed, tm
 def test_no_placeholder_is_left_in_what_is_said() -> None:
     for hold in rtwatch.HOLDS.values():
         assert not re.search(r"\b[A-Z]{3,}\b(?<!SCGI)", f"{hold.sentence} {hold.remedy}"), hold
+
+
+OPTIONS = {option.dest: option for option in rtwatch.make_parser()._actions if option.option_strings}
+VALUES = {"trash": "trash", "keep": "a label", "grace": "5", "what_if": "all", "hooks": "h", "scgi": "none", "db": "d"}
+
+
+@pytest.mark.parametrize("dest", sorted(OPTIONS.keys() - {"help", "version", "quiet", "force"}))
+def test_a_command_that_rtwatch_prints_has_every_option_of_the_run(
+    dest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("session", "downloads", "trash"):
+        Path(name).mkdir(mode=0o755)
+    value = [VALUES[dest]] if OPTIONS[dest].nargs != 0 else []
+    remove = ["-r"] if dest in ("trash", "keep") else []
+    given = rtwatch.parse_args([*remove, OPTIONS[dest].option_strings[-1], *value, "session", "downloads"])
+    assert rtwatch.parse_args(shlex.split(rtwatch.repeat_command(given))[1:]) == given

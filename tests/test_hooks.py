@@ -23,6 +23,10 @@ ARGS = (
 )
 
 
+def test_each_hook_is_tried_in_these_tests() -> None:
+    assert {name: len(parameters.split(",")) for name, parameters in ALL_HOOKS.items()} == rtwatch.HOOKS
+
+
 @pytest.mark.parametrize("options", [("-r",), ("-r", "-n"), ()], ids=["-r", "-r -n", "without -r"])
 @pytest.mark.parametrize("torrent", [ONE, PACK], ids=["single, without L", "multi"])
 def test_hooks_are_called_in_order_with_the_torrent(torrent: Torrent, options: Options, bed: Bed) -> None:
