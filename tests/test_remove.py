@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -199,6 +200,19 @@ def test_twenty_thousand_missing_files_are_said_at_once(bed: Bed) -> None:
     program.wait_known(large.hash)
     bed.erase(large)
     program.wait_line("missing +none of its 20000 files is at")
+
+
+def test_an_empty_directory_to_which_a_link_leads_now_stays(tmp_path: Path) -> None:
+    empty = tmp_path / "real" / "empty"
+    empty.mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(OSError, match="was replaced meanwhile"):
+        rtwatch.remove_directory(os.fsencode(tmp_path / "link" / "empty"))
+    assert empty.is_dir()
+
+
+def test_a_torrent_without_files_misses_none() -> None:
+    assert not rtwatch.Result().take_missing({})
 
 
 @pytest.mark.parametrize("error", ["MemoryError()", "UnicodeEncodeError('ascii', 'x', 0, 1, 'as in a locale')"])

@@ -194,7 +194,7 @@ def test_a_trash_into_which_nothing_can_be_renamed_keeps_the_files(mount: Mount,
     paths = bed.seed(PACK)
     program = bed.start(*SHORT, "--trash", trash)
     bed.erase(PACK)
-    program.wait_line("kept .*ross-device")
+    program.wait_line(rf"kept .*cannot be moved to {trash}/{PACK.hash}: .*ross-device")
     assert (remaining(paths), [*trash.rglob("*.bin")]) == (paths, [])
 
 

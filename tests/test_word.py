@@ -7,7 +7,7 @@ from typing import Any, Optional
 import pytest
 
 import rtwatch
-from rtwatch import NEVER, Answer, Evidence, Lock, Process, Saves, Torrent
+from rtwatch import NEVER, Answer, Evidence, Facts, Lock, Process, Saves, Torrent
 
 VANISHED, GRACE, NOW = 1000.0, 60.0, 2000.0
 AFTER = VANISHED + GRACE
@@ -18,6 +18,7 @@ KILLED = Process("7 70", False, 0, LOCK._replace(state="stale"))
 ENDED = Process("", False, 0, Lock("missing", 0, "", NEVER))
 NEXT = Process("8 80", True, 8, Lock("running", 8, "lock 1 4 5", 1600.0))
 HIDDEN = Process("lock 1 2 3", True, 0, LOCK._replace(state="stale"))
+UNLOCKED = RUNS._replace(lock=ENDED.lock)
 LOCKLESS = Process("", True, 0, Lock("missing", 0, "", NEVER))
 
 
@@ -41,11 +42,11 @@ ROUNDS: dict[str, tuple[Saves, Optional[set[str]]]] = {
     "none was saved": (saves(A=VANISHED - 900), None),
     "a round that began in the grace": (saves(A=ROUND - 436, B=AFTER - 1), None),
     "it is not quiet yet": (saves(NOW - 1, NOW - 1, A=NOW - 1.5, B=NOW - 1), None),
-    "single saves go on after it": (saves(NOW - 70, NOW - 0.1, A=NOW - 71, B=NOW - 0.2), set()),
+    "single saves go on after it": (saves(NOW - 60, NOW - 0.1, A=NOW - 61, B=NOW - 0.2), set()),
     "one is being written": (saves(unfinished={"A": NOW - 5}), None),
     "one that was left alone is being written": (saves(unfinished={"B": NOW - 90}, A=ROUND, B=VANISHED - 900), None),
     "of one there is nothing but an unfinished file": (saves(unfinished={"C": ROUND}), None),
-    "an unfinished file is older": (saves(unfinished={"C": VANISHED}), set()),
+    "an unfinished file is not newer": (saves(unfinished={"C": AFTER}), set()),
     "the last one has ended at that very moment": (saves(AFTER, AFTER, A=ROUND, B=ROUND), None),
     "it has been quiet for two seconds": (saves(NOW - 2, NOW - 2, A=NOW - 3, B=NOW - 2), set()),
     "one of a saved torrent has been unfinished for a minute": (saves(unfinished={"A": NOW - 60}), set()),
@@ -114,7 +115,15 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "none ran then, nor does one now": (torrent(""), {"process": ENDED}, "save"),
     "none ran then, the next one has not saved": (torrent(""), {"process": NEXT, "saves": saves()}, "gone"),
     "none had a lock, and all was saved": (torrent(""), {"process": ENDED, "saves": saves()}, None),
+    "it had said it, and saved in the grace": (torrent(said=True), {"saves": IN_GRACE}, "save"),
     "it had said it, and its lock is gone": (torrent(said=True), {"process": LOCKLESS}, None),
+    "it had said it, and it is about to end": (torrent(said=True), {"process": UNLOCKED}, "save"),
+    "somebody vouches, one runs without a lock": (torrent("", said=True), {"process": UNLOCKED}, "save"),
+    "it ended as the next one began": (
+        torrent(),
+        {"process": NEXT, "saves": saves(1600.0, 1600.0), "ended": RUNS.identity},
+        "save",
+    ),
     "somebody vouches, none runs": (torrent("", said=True), {"process": ENDED}, None),
 }
 
@@ -124,6 +133,46 @@ def test_the_word_is_given_when(name: str) -> None:
     vanished, facts, reason = VERDICTS[name]
     nothing = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
     assert nothing._replace(**facts).verdict(vanished) == reason
+
+
+HELD = torrent(said=True)._replace(held="wipe")
+UNKNOWN = {"wiped": {"V"}, "process": LOCKLESS, "saves": saves(), "answer": None}
+ELSEWHERE = RUNS._replace(lock=LOCK._replace(state="elsewhere"))
+
+GUARDED: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
+    "nothing": (torrent(), {}, None),
+    "its session files": (torrent(), {"present": bool}, "present"),
+    "its session files, forced": (torrent(), {"present": bool, "forced": True}, "present"),
+    "what held it at the start": (HELD, {}, "wipe"),
+    "what held it at the start, but for --force": (HELD, {"forced": True}, None),
+    "its hook": (HELD._replace(held="hook"), {"forced": True}, "hook"),
+    "what held it a minute ago, no more": (HELD._replace(held="gone"), {}, None),
+    "the missing word": (torrent(), {"answer": None}, "save"),
+    "no word, without -r": (torrent(), {"answer": None, "remove": False}, None),
+    "the word on a wiped session, without -r": (torrent(), {"answer": None, "remove": False, "wiped": {"V"}}, "save"),
+    "a torrent whose files are not known": (torrent(), {"nameless": True, "forced": True}, "nameless"),
+    "no unknown files, without -r": (torrent(), {"nameless": True, "remove": False}, None),
+    "a wiped session": (torrent(""), UNKNOWN, "wipe"),
+    "a wiped session, but for --force": (torrent(""), {**UNKNOWN, "forced": True}, None),
+    "no session from which others are wiped": (torrent(""), {**UNKNOWN, "wiped": {"W"}}, None),
+    "no wiped session with an answer": (torrent("", said=True), {**UNKNOWN, "answer": answer()}, None),
+    "no wiped session with a known process": (torrent(), {"wiped": {"V"}, "saves": saves(), "answer": None}, None),
+    "the lock of another host": (torrent(), {"process": ELSEWHERE}, "host"),
+    "an unreadable lock": (torrent(), {"process": RUNS._replace(lock=LOCK._replace(state="unreadable"))}, "lock"),
+    "no lock, but for --force": (torrent(), {"process": ELSEWHERE, "forced": True}, None),
+    "no lock, with a PATH": (torrent(), {"process": ELSEWHERE, "paths": True}, None),
+    "no lock, without -r": (torrent(), {"process": ELSEWHERE, "remove": False}, None),
+}
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_vanished_torrent_is_held_by(name: str) -> None:
+    vanished, changed, reason = GUARDED[name]
+    nothing = Evidence(NOW, GRACE, RUNS, "", answer(), False, (), OLD, False)
+    of_rtorrent = {key: fact for key, fact in changed.items() if key in Evidence._fields}
+    facts = Facts(nothing._replace(**of_rtorrent), lambda torrent: False, False, set(), False, True)
+    others = {key: fact for key, fact in changed.items() if key not in Evidence._fields}
+    assert rtwatch.guard(vanished, facts._replace(**others)) == reason
 
 
 @pytest.mark.parametrize(
@@ -165,6 +214,7 @@ def test_a_session_is_wiped_when_more_than_ten_and_most_vanish_within_a_minute(
         (b"", ".", False, True),
         (b".", ".", False, True),
         (b"/", "/", False, True),
+        (b"//", "/", False, True),
         (b"/data/pack", "/data/other", True, False),
         (b"/data/\xe4", "/data/?", False, False),
         (b"/data/\xe4", "/data/?", True, True),
