@@ -135,6 +135,12 @@ def test_the_word_is_given_when(name: str) -> None:
     assert nothing._replace(**facts).verdict(vanished) == reason
 
 
+@pytest.mark.parametrize("facts", [{"answer": answer(missing=())}, {"saves": IN_GRACE}], ids=["answer", "save"])
+def test_no_answer_on_another_torrent_and_no_save_in_the_grace_is_noted_as_the_word(facts: dict[str, Any]) -> None:
+    nothing = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
+    assert not nothing._replace(**facts).has_said(torrent())
+
+
 HELD = torrent(said=True)._replace(held="wipe")
 UNKNOWN = {"wiped": {"V"}, "process": LOCKLESS, "saves": saves(), "answer": None}
 ELSEWHERE = RUNS._replace(lock=LOCK._replace(state="elsewhere"))
