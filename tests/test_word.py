@@ -224,6 +224,7 @@ def test_a_session_is_wiped_when_more_than_ten_and_most_vanish_within_a_minute(
         (b"/data/pack", "/data/other", True, False),
         (b"/data/\xe4", "/data/?", False, False),
         (b"/data/\xe4", "/data/?", True, True),
+        (b"/data/\x01", "/data/\ufffd", False, False),
         (b"/data/\x01", "/data/\ufffd", True, True),
         ("/data/\U0001f600".encode(), "/data/?", True, True),
     ],
