@@ -143,3 +143,63 @@ def test_a_directory_is_known_while_rtorrents_home_and_working_directory_are(hom
         assert [rtwatch.expand_directory(directory, process.pid) for directory in relative] == [None] * 3
         process.kill()
     assert [rtwatch.expand_directory(directory, 0) for directory in [*tilde, *relative]] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "leads"),
+    [
+        ("absolute/sub", "absolute", True),
+        ("absolute/sub", "relative", True),
+        ("absolute/sub", "real", True),
+        ("relative/../real", "relative", True),
+        ("relative/sub", "absolute", False),
+        ("real/sub", "relative", False),
+        ("loop/sub", "real", False),
+    ],
+)
+def test_a_path_leads_through_the_links_on_it_and_through_theirs(
+    path: str, place: str, leads: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "relative").symlink_to("real")
+    (tmp_path / "absolute").symlink_to(tmp_path / "relative")
+    (tmp_path / "loop").symlink_to("loop")
+    assert rtwatch.leads_through(os.fsencode(tmp_path / path), os.fsencode(tmp_path / place)) is leads
+
+
+@pytest.mark.parametrize("number", [1, 10])
+def test_links_are_found_among_few_files_and_among_many(number: int, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "way").symlink_to("there")
+    files = [tmp_path / str(number) for number in range(number)]
+    for file in files[1:]:
+        file.touch()
+    files[0].symlink_to("way/target")
+    targets, ways = rtwatch.find_links({os.fsencode(tmp_path): [os.fsencode(file) for file in files]})
+    assert targets == {os.fsencode(tmp_path / "there" / "target")}
+    assert ways == {os.fsencode(tmp_path / "way" / "target")}
+
+
+def test_all_but_the_root_itself_lies_below_the_root() -> None:
+    assert rtwatch.is_below(b"/a", b"/")
+    assert not rtwatch.is_below(b"/", b"/")
+
+
+def test_an_inode_number_of_64_bits_is_a_negative_one_to_sqlite() -> None:
+    assert [rtwatch.signed(inode) for inode in (5, 1 << 63, (1 << 64) - 1)] == [5, -(1 << 63), -1]
+
+
+def test_a_file_is_as_its_torrent_left_it_when_nothing_of_its_identity_differs(tmp_path: Path) -> None:
+    info = tmp_path.stat()
+    left = rtwatch.identify_file(info)
+    assert left.is_now(info)
+    assert left._replace(device=None).is_now(info)
+    assert not any(left._replace(**{field: -7}).is_now(info) for field in rtwatch.Left._fields)
+
+
+def test_a_time_of_whole_seconds_may_be_two_seconds_behind_others_a_tick(tmp_path: Path) -> None:
+    os.utime(tmp_path, (1e10, 1e10 + 0.5))
+    assert rtwatch.find_written(tmp_path.stat(), False) == 1e10 + 0.5
+    assert rtwatch.find_written(tmp_path.stat(), True) == 1e10 + 0.5 + rtwatch.TICK
+    info = os.stat_result((0, 0, 0, 0, 0, 0, 0, 0, 100, 90))
+    assert [rtwatch.find_written(info, latest) for latest in (False, True)] == [102, 102]
