@@ -2500,7 +2500,7 @@ class ListedFile(NamedTuple):
 class Doubts(NamedTuple):
     """Torrents that may use a file although their files are not known."""
 
-    names: Mapping[bytes, Owner]  # by the file names, in lower case, of torrents whose directory is not known
+    names: Mapping[bytes, Owner]  # by the names in the paths, in lower case, of torrents whose directory is not known
     unreadable: Sequence[Doubt]
 
     def find(self, file: bytes) -> Optional[Owner]:
@@ -3731,20 +3731,22 @@ class Registry:
         resume = loaded.resume
         # The files that rtorrent wrote are older than T, now that T is new. Of them only those count as found that
         # are not as the torrent left them: somebody else has written these, until R says that rtorrent has them.
-        found = self.find_changed(known, loaded.found) if known.started or known.complete else loaded.found
+        # Until it is started again, rtorrent writes no file: one that comes where none was left is a person's own.
+        files = loaded.found if resume.started or resume.complete else loaded.files
+        found = self.find_changed(known, files) if known.started or known.complete else loaded.found
         complete = resume.complete or (known.complete and not found)
         resume = resume._replace(complete=complete, started=bool(resume.started or known.started))
         return loaded._replace(resume=resume, found=found), []
 
     def find_changed(self, torrent: Torrent, found: Iterable[bytes]) -> list[bytes]:
-        """Return those of some files that are not as a torrent left them when it vanished."""
+        """Return those of some files that are not as a torrent left them when it vanished, or not there."""
         if torrent.vanished is None:
             return []
         left, changed = self.index.find_left(torrent.hash), []
         for file in found:
             info, (was, _) = find_info(file), left.get(file, (None, None))
             unrecorded = not was and not torrent.recorded
-            if info and not (was.is_now(info) if was else unrecorded and self.vanished.is_as_left(torrent, info)):
+            if not (info and (was.is_now(info) if was else unrecorded and self.vanished.is_as_left(torrent, info))):
                 changed.append(file)
         return changed
 
@@ -3964,8 +3966,10 @@ class Registry:
         names: dict[bytes, Owner] = {}
         for torrent in self.index.find_unplaced():
             metainfo = self.read_stored(torrent.hash)
-            for _, path in metainfo.each_path() if metainfo else ():
-                names[os.path.basename(path.rstrip(b"/")).lower()] = Owner(torrent.hash, torrent.name)
+            paths = (path for _, path in metainfo.each_path()) if metainfo else ()
+            # Its directories count as well: a symlink to one may be on the way to its files.
+            for path in itertools.chain([torrent.directory], paths):
+                names.update(dict.fromkeys(path.lower().split(b"/"), Owner(torrent.hash, torrent.name)))
         return Doubts(names, [torrent.doubt.look() for torrent in self.unreadable.values() if torrent.doubt])
 
 

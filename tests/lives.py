@@ -276,6 +276,8 @@ class World:
         outside = (path for path in self.left if not path.is_symlink() and not {*path.parents} & {*self.paths})
         paths = [*outside] if self.paths else []
         used = self.used()
+        for hash in used:
+            self.unloaded.pop(hash, None)
         for left in self.left.values():
             left.difference_update(used)  # it came back: what it does not use any more was left behind on purpose
         for hash, files in [*used.items(), *self.unloaded.items()]:
@@ -692,7 +694,8 @@ class Steps(World):
     def add_beside_own_file(self, torrent: Torrent, how: str) -> None:
         """Load a torrent that names a person's file, and never has any data, or only a piece of another file."""
         path = self.rng.choice(torrent.places(self.places[0]))
-        if os.path.lexists(path) or not path.parent.parent.is_dir():
+        used = any(path in files for files in self.used().values())  # what comes there then counts as rtorrent's
+        if used or os.path.lexists(path) or not path.parent.parent.is_dir():
             return
         if how == "later":  # and is never started, so that rtorrent writes no file
             self.driver.add(torrent, self.places[0], **(STOPPED if isinstance(self.driver, Fake) else {}))
