@@ -91,6 +91,28 @@ def test_a_torrent_that_was_never_started_has_written_nothing(edited: bool, bed:
     assert remaining(paths) == paths
 
 
+@pytest.mark.parametrize("complete", [False, True], ids=["unfinished", "complete"])
+def test_what_comes_in_the_place_of_a_torrent_that_is_back_and_not_started_is_a_persons(
+    complete: bool, bed: Bed
+) -> None:
+    paths = bed.seed(DOCUMENTS)
+    if not complete:
+        bed.session.loaded[DOCUMENTS.hash].rtorrent["complete"] = 0
+    bed.session.save(DOCUMENTS)
+    paths[0].unlink()
+    program = bed.start(*LONG)
+    bed.wait_vanished(DOCUMENTS)
+    bed.wait_recorded(DOCUMENTS)
+    bed.add(DOCUMENTS, **STOPPED)
+    program.wait_line("returned +Documents")
+    paths[0].write_bytes(b"own")
+    assert program.stop() == 0
+    program = bed.start(*SHORT)
+    bed.erase(DOCUMENTS)
+    program.wait_line(f"kept +{paths[0].name}: {rtwatch.FOUND.words}")
+    assert remaining(paths) == paths[:1]
+
+
 @pytest.mark.parametrize("name", ["state/rtwatch", "hooks.py"])
 def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(name: str, bed: Bed, tmp_path: Path) -> None:
     program = bed.start(*SHORT, *bed.write_each())

@@ -198,6 +198,24 @@ def test_a_torrent_whose_place_is_not_known_may_use_whatever_bears_its_name(link
     assert (remaining(paths), remaining(others)) == (paths, [])
 
 
+def test_a_symlink_on_the_way_to_a_torrent_whose_place_is_not_known_stays(bed: Bed) -> None:
+    paths = PACK.write(bed.downloads / "real")
+    bed.session.kill()
+    bed.session.lock.unlink()
+    link = bed.session.home / "pack"
+    link.symlink_to(bed.downloads / "real" / "pack")
+    bed.session.add(TWIN, "~")
+    bed.add_complete(PACK, base=link)
+    program = bed.start(*SHORT)
+    program.wait_line("unknown +where .* are")
+    bed.session.erase(PACK)
+    program.wait_line("waiting .*pack")
+    bed.settle()
+    bed.session.save_all()
+    program.wait_gone(PACK.hash)
+    assert (remaining([link]), remaining(paths)) == ([link], paths)
+
+
 def test_a_torrent_that_comes_during_pre_remove_keeps_its_files(bed: Bed, tmp_path: Path) -> None:
     prepared = Session(tmp_path / "prepared")
     prepared.add(SECOND, bed.downloads)
