@@ -489,6 +489,7 @@ class World:
         if not rest:
             return []
         forgotten = self.held() | self.unsaid
+        forgotten |= {hash for hash, torrent in BY_HASH.items() if self.driver.file(torrent).exists()}  # loaded or not
         names = {text.split(", ")[0] for verb, text in self.lines() if verb == "dropped" or "is not known" in text}
         forgotten |= {hash for hash, name in NAMES.items() if name in names}
         name, explained = "", set()
