@@ -538,6 +538,11 @@ def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str])
     return was_handled(world, path, mine, match) or bool(world.trouble & {"erased unseen", "full disk"})
 
 
+def had_another_place(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
+    """Tell whether its torrent had a file of this name elsewhere before."""
+    return any(mine & hashes for file, hashes in world.listed.items() if file != path and file.name == path.name)
+
+
 def is_longer(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether it is longer than one of its torrents says."""
     pairs = (pair for hash in mine for pair in zip(BY_HASH[hash].paths(Path()), BY_HASH[hash].contents()))
@@ -562,9 +567,10 @@ KEPT: dict[str, Truth] = {
     ),
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
-    "|".join(re.escape(reason.words) for reason in (FOUND, FOREIGN, UNSTARTED)): (
+    "|".join(re.escape(reason.words) for reason in (FOUND, UNSTARTED)): (
         lambda world, path, mine, _: bool(mine & world.uncounted)
     ),
+    re.escape(FOREIGN.words): had_another_place,
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
     r"cannot be removed: it was changed meanwhile": was_handled,
     r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch
