@@ -3618,6 +3618,15 @@ class Vanished:
 ROWS = ("lost", "unlinked", "added", "saved")  # queues whose items change rows
 
 
+def explain_unplaced(directory: bytes, runs: bool) -> str:
+    """Return why a `directory` of R cannot be resolved; `runs` tells whether an rtorrent is seen running."""
+    shown = os.fsdecode(directory)
+    what = "home" if shown.startswith("~") else "working directory"
+    seen = "which cannot be read" if runs else "and no rtorrent is seen running"
+    shown = shown if len(shown) <= 100 else f"{shown[:97]}..."
+    return f'"{shown}" starts at the {what} of rtorrent, {seen}'
+
+
 class Registry:
     """The loaded torrents: their rows in the index follow their files in the session directory."""
 
@@ -3840,19 +3849,11 @@ class Registry:
         if unknown and unknown != self.unknown:
             say(logging.WARNING, "unknown", f"where the files of {some(unknown)} are", "looked at again every minute")
             for torrent in unplaced[:1]:
-                say(logging.WARNING, "  because", self.find_cause(torrent))
+                say(logging.WARNING, "  because", explain_unplaced(torrent.directory, bool(self.find_pid(b""))))
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
         if unknown or self.unreadable:
             self.loop.call_later("unknown", RETRY_INTERVAL, "unknown", self.args.session)
-
-    def find_cause(self, torrent: Torrent) -> str:
-        """Return why the directory of a torrent cannot be resolved."""
-        directory = os.fsdecode(torrent.directory)
-        what = "home" if directory.startswith("~") else "working directory"
-        seen = "which cannot be read" if self.find_pid(b"") else "and no rtorrent is seen running"
-        shown = directory if len(directory) <= 100 else f"{directory[:97]}..."
-        return f'"{shown}" starts at the {what} of rtorrent, {seen}'
 
     def read_again(self, hashes: Iterable[str]) -> None:
         """Bring torrents up to date without waiting for an event; an unreadable one is remembered."""
