@@ -2984,7 +2984,7 @@ class Removal:
         links = [path for path in index.find_uses(torrent.hash, "own") if os.path.islink(path) and os.path.isdir(path)]
         self.through = [(os.path.realpath(path), path) for path in links]
         self.heritage = {*links} - self.files.keys()
-        self.todo = deque([*self.files, *self.heritage])
+        self.todo = deque([*self.files, *sorted(self.heritage)])
         self.inherit()
         self.trash = Trash(args, torrent, t_data) if args.trash else None
         self.result = Result()
@@ -5339,13 +5339,15 @@ def orphans_advice(args: Args) -> str:
 def check_options(args: Args) -> None:
     """Raise Error with status 2 for options that do not go together."""
     once = repeat_command(args, "--force", once=True)
+    # Looking for another session is for a wrong command line only.
+    elsewhere = orphans_advice(args) if args.orphans and not args.paths else ""
     for wrong, problem in (
         (args.what_if == "", "--what-if needs a hash, a name, a path or all"),
         (args.orphans and args.what_if, "--what-if goes without --orphans"),
         (args.trash and not (args.remove or args.orphans), "--trash goes with -r: it is where -r moves files to"),
         (args.keep and not args.remove, "--keep goes with -r: without it, all files are left"),
         ("" in args.keep, "--keep needs a label: without one, it would be for all torrents that have none"),
-        (args.orphans and not args.paths, f"--orphans needs the directories to look through{orphans_advice(args)}"),
+        (args.orphans and not args.paths, f"--orphans needs the directories to look through{elsewhere}"),
         (args.force and not args.once, f"--force goes with --once only: {once}"),
     ):
         if wrong:
