@@ -190,6 +190,8 @@ class Rtorrent(SessionDirectory):
 
     def load_source(self, method: str, torrent: Torrent | str, source: str | bytes, *commands: str | bytes) -> None:
         """Load a torrent by one of rtorrent's methods, from a path, a link or its metainfo, as `load` does."""
+        # rtorrent ignores a torrent that it has, so that no save with the number would come.
+        assert self._try("d.hash", hash_of(torrent)) != hash_of(torrent), "it is loaded already"
         number = next(self._numbers)
         self.call(method, "", source, *commands, f"d.custom.set={NUMBER},{number}")
         self._wait_saved(torrent, number, full=True)

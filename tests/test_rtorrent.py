@@ -44,10 +44,10 @@ def bed(real_launcher: Bed) -> Bed:
     return real_launcher
 
 
-@pytest.fixture(scope="module")
-def seeder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rtorrent]:
+@pytest.fixture
+def seeder(tmp_path: Path) -> Iterator[Rtorrent]:
     """Give a second rtorrent, from which the first can download: of 0.9.8, for 0.16 gives 0.16 no metadata."""
-    with Rtorrent(tmp_path_factory.mktemp("seeder"), version=VERSIONS[0]) as seeder:
+    with Rtorrent(tmp_path / "seeder", version=VERSIONS[0]) as seeder:
         yield seeder
 
 
