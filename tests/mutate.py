@@ -77,8 +77,9 @@ def change(node: Any, returns: str) -> Iterator[tuple[Any, str]]:
     elif isinstance(node, (ast.BoolOp, ast.BinOp)):
         if not re.search("['\"]", ast.unparse(node)) or isinstance(node, ast.BoolOp):  # texts have one operator
             yield from ((node, altered(op=other())) for other in SWAPS.get(type(node.op), ()))
-        for value in node.values if isinstance(node, ast.BoolOp) else ():
-            yield node, altered(values=[other for other in node.values if other is not value])
+        operands: list[ast.expr] = getattr(node, "values", [])
+        for operand in operands:
+            yield node, altered(values=[other for other in operands if other is not operand])
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield node, f"({ast.unparse(node.operand)})"
     elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
