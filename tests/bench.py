@@ -11,6 +11,7 @@ some 150 KiB and 55 files a torrent.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import random
@@ -43,8 +44,6 @@ program.DEADLINE = 900.0  # seconds: a first start may take minutes
 
 SEED = 5
 ADDS = 31
-BATCH = 1000  # torrents erased together
-WIDE = 50_000  # files of one torrent
 HOOKS = """
 import functools, os, time
 
@@ -304,7 +303,7 @@ def show(name: str, value: float, unit: str, floor: float | None = None, target:
     """Print one line of the table."""
     floor_text, ratio = (f"{floor:.4g} {unit}", f"{value / floor:.2f}") if floor else ("", "")
     verdict = "" if met is None else "met" if met else "MISSED"
-    line = f"{name:36} {f'{value:.4g} {unit}':>12} {floor_text:>12} {ratio:>7}  {verdict:7} {target}"
+    line = f"{name:48} {f'{value:.4g} {unit}':>12} {floor_text:>12} {ratio:>7}  {verdict:7} {target}"
     print(line.rstrip(), flush=True)
 
 
@@ -407,70 +406,34 @@ def question(world: World, repeat: int) -> None:
     limit("question, CPU", took, "s", 0.5)
 
 
-def each(world: World, repeat: int) -> None:
-    """Remove torrents of 1,000 files, one after the other, in a small and in a large session.
-
-    Before the first of them rtorrent is asked what it has and all directories are looked at.
-    """
-    with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:
-        small, *_ = remove_each(World(Path(directory), max(10, world.number // 10)), repeat)
-    large, common, look = remove_each(world, repeat)
-    limit("question and look, CPU", look, "s", 0.5)
-    show("removal, a file, CPU", large, "ms", small, "the same in a session of a tenth", large < 1.2 * small)
-    show("removal, a file of a common name", common, "ms", large, "the same", common < 1.2 * large)
-
-
-def remove_each(world: World, repeat: int) -> tuple[float, float, float]:
-    """Return the ms of CPU for one file of a torrent of 1,000, and of names that others have; seconds until the first
-    removal begins."""
-    wide, common = world.make_many(repeat, 1000), world.make_many(2, 1000, alike=True)
-    for torrent in [*wide, *common]:
-        world.add(torrent)
-    with world.removing() as program:
-        begin = now(program.pid)
-        world.erase(program, common[:1])
-        look = world.calls("pre_remove")[common[0].hash].since(begin).cpu
-        shared = world.erase(program, common[1:]).cpu
-        ms = [world.erase(program, [torrent]).cpu for torrent in wide]  # seconds for 1,000 files are ms for one
-    return statistics.median(ms), shared, look
-
-
-def batches(world: World, repeat: int) -> None:
-    """Remove 1,000 torrents of ten files at once, with names of their own and with names that all of them have."""
-    for alike in False, True:
-        made = [world.make_many(BATCH, 10, alike) for _ in range(repeat)]
-        compare(f"{BATCH} x 10, {'same' if alike else 'own'} names", *remove_batches(world, made), 3, 1.5)
-
-
-def wide(world: World, repeat: int) -> None:
-    """Remove a torrent of 50,000 files."""
-    compare(f"removal of 1 x {WIDE}", *remove_batches(world, [world.make_many(1, WIDE) for _ in range(repeat)]), 2)
-
-
-def remove_batches(world: World, batches: Sequence[Sequence[Torrent]]) -> tuple[list[Cost], list[Cost]]:
-    """Remove torrents, a batch at once; return what each batch took, the deletions noted before as well, and floors."""
-    every = [torrent for batch in batches for torrent in batch]
-    for torrent in every:
-        world.add(torrent)
-    world.measure_start()
-    copy = world.state / "floor.db"
-    shutil.copy(world.state / "rtwatch" / "rtwatch.db", copy)
-    costs, floors = [], []
-    for number, batch in enumerate(batches):
-        place = world.data / f"floor{number}"
-        victims = [(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t in batch]
-        floors.append(elsewhere(floor_removal, copy, victims))
-    copy.unlink()
-    with world.removing() as program:
-        for batch in batches:
-            settle(program.pid)
-            begin = now(program.pid)
-            cost = world.erase(program, batch)
-            costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))
-        left = [torrent for torrent in every if torrent.root(world.data / "other").exists()]
-        if left:
-            raise SystemExit(program.report(f"{len(left)} torrents were not removed"))
-    return costs, floors
+def removal(world: World, repeat: int) -> None:
+    """Remove 1,000 torrents of ten files at once, with names of their own or all with the same, and one of 50,000."""
+    place, copy = world.data / "floor", world.state / "floor.db"
+    for name, number, count, alike in (
+        ("1,000 x 10", 1000, 10, False),
+        ("1,000 x 10 of the same names", 1000, 10, True),
+        ("1 x 50,000", 1, 50_000, False),
+    ):
+        batches = [world.make_many(number, count, alike) for _ in range(repeat)]
+        for torrent in itertools.chain(*batches):
+            world.add(torrent)
+        world.measure_start()
+        shutil.copy(world.state / "rtwatch" / "rtwatch.db", copy)
+        written = [[(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t in batch] for batch in batches]
+        floors = [elsewhere(floor_removal, copy, victims) for victims in written]
+        costs = []
+        with world.removing() as program:
+            for batch in batches:
+                settle(program.pid)
+                begin = now(program.pid)
+                cost = world.erase(program, batch)
+                costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # with the deletions noted before
+            left = sum(torrent.root(world.data / "other").exists() for torrent in itertools.chain(*batches))
+            if left:
+                raise SystemExit(program.report(f"{left} torrents were not removed"))
+        compare(f"removal, {name}", costs, floors, 3, 1.5)
+        files = number * count
+        show(f"removal, {name}, a file, CPU", 1000 * statistics.median(cost.cpu for cost in costs) / files, "ms")
 
 
 def missing(world: World, repeat: int) -> None:
@@ -484,7 +447,7 @@ def missing(world: World, repeat: int) -> None:
     show("300,000 missing files, memory", peak, "MiB", before, "300 MiB", peak < 300)
 
 
-FIGURES = (first, restart, event, save, question, each, batches, wide, missing)
+FIGURES = (first, restart, event, save, question, removal, missing)
 
 
 def main() -> None:
@@ -504,7 +467,7 @@ def main() -> None:
         begin = time.perf_counter()
         world = World(Path(directory), args.torrents)
         print(f"{world.number} torrents, {world.files} files, made in {time.perf_counter() - begin:.1f} s")
-        print(f"{'':36} {'rtwatch':>12} {'floor':>12} {'ratio':>7}  {'':7} target", flush=True)
+        print(f"{'':48} {'rtwatch':>12} {'floor':>12} {'ratio':>7}  {'':7} target", flush=True)
         for name in args.only or figures:
             figures[name](world, args.repeat)
 
