@@ -16,7 +16,7 @@ import subprocess
 import time
 import xmlrpc.client
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Union
 from xml.parsers.expat import ExpatError
 
 import bencodepy
@@ -45,6 +45,7 @@ protocol.pex.set = no
 trackers.use_udp.set = no
 """
 PORTS = "49500-60000"
+Name = Union[str, bytes, Path]
 TELL = """\
 #!/bin/sh
 printf '%s\\0' "$@" >> "$0.out"
@@ -87,7 +88,7 @@ class Rtorrent(SessionDirectory):
         self.tell = directory / "tell"
         self.tell.write_text(TELL)
         self.tell.chmod(0o755)
-        self.process: Optional[subprocess.Popen[bytes]] = None
+        self.process: Any = None  # a Popen while it runs
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
@@ -123,7 +124,6 @@ class Rtorrent(SessionDirectory):
         """Have rtorrent save its session and end, after `calls` in one request; returns when the process is gone."""
         with contextlib.suppress(ExpatError):  # 0.16 closes the socket at times without an answer
             self.multicall(*calls, ("system.shutdown.normal",))
-        assert self.process is not None, "it does not run"
         self.process.wait(DEADLINE)
         self.process = None
 
@@ -166,7 +166,6 @@ class Rtorrent(SessionDirectory):
         XML-RPC would show bytes that are not UTF-8 as others, so rtorrent hands the strings to a script (and by
         `execute.raw`, as `execute` would expand a leading `~`).
         """
-        assert self.process is not None, "it does not run"
         hash = hash_of(torrent)
         told = self.tell.with_suffix(".out")
         told.unlink(missing_ok=True)
@@ -177,46 +176,47 @@ class Rtorrent(SessionDirectory):
         return [Path(os.fsdecode(os.path.join(cwd, directory) + b"/" + path)) for path in paths]
 
     def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
-        """Load a torrent without starting it; it is in the session on return."""
-        self.load(torrent, *set_place(directory, base), start=False)
+        """Load a torrent without starting it."""
+        self.load(torrent, directory, base, start=False)
 
     def load(
-        self, torrent: Torrent, *commands: str | bytes, start: bool = True, directory: Directory | bytes | None = None
+        self, torrent: Torrent, directory: Name | None = None, base: Name | None = None, start: bool = True
     ) -> None:
-        """Load a torrent, told to use `directory` (d.directory.set, of any bytes); it is in the session on return."""
-        if directory is not None:
-            commands = (set_directory(directory), *commands)
-        self.load_source("load.raw_start" if start else "load.raw", torrent, torrent.metainfo, *commands)
+        """Load a torrent, with d.directory.set=`directory` or d.directory_base.set=`base`; it is saved on return."""
+        self.load_source("load.raw_start" if start else "load.raw", torrent, torrent.metainfo, directory, base)
 
-    def load_source(self, method: str, torrent: Torrent | str, source: str | bytes, *commands: str | bytes) -> None:
+    def load_source(
+        self, method: str, torrent: Torrent, source: Name, directory: Name | None = None, base: Name | None = None
+    ) -> None:
         """Load a torrent by one of rtorrent's methods, from a path, a link or its metainfo, as `load` does."""
         # rtorrent ignores a torrent that it has, so that no save with the number would come.
         assert self._try("d.hash", hash_of(torrent)) != hash_of(torrent), "it is loaded already"
         number = next(self._numbers)
-        self.call(method, "", source, *commands, f"d.custom.set={NUMBER},{number}")
+        place = [] if directory is None else [set_directory(directory, base)]
+        self.call(method, "", source, *place, f"d.custom.set={NUMBER},{number}")
         self._wait_saved(torrent, number, full=True)
 
     def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
         """Erase and load again, both in one request, as web interfaces do to edit a torrent or to move its data."""
         number = next(self._numbers)
-        place, mark = set_place(directory, base), f"d.custom.set={NUMBER},{number}"
+        commands = set_directory(directory, base), f"d.custom.set={NUMBER},{number}"
         self.wait_checked(torrent)
-        self.multicall(("d.erase", torrent.hash), ("load.raw_start", "", torrent.metainfo, *place, mark))
+        self.multicall(("d.erase", torrent.hash), ("load.raw_start", "", torrent.metainfo, *commands))
         self._wait_saved(torrent, number, full=True)
 
     def readd_in_place(self, torrent: Torrent, directory: Directory) -> None:
         """Erase, write T into the session directory and load that, as ruTorrent does with a big one."""
         self.erase(torrent)
         self.file(torrent).write_bytes(torrent.metainfo)
-        self.load_source("load.start", torrent, str(self.file(torrent)), set_directory(directory))
+        self.load_source("load.start", torrent, str(self.file(torrent)), directory)
 
     def magnet(self, torrent: Torrent, directory: Directory) -> None:
-        self.load_source("load.start", torrent, magnet_link(torrent), set_directory(directory))
+        self.load_source("load.start", torrent, magnet_link(torrent), directory)
 
     def download(self, torrent: Torrent, directory: Path, base: Path | None = None) -> list[Path]:
         """Have rtorrent seed a torrent whose data is there, and say so in R; return the paths of its files."""
         paths = torrent.write_root(torrent.root(directory) if base is None else base)
-        self.load(torrent, *set_place(directory, base))
+        self.load(torrent, directory, base)
         self.wait_complete(torrent)
         return paths
 
@@ -244,14 +244,14 @@ class Rtorrent(SessionDirectory):
         wait_until(lambda: self._try("d.hashing", torrent.hash) != 0, FORGOTTEN)
         self.wait_checked(torrent)
 
-    def set_directory(self, torrent: Torrent | str, directory: Directory | bytes) -> None:
+    def set_directory(self, torrent: Torrent | str, directory: Name) -> None:
         """Do d.directory.set, which is in memory only until the next save."""
         self._set("d.directory.set", torrent, directory)
 
-    def set_directory_base(self, torrent: Torrent | str, base: Directory | bytes) -> None:
+    def set_directory_base(self, torrent: Torrent | str, base: Name) -> None:
         self._set("d.directory_base.set", torrent, base)
 
-    def _set(self, method: str, torrent: Torrent | str, directory: Directory | bytes) -> None:
+    def _set(self, method: str, torrent: Torrent | str, directory: Name) -> None:
         """Set a directory; where the files have been moved already, rtorrent closes the torrent and refuses once."""
         self.wait_checked(torrent)
         if isinstance(self._try(method, hash_of(torrent), os.fsencode(directory)), xmlrpc.client.Fault):
@@ -344,13 +344,10 @@ def wait_until(happened: Callable[[], Any], seconds: float) -> bool:
     return True
 
 
-def set_directory(directory: Directory | bytes, method: str = "d.directory.set") -> bytes:
-    """Return the command that sets a directory of any bytes, as an argument of `load.*`."""
-    return b'%b="%b"' % (method.encode(), os.fsencode(directory).replace(b"\\", b"\\\\").replace(b'"', b'\\"'))
-
-
-def set_place(directory: Directory, base: Directory | None) -> tuple[bytes]:
-    return (set_directory(directory) if base is None else set_directory(base, "d.directory_base.set"),)
+def set_directory(directory: Name, base: Name | None = None) -> bytes:
+    """Return the command that sets a directory, or a `base`, of any bytes, as an argument of `load.*`."""
+    text = os.fsencode(directory if base is None else base).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return b'd.directory%b.set="%b"' % (b"" if base is None else b"_base", text)
 
 
 def magnet_link(torrent: Torrent) -> str:

@@ -125,7 +125,7 @@ class Session(SessionDirectory):
         self.cwd = cwd or path.parent
         self.home = home or path.parent
         self.loaded: dict[str, Loaded] = {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Any = None  # a Popen while rtorrent runs
         self.busy = threading.RLock()
         self.scgi = Scgi(self, scgi == "tcp")
         self._listens = bool(scgi)
@@ -158,14 +158,10 @@ class Session(SessionDirectory):
 
     def _wait_process(self) -> None:
         """Wait until the process has done what it was told."""
-        assert self.process is not None
-        assert self.process.stdout is not None
         assert self.process.stdout.read(1) == b"+", "the process of the fake rtorrent ended"
 
     def open_files(self, paths: Iterable[Path]) -> None:
         """Let the process have these files open, and no others."""
-        assert self.process is not None
-        assert self.process.stdin is not None
         self.process.stdin.write(" ".join(os.fsencode(path).hex() for path in paths).encode() + b"\n")
         self.process.stdin.flush()
         self._wait_process()
@@ -459,102 +455,85 @@ class Scgi:
         self.asked: list[tuple[Any, ...]] = []  # each method with its parameters
         self.answers: dict[str, Any] = {}  # by method, instead of the true answer: a value, or a function
         self.change: Change = lambda reply: reply  # of the reply's bytes; None keeps the connection open and silent
-        self.socket: Optional[socket.socket] = None
-        self._connections: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
+        self.socket: Any = None  # while it is bound
+        self._threads: dict[socket.socket, threading.Thread] = {}  # by what they wait for
 
     def bind(self, directory: Union[str, Path]) -> int:
         """Bind a new socket, in `directory` or to a port of 127.0.0.1; return its descriptor."""
         self.socket = socket.socket(socket.AF_INET if self.tcp else socket.AF_UNIX)
         self.socket.bind(("127.0.0.1", 0) if self.tcp else os.path.join(directory, "rpc.sock"))
-        return self.socket.fileno()
+        return int(self.socket.fileno())
 
     def start(self) -> None:
         """Answer from now on; the process listens."""
-        assert self.socket is not None
         self._run(self._accept, self.socket)
 
     def stop(self) -> None:
-        """Close the socket and all connections."""
-        if self.socket is None:
-            return
-        for connection in (self.socket, *self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
-        self.socket.close()
-        self.socket = None
-        self._threads.clear()
+        """Close the socket, after which no more connections come, and then those."""
+        if self.socket is not None:
+            self._end(self.socket)
+            for connection in [*self._threads]:
+                self._end(connection)
+            self.socket.close()
+            self.socket = None
 
     def _run(self, target: Callable[[socket.socket], None], connection: socket.socket) -> None:
         """Run a function in a thread of its own."""
-        thread = threading.Thread(target=target, args=(connection,), daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._threads[connection] = threading.Thread(target=target, args=(connection,), daemon=True)
+        self._threads[connection].start()
+
+    def _end(self, connection: socket.socket) -> None:
+        """Wait for the end of a thread, to which its connection is closed."""
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        thread = self._threads.pop(connection)
+        if thread is not threading.current_thread():
+            thread.join()
 
     def _accept(self, listener: socket.socket) -> None:
         """Take connections until the socket is shut down."""
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = listener.accept()
-                self._connections.add(connection)
                 self._run(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        """Answer the one request of a connection."""
+        """Answer the one request of a connection; a save that it asks for comes before the reply only in 0.9.8."""
         with connection, contextlib.suppress(OSError, EOFError):
             method, params = read_request(connection)
-            answer, later = self._answer(method, params)
-            reply = xmlrpc.client.dumps(answer, methodresponse=True, allow_none=True).encode()
+            saves = method in SAVES and method not in self.answers
+            with self.session.busy:
+                answer = self._answer(method, params)
+                if saves and self.session.version == "0.9.8":
+                    self._save(method, params)
+            answers = answer if isinstance(answer, xmlrpc.client.Fault) else (answer,)
+            reply = xmlrpc.client.dumps(answers, methodresponse=True, allow_none=True).encode()
             changed = self.change(HEAD.format(len(reply)).encode() + reply)
             if changed is None:
                 connection.recv(1)
             else:
                 connection.sendall(changed)
                 connection.shutdown(socket.SHUT_WR)
-            if later:
+            if saves and self.session.version != "0.9.8":
                 self._save(method, params)
-        self._connections.discard(connection)
-
-    def _answer(self, method: str, params: tuple[Any, ...]) -> tuple[Any, bool]:
-        """Return the answer to a request, and whether it is followed by a save, as in 0.16."""
-        self.asked.append((method, *params))
-        later = False
-        try:
-            with self.session.busy:
-                value = self._tell_each(*params) if method == "system.multicall" else self._find(method, params)
-                if method in SAVES and method not in self.answers:
-                    later = self.session.version != "0.9.8"
-                    if not later:
-                        self._save(method, params)
-        except xmlrpc.client.Fault as fault:
-            return fault, False
-        return (value,), later
-
-    def _find(self, method: str, params: Sequence[Any]) -> Any:
-        """Return the answer of a method, the one that a test has set or the true one."""
-        answer = self.answers[method] if method in self.answers else self._tell(method, *params)
-        return answer(*params) if callable(answer) else answer
-
-    def _tell_each(self, calls: Sequence[dict[str, Any]]) -> list[Any]:
-        """Return the answers of several calls; one that fails has its fault in its place."""
-        answers: list[Any] = []
-        for call in calls:
-            method, params = call["methodName"], call["params"]
-            self.asked.append((method, *params))
-            try:
-                answers.append([self._find(method, params)])
-            except xmlrpc.client.Fault as fault:
-                answers.append({"faultCode": fault.faultCode, "faultString": fault.faultString})
-        return answers
 
     def _save(self, method: str, params: tuple[Any, ...]) -> None:
         """Do d.save_resume or d.save_full_session."""
         with self.session.busy:
             if params[0] in self.session.loaded:
                 (self.session.save if method == "d.save_resume" else self.session.save_full)(params[0])
+
+    def _answer(self, method: str, params: Sequence[Any]) -> Any:
+        """Return the answer to a call, the one that a test has set or the true one, or the fault in its place."""
+        self.asked.append((method, *params))
+        try:
+            if method == "system.multicall":
+                answers = (self._answer(call["methodName"], call["params"]) for call in params[0])
+                return [vars(each) if isinstance(each, xmlrpc.client.Fault) else [each] for each in answers]
+            answer = self.answers[method] if method in self.answers else self._tell(method, *params)
+            return answer(*params) if callable(answer) else answer
+        except xmlrpc.client.Fault as fault:
+            return fault
 
     def _tell(self, method: str, *params: Any) -> Any:
         """Return the true answer of a method."""

@@ -83,7 +83,6 @@ def test_many_erased_at_once_cost_few_questions_and_all_go(number: int, pause: f
 @pytest.mark.parametrize("named", [False, True], ids=["found", "named"])
 def test_the_socket_may_be_a_path_or_a_port(scgi: str, named: bool, version: str, tmp_path: Path) -> None:
     with bed_in(tmp_path, version, scgi=scgi) as bed:
-        assert bed.session.scgi.socket is not None
         name = bed.session.scgi.socket.getsockname()
         program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if scgi == "tcp" else name) if named else ()))
         program.wait_line("ready .*rtorrent answers")
@@ -187,7 +186,6 @@ def test_an_rtorrent_that_was_killed_is_dead_though_nobody_has_waited_for_it(bed
     files = bed.download(PACK)
     with paused(program):
         bed.session.erase(PACK)
-        assert bed.session.process is not None
         pid = bed.session.process.pid
         os.kill(pid, 9)
         program.wait_for(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text(), "it is no zombie")

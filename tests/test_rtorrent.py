@@ -309,8 +309,7 @@ def load(rtorrent: Rtorrent, shapes: dict[str, Shape]) -> None:
     """
     for shape in shapes.values():
         directory = re.sub(b"^DL", lambda _: os.fsencode(rtorrent.downloads), shape.directory)
-        command = set_directory(directory, "d.directory_base.set" if shape.base else "d.directory.set")
-        rtorrent.load(shape.torrent, command, start=False)
+        rtorrent.load(shape.torrent, directory, directory if shape.base else None, start=False)
     rtorrent.multicall(*(("d.start", shape.torrent.hash) for shape in shapes.values() if shape.start))
 
 

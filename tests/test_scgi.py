@@ -20,8 +20,7 @@ COLUMNS = ("d.hash=", "d.directory=", "d.complete=", "d.state_changed=", "d.stat
 
 def ask(client: Client, method: str, *params: Any) -> Any:
     """Ask the client, whose process must be the one that listens; return the answer, or what a fault says."""
-    assert client.process is not None
-    path: Any = client.socket if isinstance(client, Rtorrent) else client.scgi.socket.getsockname()  # type: ignore[union-attr]
+    path = client.socket if isinstance(client, Rtorrent) else client.scgi.socket.getsockname()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -45,7 +44,6 @@ def client(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def test_it_says_what_is_loaded_and_where(client: Client, tmp_path: Path) -> None:
-    assert client.process is not None
     assert ask(client, "session.path", "") == f"{client.path}/"
     assert ask(client, "system.pid", "") == client.process.pid
     assert ask(client, "system.cwd", "") == str(client.cwd)
