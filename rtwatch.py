@@ -2246,9 +2246,11 @@ def find_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]
         return None
     if now - saves.renamed < QUIET and now - saves.history < STALLED:
         return None
-    # 0.16 writes sixteen torrents at once. When the disk is full, 0.9.8 leaves nothing but the .new of a torrent.
+    # 0.16 writes sixteen torrents at once. When the disk is full, 0.9.8 leaves nothing but the .new of a torrent, and
+    # writes it anew in each round. That of an erased torrent may stay for ever, and only belong to an earlier round.
+    begin = min([saves.history, *saved.values()])
     for hash, when in saves.unfinished.items():
-        if when > since and (hash not in saved or now - when < STALLED):
+        if when > since and (now - when < STALLED or (hash not in saved and when > begin - LONGEST_ROUND)):
             return None
     # A torrent that was saved shortly before may belong to the same round, which then began too early.
     first = min(saved.values(), default=now)
@@ -3718,7 +3720,7 @@ class Registry:
         self.note_root(loaded.root)
         self.note_newcomer(hash, loaded.found)
         left = [file for file in former if os.path.exists(file) and not self.index.is_used_file(file)]
-        place = os.fsdecode(os.path.dirname(left[0])) if left else ""
+        place = os.fsdecode(known.root or os.path.dirname(left[0])) if known and left else ""
         more = [f"nobody uses {count(len(left), 'file')} at its former place, {place}"] if left else []
         what = "added" if known is None else "returned" if known.vanished is not None else "renewed"
         name = self.index.title(hash, text(loaded.metainfo.names[b""]))

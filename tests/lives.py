@@ -233,6 +233,9 @@ class World:
         self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, by canonical path
         self.reached: dict[Path, set[str]] = defaultdict(set)  # whoever had it through a link
         self.ways: dict[Path, Path] = {}  # symlinks that torrents have for a root, and where they lead
+        self.origins: dict[Path, Path] = {}  # where a file lay before a person moved its directory, links left
+        self.brief: dict[str, list[Path]] = {}  # what vanished torrents had that came and went elsewhere at once
+        self.rewritten: set[str] = set()  # torrents for which a person's R said another place
         self.handled: set[Path] = set()  # by a person
         self.hard: set[int] = set()  # files that had two names
         self.finished: set[str] = set()  # were complete: what lies in their place is theirs
@@ -384,14 +387,21 @@ class World:
         self.trouble.add("rtorrent ended")
 
     def note_erase(self, torrent: Torrent) -> None:
-        """Remember what an erased torrent leaves: what it really had, as far as rtwatch could know that."""
+        """Remember what an erased torrent leaves: what it really had, as far as rtwatch could know that.
+
+        What R says is rtorrent's last word, also where a person wrote that, and rtorrent saved no other.
+        """
+        self.brief.pop(torrent.hash, None)
         indexed = self.indexed(torrent.hash)
         file = self.driver.file(torrent, "R")
         resume = decode(file)
         young = file.exists() and file.stat().st_mtime > time.time() - 1  # rtwatch may not have read it
         if young or not (resume.get(b"complete") or resume.get(b"chunks_done")):
             self.uncounted.add(torrent.hash)
-        for path in self.used().get(torrent.hash, ()):
+        paths = self.used().get(torrent.hash, [])
+        if torrent.hash in self.rewritten and resume:
+            paths = paths + torrent.paths(resolve(self.driver, resume[b"directory"]))
+        for path in paths:
             file = canonical(path)
             if file in indexed and os.path.lexists(file):
                 if self.nodes.setdefault(file, file.lstat().st_ino) != file.lstat().st_ino:
@@ -464,13 +474,18 @@ class World:
     def held(self, *verbs: str) -> set[str]:
         """Return the torrents that a line with one of the verbs says are held, with a true reason."""
         found = set()
+        here = {*self.trouble, *(["unfinished"] if self.has_unfinished() else [])}
         for verb, text in self.lines():
             if verb in (verbs or ("held", "waiting")):
                 names, troubles, _ = find_reason(HELD, re.sub(", looked at again .*", "", text))
-                if troubles & self.trouble:
+                if troubles & here:
                     every = not names or " more" in names
                     found |= {hash for hash, name in NAMES.items() if every or name in names}
         return found & self.rows("SELECT hash FROM torrent_data")
+
+    def has_unfinished(self) -> bool:
+        """Tell whether an unfinished session file of an erased torrent stays, as 0.16 leaves one on a slow disk."""
+        return any(file.name[:40] not in self.driver.loaded for file in self.driver.path.glob("*.torrent*.new"))
 
     def is_same(self, path: Path) -> bool:
         """Tell whether a path is still the file that it was; rtwatch may remove it at this moment."""
@@ -479,8 +494,18 @@ class World:
         except FileNotFoundError:
             return False
 
+    def note_returned(self) -> None:
+        """Forget what torrents left behind that came back elsewhere, and went, where rtwatch has seen and said that."""
+        for verb, text in self.lines():
+            match = re.fullmatch(r"(.+?), .* uses .* at its former place, (.*)", text) if verb == "returned" else None
+            for hash, paths in self.brief.items() if match else ():
+                for path in paths:
+                    if match and NAMES[hash] == match[1] and Path(match[2]) in path.parents:
+                        self.left[path].discard(hash)
+
     def unexplained(self) -> list[Path]:
         """Return the files that only erased torrents used and that lie there without a true reason."""
+        self.note_returned()
         used = {way for files in self.used().values() for file in files for way in hops(file)}
         used.update(self.own)
         used.update(canonical(file) for files in self.unloaded.values() for file in files)
@@ -517,8 +542,14 @@ def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[
 
 def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether the named torrent had the file, and has not left it behind as well."""
-    named = {hash for hash in world.listed[path] | world.reached[path] if hash.startswith(match[2])}
-    return any(NAMES[hash] == match[3] for hash in named - world.left[path] | named & world.held())
+    had, left = set[str](), set[str]()
+    place: Optional[Path] = path
+    while place:
+        had |= world.listed[place] | world.reached[place]
+        left |= world.left[place]
+        place = world.origins.get(place)
+    named = {hash for hash in had if hash.startswith(match[2])}
+    return any(NAMES[hash] == match[3] for hash in named - left | named & world.held())
 
 
 def is_perhaps(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
@@ -581,8 +612,8 @@ HELD: dict[str, set[str]] = {
     r"so many at once look like a wiped session, .*": {"session files", "erased unseen", "many", "restarted"},
     r"the \.torrent of another torrent is missing .*": {"session files", "full disk", "rtorrent ended"},
     r"rtorrent\.lock names another host": {"container"},
-    # session files that rtorrent has not loaded count as part of the round for five minutes
-    r"for rtorrent's next save, .*": {"session files", "full disk", "magnet"},
+    # session files of what rtorrent does not have loaded count as part of the round for five minutes
+    r"for rtorrent's next save, .*": {"session files", "full disk", "magnet", "unfinished"},
     r"for rtorrent to close files .*": {"hands"},
     r"for rtorrent\b.*": set(),
     r"the session looks empty: .*": {"session files", "erased unseen"},
@@ -728,6 +759,7 @@ class Steps(World):
     def add_and_erase(self, torrent: Torrent, how: str) -> None:
         """Load and erase a torrent before rtwatch has looked at it, the first time or while it is vanished."""
         if (torrent.hash in self.pending()) == (how == "again"):
+            self.brief[torrent.hash] = [path for path, hashes in self.left.items() if torrent.hash in hashes]
             self.driver.add(torrent, self.places[1])
             self.driver.erase(torrent)
 
@@ -866,6 +898,7 @@ class Steps(World):
         if not any(home == place or place in home.parents for home in self.places):
             moved = self.dl / f"moved{self.rng.randrange(10000)}"
             self.by_hand(place)
+            self.origins.update((moved / file.relative_to(place), canonical(file)) for file in files_below(place))
             place.rename(moved)
             place.symlink_to(moved)
             self.by_hand(moved)
@@ -889,6 +922,7 @@ class Steps(World):
             if resume:
                 root = BY_HASH[file.name[:40]].root(self.rng.choice(self.places))
                 file.write_bytes(bencodepy.encode({**resume, b"directory": os.fsencode(root)}))
+                self.rewritten.add(file.name[:40])
                 self.trouble.add("session files")
 
     @step(3, on="loaded")

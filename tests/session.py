@@ -47,7 +47,12 @@ while True:
         break
     for fd in files:
         os.close(fd)
-    files = [os.open(bytes.fromhex(path), os.O_RDONLY) for path in line.split()]
+    files = []
+    for path in line.split():
+        try:
+            files.append(os.open(bytes.fromhex(path), os.O_RDONLY))
+        except FileNotFoundError:  # removed this very moment
+            pass
 """
 NAMES = {"0.9.8": "rtorrent main", "0.16": "rtorrent-main"}
 

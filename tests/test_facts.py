@@ -191,7 +191,7 @@ def test_what_stays_of_a_torrent_that_returned_elsewhere_is_said(bed: Bed) -> No
     paths = bed.download(PACK, to="old")
     bed.wait_vanished(PACK)
     bed.session.add(PACK, bed.downloads / "new")
-    program.wait_line(r"returned +pack, 2 files, nobody uses 2 files at its former place, .*/old/pack")
+    program.wait_line(r"returned +pack, 2 files, nobody uses 2 files at its former place, .*/old/pack$")
     assert remaining(paths) == paths
 
 
