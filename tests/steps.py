@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -241,6 +242,12 @@ class Bed:
         for torrent in torrents:
             self.program.wait_gone(torrent.hash)
 
+    def let_save(self, line: str = "waiting ") -> None:
+        """Let rtorrent save its session once rtwatch has said that it waits for that."""
+        self.program.wait_line(line)
+        self.settle()
+        self.session.save_all()
+
     def erase_another(self, name: str = "another") -> None:
         """Let another torrent come and go: every grace that began before is over then."""
         torrent = single(name)
@@ -280,6 +287,15 @@ class Bed:
         """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
         (call,) = [call for call in self.calls(torrent.hash) if call["hook"] == "post_remove"]
         return sorted(map(Path, call["removed"]["rmfiles"]))
+
+    def shell(self, command: str) -> None:
+        """Run a shell command in the directory for downloads."""
+        subprocess.run(["sh", "-ec", command], cwd=self.downloads, check=True)
+
+    def change_db(self, sql: str, *values: object) -> None:
+        """Change rows of the default database."""
+        with closing(sqlite3.connect(self.db)) as con, con:
+            con.execute(sql, values)
 
     def write_hooks(self, text: str) -> tuple[str, str]:
         """Write a hooks file, `text` behind a preamble that has note(); return the option that names it."""

@@ -16,7 +16,7 @@ import bencodepy
 import pytest
 from program import Argument, Program
 from rtorrent import Rtorrent, wait_until
-from steps import PACK, TWIN, Bed, link_files, names, overflow, pack, pattern, paused, remaining
+from steps import PACK, TWIN, Bed, names, overflow, pack, pattern, paused, remaining
 from torrents import Torrent, make, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
@@ -64,31 +64,6 @@ def story(request: pytest.FixtureRequest, rtorrent: Rtorrent, tmp_path: Path) ->
         assert remaining(story.kept) == story.kept
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("share", ["the directory", "all files", "symlinks"])
-def test_a_file_goes_with_the_last_torrent_that_uses_it(story: Story, share: str) -> None:
-    other, both = TWIN, story.files
-    if share == "the directory":
-        other = make(b"another name", {(b"first of pack",): b"pack" * 3000, (b"other",): b"2" * 20000})
-        both = story.real.download(other, story.downloads, PACK.root(story.downloads))[:1]
-    elif share == "all files":
-        story.seed(other)
-    else:  # as cross-seeding tools make them
-        link_files(story.files, other.places(story.elsewhere))
-        story.real.load(other, directory=story.elsewhere)
-        story.real.wait_complete(other)
-    program = story.start(*story.hooks)
-    story.erase(PACK)
-    story.wait_called("post_remove", PACK)
-    assert story.removed(PACK) == sorted({*story.files} - {*both})
-    assert remaining(both) == both
-    assert all(path.exists() for path in story.real.used(other))
-    story.erase(other)
-    left = [*story.downloads.rglob("*"), *story.elsewhere.rglob("*")]
-    assert all(path.is_dir() for path in left)
-    assert len([line for line in program.lines if "waiting" in line]) == (0 if story.mode == ASKED else 2)
-
-
 def test_torrents_erased_together_in_the_middle_of_saves_all_go(story: Story) -> None:
     torrents, others = ([single(f"{word} {number}", 100) for number in range(40)] for word in ("erased", "other"))
     files = story.seed(*torrents)
@@ -130,15 +105,15 @@ def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Stor
     if case != "never started":
         program.wait_for(lambda: remaining(copies) == copies, "rtorrent creates no files")
         rtorrent.wait_checked(twin)
-        rtorrent.call("d.stop", twin.hash)
-        rtorrent.call("d.close", twin.hash)
+        for method in "d.stop", "d.close":
+            rtorrent.call(method, twin.hash)
     if case == "in the grace":
         rtorrent.erase(PACK)
         program.wait_line("vanished")
     elif case == "the lock is deleted":
         rtorrent.lock.unlink()
     elif case == "views hide all torrents":
-        for view in ("main", "default"):
+        for view in "main", "default":
             rtorrent.call("view.filter", "", view, "false=")
     rtorrent.set_directory_base(twin, PACK.root(story.downloads))
     rtorrent.call("d.check_hash", twin.hash)
@@ -311,22 +286,22 @@ def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
     with story.real.configuration.open("a") as configuration:
         configuration.write("session.use_lock.set = no\n")
     story.real.start()
-    story.start()
+    program = story.start()
     assert not story.real.lock.exists()
     story.erase(PACK)
     assert not remaining(story.files)
+    assert sum("waiting" in line for line in program.lines) == (story.mode == SAVED)
 
 
 def test_torrents_of_equal_names_keep_nothing_of_each_other(story: Story) -> None:
-    disc = {(b"VIDEO_TS", b"VIDEO_TS.IFO"): b"i" * 999, (b"VIDEO_TS", b"VTS_01_1.VOB"): b"v" * 9999}
-    first, second, third = (
-        make(f"disc {number}".encode(), {path: data + bytes([number]) for path, data in disc.items()})
+    torrents = [
+        make(b"disc %d" % number, {(b"VIDEO_TS", b"VIDEO_TS.IFO"): b"i%d" % number, (b"VIDEO_TS", b"V.VOB"): b"v" * 99})
         for number in range(3)
-    )
-    files = story.seed(first, second)
-    story.real.add(third, story.elsewhere)
+    ]
+    files = story.seed(*torrents[:2])
+    story.real.add(torrents[2], story.elsewhere)
     story.start()
-    story.erase(first, second)
+    story.erase(*torrents[:2])
     assert not remaining(files)
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-import sqlite3
+import re
+import signal
 import subprocess
 import time
-from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable
 
 import bencodepy
 import pytest
 from rtorrent import Rtorrent, wait_until
 from session import STOPPED, decode, pass_tick
-from steps import LONG, PACK, SHORT, Bed, Options, link_files, paused, remaining
+from steps import LONG, PACK, SHORT, Bed, link_files, remaining, wait_stopped
 from torrents import Torrent, make, single
 
 import rtwatch
 
 OLD = 1_000_000_000  # Unix time long before any torrent here
-DOCUMENTS = make(b"Documents", {(b"a.nfo",): b"a" * 16384, (b"taxes.pdf",): b"t" * 40000, (b"z.bin",): b"z" * 100})
+DOCUMENTS = make(b"Documents", {(b"a",): b"a" * 16384, (b"b",): b"b" * 40000, (b"z",): b"z" * 100})
 PIECES = 4  # of 16 KiB each
+STOP = "os.kill(os.getpid(), 19)"
 
 
 def place_old(torrent: Torrent, directory: Path) -> list[Path]:
@@ -57,60 +58,108 @@ def test_a_file_is_rtorrents_when_it_has_all_of_its_pieces(field: Any, finished:
     assert rtwatch.find_finished(metainfo, None) == [False] * 3
 
 
-@pytest.mark.parametrize("restarted", [False, True], ids=["", "restarted"])
-@pytest.mark.parametrize("field", [b"\x80", b"\0", None], ids=["a piece", "no piece", "never checked"])
-def test_a_persons_file_that_a_torrent_merely_names_is_kept(field: Optional[bytes], restarted: bool, bed: Bed) -> None:
-    paths = place_old(DOCUMENTS, bed.downloads)
-    program = bed.start(*SHORT)
-    bed.add(DOCUMENTS)
-    program.wait_known(DOCUMENTS.hash)
-    if field is not None:
-        bed.session.loaded[DOCUMENTS.hash].resume["bitfield"] = field
-        bed.session.save(DOCUMENTS)
-    paths[1].write_bytes(b"written by its owner since")
-    bed.settle_saves()
-    if restarted:
-        program.stop()
-        program = bed.start(*SHORT)
-    bed.erase(DOCUMENTS)
-    program.wait_line("kept .*here before the torrent, and rtorrent has not saved that it is complete")
-    assert remaining(paths) == (paths[1:] if field == b"\x80" else paths)
+def load(bed: Bed, **keys: Any) -> None:
+    """Load DOCUMENTS, later than what was written to its files."""
+    pass_tick()
+    bed.add(DOCUMENTS, **keys)
 
 
-@pytest.mark.parametrize("edited", [False, True], ids=["", "edited"])
-def test_a_torrent_that_was_never_started_has_written_nothing(edited: bool, bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    bed.add(DOCUMENTS, **STOPPED)
-    program.wait_known(DOCUMENTS.hash)
-    paths = DOCUMENTS.write(bed.downloads)
-    if edited:
-        bed.session.readd(DOCUMENTS, bed.downloads)
-        program.wait_line("returned +Documents")
-    bed.erase(DOCUMENTS)
-    program.wait_line(f"kept .*({rtwatch.FOUND.words if edited else rtwatch.UNSTARTED.words})")
-    assert remaining(paths) == paths
-
-
-@pytest.mark.parametrize("complete", [False, True], ids=["unfinished", "complete"])
-def test_what_comes_in_the_place_of_a_torrent_that_is_back_and_not_started_is_a_persons(
-    complete: bool, bed: Bed
-) -> None:
-    paths = bed.seed(DOCUMENTS)
-    if not complete:
-        bed.session.loaded[DOCUMENTS.hash].rtorrent["complete"] = 0
+def save(bed: Bed, resume: dict[str, Any], **keys: Any) -> None:
+    """Save DOCUMENTS with changes in L and R."""
+    bed.session.loaded[DOCUMENTS.hash].resume.update(resume)
+    bed.session.loaded[DOCUMENTS.hash].rtorrent.update(keys)
     bed.session.save(DOCUMENTS)
-    paths[0].unlink()
-    program = bed.start(*LONG)
+
+
+def lose(bed: Bed) -> None:
+    """Erase DOCUMENTS, and wait until rtwatch knows what its files were."""
     bed.wait_vanished(DOCUMENTS)
     bed.wait_recorded(DOCUMENTS)
-    bed.add(DOCUMENTS, **STOPPED)
-    program.wait_line("returned +Documents")
-    paths[0].write_bytes(b"own")
-    assert program.stop() == 0
-    program = bed.start(*SHORT)
-    bed.erase(DOCUMENTS)
-    program.wait_line(f"kept +{paths[0].name}: {rtwatch.FOUND.words}")
-    assert remaining(paths) == paths[:1]
+
+
+STEPS: dict[str, Callable[[Bed], object]] = {  # any other one is a shell command
+    "start": lambda bed: bed.start(*SHORT),
+    "start --catch-up": lambda bed: bed.start(*SHORT, "--catch-up"),
+    "start --grace=3": lambda bed: bed.start("-r", "--grace=3"),
+    "start --grace=600": lambda bed: bed.start(*LONG),
+    "start with a slow hook": lambda bed: bed.start(*SHORT, *bed.write_each(post_add="time.sleep(2)")),
+    "start with a pre_remove that stops": lambda bed: bed.start(*SHORT, *bed.write_each(pre_remove=STOP)),
+    "stops": lambda bed: wait_stopped(bed.program),
+    "stop": lambda bed: bed.program.stop(),
+    "pause": lambda bed: bed.program.send_signal(signal.SIGSTOP),
+    "resume": lambda bed: bed.program.send_signal(signal.SIGCONT),
+    "data": lambda bed: DOCUMENTS.write(bed.downloads),
+    "old data": lambda bed: place_old(DOCUMENTS, bed.downloads),
+    "load": load,
+    "load stopped": lambda bed: load(bed, **STOPPED),
+    "load complete": lambda bed: load(bed, complete=1),
+    "load again": lambda bed: bed.session.readd(DOCUMENTS, bed.downloads),
+    "download": lambda bed: bed.seed(DOCUMENTS),
+    "save a piece": lambda bed: save(bed, {"bitfield": b"\x80"}),
+    "save no piece": lambda bed: save(bed, {"bitfield": b"\0"}),
+    "save incomplete": lambda bed: save(bed, {}, complete=0),
+    "finish": lambda bed: bed.session.finish(DOCUMENTS),
+    "save T": lambda bed: bed.session.save_full(DOCUMENTS),
+    "settle": lambda bed: bed.settle_saves(),
+    "erase": lambda bed: bed.session.erase(DOCUMENTS),
+    "vanishes": lose,
+    "returns": lambda bed: bed.program.wait_line("returned +Documents"),
+    "load another": lambda bed: bed.add(single("another")),
+    "another is known": lambda bed: bed.program.wait_known(single("another").hash),
+    "another goes": lambda bed: bed.erase_another(),
+    "set the clock back": lambda bed: bed.change_db("UPDATE rtwatch_session SET present = ?", time.time() + 3600),
+}
+# A name, what happens, the files that stay, and why.
+STORIES = """
+another piece: old data; start; load; settle; save a piece; echo mine >b; settle; erase -> b z (here before)
+another piece, restarted: old data; start; load; settle; save a piece; settle; stop; start; erase -> b z (here before)
+no piece: old data; start; load; settle; save no piece; settle; erase -> a b z (here before)
+never checked: old data; start; load; settle; echo mine >b; settle; erase -> a b z (here before)
+never checked, restarted: old data; start; load; settle; stop; start; erase -> a b z (here before)
+never started: start; load stopped; settle; data; erase -> a b z (ever started)
+never started, edited: start; load stopped; settle; data; load again; returns; erase -> a b z (here before)
+never started, a link: data; mv a ../own; ln -s ../own a; load stopped; start; erase -> a b z (ever started|here before)
+never started, its root a link: data; mv $PWD ../library && ln -s library $PWD; load stopped; start; erase;
+    another goes; test -L $PWD -> a b z (here before)
+in the place of a stopped one: download; rm a; start --grace=3; vanishes; load stopped; returns;
+    echo mine >a; stop; start; erase -> a (here before)
+in the place of an incomplete one: download; save incomplete; rm a; start --grace=3; vanishes; load stopped; returns;
+    echo mine >a; stop; start; erase -> a (here before)
+back and stopped: old data; start --grace=3; load complete; settle; vanishes; load stopped; returns; erase ->
+back, one written: old data; start --grace=3; load complete; settle; vanishes; touch a; load; returns; erase
+    -> a (here before)
+back and complete, all written: old data; start --grace=3; load complete; settle; vanishes; touch *; load complete;
+    returns; erase ->
+back unread, one written: start --grace=3; download; settle; vanishes; echo mine >a; pause; load; erase; resume
+    -> a (after the torrent vanished)
+loaded again, written by rtorrent: start; load; settle; data; mv z ..; ln -s ../z; settle; load again; returns;
+    another goes; erase ->
+loaded again while rtwatch was down: start; download; settle; stop; erase; data; load; start; erase
+    -> a b z (here before)
+complete while rtwatch was down, T written anew: old data; start; load; settle; stop; finish; save T; start; erase ->
+dated ahead: data; touch -d '5 seconds' *; load; start; sleep 5; erase -> a b z (here before)
+a clock set back: start; download; settle; stop; set the clock back; erase; data; start --catch-up
+    -> a b z (after the torrent vanished)
+other modes, times and names: download; ln a ../link; start --grace=3; vanishes; chmod 600 a; chown 12345 b;
+    touch -a z; rm ../link; erase ->
+"""
+CASES = re.findall(r"^(\w.*): ((?:.|\n +)*?)\s+->(.*?)(?: \((.*)\))?$", STORIES, re.M)
+
+
+def play(story: str, bed: Bed) -> None:
+    """Do what a story tells."""
+    (root := bed.downloads / "Documents").mkdir()
+    for step in re.split(r";\s+", story):
+        STEPS[step](bed) if step in STEPS else subprocess.run(["sh", "-ec", f"cd {root}; {step}"], check=True)
+    bed.program.wait_gone(DOCUMENTS.hash)
+
+
+@pytest.mark.parametrize(("story", "left", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_only_what_is_a_torrents_own_goes_with_it(story: str, left: str, reason: str, bed: Bed) -> None:
+    play(story, bed)
+    assert [path.name for path in remaining(DOCUMENTS.places(bed.downloads))] == left.split()
+    for name in left.split():
+        bed.program.wait_line(rf"kept +{name}: .*({reason})")
 
 
 @pytest.mark.parametrize("name", ["state/rtwatch", "hooks.py"])
@@ -129,61 +178,28 @@ def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(name: st
 
 
 SINCE = {
-    "written anew": "printf mine >one.bin",
-    "written with its old time": "touch -r one.bin t; printf mine >one.bin; touch -r t one.bin",
-    "replaced by an older one": "printf mine >m; touch -d 2001-01-01 m; mv m one.bin",
-    "replaced by a link": "printf mine >m; ln -sf m one.bin",
-    "made longer": "printf mine >>one.bin",
+    "written anew": "printf mine >a",
+    "written with its old time": "touch -r a t && printf mine >a && touch -r t a",
+    "replaced by an older one": "printf mine >m && touch -d 2001-01-01 m && mv m a",
+    "replaced by a link": "printf mine >m && ln -sf m a",
+    "made longer": "printf mine >>a",
 }
-LATE = ["at once", "in pre_remove", "while a hook runs", "while it is stopped", "while it is down, with --catch-up"]
+LATE = {
+    "at once": "download; start --grace=600; vanishes; {}; stop; start",
+    "in pre_remove": "download; start with a pre_remove that stops; erase; stops; {}; resume",
+    "while a hook runs": "download; start with a slow hook; load another; another is known; erase; {}",
+    "while it is stopped": "download; start; pause; erase; {}; sleep 1.2; resume",  # within a second is not late
+    "while it is down": "download; load another; start; stop; erase; {}; start --catch-up",
+}
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("late", LATE.values(), ids=LATE)
 @pytest.mark.parametrize("shell", SINCE.values(), ids=SINCE)
 def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: str, bed: Bed) -> None:
-    torrent, other = single("one", 3000), single("slow")
-    path, *_ = bed.seed(torrent, single("another"))
-    options: Options = ()
-    if late == "in pre_remove":
-        options = bed.write_each(pre_remove=f"os.chdir({str(bed.downloads)!r}); assert not os.system({shell!r})")
-    elif "hook" in late:
-        options = bed.write_each(post_add="time.sleep(2)")
-    program = bed.start(*(LONG if late == "at once" else SHORT), *options)
-    if "down" in late:
-        program.stop()
-    if "hook" in late:
-        bed.add(other)
-        program.wait_known(other.hash)
-    with paused(program) if "stopped" in late else nullcontext():
-        if late == "at once":
-            bed.wait_vanished(torrent)
-        else:
-            bed.session.erase(torrent)
-        if late != "in pre_remove":
-            subprocess.run(["sh", "-ec", shell], cwd=bed.downloads, check=True)
-        if "stopped" in late:
-            time.sleep(1.2)  # what is read within a second is not late
-    if late == "at once":
-        program.stop()
-        program = bed.start(*SHORT)
-    elif "down" in late:
-        program = bed.start(*SHORT, "--catch-up")
-    program.wait_gone(torrent.hash)
-    assert path.read_bytes().endswith(b"mine")
-    program.wait_line(r"kept .*(changed|put there) after the torrent vanished|longer than")
-
-
-@pytest.mark.parametrize("shell", ["chmod 600 one.bin", "chown 12345 one.bin", "rm ../link", "touch -a one.bin"])
-def test_what_changes_only_names_and_modes_of_a_file_does_not_keep_it(shell: str, bed: Bed) -> None:
-    (path,) = bed.seed(single("one", 3000), to="at")
-    os.link(path, bed.downloads / "link")
-    program = bed.start(*SHORT, "--grace", "1")
-    bed.wait_vanished(single("one", 3000))
-    bed.wait_recorded(single("one", 3000))
-    subprocess.run(["sh", "-ec", shell], cwd=path.parent, check=True)
-    program.wait_gone(single("one", 3000).hash)
-    assert not path.exists()
+    play(late.format(shell), bed)
+    assert (bed.downloads / "Documents" / "a").read_bytes().endswith(b"mine")
+    bed.program.wait_line(r"kept +a: ((changed|put there) after the torrent vanished|longer than)")
 
 
 def test_what_stays_of_a_torrent_that_returned_elsewhere_is_said(bed: Bed) -> None:
@@ -239,56 +255,6 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     assert not paths[0].exists()
 
 
-RETURNS: dict[str, tuple[int, dict[str, Any], int]] = {  # how many files somebody writes meanwhile, R, how many stay
-    "stopped": (0, STOPPED, 0),
-    "one was written": (1, {}, 1),
-    "all were written, and rtorrent has them complete": (2, {"complete": 1}, 0),
-}
-
-
-@pytest.mark.parametrize(("written", "saved", "stay"), RETURNS.values(), ids=RETURNS)
-def test_files_written_before_a_return_stay(written: int, saved: dict[str, Any], stay: int, bed: Bed) -> None:
-    paths = place_old(PACK, bed.downloads)
-    program = bed.start(*SHORT, "--grace", "2")
-    bed.add_complete(PACK)
-    bed.settle_saves()
-    bed.wait_vanished(PACK)
-    for path in paths[:written]:
-        path.write_bytes(path.read_bytes())
-    bed.add(PACK, **saved)
-    program.wait_line("returned +pack")
-    bed.erase(PACK)
-    assert remaining(paths) == paths[:stay]
-    assert len([line for line in program.lines if f": {rtwatch.FOUND.words}" in line]) == stay
-
-
-def test_a_file_written_since_the_erase_stays_though_the_torrent_came_back_unread(bed: Bed) -> None:
-    program = bed.start(*SHORT, "--grace", "2")
-    paths = bed.download(PACK)
-    bed.wait_vanished(PACK)
-    paths[0].write_bytes(b"mine")
-    with paused(program):
-        bed.add(PACK)
-        bed.session.erase(PACK)
-    program.wait_line("kept .*after the torrent vanished")
-    assert remaining(paths) == paths[:1]
-
-
-def test_what_rtorrent_wrote_goes_though_it_has_loaded_the_torrent_again_since(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    bed.add(DOCUMENTS)
-    program.wait_known(DOCUMENTS.hash)
-    paths = DOCUMENTS.write(bed.downloads)
-    paths[2].rename(bed.downloads / "elsewhere")
-    link_files([bed.downloads / "elsewhere"], paths[2:])
-    bed.settle()  # Else nobody knows whether the files were written before the erase.
-    bed.session.readd(DOCUMENTS, bed.downloads)
-    program.wait_line("returned +Documents")
-    bed.erase_another()
-    bed.erase(DOCUMENTS)
-    assert not remaining(paths)
-
-
 def test_a_hard_link_goes_though_its_other_name_went_just_before_its_torrent_vanished(bed: Bed) -> None:
     content: dict[tuple[bytes, ...], bytes] = {(b"%03d" % number,): b"d" * 100 for number in range(rtwatch.BATCH)}
     many, last = make(b"many", content), make(b"last", {(b"own",): b"o", **content})
@@ -339,64 +305,3 @@ def test_files_that_were_moved_to_a_new_place_are_a_torrents_own(moved: bool, co
     assert remaining(new) == ([] if moved else new)
     if not moved:
         program.wait_line(f"kept .*{rtwatch.FOREIGN.words}")
-
-
-def test_files_of_a_torrent_loaded_again_while_rtwatch_was_down_are_looked_at_anew(files: list[Path], bed: Bed) -> None:
-    bed.program.stop()
-    bed.session.erase(PACK)
-    PACK.write(bed.downloads)
-    pass_tick()
-    bed.add(PACK)
-    bed.start(*SHORT)
-    bed.erase(PACK)
-    assert remaining(files) == files
-
-
-def test_what_became_complete_while_rtwatch_was_down_goes_although_t_was_written_anew(bed: Bed) -> None:
-    paths = place_old(DOCUMENTS, bed.downloads)
-    program = bed.start(*SHORT)
-    bed.add(DOCUMENTS)
-    program.wait_known(DOCUMENTS.hash)
-    program.stop()
-    bed.session.finish(DOCUMENTS)
-    bed.session.save_full(DOCUMENTS)
-    bed.start(*SHORT)
-    bed.erase(DOCUMENTS)
-    assert not remaining(paths)
-
-
-def test_a_time_in_the_future_is_no_sign_that_rtorrent_wrote_a_file(bed: Bed) -> None:
-    paths = DOCUMENTS.write(bed.downloads)
-    for path in paths:
-        os.utime(path, (time.time() + 5,) * 2)
-    pass_tick()
-    bed.add(DOCUMENTS)
-    bed.start(*SHORT)
-    while time.time() < paths[0].stat().st_mtime:
-        time.sleep(0.1)
-    bed.erase(DOCUMENTS)
-    assert remaining(paths) == paths
-
-
-def test_a_clock_that_was_ahead_in_the_last_run_proves_nothing(files: list[Path], bed: Bed) -> None:
-    bed.program.stop()
-    with closing(sqlite3.connect(bed.db)) as con, con:
-        con.execute("UPDATE rtwatch_session SET present = ?", (time.time() + 3600,))
-    bed.session.erase(PACK)
-    PACK.write(bed.downloads)
-    program = bed.start(*SHORT, "--catch-up")
-    program.wait_gone(PACK.hash)
-    assert remaining(files) == files
-
-
-@pytest.mark.parametrize("directory", [False, True], ids=["a file", "the root"])
-def test_a_link_in_the_place_of_a_torrent_that_was_never_started_stays(directory: bool, bed: Bed) -> None:
-    torrent = PACK if directory else single("pack")
-    link = torrent.root(bed.downloads) if directory else torrent.places(bed.downloads)[0]
-    target = bed.downloads / "library"
-    target.mkdir() if directory else target.write_bytes(b"mine")
-    link.symlink_to(target)
-    bed.add(torrent, **STOPPED)
-    bed.start(*SHORT)
-    bed.erase(torrent)
-    assert link.is_symlink()
