@@ -1252,6 +1252,49 @@ def read_session_file(path: str | Path) -> bytes:
 
 # ---- Index: the database ---------------------------------------------------------------------------------------------
 
+SCHEMA = 2  # its version
+OWN_TABLES = """
+    CREATE TABLE rtwatch_torrent(
+        hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
+        read_t TEXT, read_r TEXT, complete INTEGER, started INTEGER,
+        vanished REAL, present REAL, recorded INTEGER, process TEXT, said INTEGER, held TEXT, label TEXT);
+    CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
+    CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
+    CREATE TABLE rtwatch_directory(directory BLOB PRIMARY KEY, device INTEGER, inode INTEGER, ctime INTEGER);
+    CREATE INDEX rtwatch_directory_inode ON rtwatch_directory(inode, device);
+    CREATE TABLE rtwatch_use(
+        hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
+        why TEXT NOT NULL, top PATH BLOB, device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER,
+        PRIMARY KEY (hash, file, why)) WITHOUT ROWID;
+    CREATE INDEX rtwatch_use_file ON rtwatch_use(file);
+    CREATE INDEX torrent_data_name ON torrent_data(name);
+    """
+TABLES = f"""
+    CREATE TABLE torrent_data(
+        hash TEXT PRIMARY KEY, name TEXT, tracker TEXT, torrent BLOB, libtorrent BLOB, rtorrent BLOB);
+    CREATE TABLE session_file(
+        hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
+        PRIMARY KEY (hash, file)) WITHOUT ROWID;
+    CREATE INDEX session_file_file ON session_file(file);
+    CREATE TABLE rtwatch_session(path BLOB, boot TEXT, present REAL);
+    {OWN_TABLES}"""
+FROM_1 = f"""
+    ALTER TABLE rtwatch_torrent RENAME TO rtwatch_torrent_1;
+    DROP INDEX rtwatch_torrent_root;
+    DROP INDEX rtwatch_torrent_vanished;
+    DROP INDEX rtwatch_torrent_counted;
+    {OWN_TABLES}
+    INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, NULL, 0,
+        CASE WHEN vanished IS NULL THEN 0 END, vanished, vanished, 0, '', 0,
+        CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
+    INSERT INTO rtwatch_use(hash, file, why)
+        SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
+    DROP TABLE rtwatch_torrent_1;
+    DROP TABLE rtwatch_link;
+    ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
+    ALTER TABLE rtwatch_session ADD COLUMN present REAL;
+    """
+
 
 class Torrent(NamedTuple):
     """A torrent as the database knows it."""
@@ -1351,48 +1394,6 @@ def unusable(db: Path, error: Exception) -> Error:
 class Index:
     """The database: which torrent uses which file, and the state of each torrent."""
 
-    VERSION = 2  # of the schema
-    OWN_TABLES = """
-        CREATE TABLE rtwatch_torrent(
-            hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
-            read_t TEXT, read_r TEXT, complete INTEGER, started INTEGER,
-            vanished REAL, present REAL, recorded INTEGER, process TEXT, said INTEGER, held TEXT, label TEXT);
-        CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
-        CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
-        CREATE TABLE rtwatch_directory(directory BLOB PRIMARY KEY, device INTEGER, inode INTEGER, ctime INTEGER);
-        CREATE INDEX rtwatch_directory_inode ON rtwatch_directory(inode, device);
-        CREATE TABLE rtwatch_use(
-            hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
-            why TEXT NOT NULL, top PATH BLOB, device INTEGER, inode INTEGER, size INTEGER, mtime INTEGER,
-            PRIMARY KEY (hash, file, why)) WITHOUT ROWID;
-        CREATE INDEX rtwatch_use_file ON rtwatch_use(file);
-        CREATE INDEX torrent_data_name ON torrent_data(name);
-        """
-    TABLES = f"""
-        CREATE TABLE torrent_data(
-            hash TEXT PRIMARY KEY, name TEXT, tracker TEXT, torrent BLOB, libtorrent BLOB, rtorrent BLOB);
-        CREATE TABLE session_file(
-            hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
-            PRIMARY KEY (hash, file)) WITHOUT ROWID;
-        CREATE INDEX session_file_file ON session_file(file);
-        CREATE TABLE rtwatch_session(path BLOB, boot TEXT, present REAL);
-        {OWN_TABLES}"""
-    FROM_1 = f"""
-        ALTER TABLE rtwatch_torrent RENAME TO rtwatch_torrent_1;
-        DROP INDEX rtwatch_torrent_root;
-        DROP INDEX rtwatch_torrent_vanished;
-        DROP INDEX rtwatch_torrent_counted;
-        {OWN_TABLES}
-        INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, NULL, 0,
-            CASE WHEN vanished IS NULL THEN 0 END, vanished, vanished, 0, '', 0,
-            CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
-        INSERT INTO rtwatch_use(hash, file, why)
-            SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
-        DROP TABLE rtwatch_torrent_1;
-        DROP TABLE rtwatch_link;
-        ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
-        ALTER TABLE rtwatch_session ADD COLUMN present REAL;
-        """
     BY_LINK = "why IN ('link', 'inherited')"
     USERS = "session_file", "rtwatch_use"  # tables that tell who lists and who uses a file
 
@@ -1410,7 +1411,7 @@ class Index:
             with closing(connect(reading_uri(db), uri=True) if present else connect("")) as disk:
                 version, owner = cls(disk).find_owner()
                 if version != 0:
-                    check_owner(args, owner if 0 < version <= cls.VERSION else None)
+                    check_owner(args, owner if 0 < version <= SCHEMA else None)
                 if args.no_action:
                     con = connect("")
                     disk.backup(con)
@@ -1442,12 +1443,12 @@ class Index:
 
     def migrate(self, version: int, session: bytes) -> None:
         """Make the tables, or those that came after a version."""
-        if version == self.VERSION:
+        if version == SCHEMA:
             return
         self.query("BEGIN")
-        for statement in (self.TABLES, self.FROM_1)[version].split(";"):
+        for statement in (TABLES, FROM_1)[version].split(";"):
             self.query(statement)
-        self.query(f"PRAGMA user_version = {self.VERSION}")
+        self.query(f"PRAGMA user_version = {SCHEMA}")
         if version == 0:
             self.query("INSERT INTO rtwatch_session(path) VALUES (?)", session)
         self.con.commit()

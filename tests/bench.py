@@ -242,7 +242,7 @@ def floor_first(session: Path, db: Path) -> Cost:
     begin = now()
     decode = bencodepy.BencodeDecoder().decode
     with closing(connect(db)) as con:
-        con.executescript(rtwatch.Index.TABLES)
+        con.executescript(rtwatch.TABLES)
         for number, path in enumerate(list_torrents(session), 1):
             t_data, r_data, l_data = read(path), read(path + ".rtorrent"), read(path + ".libtorrent_resume")
             torrent, root = decode(t_data), decode(r_data)[b"directory"]
