@@ -12,10 +12,11 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Union
+from types import MappingProxyType
+from typing import Any, Callable, Union
 
 import program
 from program import Argument, Env, Paths, Place, Program
@@ -208,7 +209,17 @@ class Bed:
     def add_complete(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None) -> None:
         """Load a torrent whose data is there, by whatever name, and save it as complete."""
         self.add(torrent, to, base)
+        self.complete(torrent)
+
+    def complete(self, torrent: Torrent) -> None:
+        """Save a torrent as complete."""
         self.session.finish(torrent)
+        self.session.save(torrent)
+
+    def save_changed(self, torrent: Torrent, resume: Mapping[str, Any] = MappingProxyType({}), **keys: Any) -> None:
+        """Save a torrent with changes in R, and in L as `resume`."""
+        self.session.loaded[torrent.hash].rtorrent.update(keys)
+        self.session.loaded[torrent.hash].resume.update(resume)
         self.session.save(torrent)
 
     def repoint(self, torrent: Torrent, to: Path | str) -> list[Path]:
@@ -317,3 +328,44 @@ def bed_in(place: Path, version: str = VERSIONS[0], **options: Any) -> Iterator[
     """Give a test bed in a directory, with a running rtorrent."""
     with Session(place / "session", version, **options) as session, closing(Bed(session, place)) as bed:
         yield bed
+
+
+# ---- Stories told in words -------------------------------------------------------------------------------------------
+
+
+def place(bed: Bed, words: list[str]) -> Path:
+    return bed.downloads.joinpath(*words[:1])
+
+
+VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
+    "start": lambda bed, torrents, words: bed.start(*SHORT, *words),
+    "stop": lambda bed, torrents, words: bed.program.stop(),
+    "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
+    "seed": lambda bed, torrents, words: bed.seed(*torrents, to=place(bed, words)),
+    "load": lambda bed, torrents, words: bed.add(torrents[0], place(bed, words)),
+    "load-at": lambda bed, torrents, words: bed.add(torrents[0], base=place(bed, words)),
+    "load-complete": lambda bed, torrents, words: bed.add_complete(torrents[0], place(bed, words)),
+    "repoint": lambda bed, torrents, words: bed.repoint(torrents[0], words[0]),
+    "complete": lambda bed, torrents, words: bed.complete(torrents[0]),
+    "save-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=1),
+    "save-no-data": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=0, complete=0),
+    "settle": lambda bed, torrents, words: bed.settle_saves(),
+    "erase": lambda bed, torrents, words: bed.erase(*torrents),
+    "erase-another": lambda bed, torrents, words: bed.erase_another(),
+    "says": lambda bed, torrents, words: bed.program.wait_line(" ".join(words)),
+}
+
+
+def play(bed: Bed, story: str, **torrents: Torrent) -> None:
+    """Do the steps of a story, parted by ";": a verb with its words, some of them torrents' names, or a shell command.
+
+    "left", with the files that must be there then, ends many stories.
+    """
+    for step in re.split(r";\s+", story):
+        verb, *words = step.split() or [":"]
+        if verb == "left":
+            assert [name for name in below(bed.downloads) if not (bed.downloads / name).is_dir()] == words
+        elif verb in VERBS:
+            VERBS[verb](bed, [torrents[w] for w in words if w in torrents], [w for w in words if w not in torrents])
+        else:
+            bed.shell(step)

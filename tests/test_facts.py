@@ -64,13 +64,6 @@ def load(bed: Bed, **keys: Any) -> None:
     bed.add(DOCUMENTS, **keys)
 
 
-def save(bed: Bed, resume: dict[str, Any], **keys: Any) -> None:
-    """Save DOCUMENTS with changes in L and R."""
-    bed.session.loaded[DOCUMENTS.hash].resume.update(resume)
-    bed.session.loaded[DOCUMENTS.hash].rtorrent.update(keys)
-    bed.session.save(DOCUMENTS)
-
-
 def lose(bed: Bed) -> None:
     """Erase DOCUMENTS, and wait until rtwatch knows what its files were."""
     bed.wait_vanished(DOCUMENTS)
@@ -95,9 +88,9 @@ STEPS: dict[str, Callable[[Bed], object]] = {  # any other one is a shell comman
     "load complete": lambda bed: load(bed, complete=1),
     "load again": lambda bed: bed.session.readd(DOCUMENTS, bed.downloads),
     "download": lambda bed: bed.seed(DOCUMENTS),
-    "save a piece": lambda bed: save(bed, {"bitfield": b"\x80"}),
-    "save no piece": lambda bed: save(bed, {"bitfield": b"\0"}),
-    "save incomplete": lambda bed: save(bed, {}, complete=0),
+    "save a piece": lambda bed: bed.save_changed(DOCUMENTS, {"bitfield": b"\x80"}),
+    "save no piece": lambda bed: bed.save_changed(DOCUMENTS, {"bitfield": b"\0"}),
+    "save incomplete": lambda bed: bed.save_changed(DOCUMENTS, complete=0),
     "finish": lambda bed: bed.session.finish(DOCUMENTS),
     "save T": lambda bed: bed.session.save_full(DOCUMENTS),
     "settle": lambda bed: bed.settle_saves(),

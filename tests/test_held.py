@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,13 +30,6 @@ def forced(bed: Bed) -> subprocess.CompletedProcess[str]:
 def wait_count(program: Program, number: int) -> None:
     """Wait until a number of torrents have rows."""
     program.wait_rows("SELECT count(*) FROM torrent_data", lambda rows: rows == [(number,)])
-
-
-def save_when_waited_for(bed: Bed) -> None:
-    """Let rtorrent save its session once rtwatch waits for that."""
-    bed.program.wait_line("waiting .*next save")
-    bed.settle()
-    bed.session.save_all()
 
 
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
@@ -70,7 +61,7 @@ def test_a_mass_is_held_where_nobody_knows_which_rtorrent_has_said_it(of: int, g
     program = bed.start(*SHORT, *NOT_ASKED)
     with paused(program):
         bed.session.erase(*singles(of)[:gone])
-    save_when_waited_for(bed)
+    bed.let_save()
     if held:
         program.wait_line("held .*so many at once")
         assert remaining(paths) == paths
@@ -87,7 +78,7 @@ def test_without_r_only_a_mass_waits_for_rtorrents_word(of: int, gone: int, wait
     with paused(program):
         bed.session.erase(*singles(of)[:gone])
     if waits:
-        save_when_waited_for(bed)
+        bed.let_save()
     wait_count(program, of - gone + waits)
     assert ("waiting" in program.output) == waits
     assert remaining(paths) == paths
@@ -114,40 +105,32 @@ def test_force_waives_no_session_files(options: Options, kinds: str, status: int
 
 def test_what_vanished_with_the_session_directory_stays_held_though_rtorrent_answers(bed: Bed) -> None:
     paths = bed.leave_vanished(ONE)
-    with closing(sqlite3.connect(bed.db)) as con, con:
-        con.execute("UPDATE rtwatch_torrent SET held = 'away' WHERE vanished")
+    bed.change_db("UPDATE rtwatch_torrent SET held = 'away' WHERE vanished")
     assert bed.once(*SHORT).returncode == 3
     assert remaining(paths) == paths
     assert bed.once(*SHORT, "--force").returncode == 0
     assert remaining(paths) == []
 
 
-def test_a_loaded_torrent_without_t_holds_everything_until_rtorrent_saves_it(bed: Bed) -> None:
+@pytest.mark.parametrize("t", [None, b"", b"d4:info"], ids=["no T", "an empty T", "a T cut short"])
+def test_a_loaded_torrent_without_t_holds_everything_with_a_broken_one_what_lies_below_its_root(
+    t: bytes | None, bed: Bed
+) -> None:
     paths, others = bed.seed(ONE), bed.seed(OTHER)
     program = bed.start(*SHORT, *NOT_ASKED)
     bed.session.load(TWIN, bed.downloads)
     bed.session.save(TWIN)
+    if t is not None:
+        bed.session.write(TWIN, "T", t)
     bed.session.erase(ONE, OTHER)
-    save_when_waited_for(bed)
-    program.wait_line(f"held .*{pattern(OTHER)}.*: the .torrent of another")
-    program.stop()
-    assert bed.once(*SHORT, *NOT_ASKED, "--force").returncode == 3
-    assert remaining(paths + others) == paths + others
-    bed.session.save_full(TWIN)
-    program = bed.start(*SHORT, *NOT_ASKED)
-    for torrent in ONE, OTHER:
-        program.wait_gone(torrent.hash)
-    assert remaining(paths + others) == paths
-
-
-@pytest.mark.parametrize("content", [b"", b"d4:info"], ids=["empty", "cut short"])
-def test_a_loaded_torrent_with_a_broken_t_keeps_what_lies_in_its_directory(content: bytes, bed: Bed) -> None:
-    paths, others = bed.seed(ONE), bed.seed(OTHER)
-    program = bed.start(*SHORT, *NOT_ASKED)
-    bed.session.load(TWIN, bed.downloads)
-    bed.session.write(TWIN, "T", content)
-    bed.session.erase(ONE, OTHER)
-    save_when_waited_for(bed)
+    bed.let_save()
+    if t is None:
+        program.wait_line(f"held .*{pattern(OTHER)}.*: the .torrent of another")
+        program.stop()
+        assert bed.once(*SHORT, *NOT_ASKED, "--force").returncode == 3
+        assert remaining(paths + others) == paths + others
+        bed.session.save_full(TWIN)
+        program = bed.start(*SHORT, *NOT_ASKED)
     for torrent in ONE, OTHER:
         program.wait_gone(torrent.hash)
     assert remaining(paths + others) == paths

@@ -4,155 +4,103 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, Options, below, pattern, remaining, tree, wait_held
-from torrents import Torrent, craft, make, multi, single
+from steps import SHORT, Bed, below, pattern, play, remaining, tree, wait_held
+from torrents import craft, make, multi, single
 
 import rtwatch
 
 ONE, PACK = single("one"), multi("pack")
-PADDED = make(
-    b"pack",
-    {(b"a.bin",): b"a" * 100, (b".pad", b"924"): bytes(924), (b"b.bin",): b"b" * 100},
-    files=[
-        {"length": 100, "path": ["a.bin"]},
-        {"length": 924, "path": [".pad", "924"], "attr": "p"},
-        {"length": 100, "path": ["b.bin"]},
-    ],
-)
-OTHER = make(b"other", {(b"c.bin",): b"c" * 100, (b"sub", b"d.bin"): b"d" * 100})
-DEEP = make(b"pack", {(b"a",): b"", (b"b", b"c"): b"x" * 9, (b"d", b"e", b"f"): b"y" * 9})
-MANY = make(b"pack", {(b"%d" % (number % 7), b"%d" % number): b"x" for number in range(1000)})
-EMPTY_ELEMENT = make(b"pack", {(b"a.bin",): b"a" * 9, (b"x", b""): b"data"})  # to rtorrent 0.16 this is pack/x
-BIND = f"{sys.executable} -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"pack/a.bin\")'"
-NO_FILE = r"kept +a\.bin: not a regular file"
-
-
-class Case(NamedTuple):
-    """What somebody does in the download directory, what is left there after the erase, and what is said.
-
-    It is done beside rtwatch, or `early`: before it starts. `other` lies in a directory of its own, without data.
-    """
-
-    shell: str
-    left: str
-    line: str = r"remove\w* +pack, 2 of 2 files"
-    torrent: Torrent = PACK
-    base: str | None = None
-    early: bool = False
-    other: tuple[Torrent, str] | None = None
-
-
-CASES = {
-    "nothing": Case("", ""),
-    "another file beside a single file": Case("touch mine", "mine", r"remove\w* +one\.bin, 1 of 1 file", ONE),
-    "empty files and deep directories": Case("", "", r"remove\w* +pack, 3 of 3 files", DEEP),
-    "a thousand files": Case("", "", r"remove\w* +pack, 1000 of 1000 files", MANY),
-    "padding files, as 0.9.8 writes them": Case("", "", r"remove\w* +pack, 3 of 3 files", PADDED),
-    "no padding files, as with 0.16": Case("rm -r pack/.pad", "", r"remove\w* +pack, 2 of 3 files", PADDED),
-    "a file is missing": Case("rm pack/a.bin", "", r"remove\w* +pack, 1 of 2 files"),
-    "all files are elsewhere": Case(
-        "mv pack moved",
-        "moved moved/a.bin moved/sub moved/sub/b.bin",
-        r"none of its 2 files is at \S*/pack: moved, or its disk is not mounted",
-    ),
-    "a file has another name too": Case("ln pack/a.bin mine", "mine"),
-    "a file became a symlink": Case(
-        "mv pack/a.bin mine; ln -s ../mine pack/a.bin", "mine", r"kept .*/mine: the symlink a\.bin led to it"
-    ),
-    # kept with a reason
-    **{
-        f"a {kind} in place of a file": Case(f"rm pack/a.bin; {make_it}", "pack pack/a.bin", NO_FILE)
-        for kind, make_it in {"directory": "mkdir pack/a.bin", "pipe": "mkfifo pack/a.bin", "socket": BIND}.items()
-    },
-    "a tagger made a file longer": Case(
-        "echo tags >>pack/a.bin", "pack pack/a.bin", r"kept +a\.bin: longer than the \w+ says"
-    ),
-    "a file of an empty last element is longer": Case(
-        "echo more >>pack/x", "pack pack/x", r"kept +x: longer than the \w+ says", EMPTY_ELEMENT
-    ),
-    # directories
-    "somebody's file in a subdirectory": Case("touch pack/sub/mine", "pack pack/sub pack/sub/mine"),
-    "somebody's empty directory": Case("mkdir pack/mine", "pack pack/mine"),
-    **{
-        f"an empty {base} that {other.name.decode()} uses": Case("", "pack pack/sub", other=(other, base))
-        for other, base in ((OTHER, "pack"), (OTHER, "pack/sub"), (single("other"), "pack/sub"))
-    },
-    "the root has another name": Case("", "common", base="common"),
-    "a single file in a directory": Case("", "common", r"remove\w* +one\.bin, 1 of 1 file", ONE, "common"),
-    "a single file in a directory of its name": Case("", "one.bin", r"remove\w* .*1 of 1", ONE, "one.bin"),
-    "the root became a symlink": Case(
-        "mv pack moved; ln -s moved pack",
-        "moved moved/a.bin moved/sub moved/sub/b.bin pack",
-        r"kept +a\.bin: its directory is a symlink now",
-    ),
-    "a directory became a symlink": Case(
-        "mv pack/sub moved; ln -s ../moved pack/sub",
-        "moved moved/b.bin pack pack/sub",
-        r"kept +sub/b\.bin: its directory is a symlink now",
-    ),
-    # links that were there before
-    "a link out of the root": Case(
-        "mv pack/sub real; ln -s ../real pack/sub",
-        "real real/b.bin",
-        r"kept +\S*b\.bin: outside the torrent's directory",
-        early=True,
-    ),
-    "a link inside the root": Case(
-        "mv pack/sub pack/real; ln -s real pack/sub",
-        "pack pack/real pack/real/b.bin",
-        r"kept +\S*b\.bin: reached",
-        early=True,
-    ),
-    "a link to a person's link to a library": Case(
-        "mv pack/sub library; ln -s library way; ln -s ../way pack/sub",
-        "library library/b.bin way",
-        r"remove\w* +pack, 2 of 3 files",
-        early=True,
-    ),
-    "the root is the home directory and has its name": Case(
-        "", "", r"remove\w* +downloads, 2 of 2 files", multi("downloads"), "."
-    ),
-    **{
-        f"the root is the download directory, {kind}": Case(
-            "mkdir empty; touch mine sub/mine",
-            "empty mine sub sub/mine",
-            r"remove\w* .*2 of 2 files",
-            make(name, PACK.content),
-            ".",
-        )
-        for kind, name in {"its name": b"downloads", "another name": b"pack", "no name": b""}.items()
-    },
+PAD = [{"length": 100, "path": ["a"]}, {"length": 924, "path": [".pad", "924"], "attr": "p"}]
+TORRENTS = {
+    "ONE": ONE,
+    "PACK": PACK,
+    "PADDED": make(b"pack", {(b"a",): b"a" * 100, (b".pad", b"924"): bytes(924)}, files=PAD),
+    "DEEP": make(b"pack", {(b"a",): b"", (b"b", b"c"): b"x" * 9, (b"d", b"e", b"f"): b"y" * 9}),
+    "MANY": make(b"pack", {(b"%d" % (number % 7), b"%d" % number): b"x" for number in range(1000)}),
+    "GAP": make(b"pack", {(b"a.bin",): b"a" * 9, (b"x", b""): b"data"}),  # to rtorrent 0.16 this is pack/x
+    "DOWNLOADS": make(b"downloads", PACK.content),
+    "NAMELESS": make(b"", PACK.content),
+    "OTHERS": make(b"other", {(b"c.bin",): b"c" * 100, (b"sub", b"d.bin"): b"d" * 100}),
+    "OTHER": single("other"),
 }
 
 
-@pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_an_erased_torrents_own_files_go_and_nothing_else(case: Case, options: Options, bed: Bed) -> None:
-    bed.session.download(case.torrent, bed.downloads, bed.downloads / case.base if case.base else None)
-    if case.other:
-        bed.add(case.other[0], base=bed.downloads / case.other[1])
-    if case.early:
-        bed.shell(case.shell)
-    program = bed.start(*SHORT, *options, env={"HOME": str(bed.downloads)})
-    if not case.early:
-        bed.shell(case.shell)
+# [the erased torrent, and its root], what somebody does, before rtwatch starts or later -> what is left (what is said)
+CASES = r"""
+nothing: [PACK] -> (pack, 2 of 2)
+another file beside a single file: [ONE] touch mine -> mine (one\.bin, 1 of 1)
+empty files and deep directories: [DEEP] -> (pack, 3 of 3)
+a thousand files: [MANY] -> (pack, 1000 of 1000)
+padding files, as 0.9.8 writes them: [PADDED] -> (pack, 2 of 2)
+no padding files, as with 0.16: [PADDED] rm -r pack/.pad -> (pack, 1 of 2)
+a file is missing: [PACK] rm pack/a.bin -> (pack, 1 of 2)
+all files are elsewhere: [PACK] mv pack moved -> moved moved/a.bin moved/sub moved/sub/b.bin
+    (none of its 2 files is at \S*/pack: moved, or its disk is not mounted)
+a file has another name too: [PACK] ln pack/a.bin mine -> mine (pack, 2 of 2)
+a file became a symlink: [PACK] mv pack/a.bin mine; ln -s ../mine pack/a.bin -> mine
+    (kept .*/mine: the symlink a\.bin led to it)
+a directory in place of a file: [PACK] rm pack/a.bin; mkdir pack/a.bin -> pack pack/a.bin
+    (kept +a\.bin: not a regular file)
+a pipe in place of a file: [PACK] rm pack/a.bin; mkfifo pack/a.bin -> pack pack/a.bin
+    (kept +a\.bin: not a regular file)
+a socket in place of a file: [PACK] rm pack/a.bin; python3 -c '__import__("socket").socket(1).bind("pack/a.bin")'
+    -> pack pack/a.bin (kept +a\.bin: not a regular file)
+a tagger made a file longer: [PACK] echo tags >>pack/a.bin -> pack pack/a.bin (kept +a\.bin: longer than the \w+ says)
+a file of an empty last element is longer: [GAP] echo more >>pack/x -> pack pack/x (kept +x: longer than the \w+ says)
+somebody's file in a subdirectory: [PACK] touch pack/sub/mine -> pack pack/sub pack/sub/mine (pack, 2 of 2)
+somebody's empty directory: [PACK] mkdir pack/mine -> pack pack/mine (pack, 2 of 2)
+an empty root that another torrent uses: [PACK] load-at OTHERS pack; start -> pack pack/sub (pack, 2 of 2)
+an empty directory that another torrent uses: [PACK] load-at OTHERS pack/sub; start -> pack pack/sub (pack, 2 of 2)
+an empty directory that a single file uses: [PACK] load-at OTHER pack/sub; start -> pack pack/sub (pack, 2 of 2)
+the root has another name: [PACK common] -> common (pack, 2 of 2)
+a single file in a directory: [ONE common] -> common (one\.bin, 1 of 1)
+a single file in a directory of its name: [ONE one.bin] -> one.bin (.*1 of 1)
+a link out of the root: [PACK] mv pack/sub real; ln -s ../real pack/sub; start -> real real/b.bin
+    (kept +\S*b\.bin: outside the torrent's directory)
+a link inside the root: [PACK] mv pack/sub pack/real; ln -s real pack/sub; start -> pack pack/real pack/real/b.bin
+    (kept +\S*b\.bin: reached)
+a link to a person's link to a library: [PACK] mv pack/sub library; ln -s library way; ln -s ../way pack/sub; start
+    -> library library/b.bin way (pack, 2 of 3)
+the root became a symlink: [PACK] mv pack moved; ln -s moved pack
+    -> moved moved/a.bin moved/sub moved/sub/b.bin pack (kept +a\.bin: its directory is a symlink now)
+a directory became a symlink: [PACK] mv pack/sub moved; ln -s ../moved pack/sub -> moved moved/b.bin pack pack/sub
+    (kept +sub/b\.bin: its directory is a symlink now)
+the root is the home directory and has its name: [DOWNLOADS .] -> (downloads, 2 of 2)
+the root is the download directory, its name: [DOWNLOADS .] mkdir empty; touch mine sub/mine
+    -> empty mine sub sub/mine (.*2 of 2)
+the root is the download directory, another name: [PACK .] mkdir empty; touch mine sub/mine
+    -> empty mine sub sub/mine (.*2 of 2)
+the root is the download directory, no name: [NAMELESS .] mkdir empty; touch mine sub/mine
+    -> empty mine sub sub/mine (.*2 of 2)
+"""
+ROWS = re.findall(r"^(\w.*): \[(\S+) ?(.*?)\]\s*(.*?)\s*->\s+(.*?)\s*\((.*)\)$", CASES, re.M)
+
+
+@pytest.mark.parametrize("options", ["", " -n"])
+@pytest.mark.parametrize("case", ROWS, ids=[row[0] for row in ROWS])
+def test_an_erased_torrents_own_files_go_and_nothing_else(
+    case: tuple[str, ...], options: str, bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name, base, story, left, said = case
+    monkeypatch.setenv("HOME", str(bed.downloads))
+    bed.session.download(TORRENTS[name], bed.downloads, bed.downloads / base if base else None)
+    linked = story.endswith("start")
+    play(bed, (story if linked else f"start; {story}").replace("start", f"start{options}"), **TORRENTS)
     if not options:
         bed.settle()  # else nobody knows whether that came before the erase
     before = tree(bed.downloads)
-    bed.session.erase(case.torrent)
-    program.wait_line(case.line)
+    bed.session.erase(TORRENTS[name])
+    bed.program.wait_line(said if said.startswith(("kept", "none")) else rf"remove\w* +{said} files?,")
     if options:
         assert tree(bed.downloads) == before
     else:
         assert bed.downloads.is_dir()
-        assert below(bed.downloads) == case.left.split()
-    assert case.early or ("kept" in program.output) == ("kept" in case.line)
+        assert below(bed.downloads) == left.split()
+    assert linked or ("kept" in bed.program.output) == ("kept" in said)
 
 
 def test_only_files_below_a_path_go_and_never_itself(bed: Bed) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sqlite3
-import time
 import unicodedata
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from conftest import Mount
 from session import SAVES, VERSIONS
-from steps import SHORT, Bed, below, link_files, names, paused, remaining, wait_stopped
+from steps import SHORT, Bed, below, link_files, names, paused, play, remaining, wait_stopped
 from torrents import Torrent, make, multi, single, twin_of
 
 PACK, TWIN = multi("pack"), twin_of(multi("pack"))
@@ -99,54 +96,6 @@ def test_the_same_file_under_a_name_in_another_case_or_normal_form_is_anothers(n
     bed.erase(torrent)
     program.wait_line("kept .*also in " + twin.hash[:8])
     assert path.exists()
-
-
-def test_a_file_and_a_directory_of_one_name_stay_apart(bed: Bed) -> None:
-    file = make(b"pack", b"one file")
-    paths = bed.seed(PACK)
-    bed.add(file, chunks_done=1)
-    program = bed.start(*SHORT)
-    bed.erase(file)
-    program.wait_line("pack: not a regular file")
-    assert remaining(paths) == paths
-    bed.add(file, chunks_done=1)
-    shutil.rmtree(bed.downloads / "pack")
-    (bed.downloads / "pack").write_bytes(b"one file")
-    program.wait_known(file.hash)
-    bed.erase(PACK)
-    assert (bed.downloads / "pack").read_bytes() == b"one file"
-
-
-@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
-def test_hard_links_are_separate_names(together: bool, bed: Bed) -> None:
-    paths, links = bed.seed(PACK, to="real"), TWIN.places(bed.downloads / "links")
-    shutil.copytree(bed.downloads / "real", bed.downloads / "links", copy_function=os.link)
-    bed.add_complete(TWIN, to="links")
-    program = bed.start(*SHORT)
-    if not together:
-        bed.erase(PACK)
-        assert (remaining(paths), remaining(links)) == ([], links)
-        bed.settle()  # the removal has changed the ctime of the links: TWIN vanishes after that
-    bed.erase(*([PACK, TWIN] if together else [TWIN]))
-    program.wait_line("removed .*2 of 2 files, 0 B")
-    program.wait_line("removed .*2 of 2 files, 8 KiB")
-    assert remaining(paths + links) == []
-
-
-def test_a_target_goes_with_the_last_link_to_it(bed: Bed) -> None:
-    torrent, twin, third = single("one"), make(b"two", single("one").content), make(b"three", single("one").content)
-    paths = [*bed.seed(torrent), bed.downloads / "two", bed.downloads / "three"]
-    for other, path, link in zip((twin, third), paths, paths[1:]):
-        link.symlink_to(path.name)
-        bed.add_complete(other)
-    program = bed.start(*SHORT)
-    bed.erase(torrent)
-    program.stop()
-    bed.start(*SHORT)
-    bed.erase(twin)
-    assert remaining(paths) == paths
-    bed.erase(third)
-    assert remaining(paths) == []
 
 
 @pytest.mark.parametrize("own", ["gone", "a directory"])
@@ -237,44 +186,6 @@ def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_
     assert remaining(paths) == []
 
 
-@pytest.mark.parametrize("other", ["links", "its directory"])
-def test_the_link_of_an_erased_torrents_root_stays_while_another_torrent_leads_through_it(other: str, bed: Bed) -> None:
-    PACK.write_root(bed.downloads / "store")
-    (bed.downloads / "pack").symlink_to("store")
-    bed.add_complete(PACK)
-    to = "pack" if other == "its directory" else ""
-    paths = RENAMED.places(bed.downloads / to)
-    if other == "links":
-        link_files(PACK.places(bed.downloads), paths)
-    else:
-        RENAMED.write(bed.downloads / to)
-    bed.add_complete(RENAMED, to=to)
-    program = bed.start(*SHORT)
-    bed.erase(PACK)
-    program.wait_line(r"kept +(\S*/)?pack: on the way to files in")
-    assert remaining(paths) == [path for path in paths if path.exists()] == paths
-
-
-def test_a_relative_link_below_a_directory_that_was_moved_keeps_what_it_leads_to_now(bed: Bed) -> None:
-    torrent, other = make(b"film.bin", b"f" * 3000), make(b"set", {(b"sub", b"deep", b"film"): b"f" * 3000})
-    [film] = bed.seed(torrent, to="new/pool")
-    link = bed.downloads / "old/set/sub/deep/film"
-    (bed.downloads / "old/pool").mkdir(parents=True)
-    shutil.copy(film, bed.downloads / "old/pool/film.bin")
-    link_files([Path("../../../pool/film.bin")], [link])
-    bed.add_complete(other, to="old")
-    program = bed.start(*SHORT)
-    while time.time() - link.parent.stat().st_ctime < 1.1:  # else its ctime tells nothing
-        time.sleep(0.1)
-    bed.erase_another()  # which looks at all directories
-    (bed.downloads / "new/set").mkdir()
-    (bed.downloads / "old/set/sub").rename(bed.downloads / "new/set/sub")
-    (bed.downloads / "old/set/sub").symlink_to(bed.downloads / "new/set/sub")
-    bed.erase(torrent)
-    program.wait_line("kept .*used by a symlink in")
-    assert film.samefile(link)
-
-
 def test_a_torrent_that_comes_by_another_path_while_a_removal_waits_keeps_its_files(bed: Bed, mount: Mount) -> None:
     torrent = single("film", 3000)
     view = mount(bed.downloads / "view", "--bind", bed.downloads)
@@ -292,32 +203,56 @@ def test_a_torrent_that_comes_by_another_path_while_a_removal_waits_keeps_its_fi
     assert path.exists()
 
 
-@pytest.mark.parametrize("then", ["nothing", "it is complete again", "rtwatch is started again"])
-@pytest.mark.parametrize("before", ["no data yet", "complete", "no data any more", "no data where it was moved"])
-def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, then: str, bed: Bed) -> None:
-    paths = bed.seed(PACK, to="real")
-    program = bed.start(*SHORT)
-    place = "moved" if "moved" in before else "links"
-    if before == "no data yet":
-        bed.add(RENAMED, to="links")
-    else:
-        bed.download(RENAMED, to="links")
-        shutil.rmtree(bed.downloads / "links")
-    if before.startswith("no data"):
-        bed.session.loaded[RENAMED.hash].rtorrent.update({"complete": 0, "chunks_done": 0})
-        bed.repoint(RENAMED, place)
-    bed.settle()
-    link_files(paths, RENAMED.places(bed.downloads / place))
-    if then == "it is complete again":
-        bed.session.finish(RENAMED)
-        bed.session.save(RENAMED)
-    elif then == "rtwatch is started again":
-        program.stop()
-        program = bed.start(*SHORT)
-    bed.settle()
-    bed.erase(PACK)
-    program.wait_line(f"kept .* in {RENAMED.hash[:8]}")
-    assert remaining(paths) == paths
+TORRENTS = {
+    **{"PACK": PACK, "TWIN": TWIN, "RENAMED": RENAMED, "FILE": make(b"pack", b"one file"), "ONE": single("one")},
+    **{name.upper(): make(name.encode(), single("one").content) for name in ("two", "three")},
+    "SET": make(b"set", {(b"sub", b"deep", b"link"): single("one").data()}),
+}
+STORIES = r"""
+a file and a directory of one name: seed PACK; load FILE; save-piece FILE; start; erase FILE;
+    says pack: not a regular file; left pack/a.bin pack/sub/b.bin; load FILE; save-piece FILE; settle; rm -r pack;
+    printf 'one file' >pack; erase PACK; left pack
+hard links, erased one by one: seed PACK real; cp -rl real links; load-complete TWIN links; start; erase PACK;
+    left links/pack/a.bin links/pack/sub/b.bin; settle; erase TWIN; says removed .*2 of 2 files, 0 B;
+    says removed .*2 of 2 files, 8 KiB; left
+hard links, erased together: seed PACK real; cp -rl real links; load-complete TWIN links; start; erase PACK TWIN;
+    says removed .*2 of 2 files, 0 B; says removed .*2 of 2 files, 8 KiB; left
+links to links: seed ONE; ln -s one.bin two; load-complete TWO; ln -s two three; load-complete THREE; start; erase ONE;
+    stop; start; erase TWO; left one.bin three two; erase THREE; left
+a root's link and links through it: seed PACK; mv pack store; ln -s store pack; mkdir two;
+    ln -s ../pack/a.bin two/x.bin; ln -s ../pack/sub/b.bin two/y.bin; load-complete RENAMED; start; erase PACK;
+    cat two/*; says kept +(\S*/)?pack: on the way to files in
+a root's link and a root below it: seed PACK; mv pack store; ln -s store pack; seed RENAMED pack; start; erase PACK;
+    cat pack/two/*; says kept +(\S*/)?pack: on the way to files in
+a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/pool old/set/sub/deep;
+    cp new/pool/one.bin old/pool; ln -s ../../../pool/one.bin old/set/sub/deep/link; load-complete SET old; start;
+    sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;
+    says kept .*used by a symlink in; cat old/set/sub/deep/link
+"""
+ROWS = re.findall(r"^(\w.*): (.*(?:\n .*)*)$", STORIES, re.M)
+
+
+@pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_a_file_stays_while_another_torrent_uses_it(story: str, bed: Bed) -> None:
+    play(bed, story, **TORRENTS)
+
+
+@pytest.mark.parametrize("then", ["", "complete RENAMED; ", "stop; start; "])
+@pytest.mark.parametrize(
+    ("before", "place"),
+    [
+        ("load RENAMED links", "links"),
+        ("seed RENAMED links; settle; rm -r links", "links"),
+        ("seed RENAMED links; settle; rm -r links; save-no-data RENAMED; repoint RENAMED links", "links"),
+        ("seed RENAMED links; settle; rm -r links; save-no-data RENAMED; repoint RENAMED moved", "moved"),
+    ],
+    ids=["no data yet", "complete", "no data any more", "no data where it was moved"],
+)
+def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, place: str, then: str, bed: Bed) -> None:
+    links = f"mkdir -p {place}/two; ln -s $PWD/real/pack/a.bin {place}/two/x.bin; ln -s $PWD/real/pack/sub/b.bin"
+    left = sorted(["real/pack/a.bin", "real/pack/sub/b.bin", f"{place}/two/x.bin", f"{place}/two/y.bin"])
+    story = f"seed PACK real; start; {before}; settle; {links} {place}/two/y.bin; {then}settle; erase PACK"
+    play(bed, f"{story}; says kept .* in {RENAMED.hash[:8]}; left {' '.join(left)}", **TORRENTS)
 
 
 @pytest.mark.parametrize("case", ["of a new torrent", "among many", "on a locked database", "after a long torrent's"])
