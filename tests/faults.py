@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import program
@@ -72,6 +73,15 @@ def small_disk(place: Path) -> Iterator[None]:
     """Mount an empty file system of 1 MiB on a directory; skip the test where that is not allowed."""
     with mounted(place, "-t", "tmpfs", "-o", "size=1m", "rtwatch-test"):
         yield
+
+
+@contextmanager
+def locked(db: Path) -> Iterator[None]:
+    """Hold the write lock of a database, as a user's script that does not end its transaction."""
+    with closing(sqlite3.connect(db, isolation_level=None)) as con:
+        con.execute("BEGIN IMMEDIATE")
+        yield
+        con.execute("ROLLBACK")
 
 
 def fill(place: Path) -> Path:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from pathlib import Path
 
 import pytest
-from faults import fill, mounted, small_disk, the_line, unprivileged
+from faults import fill, locked, mounted, small_disk, the_line, unprivileged
 from program import PROJECT, run
 from steps import AT_ONCE, SHORT, Bed, Options, remaining, wait_stopped
 from torrents import multi, single, twin_of
@@ -129,15 +129,6 @@ def test_a_full_disk_ends_the_start(present: bool, bed: Bed) -> None:
 
 
 @contextmanager
-def locked(db: Path) -> Iterator[None]:
-    """Hold the write lock of a database, as a user's script that does not end its transaction."""
-    with closing(sqlite3.connect(db, isolation_level=None)) as con:
-        con.execute("BEGIN IMMEDIATE")
-        yield
-        con.execute("ROLLBACK")
-
-
-@contextmanager
 def full(db: Path) -> Iterator[None]:
     """Fill the disk of a database."""
     filler = fill(db.parent)
@@ -236,15 +227,4 @@ def test_a_database_damaged_meanwhile_ends_rtwatch(bed: Bed) -> None:
     bed.session.erase(PACK)
     assert program.wait() == 1
     assert str(bed.db) in program.lines[-1]
-    assert remaining(paths) == paths
-
-
-def test_a_lost_session_is_said_beside_a_locked_database(bed: Bed) -> None:
-    program = bed.start(*SHORT, *bed.hooks)
-    paths = bed.download(PACK)
-    with locked(bed.db):
-        bed.session.path.rename(bed.session.path.with_name("moved"))
-        assert program.wait() == 1
-    assert str(bed.session.path) in program.lines[-1]
-    assert bed.hooks_called()[-1] == "post_loop"
     assert remaining(paths) == paths
