@@ -62,9 +62,8 @@ ROUNDS: dict[str, tuple[Saves, Optional[set[str]]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ROUNDS)
-def test_a_round_of_saves_is_whole_when(name: str) -> None:
-    found, left = ROUNDS[name]
+@pytest.mark.parametrize(("found", "left"), ROUNDS.values(), ids=ROUNDS)
+def test_a_round_of_saves_is_whole_when(found: Saves, left: Optional[set[str]]) -> None:
     assert rtwatch.find_left_alone(found, AFTER, NOW) == left
 
 
@@ -132,17 +131,17 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", VERDICTS)
-def test_the_word_is_given_when(name: str) -> None:
-    vanished, facts, reason = VERDICTS[name]
-    nothing = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
-    assert nothing._replace(**facts).verdict(vanished) == reason
+NOTHING = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
+
+
+@pytest.mark.parametrize(("vanished", "facts", "reason"), VERDICTS.values(), ids=VERDICTS)
+def test_the_word_is_given_when(vanished: Torrent, facts: dict[str, Any], reason: Optional[str]) -> None:
+    assert NOTHING._replace(**facts).verdict(vanished) == reason
 
 
 @pytest.mark.parametrize("facts", [{"answer": answer(missing=())}, {"saves": IN_GRACE}], ids=["answer", "save"])
 def test_no_answer_on_another_torrent_and_no_save_in_the_grace_is_noted_as_the_word(facts: dict[str, Any]) -> None:
-    nothing = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
-    assert not nothing._replace(**facts).has_said(torrent())
+    assert not NOTHING._replace(**facts).has_said(torrent())
 
 
 HELD = torrent(said=True)._replace(held="wipe")
@@ -175,13 +174,12 @@ GUARDED: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", GUARDED)
-def test_a_vanished_torrent_is_held_by(name: str) -> None:
-    vanished, changed, reason = GUARDED[name]
-    nothing = Evidence(NOW, GRACE, RUNS, "", answer(), False, (), OLD, False)
+@pytest.mark.parametrize(("vanished", "changed", "reason"), GUARDED.values(), ids=GUARDED)
+def test_a_vanished_torrent_is_held_by(vanished: Torrent, changed: dict[str, Any], reason: Optional[str]) -> None:
     of_rtorrent = {key: fact for key, fact in changed.items() if key in Evidence._fields}
-    facts = Facts(nothing._replace(**of_rtorrent), lambda torrent: False, False, set(), False, True)
     others = {key: fact for key, fact in changed.items() if key not in Evidence._fields}
+    evidence = NOTHING._replace(**{"answer": answer(), **of_rtorrent})
+    facts = Facts(evidence, lambda torrent: False, False, set(), False, True)
     assert rtwatch.guard(vanished, facts._replace(**others)) == reason
 
 
@@ -200,8 +198,7 @@ def test_a_vanished_torrent_is_held_by(name: str) -> None:
 def test_a_torrent_with_session_files_is_unloaded_when_it_is_missing_or_left_alone(
     facts: dict[str, Any], unloaded: bool
 ) -> None:
-    nothing = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
-    assert nothing._replace(**facts).is_unloaded("V") is unloaded
+    assert NOTHING._replace(**facts).is_unloaded("V") is unloaded
 
 
 @pytest.mark.parametrize(
