@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from multiprocessing import get_context
@@ -44,19 +44,7 @@ program.DEADLINE = 900.0  # seconds: a first start may take minutes
 
 SEED = 5
 ADDS = 31
-HOOKS = """
-import functools, os, time
-
-calls = os.open(os.environ["RTWATCH_CALLS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-
-def note(hook, con, file, *given):
-    os.write(calls, f"{hook} {file.stem} {time.monotonic()} {time.process_time()}\\n".encode())
-
-post_add, pre_remove = functools.partial(note, "post_add"), functools.partial(note, "pre_remove")
-post_remove = functools.partial(note, "post_remove")
-"""
-
-Files = dict[tuple[bytes, ...], int]
+GRACE = 2  # seconds
 Returned = TypeVar("Returned")
 
 
@@ -84,8 +72,6 @@ class World:
         self.number = number
         self.session = Session(directory / "session")
         self.data, self.state = directory / "data", directory / "state"
-        self.hooks, self.record = directory / "hooks.py", directory / "calls"
-        self.hooks.write_text(HOOKS)
         torrents = [*self.make_session(number)]
         self.files = sum(map(self.add, torrents))
         self.hashes = [torrent.hash for torrent in torrents]
@@ -96,58 +82,42 @@ class World:
         from another tracker."""
         for n in range(number):
             if n % 20 != 19:
-                kind = self.rng.random()
-                few, many = self.rng.randint(2, 60), self.rng.randint(300, 1500)
-                last = *self.invent(1 if kind < 0.7 else few if kind < 0.95 else many), self.data / f"disk{n % 3}"
-            yield self.make(*last, "cross.example.net" if n % 20 == 19 else f"tracker{n % 9}.example.org")
+                kind, few, many = self.rng.random(), self.rng.randint(2, 60), self.rng.randint(300, 1500)
+                info = self.invent(1 if kind < 0.7 else few if kind < 0.95 else many)
+                directory = self.data / f"disk{n % 3}"
+            yield self.load(info, directory, "cross.example.net" if n % 20 == 19 else f"tracker{n % 9}.example.org")
 
     def make_many(self, number: int, files: int, alike: bool = False) -> list[Torrent]:
         """Make torrents of so many files each, on a disk of their own; `alike` in the names of the files."""
-        names: Files = {(b"CD1", b"%d.flac" % n): 100 for n in range(files)}
-        invented = [self.invent(files) for _ in range(number)]
-        return [self.make(name, names if alike else own, self.data / "other") for name, own in invented]
+        return [self.load(self.invent(files, alike), self.data / "other") for _ in range(number)]
 
-    def invent(self, count: int) -> tuple[bytes, Files]:
-        """Invent the name of a torrent and the names and lengths of its files."""
-        number, year, group = (
-            self.rng.getrandbits(40),
-            self.rng.randint(1950, 2025),
-            self.rng.choice(("GRP", "decibeL")),
+    def invent(self, count: int, alike: bool = False) -> dict[str, Any]:
+        """Invent the info dictionary of a torrent of so many files and of 1,000 to 2,000 pieces."""
+        name = b"Some.Longer.Title.%x.1950.1080p.WEB-DL.DDP5.1.H.264-decibeL" % self.rng.getrandbits(40)
+        names = (
+            [b"CD%d" % (n // 40), b"%03d - %x.flac" % (n, alike or self.rng.getrandbits(60))] for n in range(count)
         )
-        name = f"Some.Longer.Title.{number}.{year}.1080p.WEB-DL.DDP5.1.H.264-{group}".encode()
-        if count == 1:
-            return name + b".mkv", {(): int(self.rng.lognormvariate(22, 1)) + 1}
-        paths = ((b"CD%d" % (n // 40), b"%03d - %x.flac" % (n, self.rng.getrandbits(60))) for n in range(count))
-        return name, {path: int(self.rng.lognormvariate(18, 1)) + 1 for path in paths}
-
-    def make(self, name: bytes, files: Files, directory: Path, tracker: str = "t.example.org") -> Torrent:
-        """Load a torrent of 1,000 to 2,000 pieces, all downloaded into `directory`; its files are empty, if written."""
-        total = sum(files.values())
+        files = [{"length": int(self.rng.lognormvariate(20, 1)) + 1, "path": path} for path in names]
+        total = sum(file["length"] for file in files)
         piece = 1 << max(14, math.ceil(math.log2(total / 2000)))
-        chunks = -(-total // piece)
-        pieces, comment = self.rng.randbytes(20 * chunks), f"https://{tracker}/torrents/{self.rng.getrandbits(20)}"
-        info = {"name": name, "piece length": piece, "pieces": pieces, "private": 1, "source": tracker}
-        listed = [{"length": length, "path": [*path]} for path, length in files.items()]
-        info.update({"length": total} if () in files else {"files": listed})
-        torrent = craft(
-            info,
-            **{"announce": f"https://{tracker}/{self.rng.getrandbits(128):032x}/announce", "comment": comment},
-            **{"created by": "mktorrent 1.1", "creation date": 1700000000},
-        )
-        torrent = torrent._replace(content=b"" if () in files else dict.fromkeys(files, b""))
+        layout = {"length": total} if count == 1 else {"files": files}
+        pieces = self.rng.randbytes(20 * -(-total // piece))
+        return {"name": name, "piece length": piece, "pieces": pieces, "private": 1, **layout}
+
+    def load(self, info: dict[str, Any], directory: Path, tracker: str = "t.example.org") -> Torrent:
+        """Load a torrent that is complete in `directory`; its files are empty, if written."""
+        announce = f"https://{tracker}/{self.rng.getrandbits(128):032x}/announce"
+        more = {"created by": "mktorrent 1.1", "creation date": 1700000000, "comment": announce}
+        torrent = craft({**info, "source": tracker}, announce=announce, **more)
+        files, chunks = info.get("files", [info]), len(info["pieces"]) // 20
+        torrent = torrent._replace(content={tuple(file["path"]): b"" for file in files} if "files" in info else b"")
         saved: dict[str, Any] = {
             **{"complete": 1, "chunks_done": chunks, "chunks_wanted": chunks, "timestamp.finished": 1700000000},
-            **{
-                "custom": {"x-filename": name},
-                "custom1": "movies",
-                "views": ["main", "seeding"],
-                "key": self.rng.getrandbits(31),
-            },
-            **{"total_uploaded": self.rng.getrandbits(40), "total_downloaded": total},
-            **{"tied_to_file": b"/home/user/watch/" + name + b".torrent"},
+            **{"custom": {"x-filename": info["name"]}, "custom1": "movies", "views": ["main", "seeding"]},
+            **{"tied_to_file": b"/home/user/watch/" + info["name"] + b".torrent"},
         }
         self.session.load(torrent, directory, **saved)
-        progress = [{"completed": -(-length // piece), "mtime": 1700000000, "priority": 1} for length in files.values()]
+        progress = [{"completed": 1, "mtime": 1700000000, "priority": 1}] * len(files)
         self.session.loaded[torrent.hash].resume.update(bitfield=chunks, files=progress)
         return torrent
 
@@ -158,21 +128,9 @@ class World:
 
     def start(self, *options: str | Path) -> Program:
         """Start rtwatch and wait until it is ready."""
-        program = Program(self.session.path, *options, state=self.state, env={"RTWATCH_CALLS": str(self.record)})
+        program = Program(self.session.path, *options, state=self.state)
         program.wait_ready()
         return program
-
-    def calls(self, hook: str) -> dict[str, Cost]:
-        """Return rtwatch's times at the calls of a hook so far, of all runs, by hash."""
-        whole, *_ = self.record.read_text().rpartition("\n") if self.record.exists() else ("",)
-        lines = map(str.split, whole.splitlines())
-        return {hash: Cost(float(wall), float(cpu)) for name, hash, wall, cpu in lines if name == hook}
-
-    def wait_calls(self, program: Program, hook: str, torrents: Iterable[Torrent]) -> list[Cost]:
-        """Wait until a hook was called for all these torrents; return its calls."""
-        hashes = [torrent.hash for torrent in torrents]
-        program.wait_for(lambda: self.calls(hook).keys() >= {*hashes}, f"{hook} is not called")
-        return [self.calls(hook)[hash] for hash in hashes]
 
     def measure_start(self) -> tuple[Cost, dict[str, int]]:
         """Start rtwatch, wait until it is ready, and end it; return what that took and its /proc/PID/status then."""
@@ -186,16 +144,19 @@ class World:
     def removing(self) -> Iterator[Program]:
         """Give an rtwatch that knows everything and removes files, with rtorrent running."""
         self.measure_start()
-        with self.session, self.start("-r", "--grace", "2", "--hooks", self.hooks) as program:
-            settle(program.pid)
+        with self.session, self.start("-r", "--grace", str(GRACE)) as program:
             yield program
             program.stop()
 
     def erase(self, program: Program, torrents: Sequence[Torrent]) -> Cost:
-        """Erase torrents; return the times from the first pre_remove to the last post_remove."""
+        """Erase torrents; return what it takes until they are gone, without the grace."""
+        settle(program.pid)
+        begin = now(program.pid)
         self.session.erase(*torrents)
-        ended = self.wait_calls(program, "post_remove", torrents)
-        return max(ended).since(min(self.wait_calls(program, "pre_remove", torrents)))
+        for torrent in torrents:
+            program.wait_gone(torrent.hash)
+        end = now(program.pid)
+        return end.since(begin)._replace(wall=end.wall - begin.wall - GRACE)
 
 
 def read_status(pid: int) -> dict[str, int]:
@@ -346,22 +307,22 @@ def restart(world: World, repeat: int) -> None:
 
 def event(world: World, repeat: int) -> None:
     """Add torrents, with nothing else going on and while the whole session is being saved."""
-    torrents = [*world.make_session(2 * ADDS)]
-    with world.start("--hooks", world.hooks) as program:
-        for name, some in (("idle", torrents[:ADDS]), ("in a save", torrents[ADDS:])):
-            renamed = []
-            for number, torrent in enumerate(some):
+    with world.start() as program:
+        for name in "idle", "in a save":
+            times = []
+            for number, torrent in enumerate(torrents := [*world.make_session(ADDS)]):
                 if name == "idle":
                     time.sleep(0.02)
                 else:
                     world.session.save(*world.hashes[number::ADDS])
                 world.add(torrent)
-                renamed.append(time.monotonic())
-            called = world.wait_calls(program, "post_add", some)
-            took = statistics.median(1000 * (call.wall - when) for call, when in zip(called, renamed))
-            limit(f"event to post_add, {name}", took, "ms", 5)
+                begin = time.monotonic()
+                while not program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{torrent.hash}'"):
+                    pass
+                times.append(1000 * (time.monotonic() - begin))
+            limit(f"event to its rows, {name}", statistics.median(times), "ms", 5)
+            world.session.erase(*torrents)
         program.stop()
-    world.session.erase(*torrents)
 
 
 def save(world: World, repeat: int) -> None:
@@ -421,13 +382,8 @@ def removal(world: World, repeat: int) -> None:
         shutil.copy(world.state / "rtwatch" / "rtwatch.db", copy)
         written = [[(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t in batch] for batch in batches]
         floors = [elsewhere(floor_removal, copy, victims) for victims in written]
-        costs = []
         with world.removing() as program:
-            for batch in batches:
-                settle(program.pid)
-                begin = now(program.pid)
-                cost = world.erase(program, batch)
-                costs.append(cost._replace(cpu=now(program.pid).since(begin).cpu))  # with the deletions noted before
+            costs = [world.erase(program, batch) for batch in batches]
             left = sum(torrent.root(world.data / "other").exists() for torrent in itertools.chain(*batches))
             if left:
                 raise SystemExit(program.report(f"{left} torrents were not removed"))
