@@ -94,11 +94,11 @@ class World:
     def invent(self, count: int, alike: bool = False) -> dict[str, Any]:
         """Invent the info dictionary of a torrent of so many files and of 1,000 to 2,000 pieces."""
         name = b"Some.Longer.Title.%x.1950.1080p.WEB-DL.DDP5.1.H.264-decibeL" % self.rng.getrandbits(40)
-        names = (
-            [b"CD%d" % (n // 40), b"%03d - %x.flac" % (n, alike or self.rng.getrandbits(60))] for n in range(count)
-        )
-        files = [{"length": int(self.rng.lognormvariate(20, 1)) + 1, "path": path} for path in names]
-        total = sum(file["length"] for file in files)
+        own = [0 if alike else self.rng.getrandbits(60) for _ in range(count)]
+        paths = [[b"CD%d" % (n // 40), b"%03d - %x.flac" % (n, number)] for n, number in enumerate(own)]
+        lengths = [int(self.rng.lognormvariate(20, 1)) + 1 for _ in own]
+        files = [{"length": length, "path": path} for length, path in zip(lengths, paths)]
+        total = sum(lengths)
         piece = 1 << max(14, math.ceil(math.log2(total / 2000)))
         layout = {"length": total} if count == 1 else {"files": files}
         pieces = self.rng.randbytes(20 * -(-total // piece))
