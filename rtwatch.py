@@ -9,7 +9,7 @@ and from there to sqlite, to the disk and to the user's hooks:
 
     HASH.torrent, HASH.torrent.rtorrent written   -> saved    -> rows are written, or follow a new directory
     HASH.torrent deleted                          -> unlinked -> the torrent is vanished, its grace begins
-    the grace is over and T did not come back     -> erased   -> it waits for rtorrent's word
+    the grace is over and T did not come back     -> word     -> it waits for rtorrent's word
     rtorrent answers, or has saved its session    -> word     -> guards, then the removal in steps, then rows deleted
     HASH.complete written                         -> complete -> the user's hook
 
@@ -3490,11 +3490,11 @@ class Vanished:
     """The torrents whose T is gone: when, what their files were then, and the grace in which they may come back."""
 
     def __init__(self, run: Run) -> None:
-        """Work the queues `unlinked` and `erased`."""
+        """Work the queue `unlinked`."""
         self.index, self.loop, self.session, self.rtorrent, self.args = run
         self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
         self.unrecorded: deque[tuple[Torrent, bytes]] = deque()  # with the last of their files that was looked at
-        self.expired: set[str] = set()  # hashes of torrents whose grace is over
+        self.graces: dict[str, float] = {}  # when each grace ends (monotonic), the earliest first, by hash
         self.own_unlinks: dict[tuple[int, int], tuple[float, float]] = {}  # when a removal took another name of a file
 
     def note_deleted(self, path: Path) -> None:
@@ -3537,10 +3537,9 @@ class Vanished:
             self.index.update_torrent(hash, held=held)
         # The last answer of rtorrent is older than this.
         self.rtorrent.answer = None
-        self.expired.discard(hash)
         # It is said when it is certain: a locked database makes the deletion come again.
         self.index.con.commit()
-        self.loop.call_later(hash, self.args.grace, "erased", self.session.file(hash))
+        self.begin_grace(hash)
         torrent = self.index.find_torrent(hash)
         if torrent:
             self.record_later(torrent)
@@ -3549,10 +3548,31 @@ class Vanished:
             name = self.index.title(hash, torrent.name)
             say(logging.INFO, "vanished", name, f"has {self.args.grace:g} s to come back")
 
-    def end_grace(self, hash: str) -> None:
-        """Forget that a torrent had vanished: it is back."""
-        self.loop.due.pop(hash, None)
-        self.expired.discard(hash)
+    def begin_grace(self, hash: str) -> None:
+        """Give a vanished torrent its grace to come back; when it is over, rtorrent's word is looked for."""
+        self.graces.pop(hash, None)
+        self.graces[hash] = time.monotonic() + self.args.grace
+        self.loop.call_sooner("word", self.args.grace, "word", self.args.session)
+
+    def look_at_end(self) -> None:
+        """Arrange to look for rtorrent's word when the next grace ends."""
+        pause = self.find_end() - time.monotonic()
+        if pause < float("inf"):
+            self.loop.call_sooner("word", pause, "word", self.args.session)
+
+    def find_end(self) -> float:
+        """Return when the next grace ends (monotonic), infinity when none does."""
+        now = time.monotonic()
+        return next((end for end in self.graces.values() if end > now), float("inf"))
+
+    def has_expired(self) -> bool:
+        """Tell whether the grace of any torrent is over."""
+        return next(iter(self.graces.values()), float("inf")) <= time.monotonic()
+
+    def find_expired(self) -> set[str]:
+        """Return the hashes of the torrents whose grace is over."""
+        now = time.monotonic()
+        return {*itertools.takewhile(lambda hash: self.graces[hash] <= now, self.graces)}
 
     def record_later(self, torrent: Torrent) -> None:
         """Arrange to look at the files of a vanished torrent."""
@@ -3582,7 +3602,7 @@ class Vanished:
                 unrecorded.appendleft((torrent, files[-1]))
         self.index.con.commit()
         self.unrecorded = unrecorded
-        if not self.unrecorded and self.expired:
+        if not self.unrecorded and self.has_expired():
             self.loop.call_sooner("word", 0, "word", self.args.session)
 
     def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
@@ -3591,11 +3611,6 @@ class Vanished:
         begin, end = self.own_unlinks.get((info.st_dev, info.st_ino), (NEVER, NEVER))
         own = begin <= info.st_ctime <= end and info.st_mtime < begin
         return own or find_written(info, late) <= torrent.present
-
-    def on_erased(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Let a torrent whose grace is over wait for rtorrent's word."""
-        self.expired.add(path.stem)
-        self.loop.call_later("word", 0, "word", args.session)
 
 
 # ---- Registry: rows follow the session files -------------------------------------------------------------------------
@@ -3700,7 +3715,7 @@ class Registry:
             loaded, former = self.keep_known(known, loaded)
         self.index.insert_torrent(loaded)
         self.note_complete(hash, known, resume)
-        self.vanished.end_grace(hash)
+        self.vanished.graces.pop(hash, None)
         self.note_root(loaded.root)
         self.note_newcomer(hash, loaded.found)
         left = [file for file in former if os.path.exists(file) and not self.index.is_used_file(file)]
@@ -3998,7 +4013,7 @@ class Holds:
 
         They wait for a torrent whose grace is over in a moment, to be said together with it.
         """
-        if self.vanished.expired and self.loop.find_next("erased") < time.monotonic() + 1:
+        if self.vanished.has_expired() and self.vanished.find_end() < time.monotonic() + 1:
             return
         # It is said when it is certain: a full disk makes the look come again.
         self.index.con.commit()
@@ -4066,14 +4081,15 @@ class Word:
         `listing` has the letters of the session files that are there, by hash.
         """
         vanished, ready, begin = self.index.find_vanished(), list[str](), time.monotonic()
+        expired = self.vanished.find_expired()
         doubted, limits = self.registry.doubted, find_limits(self.args, self.registry.find_doubts())
-        facts = self.look(listing, vanished)
+        facts = self.look(listing, vanished, [torrent for torrent in vanished if torrent.hash in expired])
         for torrent in vanished:
             if not torrent.said and facts.evidence.has_said(torrent):
                 self.index.update_torrent(torrent.hash, said=True)
                 torrent = torrent._replace(said=True)
             # The rest has its turn at the next look.
-            if torrent.hash in self.vanished.expired and len(ready) < AT_ONCE and self.is_free(torrent, facts):
+            if torrent.hash in expired and len(ready) < AT_ONCE and self.is_free(torrent, facts):
                 ready.append(torrent.hash)
         self.look_again(facts.evidence)
         self.holds.say()
@@ -4130,10 +4146,12 @@ class Word:
             self.loop.call_sooner("word", QUIET, "word", self.args.session)
         return reason is None
 
-    def look(self, listing: Mapping[str, str], vanished: Collection[Torrent]) -> Facts:
-        """Return the facts that the guards look at; ask rtorrent once where a removal needs its word."""
+    def look(self, listing: Mapping[str, str], vanished: Collection[Torrent], expired: Collection[Torrent]) -> Facts:
+        """Return the facts that the guards look at; ask rtorrent once where a removal needs its word.
+
+        Of the vanished torrents, the grace of the `expired` ones is over.
+        """
         now, process = time.time(), self.rtorrent.find_process()
-        expired = [torrent for torrent in vanished if torrent.hash in self.vanished.expired]
         wiped = find_wiped(vanished, self.index.count_torrents()[0] - len(vanished))
         needed = self.args.remove or any(torrent.hash in wiped for torrent in expired)
         saves, loaded = Saves({}, {}, NEVER, NEVER), dict[str, bytes]()
@@ -4337,9 +4355,9 @@ class Removals:
         """Go on with the next torrent; after the last one, look whether others are due now."""
         self.removing = None
         self.index.con.commit()
-        if self.vanished.expired and not self.ready:
-            expired = (torrent for torrent in self.index.find_vanished() if torrent.hash in self.vanished.expired)
-            states = {find_state(torrent) for torrent in expired}
+        expired = set() if self.ready else self.vanished.find_expired()
+        if expired:
+            states = {find_state(torrent) for torrent in self.index.find_vanished() if torrent.hash in expired}
             # on_word returns at once during removals, so that a look may be overdue.
             pause = 0 if "vanished" in states else self.word.pause if "waiting" in states else RETRY_INTERVAL
             self.loop.call_sooner("word", pause, "word", self.args.session)
@@ -4470,8 +4488,8 @@ class Removals:
     def is_due(self, torrent: Torrent) -> bool:
         """Tell whether a torrent is still to be removed, and the last look at everything still counts."""
         now = self.index.find_torrent(torrent.hash)
-        expired = torrent.hash in self.vanished.expired
-        if self.loop.stopping or now is None or now.vanished != torrent.vanished or not expired:
+        again = self.vanished.graces.get(torrent.hash, float("inf")) > time.monotonic()
+        if self.loop.stopping or now is None or now.vanished != torrent.vanished or again:
             return False
         if not self.word.is_valid():
             self.ready.clear()
@@ -4486,7 +4504,7 @@ class Removals:
         self.index.delete_torrent(torrent.hash)
         self.index.con.commit()
         del self.removals[torrent.hash]
-        self.vanished.expired.discard(torrent.hash)
+        self.vanished.graces.pop(torrent.hash, None)
         self.agreed.pop((torrent.hash, torrent.vanished), None)
         self.freed += 0 if self.args.trash else result.freed
         for line in removal.report():
@@ -4511,7 +4529,7 @@ class Watch:
 
         unknown   -- T and R are there and decode -->  loaded     Registry.enter
         loaded    -- T is deleted ------------------>  vanished   Vanished.vanish: its grace begins
-        vanished  -- the grace is over ------------->  waiting    Vanished.on_erased: for rtorrent's word
+        vanished  -- the grace is over ------------->  waiting    Word.judge: for rtorrent's word
         waiting   -- a guard says no --------------->  held       Word.judge, Holds.hold
         held      -- its reason is gone ------------>  waiting    Word.judge
         waiting   -- rtorrent has given its word --->  removing   Word.judge, Removals.take
@@ -4538,7 +4556,6 @@ class Watch:
         loop.add_queue("saved", self.registry.on_saved)
         loop.add_queue("unknown", self.registry.on_unknown)
         loop.add_queue("newcomer", self.registry.on_newcomer)
-        loop.add_queue("erased", self.vanished.on_erased)
         loop.add_queue("word", self.on_word)
         loop.add_queue("complete", None)
         for mask in (flags.MOVED_TO, flags.CLOSE_WRITE):
@@ -4558,7 +4575,7 @@ class Watch:
         if self.session.is_owner_of(path):
             first = path.suffix == ".torrent" or path.name[:40] in self.registry.unreadable
             self.loop.queues["added" if first else "saved"].append(path)
-            if self.vanished.expired:
+            if self.vanished.has_expired():
                 self.loop.call_sooner("word", QUIET if self.rtorrent.answer is None else 0.1, "word", self.args.session)
 
     def note_round(self, path: Path) -> None:
@@ -4594,6 +4611,7 @@ class Watch:
 
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
+        self.vanished.look_at_end()
         if self.removals.is_busy() or not self.index.find_vanished():
             return
         if self.vanished.unrecorded:
@@ -4697,9 +4715,9 @@ class Watch:
             hold = HOLDS.get(torrent.held or "")
             if not torrent.recorded and torrent.hash not in begun:
                 self.vanished.record_later(torrent)
-            new = torrent.hash in self.loop.due
+            new = torrent.hash in self.vanished.graces
             if not new:
-                self.loop.call_later(torrent.hash, self.args.grace, "erased", self.session.file(torrent.hash))
+                self.vanished.begin_grace(torrent.hash)
             if hold and hold.again is None and torrent.held != "hook" and not self.args.force:
                 self.holds.unsaid.setdefault(torrent.held or "", []).append(torrent)
             elif not new:
@@ -4849,8 +4867,9 @@ class Watch:
         if not self.args.once or self.loop.stepping:
             return False
         self.loop.take_events()
-        graces, look = self.loop.find_next(*ROWS, "erased"), self.loop.find_next("word")
-        waiting = graces < float("inf") or look < max(time.monotonic() + 0.01, self.word.once_until)
+        rows, look = self.loop.find_next(*ROWS), self.loop.find_next("word")
+        waiting = min(rows, self.vanished.find_end()) < float("inf")
+        waiting |= look < max(time.monotonic() + 0.01, self.word.once_until)
         return not (waiting or any(self.loop.queues.values()))
 
 
