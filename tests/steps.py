@@ -340,6 +340,7 @@ def place(bed: Bed, words: list[str]) -> Path:
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
     "start": lambda bed, torrents, words: bed.start(*SHORT, *words),
     "stop": lambda bed, torrents, words: bed.program.stop(),
+    "once": lambda bed, torrents, words: bed.once(*words),
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
     "seed": lambda bed, torrents, words: bed.seed(*torrents, to=place(bed, words)),
     "load": lambda bed, torrents, words: bed.add(torrents[0], place(bed, words)),

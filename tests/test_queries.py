@@ -17,7 +17,7 @@ import pytest
 from conftest import Mount
 from faults import NEXT_WEEK
 from program import environment
-from steps import SHORT, Bed, link_files, tree
+from steps import SHORT, Bed, link_files, play, tree
 from torrents import make, multi, single
 
 ONE, PACK = single("one"), multi("pack")
@@ -180,17 +180,6 @@ def test_nothing_is_an_orphan_where_no_torrent_is_and_beside_an_unreadable_one(b
     assert "an unreadable torrent, see above" in result.stderr
 
 
-def test_a_file_that_may_be_a_torrents_whose_place_is_not_known_is_no_orphan(bed: Bed) -> None:
-    bed.seed(ONE)
-    PACK.write(bed.downloads)
-    bed.session.add(PACK, "downloads")  # only a running rtorrent knows where this is
-    bed.session.kill()
-    (bed.downloads / "orphan").write_bytes(b"")
-    result = list_orphans(bed, bed.downloads)
-    assert (result.returncode, result.stdout) == (0, f"{bed.downloads / 'orphan'}\n")
-    assert "unknown " in result.stderr
-
-
 def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> None:
     bed.seed(ONE)
     (bed.downloads / "fresh").touch()
@@ -200,42 +189,38 @@ def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> Non
     assert list_orphans(bed, bed.downloads, aged=False).stdout == ""
 
 
-@pytest.mark.parametrize("use", ["bound", "bound below", "symlinks", "open elsewhere", "in another case"])
+USES = {
+    "symlinks": "data pack data; mkdir pack; ln -s ../data/pack/a.bin ../data/pack/sub pack; load-complete pack",
+    "a link made after the last look": "seed one; once; mv one.bin moved; ln -s moved one.bin",
+    **dict.fromkeys(("unknown", "bound", "bound below", "open elsewhere", "in another case"), "seed one"),
+}
+
+
+@pytest.mark.parametrize("use", USES)
 def test_what_is_used_in_another_way_is_no_orphan(use: str, bed: Bed, mount: Mount) -> None:
     place = bed.downloads
-    if use == "bound":
-        bed.seed(PACK)
+    play(bed, USES[use], one=ONE, pack=PACK)
+    if use == "unknown":
+        PACK.write(place)
+        bed.session.add(PACK, "downloads")  # only a running rtorrent knows where this is
+        bed.session.kill()
+    elif use == "bound":
         place = mount(bed.downloads.with_name("bound"), "--bind", bed.downloads)
     elif use == "bound below":
-        bed.seed(ONE)
         bed.seed(PACK, to="../else")
         (mount(place / "below", "--bind", place.with_name("else")) / "on another disk").touch()
-    elif use == "symlinks":
-        link_files(PACK.write_root(place / "data"), PACK.paths(place / "pack"))
-        bed.add_complete(PACK)
     elif use == "open elsewhere":
-        bed.seed(ONE)
         (place / "open").touch()
         bed.session.open_files([place / "open"])
-    elif not shutil.which("mkntfs"):
-        pytest.skip("a file system that folds case needs ntfs-3g")
-    else:
-        (image := place.with_name("image")).touch()
-        os.truncate(image, 16 << 20)
-        subprocess.run(["mkntfs", "-q", "-F", image], capture_output=True, check=True)
-        place = mount(place / "folding", "-t", "lowntfs-3g", "-o", "ignore_case", image)
+    elif use == "in another case":
+        if not shutil.which("mkntfs"):
+            pytest.skip("a file system that folds case needs ntfs-3g")
+        bed.shell("truncate -s 16M ../image; mkntfs -qF ../image >/dev/null")
+        place = mount(place / "folding", "-t", "lowntfs-3g", "-o", "ignore_case", place.with_name("image"))
         (path,) = bed.seed(make(b"One.BIN", b"one"), to=place)
         assert path.name not in os.listdir(place)
     (place / "orphan").touch()
     assert found(bed, place) == [f"{place}/orphan"]
-
-
-def test_a_link_made_after_the_last_look_is_looked_at_first(bed: Bed) -> None:
-    (path,) = bed.seed(ONE)
-    assert bed.once().returncode == 0
-    path.rename(bed.downloads / "moved away")
-    path.symlink_to("moved away")
-    assert found(bed, bed.downloads) == []
 
 
 def test_names_are_escaped_on_a_terminal_and_raw_in_a_pipe(bed: Bed) -> None:
