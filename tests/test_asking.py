@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -12,7 +11,7 @@ from typing import Any, Callable, Optional
 import pytest
 from session import UNKNOWN, VERSIONS
 from steps import PACK, SHORT, TWIN, Bed, bed_in, pattern, paused, remaining, wait_stopped
-from torrents import make, multi, single
+from torrents import make, single
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "system.multicall"}
 SAVES = {"d.save_resume", "d.save_full_session"}
@@ -104,16 +103,21 @@ def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
     assert bed.session.asked.count("d.save_resume") == 1
 
 
-@pytest.mark.parametrize("state", ["pointed elsewhere", "not saved yet", "T deleted", "all deleted", "T empty"])
+UNSAVED = {  # session files of TWIN that are gone, and what is asked for
+    "pointed elsewhere": ("", "d.save_resume"),
+    "not saved yet": ("LRT", "d.save_full_session"),
+    "T deleted": ("T", "d.save_full_session"),
+    "T empty": ("", "d.save_full_session"),
+}
+
+
+@pytest.mark.parametrize("state", UNSAVED)
 def test_what_is_elsewhere_than_saved_is_saved_first(state: str, files: list[Path], bed: Bed, tmp_path: Path) -> None:
-    if state == "not saved yet":
-        bed.session.load(TWIN, bed.downloads)
-    else:
-        bed.seed(TWIN, to=tmp_path / "elsewhere")
-        bed.program.wait_known(TWIN.hash)
-        bed.session.set_directory(TWIN, bed.downloads)
-    for file in bed.session.files(TWIN)[2 if state == "T deleted" else 0 if state == "all deleted" else 3 :]:
-        file.unlink()
+    kinds, asked = UNSAVED[state]
+    bed.download(TWIN, to=tmp_path / "elsewhere")
+    bed.session.set_directory(TWIN, bed.downloads)
+    for kind in kinds:
+        bed.session.file(TWIN, kind).unlink()
     if state == "T empty":
         bed.program.stop()
         bed.db.unlink()
@@ -122,14 +126,13 @@ def test_what_is_elsewhere_than_saved_is_saved_first(state: str, files: list[Pat
     bed.session.erase(PACK)
     bed.program.wait_gone(PACK.hash)
     assert remaining(files) == files
-    assert bed.session.asked.count("d.save_resume" if state == "pointed elsewhere" else "d.save_full_session") == 1
+    assert bed.session.asked.count(asked) == 1
 
 
 def test_a_full_disk_of_the_session_is_said(files: list[Path], bed: Bed) -> None:
     bed.session.load(TWIN, bed.downloads)
     bed.session.save_on_full_disk(TWIN)
-    for method in SAVES:
-        bed.session.scgi.answers[method] = 0
+    bed.session.scgi.answers.update(dict.fromkeys(SAVES, 0))
     bed.session.erase(PACK)
     bed.program.wait_line("waiting .*to save where other torrents are")
     bed.program.wait_for(lambda: not SAVES.isdisjoint(bed.session.asked), "no save was asked for")
@@ -140,10 +143,9 @@ def test_a_full_disk_of_the_session_is_said(files: list[Path], bed: Bed) -> None
 
 
 def test_a_dry_run_asks_for_no_save(bed: Bed, tmp_path: Path) -> None:
-    program = bed.start(*SHORT, "-n")
     bed.seed(PACK)
     bed.seed(TWIN, to=tmp_path / "elsewhere")
-    program.wait_line("added .*pack.*\n?")
+    program = bed.start(*SHORT, "-n")
     bed.session.set_directory(TWIN, bed.downloads)
     bed.session.erase(PACK)
     program.wait_line("would wait ")
@@ -164,32 +166,26 @@ def test_what_a_running_rtorrent_has_open_is_kept(bed: Bed) -> None:
     program.wait_line("waiting .*close files")
     assert remaining(files) == files
     bed.session.open_files([linked])
-    bed.seed(PACK)
-    bed.settle()
+    bed.download(PACK)
     bed.erase(PACK)
     assert remaining(files) == [files[0], files[2]]
 
 
-def test_another_program_with_the_number_of_the_lock_proves_nothing(files: list[Path], bed: Bed) -> None:
+@pytest.mark.parametrize("case", ["another program has the number of the lock", "killed, and nobody has waited for it"])
+def test_a_process_that_is_not_the_running_rtorrent_proves_nothing(case: str, files: list[Path], bed: Bed) -> None:
     bed.program.stop()
-    bed.session.kill()
-    bed.session.lock.unlink()
-    bed.session.write_lock(os.uname().nodename, os.getpid())
-    program = bed.start(*SHORT)
-    bed.session.erase(PACK)
-    program.wait_line("waiting .*next save, within 20 minutes$")
-    assert remaining(files) == files
-
-
-def test_an_rtorrent_that_was_killed_is_dead_though_nobody_has_waited_for_it(bed: Bed) -> None:
+    process = bed.session.process
+    if "another" in case:
+        bed.session.kill()
+        bed.session.lock.unlink()
+        bed.session.write_lock(os.uname().nodename, os.getpid())
     program = bed.start(*SHORT, "--scgi", "none")
-    files = bed.download(PACK)
     with paused(program):
         bed.session.erase(PACK)
-        pid = bed.session.process.pid
-        os.kill(pid, 9)
-        program.wait_for(lambda: "Z" in Path(f"/proc/{pid}/stat").read_text(), "it is no zombie")
-    program.wait_line("(held|waiting) ")
+        if "killed" in case:
+            process.send_signal(signal.SIGKILL)
+            program.wait_for(lambda: "Z" in Path(f"/proc/{process.pid}/stat").read_text(), "it is no zombie")
+    program.wait_line("waiting .*next save, within 20 minutes$" if "another" in case else "(held|waiting) ")
     assert remaining(files) == files
 
 
@@ -205,18 +201,6 @@ def test_a_removal_goes_on_beside_saves_and_lets_others_through(bed: Bed) -> Non
     program.wait_gone(many.hash)
     assert len(remaining(files)) == 2
     assert "complete" in bed.hooks_called()
-
-
-def test_a_torrent_that_comes_back_while_it_is_removed_keeps_the_rest(bed: Bed) -> None:
-    option = bed.write_each(pre_remove="os.kill(os.getpid(), 19)")
-    program = bed.start(*SHORT, *option)
-    files = bed.download(PACK)
-    bed.session.erase(PACK)
-    wait_stopped(program)
-    bed.add(PACK)
-    program.send_signal(signal.SIGCONT)
-    program.wait_line("returned")
-    assert remaining(files) == files
 
 
 def test_a_question_goes_on_after_a_pause_of_rtwatch(files: list[Path], bed: Bed) -> None:
@@ -235,47 +219,3 @@ def test_a_question_goes_on_after_a_pause_of_rtwatch(files: list[Path], bed: Bed
     assert asked
     assert "waiting" not in bed.program.output
     assert not remaining(files)
-
-
-@pytest.mark.parametrize("dry", [True, False])
-def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
-    files = bed.seed(PACK, multi("other"))
-    bed.start().stop()
-    with sqlite3.connect(bed.db) as con:
-        con.executescript("""
-            ALTER TABLE rtwatch_torrent RENAME TO new;
-            DROP INDEX rtwatch_torrent_root;
-            DROP INDEX rtwatch_torrent_vanished;
-            DROP INDEX torrent_data_name;
-            DROP TABLE rtwatch_directory;
-            DROP TABLE rtwatch_use;
-            ALTER TABLE rtwatch_session DROP COLUMN boot;
-            ALTER TABLE rtwatch_session DROP COLUMN present;
-            CREATE TABLE rtwatch_link(
-                hash TEXT NOT NULL REFERENCES torrent_data(hash) ON DELETE CASCADE, file PATH BLOB NOT NULL,
-                inherited INTEGER, PRIMARY KEY (hash, file));
-            CREATE INDEX rtwatch_link_file ON rtwatch_link(file);
-            CREATE TABLE rtwatch_torrent(
-                hash TEXT PRIMARY KEY REFERENCES torrent_data(hash) ON DELETE CASCADE, directory BLOB, root PATH BLOB,
-                folded_name TEXT, largest TEXT, arrived REAL, counted INTEGER, vanished REAL, seen INTEGER, held TEXT);
-            CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
-            CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
-            CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
-            INSERT INTO rtwatch_torrent
-                SELECT hash, directory, root, '', '', strftime('%s'), 0, NULL, NULL, NULL FROM new;
-            UPDATE rtwatch_torrent SET vanished = strftime('%s') + 1, seen = 1
-                WHERE CAST(directory AS TEXT) LIKE '%/pack';
-            DROP TABLE new;
-            PRAGMA user_version = 1;
-        """)
-    con.close()
-    bed.session.erase(PACK)
-    before = bed.db.read_bytes()
-    program = bed.start(*SHORT, *(("-n",) if dry else ()))
-    program.wait_line(f"held .*{pattern(PACK)}: it vanished before rtwatch was updated")
-    program.stop()
-    assert remaining(files) == files
-    assert (bed.db.read_bytes() == before) is dry
-    if not dry:
-        result = bed.run("--once", "--force", *SHORT)
-        assert len(remaining(files)) == 2, result.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -15,8 +14,8 @@ from pathlib import Path
 import pytest
 from faults import fill, locked, mounted, small_disk, the_line, unprivileged
 from program import PROJECT, run
-from steps import AT_ONCE, SHORT, Bed, Options, remaining, wait_stopped
-from torrents import multi, single, twin_of
+from steps import AT_ONCE, SHORT, Bed, Options, remaining
+from torrents import multi, single
 
 PACK = multi("pack")
 Obstacle = Callable[[Path], AbstractContextManager[None]]
@@ -180,21 +179,6 @@ def test_a_locked_database_at_the_start_loses_no_removal(bed: Bed) -> None:
     assert bed.removed(PACK) == paths
 
 
-def test_a_move_that_cannot_be_written_to_the_database_keeps_the_files(bed: Bed, tmp_path: Path) -> None:
-    paths, moves = bed.seed(PACK, single("stays")), twin_of(PACK, b"another name")
-    bed.seed(moves, to=tmp_path / "other")
-    program = bed.start(*SHORT, *bed.write_each(pre_remove="os.kill(os.getpid(), 19)"))
-    bed.session.erase(PACK)
-    wait_stopped(program)
-    bed.session.set_directory_base(moves, bed.downloads / "pack")
-    bed.session.save(moves)
-    with locked(bed.db):
-        program.send_signal(signal.SIGCONT)
-        program.wait_line("failed .*database is locked")
-    program.wait_gone(PACK.hash)
-    assert remaining(paths) == paths
-
-
 def test_post_remove_is_called_although_the_disk_of_the_database_fills_up_during_the_removal(bed: Bed) -> None:
     filler = bed.db.parent / "filler"
     option = bed.write_each(
@@ -228,3 +212,38 @@ def test_a_database_damaged_meanwhile_ends_rtwatch(bed: Bed) -> None:
     assert program.wait() == 1
     assert str(bed.db) in program.lines[-1]
     assert remaining(paths) == paths
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
+    files = bed.seed(PACK, multi("other"))
+    bed.start().stop()
+    with closing(sqlite3.connect(bed.db)) as con:
+        con.executescript("""
+            ALTER TABLE rtwatch_torrent RENAME TO new;
+            DROP INDEX rtwatch_torrent_root;
+            DROP INDEX rtwatch_torrent_vanished;
+            DROP INDEX torrent_data_name;
+            DROP TABLE rtwatch_directory;
+            DROP TABLE rtwatch_use;
+            ALTER TABLE rtwatch_session DROP COLUMN boot;
+            ALTER TABLE rtwatch_session DROP COLUMN present;
+            CREATE TABLE rtwatch_link(hash TEXT, file PATH BLOB, inherited INTEGER);
+            CREATE TABLE rtwatch_torrent AS SELECT hash, directory, root, 0 AS counted,
+                CASE WHEN CAST(directory AS TEXT) LIKE '%/pack' THEN strftime('%s') + 1 END AS vanished FROM new;
+            CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
+            CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
+            CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
+            DROP TABLE new;
+            PRAGMA user_version = 1;
+        """)
+    bed.session.erase(PACK)
+    before = bed.db.read_bytes()
+    program = bed.start(*SHORT, *(("-n",) if dry else ()))
+    program.wait_line("held .*pack: it vanished before rtwatch was updated")
+    program.stop()
+    assert remaining(files) == files
+    assert (bed.db.read_bytes() == before) is dry
+    if not dry:
+        result = bed.once("--force", *SHORT)
+        assert len(remaining(files)) == 2, result.stderr

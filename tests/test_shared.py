@@ -255,13 +255,17 @@ def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, place:
     play(bed, f"{story}; says kept .* in {RENAMED.hash[:8]}; left {' '.join(left)}", **TORRENTS)
 
 
-@pytest.mark.parametrize("case", ["of a new torrent", "among many", "on a locked database", "after a long torrent's"])
+@pytest.mark.parametrize(
+    "case",
+    ["of itself", "of a new torrent", "among many", "on a locked database", "after a long torrent's"],
+)
 def test_a_removal_about_to_begin_waits_for_every_save_that_came(case: str, bed: Bed) -> None:
     others = [single(f"other{number}", 1) for number in range(200 if case == "among many" else 0)]
     wide = make(b"wide", {(b"%05d" % number,): b"" for number in range(2500)})
     paths = bed.seed(PACK)
     bed.seed(*others, wide)
-    if case != "of a new torrent":
+    new = {"of itself": PACK, "of a new torrent": TWIN}.get(case)
+    if new is None:
         bed.seed(TWIN, to="elsewhere")
     program = bed.start(*SHORT, *bed.write_each(pre_remove="os.kill(os.getpid(), 19)"))
     bed.rtorrent.erase(PACK)
@@ -269,14 +273,14 @@ def test_a_removal_about_to_begin_waits_for_every_save_that_came(case: str, bed:
     if case == "after a long torrent's":
         bed.repoint(wide, "moved")
     bed.session.save(*others)
-    bed.add_complete(TWIN) if case == "of a new torrent" else bed.repoint(TWIN, "")
+    bed.add_complete(new) if new else bed.repoint(TWIN, "")
     with closing(sqlite3.connect(bed.db)) as locking:
         if case == "on a locked database":
             locking.execute("BEGIN EXCLUSIVE")
         program.send_signal(signal.SIGCONT)
         if case == "on a locked database":
             program.wait_line("failed .*locked")
-    program.wait_line("kept .*" + names(TWIN))
+    program.wait_line("returned +pack" if new is PACK else "kept .*" + names(TWIN))
     assert remaining(paths) == paths
 
 
