@@ -744,10 +744,9 @@ def locate_files(
 
 def number_files(metainfo: Metainfo, root: bytes) -> Iterator[tuple[bytes, int]]:
     """Yield the canonical path of each file with its number in the metainfo; `root` is a real path."""
-    real_path = cache(os.path.realpath)
+    tree = Tree(root)
     for number, path in metainfo.each_path() if can_exist(root) else ():
-        parent, _, name = os.path.join(root, path).rstrip(b"/").rpartition(b"/")
-        yield os.path.join(real_path(parent or b"/"), name), number
+        yield from ((file, number) for file in tree.locate(path))
 
 
 def group_files(files: Iterable[bytes]) -> dict[bytes, list[bytes]]:
