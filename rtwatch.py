@@ -1283,6 +1283,8 @@ FROM_1 = f"""
     DROP INDEX rtwatch_torrent_vanished;
     DROP INDEX rtwatch_torrent_counted;
     {OWN_TABLES}
+    ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
+    ALTER TABLE rtwatch_session ADD COLUMN present REAL;
     INSERT INTO rtwatch_torrent SELECT hash, directory, root, NULL, NULL, 0,
         CASE WHEN vanished IS NULL THEN 0 END, vanished, vanished, 0, '', 0,
         CASE WHEN vanished IS NOT NULL THEN 'updated' END, NULL FROM rtwatch_torrent_1;
@@ -1290,8 +1292,6 @@ FROM_1 = f"""
         SELECT hash, file, CASE WHEN inherited THEN 'inherited' ELSE 'link' END FROM rtwatch_link;
     DROP TABLE rtwatch_torrent_1;
     DROP TABLE rtwatch_link;
-    ALTER TABLE rtwatch_session ADD COLUMN boot TEXT;
-    ALTER TABLE rtwatch_session ADD COLUMN present REAL;
     """
 
 
