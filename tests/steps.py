@@ -13,12 +13,13 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Callable, Union
 
 import program
+from faults import mounted
 from program import Argument, Env, Paths, Place, Program
 from rtorrent import Rtorrent
 from session import VERSIONS, Session
@@ -142,6 +143,7 @@ class Bed:
         self.state, self.downloads = place / "state", place / "downloads"
         self.record, self.hooks_file = place / "calls", place / "hooks.py"
         self.started: list[Program] = []
+        self.mounts = ExitStack()
         self.downloads.mkdir(parents=True)
 
     @property
@@ -193,6 +195,7 @@ class Bed:
         for started in self.started:
             started.kill()
             print(started.report("output of rtwatch"))
+        self.mounts.close()
         assert self.hooks_fail or not any("Traceback" in started.output for started in self.started)
 
     @property
@@ -338,7 +341,7 @@ def place(bed: Bed, words: list[str]) -> Path:
 
 
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
-    "start": lambda bed, torrents, words: bed.start(*SHORT, *words),
+    "start": lambda bed, torrents, words: bed.start(*SHORT, *words, cwd=bed.downloads),
     "stop": lambda bed, torrents, words: bed.program.stop(),
     "once": lambda bed, torrents, words: bed.once(*words),
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
@@ -353,6 +356,13 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "settle": lambda bed, torrents, words: bed.settle_saves(),
     "erase": lambda bed, torrents, words: bed.erase(*torrents),
     "erase-another": lambda bed, torrents, words: bed.erase_another(),
+    "erase-unwaited": lambda bed, torrents, words: bed.rtorrent.erase(*torrents),
+    "gone": lambda bed, torrents, words: bed.program.wait_gone(torrents[0].hash),
+    "open": lambda bed, torrents, words: bed.session.open_files([bed.downloads / word for word in words]),
+    "mount": lambda bed, torrents, words: bed.mounts.enter_context(mounted(place(bed, words), *words[1:])),
+    "bind": lambda bed, torrents, words: bed.mounts.enter_context(
+        mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
+    ),
     "says": lambda bed, torrents, words: bed.program.wait_line(" ".join(words)),
 }
 

@@ -33,7 +33,7 @@ BITES = {  # by rule or guard: the test that fails without it, and the lives of 
     "rule_moved": (OWN, 0),
     "rule_gone": (OWN, 0),
     "rule_type": (OWN, 0),
-    "rule_device": ("test_trash.py -k a_trash_on_another_file_system", 50),
+    "rule_device": ("test_trash.py -k go_to_the_trash_and_come_back", 50),
     "rule_own": ("test_facts.py -k rtwatchs_own_files_are_kept", 0),
     "rule_perhaps": ("test_shared.py -k whose_place_is_not_known", 0),
     "rule_longer": (OWN, 0),

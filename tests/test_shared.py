@@ -186,26 +186,10 @@ def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_
     assert remaining(paths) == []
 
 
-def test_a_torrent_that_comes_by_another_path_while_a_removal_waits_keeps_its_files(bed: Bed, mount: Mount) -> None:
-    torrent = single("film", 3000)
-    view = mount(bed.downloads / "view", "--bind", bed.downloads)
-    program = bed.start(*SHORT)
-    [path] = bed.download(torrent)
-    bed.session.open_files([path])
-    bed.session.erase(torrent)
-    program.wait_line("waiting .*close files")
-    bed.add_complete(twin_of(torrent), to=view)
-    bed.settle()
-    bed.session.open_files([])
-    bed.erase_another()
-    program.wait_gone(torrent.hash)
-    program.wait_line("kept .*also in")
-    assert path.exists()
-
-
 TORRENTS = {
     **{"PACK": PACK, "TWIN": TWIN, "RENAMED": RENAMED, "FILE": make(b"pack", b"one file"), "ONE": single("one")},
     **{name.upper(): make(name.encode(), single("one").content) for name in ("two", "three")},
+    "COPY": twin_of(single("one")),
     "SET": make(b"set", {(b"sub", b"deep", b"link"): single("one").data()}),
 }
 STORIES = r"""
@@ -224,6 +208,9 @@ a root's link and links through it: seed PACK; mv pack store; ln -s store pack; 
     cat two/*; says kept +(\S*/)?pack: on the way to files in
 a root's link and a root below it: seed PACK; mv pack store; ln -s store pack; seed RENAMED pack; start; erase PACK;
     cat pack/two/*; says kept +(\S*/)?pack: on the way to files in
+by another path, come while the removal waits: mkdir view; bind view .; start; seed ONE; settle; open one.bin;
+    erase-unwaited ONE; says waiting .*close files; load-complete COPY view; settle; open; erase-another; gone ONE;
+    says kept .*also in; left one.bin view/one.bin
 a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/pool old/set/sub/deep;
     cp new/pool/one.bin old/pool; ln -s ../../../pool/one.bin old/set/sub/deep/link; load-complete SET old; start;
     sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Mount
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, Options, below, link_files, remaining, tree
+from steps import SHORT, Bed, below, play, remaining, tree
 from torrents import Torrent, make, multi, single
 
 PACK = multi("pack")
@@ -155,79 +155,39 @@ def test_a_name_that_no_command_can_hold_is_left_to_a_web_interface(path: str, b
     assert said.count("\n") == 2
 
 
-def test_the_trash_overwrites_nothing(bed: Bed, trash: Path) -> None:
-    torrent = make(b"pack", {(b"a.bin",): b"a" * 100, (b"pack.torrent",): b"mine", (b"sub", b"c"): b"c"})
-    earlier = trash / torrent.hash
-    earlier.mkdir()
-    (earlier / "a.bin").write_bytes(b"earlier")
-    (trash / f"{torrent.hash}.2").symlink_to("nowhere")
-    paths = bed.seed(torrent)
-    program = bed.start(*SHORT, "--trash", trash)
-    bed.erase(torrent)
-    place = trash / f"{torrent.hash}.3"
-    assert (place / "a.bin").read_bytes() == b"a" * 100
-    assert (place / "sub" / "c").read_bytes() == b"c"
-    assert (place / "pack.torrent").read_bytes() == torrent.metainfo
-    assert remaining(paths) == [paths[1]]
-    assert paths[1].read_bytes() == b"mine"
-    program.wait_line(r"kept +pack\.torrent: .*is there already")
-    assert [path.read_bytes() for path in earlier.iterdir()] == [b"earlier"]
+ALBUM = make(b"pack", {(b"a.bin",): b"a" * 100, (b"pack.torrent",): b"mine", (b"sub", b"c"): b"c"})
+X, Y = make(b"x.bin", b"first"), make(b"x.bin", b"second")
+LINKS = make(b"pack", {(b"a.bin",): b"first", (b"b.bin",): b"second"})
+TORRENTS = {"PACK": PACK, "ALBUM": ALBUM, "X": X, "Y": Y, "LINKS": LINKS, "ONE": single("one")}
+DISK = "mount pack/sub -t tmpfs -o mode=700 rtwatch-test"
+STORIES = rf"""
+nothing is overwritten: seed ALBUM; mkdir ../trash/{ALBUM.hash}; echo earlier >../trash/{ALBUM.hash}/a.bin;
+    ln -s nowhere ../trash/{ALBUM.hash}.2; start --trash ../trash; erase ALBUM; left pack/pack.torrent;
+    says kept +pack\.torrent: .*is there already; test "$(cat ../trash/{ALBUM.hash}/*)" = earlier;
+    cd ../trash/{ALBUM.hash}.3 && grep -q aaa a.bin && cat sub/c && grep -q announce pack.torrent
+a file on another file system is kept: {DISK}; seed PACK; seed ONE pack/sub; start --trash ../trash;
+    says no trash +on the file system of; erase PACK; says trashed +pack, 1 of 2 files;
+    says kept +sub/b\.bin: no --trash is on its file system; left pack/sub/b.bin pack/sub/one.bin;
+    cat ../trash/{PACK.hash}/a.bin
+-n says it: {DISK}; seed PACK; seed ONE pack/sub; start -n --trash ../trash; erase-unwaited PACK;
+    says would trash +pack, 1 of 2 files; says kept +sub/b\.bin: no --trash is on its file system;
+    left pack/a.bin pack/sub/b.bin pack/sub/one.bin; rmdir ../trash
+where nothing can be renamed to the trash, files are kept: mkdir real; bind ../trash real; seed PACK;
+    start --trash ../trash; erase PACK; cat pack/*.bin pack/sub/b.bin;
+    test -z "$(find real -name '*.bin')"; says kept .*cannot be moved to \S*/trash/{PACK.hash}: .*ross-device
+each file goes to the trash of its own file system: {DISK}; mkdir pack/sub/trash; seed PACK;
+    start --trash ../trash --trash pack/sub/trash; erase PACK; undo ../trash; undo pack/sub/trash;
+    says trashed +pack, 2 of 2 files, .*, in \S+/trash/{PACK.hash} and \S+/sub/trash/{PACK.hash};
+    cat pack/a.bin pack/sub/b.bin
+inherited files go with their last torrent: seed X one; seed Y two; mkdir pack; ln -s ../one/x.bin pack/a.bin;
+    ln -s ../two/x.bin pack/b.bin; load-complete LINKS; start --trash ../trash; erase X Y;
+    left one/x.bin pack/a.bin pack/b.bin two/x.bin; test -z "$(find ../trash -name '*.bin')"; erase LINKS; left;
+    test -L ../trash/{LINKS.hash}/a.bin; undo ../trash; left one/x.bin pack/a.bin pack/b.bin two/x.bin;
+    test -L pack/a.bin; test "$(cat pack/a.bin two/x.bin)" = firstsecond
+"""
+ROWS = re.findall(r"^(\S.*?): (.*(?:\n .*)*)$", STORIES, re.M)
 
 
-@pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
-def test_a_trash_on_another_file_system_keeps_the_files(options: Options, mount: Mount, bed: Bed, trash: Path) -> None:
-    mount(bed.downloads / "pack" / "sub", "-t", "tmpfs", "-o", "mode=700", "rtwatch-test")
-    paths = bed.seed(PACK)
-    bed.seed(single("one"), to="pack/sub")
-    program = bed.start(*SHORT, *options, "--trash", trash)
-    program.wait_line("no trash     on the file system of")
-    bed.session.erase(PACK)
-    program.wait_line("(trashed|would trash) +pack, 1 of 2 files")
-    program.wait_line(r"kept +sub/b\.bin: no --trash is on its file system")
-    assert remaining(paths) == (paths if options else paths[1:])
-    assert [path.read_bytes() for path in trash.rglob("*.bin")] == ([] if options else [b"pack" * 100])
-
-
-def test_a_trash_into_which_nothing_can_be_renamed_keeps_the_files(mount: Mount, bed: Bed, trash: Path) -> None:
-    (bed.downloads / "real trash").mkdir()
-    mount(trash, "--bind", bed.downloads / "real trash")
-    paths = bed.seed(PACK)
-    program = bed.start(*SHORT, "--trash", trash)
-    bed.erase(PACK)
-    program.wait_line(rf"kept .*cannot be moved to {trash}/{PACK.hash}: .*ross-device")
-    assert (remaining(paths), [*trash.rglob("*.bin")]) == (paths, [])
-
-
-def test_each_file_goes_to_the_trash_on_its_own_file_system(mount: Mount, bed: Bed, trash: Path) -> None:
-    disk = mount(bed.downloads / "pack" / "sub", "-t", "tmpfs", "-o", "mode=700", "rtwatch-test")
-    (disk / "trash").mkdir()
-    paths = bed.seed(PACK)
-    again = bed.once(*SHORT, "--trash", trash, "--trash", bed.downloads)
-    assert (again.returncode, again.stderr.count("on the same file system")) == (2, 1)
-    program = bed.start(*SHORT, "--trash", trash, "--trash", disk / "trash")
-    bed.erase(PACK)
-    program.wait_line(rf"trashed +pack, 2 of 2 files, .*, in {trash}/{PACK.hash} and {disk}/trash/{PACK.hash}")
-    assert remaining(paths) == []
-    for place in trash, disk / "trash":
-        undo(place / PACK.hash)
-    assert [path.read_bytes() for path in paths] == [b"pack" * 100, b"pack" * 200]
-
-
-def test_inherited_files_reach_the_trash_with_their_last_torrent(bed: Bed, trash: Path) -> None:
-    first, second = make(b"x.bin", b"first" * 9), make(b"x.bin", b"second" * 9)
-    twin = make(b"pack", {(b"a.bin",): first.data(), (b"b.bin",): second.data()})
-    paths = bed.seed(first, to="one") + bed.seed(second, to="two")
-    links = twin.places(bed.downloads)
-    link_files(paths, links)
-    bed.add_complete(twin)
-    bed.start(*SHORT, "--trash", trash)
-    bed.erase(first, second)
-    assert remaining(paths + links) == paths + links
-    assert [*trash.rglob("*.bin")] == []
-    bed.erase(twin)
-    assert remaining(paths + links) == []
-    assert {path.read_bytes() for path in (trash / twin.hash).rglob("x.bin")} == {b"first" * 9, b"second" * 9}
-    assert [(trash / twin.hash / link.name).is_symlink() for link in links] == [True, True]
-    undo(trash / twin.hash)
-    assert [path.read_bytes() for path in links + paths] == [b"first" * 9, b"second" * 9] * 2
-    assert [link.is_symlink() for link in links] == [True, True]
+@pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_files_go_to_the_trash_and_come_back_or_stay(story: str, bed: Bed, trash: Path) -> None:
+    play(bed, re.sub(r"undo ([^;\s]+)", r"sh \1/*/rtwatch-undo.txt", story), **TORRENTS)
