@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import filterfalse
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import bencodepy
 import pytest
@@ -24,13 +24,6 @@ method.insert = d.data_path, simple, "if=(d.is_multi_file), (cat,(d.directory),/
 method.insert = d.move_to, simple, "d.directory.set=$argument.1=; execute=mv,-u,$argument.0=,$argument.1=; {0}"
 method.set_key = event.download.finished,move,"d.move_to=$d.data_path=,{1}"
 """
-
-
-def erase_and_tell(bed: Bed, torrent: Torrent) -> list[Path]:
-    """Erase a torrent; return the files that post_remove was told to be removed."""
-    bed.rtorrent.erase(torrent)
-    bed.wait_called("post_remove", torrent)
-    return bed.removed(torrent)
 
 
 def select(program: Program, torrent: Torrent) -> list[tuple[Any, ...]]:
@@ -51,41 +44,33 @@ def seeder(tmp_path: Path) -> Iterator[Rtorrent]:
         yield seeder
 
 
-@pytest.mark.parametrize("kind", [single, pack])
-def test_a_loaded_torrent_is_listed_and_goes(kind: Callable[[str], Torrent], rtorrent: Rtorrent, bed: Bed) -> None:
-    torrent = kind("from load to erase")
-    paths = torrent.write(bed.downloads)
-    before = tree(bed.downloads)
+def test_a_download_is_listed_completed_and_goes(rtorrent: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
+    torrent, empty, seeded = pack("downloaded"), pack("nothing came"), single("seeded")
     program = bed.start(*SHORT, *bed.hooks)
-    rtorrent.load(torrent, directory=bed.downloads)
-    bed.wait_called("post_add", torrent)
-    [(hash, name, tracker, tor, ltor, rtor)] = select(program, torrent)
-    assert (hash, name, tracker) == (torrent.hash, torrent.name.decode(), "127.0.0.1")
-    decoded = [bencodepy.decode(blob) for blob in (tor, rtor, ltor)]
-    assert [info_hash(decoded[0][b"info"]), b"files" in decoded[2]] == [torrent.hash, True]
-    rtorrent.wait_complete(torrent)
-    bed.settle()
-    assert tree(bed.downloads) == before
-    assert erase_and_tell(bed, torrent) == sorted(paths)
-    assert bed.hooks_called(torrent.hash) == ["pre_add", "post_add", "pre_remove", "post_remove"]
-    assert [*bed.downloads.iterdir()] == []
-
-
-def test_a_finished_download_is_completed_and_goes(rtorrent: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
-    torrent, empty = pack("downloaded"), pack("nothing came")
-    paths = [*torrent.places(bed.downloads), *empty.places(bed.downloads)]
-    originals = seeder.download(torrent, seeder.downloads)
-    program = bed.start(*SHORT, *bed.hooks)
+    originals, paths = seeder.download(torrent, seeder.downloads), bed.seed(seeded)
     for each in torrent, empty:
         rtorrent.add(each, bed.downloads)
         rtorrent.call("d.start", each.hash)
+        paths += each.places(bed.downloads)
     rtorrent.fetch(torrent, seeder)
     [call] = bed.wait_called("complete", torrent)
     assert call["file"] == str(rtorrent.path / f"{torrent.hash}.complete")
     assert torrent.hash in call["known"]
     program.wait_for(lambda: remaining(paths) == paths, "rtorrent creates no files")
+    for each in torrent, seeded:
+        [(hash, name, tracker, *blobs)] = select(program, each)
+        assert (hash, name, tracker) == (each.hash, each.name.decode(), "127.0.0.1")
+        metainfo, libtorrent, resume = map(bencodepy.decode, blobs)
+        assert (info_hash(metainfo[b"info"]), b"files" in libtorrent) == (each.hash, True)
+        assert resume[b"directory"] == bytes(each.root(bed.downloads))
     bed.settle()
-    bed.erase(torrent, empty)
+    before = tree(bed.downloads)
+    bed.settle_saves()
+    assert tree(bed.downloads) == before
+    bed.erase(torrent, empty, seeded)
+    bed.wait_called("post_remove", seeded)
+    assert bed.removed(seeded) == seeded.places(bed.downloads)
+    assert bed.hooks_called(seeded.hash) == ["pre_add", "post_add", "pre_remove", "post_remove"]
     assert [*bed.downloads.iterdir()] == []
     assert remaining(originals) == originals
 
@@ -143,7 +128,8 @@ def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(rtorrent: Rtorre
     bed.erase_another("one more")
     assert bed.hooks_called(torrent.hash) == ["pre_add", "post_add", "complete"]
     assert (bed.hooks_called(again.hash), remaining(kept)) == ([], kept)
-    assert erase_and_tell(bed, torrent) == sorted(torrent.places(bed.downloads))
+    bed.erase(torrent)
+    assert not remaining(torrent.places(bed.downloads))
 
 
 @pytest.mark.parametrize("save", ["d.save_full_session=", ""], ids=["saved at once", "saved later"])
