@@ -367,6 +367,13 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
 }
 
 
+def parse_rows(pattern: str, text: str) -> list[tuple[str, ...]]:
+    """Return what the groups of a pattern match in each line of a table; a line that is indented goes on."""
+    matches = [re.fullmatch(pattern, line) for line in re.sub(r"\n +", " ", text.strip()).splitlines()]
+    assert all(matches), text
+    return [match.groups() for match in matches if match]
+
+
 def play(bed: Bed, story: str, **torrents: Torrent) -> None:
     """Do the steps of a story, parted by ";": a verb with its words, some of them torrents' names, or a shell command.
 

@@ -14,7 +14,7 @@ import bencodepy
 import pytest
 from rtorrent import Rtorrent, wait_until
 from session import STOPPED, decode, pass_tick
-from steps import LONG, PACK, SHORT, Bed, link_files, remaining, wait_stopped
+from steps import LONG, PACK, SHORT, Bed, link_files, parse_rows, remaining, wait_stopped
 from torrents import Torrent, make, single
 
 import rtwatch
@@ -136,7 +136,7 @@ a clock set back: start; download; settle; stop; set the clock back; erase; data
 other modes, times and names: download; ln a ../link; start --grace=3; vanishes; chmod 600 a; chown 12345 b;
     touch -a z; rm ../link; erase ->
 """
-CASES = re.findall(r"^(\w.*): ((?:.|\n +)*?)\s+->(.*?)(?: \((.*)\))?$", STORIES, re.M)
+CASES = parse_rows(r"(.*?): (.*) ->(.*?)(?: \((.*)\))?", STORIES)
 
 
 def play(story: str, bed: Bed) -> None:

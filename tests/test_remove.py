@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, below, pattern, play, remaining, tree, wait_held
+from steps import SHORT, Bed, below, parse_rows, pattern, play, remaining, tree, wait_held
 from torrents import craft, make, multi, single
 
 import rtwatch
@@ -53,6 +53,8 @@ a tagger made a file longer: [PACK] echo tags >>pack/a.bin -> pack pack/a.bin (k
 a file of an empty last element is longer: [GAP] echo more >>pack/x -> pack pack/x (kept +x: longer than the \w+ says)
 somebody's file in a subdirectory: [PACK] touch pack/sub/mine -> pack pack/sub pack/sub/mine (pack, 2 of 2)
 somebody's empty directory: [PACK] mkdir pack/mine -> pack pack/mine (pack, 2 of 2)
+an empty mount point: [PACK] mv pack/sub .; mkdir pack/sub; mount pack/sub -t tmpfs rtwatch-test; mv sub/b.bin pack/sub;
+    rmdir sub; start -> pack pack/sub (pack, 2 of 2)
 an empty root that another torrent uses: [PACK] load-at OTHERS pack; start -> pack pack/sub (pack, 2 of 2)
 an empty directory that another torrent uses: [PACK] load-at OTHERS pack/sub; start -> pack pack/sub (pack, 2 of 2)
 an empty directory that a single file uses: [PACK] load-at OTHER pack/sub; start -> pack pack/sub (pack, 2 of 2)
@@ -77,7 +79,7 @@ the root is the download directory, another name: [PACK .] mkdir empty; touch mi
 the root is the download directory, no name: [NAMELESS .] mkdir empty; touch mine sub/mine
     -> empty mine sub sub/mine (.*2 of 2)
 """
-ROWS = re.findall(r"^(\w.*): \[(\S+) ?(.*?)\]\s*(.*?)\s*->\s+(.*?)\s*\((.*)\)$", CASES, re.M)
+ROWS = parse_rows(r"(.*?): \[(\S+) ?(.*?)\] (.*?) ?-> (.*?) ?\((.*)\)", CASES)
 
 
 @pytest.mark.parametrize("options", ["", " -n"])

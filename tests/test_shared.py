@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 from conftest import Mount
 from session import SAVES, VERSIONS
-from steps import SHORT, Bed, below, link_files, names, paused, play, remaining, wait_stopped
+from steps import SHORT, Bed, below, link_files, names, parse_rows, paused, play, remaining, wait_stopped
 from torrents import Torrent, make, multi, single, twin_of
 
 PACK, TWIN = multi("pack"), twin_of(multi("pack"))
@@ -216,7 +216,7 @@ a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/p
     sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;
     says kept .*used by a symlink in; cat old/set/sub/deep/link
 """
-ROWS = re.findall(r"^(\w.*): (.*(?:\n .*)*)$", STORIES, re.M)
+ROWS = parse_rows("(.*?): (.*)", STORIES)
 
 
 @pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
