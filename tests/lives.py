@@ -856,7 +856,7 @@ class Steps(World):
                 self.own.add(path)
             elif how == "own":
                 self.write_own(path)
-                self.own -= ways  # what a loaded torrent uses is its own
+                self.own -= {canonical(path)} & ways  # what a loaded torrent uses is its own
 
     @step(4, "append", "pipe", "own", on="loaded")
     def erase_and_handle(self, torrent: Torrent, how: str) -> None:
