@@ -3047,6 +3047,11 @@ class Removal:
             ways = [torrent.directory, *self.index.find_uses(torrent.hash, "way")]
             if any(not way.startswith(b"/") or leads_through(way, link) for way in ways):
                 found.append(Owner(torrent.hash, torrent.name))
+        # The files of a vanished torrent stay listed as they were before a directory above them became a link.
+        for torrent in self.index.find_vanished():
+            parents = {os.path.dirname(file) for file in self.index.find_files(torrent.hash)}
+            if torrent.hash != self.torrent.hash and any(leads_through(parent, link) for parent in parents):
+                found.append(Owner(torrent.hash, torrent.name))
         return found
 
     def find_names(self, path: bytes, info: Optional[os.stat_result]) -> list[bytes]:

@@ -103,6 +103,21 @@ def test_force_waives_no_session_files(options: Options, kinds: str, status: int
     wait_count(bed.start(), status == 3)
 
 
+def test_the_files_of_a_held_torrent_stay_where_it_had_them_when_their_directory_became_a_link(bed: Bed) -> None:
+    program = bed.start(*SHORT)
+    paths = bed.download(ONE)
+    bed.session.kill()
+    bed.session.file(ONE).unlink()
+    wait_held(program, ONE)
+    bed.shell("mv one store; ln -s store one")
+    bed.session.start()
+    bed.add_complete(TWIN)
+    bed.settle()
+    bed.erase(TWIN)
+    program.wait_line("kept .*on the way to files in")
+    assert remaining(paths) == paths
+
+
 def test_what_vanished_with_the_session_directory_stays_held_though_rtorrent_answers(bed: Bed) -> None:
     paths = bed.leave_vanished(ONE)
     bed.change_db("UPDATE rtwatch_torrent SET held = 'away' WHERE vanished")
