@@ -126,27 +126,30 @@ class World:
         self.session.save_full(torrent)
         return len(torrent.write_root(Path(os.fsdecode(self.session.loaded[torrent.hash].rtorrent["directory"]))))
 
-    def start(self, *options: str | Path) -> Program:
-        """Start rtwatch and wait until it is ready."""
+    @contextmanager
+    def running(self, *options: str) -> Iterator[Program]:
+        """Give an rtwatch that is ready."""
         program = Program(self.session.path, *options, state=self.state)
-        program.wait_ready()
-        return program
+        try:
+            program.wait_ready()
+            yield program
+            program.stop()
+        finally:
+            program.kill()
 
     def measure_start(self) -> tuple[Cost, dict[str, int]]:
         """Start rtwatch, wait until it is ready, and end it; return what that took and its /proc/PID/status then."""
         begin = time.monotonic()
-        with self.start() as program:
+        with self.running() as program:
             cost, status = now(program.pid), read_status(program.pid)
-            program.stop()
         return cost._replace(wall=cost.wall - begin), status
 
     @contextmanager
     def removing(self) -> Iterator[Program]:
         """Give an rtwatch that knows everything and removes files, with rtorrent running."""
         self.measure_start()
-        with self.session, self.start("-r", "--grace", str(GRACE)) as program:
+        with self.session, self.running("-r", "--grace", str(GRACE)) as program:
             yield program
-            program.stop()
 
     def erase(self, program: Program, torrents: Sequence[Torrent]) -> Cost:
         """Erase torrents; return what it takes until they are gone, without the grace."""
@@ -307,7 +310,7 @@ def restart(world: World, repeat: int) -> None:
 
 def event(world: World, repeat: int) -> None:
     """Add torrents, with nothing else going on and while the whole session is being saved."""
-    with world.start() as program:
+    with world.running() as program:
         for name in "idle", "in a save":
             times = []
             for number, torrent in enumerate(torrents := [*world.make_session(ADDS)]):
@@ -322,7 +325,6 @@ def event(world: World, repeat: int) -> None:
                 times.append(1000 * (time.monotonic() - begin))
             limit(f"event to its rows, {name}", statistics.median(times), "ms", 5)
             world.session.erase(*torrents)
-        program.stop()
 
 
 def save(world: World, repeat: int) -> None:
@@ -333,7 +335,7 @@ def save(world: World, repeat: int) -> None:
     world.measure_start()
     costs, floors, delays, lost = [], [], [], 0
     moving = [*world.singles[:: max(1, len(world.singles) // 20)], world.singles[-1]]
-    with world.start() as program:
+    with world.running() as program:
         for turn in range(repeat):
             floors.append(elsewhere(floor_resume, world.session.path))
             (spare,) = world.make_many(1, 1)
@@ -354,7 +356,6 @@ def save(world: World, repeat: int) -> None:
             rows = set(program.select("SELECT hash, CAST(file AS BLOB) FROM session_file"))
             lost += len({(torrent.hash, os.fsencode(torrent.paths(place)[0])) for torrent in moving} - rows)
         lost += sum("overflow" in line for line in program.lines)
-        program.stop()
     compare("periodic save", costs, floors, 2)  # rtorrent's own speed is in the time on the clock
     limit("periodic save, lost", lost, "", 0)
     limit("periodic save, erase recorded", statistics.median(delays), "ms", 100)

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 
@@ -70,16 +70,10 @@ def run(*args: Argument, state: Path, cwd: Place = None, env: Env = None) -> sub
 
 
 class Program:
-    """A running rtwatch that watches `session`; a context manager that ends its process."""
+    """A running rtwatch that watches `session`."""
 
     def __init__(
-        self,
-        session: Path,
-        *options: Argument,
-        state: Path,
-        paths: Paths = (),
-        cwd: Place = None,
-        env: Env = None,
+        self, session: Path, *options: Argument, state: Path, paths: Paths = (), cwd: Place = None, env: Env = None
     ) -> None:
         """Start rtwatch; its standard output and error are both `output`."""
         texts = [*map(str, options)]
@@ -105,15 +99,6 @@ class Program:
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-
-    def __enter__(self) -> Program:
-        return self
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        """End the process, whatever it does, and show its output beside a failed test."""
-        self.kill()
-        if error is not None:
-            print(self.report("output of rtwatch"))
 
     @property
     def lines(self) -> list[str]:
@@ -146,13 +131,12 @@ class Program:
         """Wait until `predicate` is true of the rows that `sql` selects, and return them."""
         seen: list[Rows] = []
 
-        def find() -> list[Rows] | None:
+        def find() -> Rows | None:
             with suppress(sqlite3.OperationalError):  # no database or no table yet
                 seen[:] = [self.select(sql)]
-                return seen if predicate(seen[0]) else None
-            return None
+            return seen[0] if seen and predicate(seen[0]) else None
 
-        return self._wait(find, f"{sql!r} does not select what is waited for", seen)[0]
+        return self._wait(find, f"{sql!r} does not select what is waited for", seen)
 
     def wait_known(self, hash: str) -> None:
         self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", bool)
@@ -172,11 +156,8 @@ class Program:
 
     def select(self, sql: str) -> Rows:
         """Return what `sql` selects from the database now."""
-        con = sqlite3.connect(f"{self.db.absolute().as_uri()}?mode=ro", uri=True)
-        try:
+        with closing(sqlite3.connect(f"{self.db.absolute().as_uri()}?mode=ro", uri=True)) as con:
             return con.execute(sql).fetchall()
-        finally:
-            con.close()
 
     def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -220,11 +201,9 @@ class Program:
         """Return what `find` finds; raise AssertionError when it takes too long or the process has ended."""
         deadline = time.monotonic() + DEADLINE
         while True:
-            ended = self.process.poll() is not None
-            if ended:
+            if ended := self.process.poll() is not None:
                 self._close()
-            found = find()
-            if found is not None:
+            if (found := find()) is not None:
                 return found
             if ended or time.monotonic() > deadline:
                 raise AssertionError(self.report(f"{problem}; last seen {facts}" if facts else problem))
