@@ -31,7 +31,7 @@ import bencodepy
 import pytest
 from program import Program, run
 from rtorrent import Rtorrent, wait_until
-from session import STOPPED, Session, decode, pass_tick
+from session import FULL, STOPPED, Session, decode, pass_tick
 from steps import tree
 from torrents import Torrent, make, twin_of
 
@@ -977,7 +977,7 @@ class Steps(World):
         if isinstance(self.driver, Fake):
             self.trouble |= {"rtorrent ended", "session files"}
             if how == "save":
-                for _ in zip(range(self.rng.randrange(10)), self.driver._save_full(torrent.hash)):
+                for _ in zip(range(self.rng.randrange(10)), self.driver._save(torrent, *FULL[self.driver.version])):
                     pass
             else:
                 for file in self.driver.files(torrent)[: self.rng.randrange(1, 4)]:

@@ -11,7 +11,6 @@ import functools
 import itertools
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from torrents import ANNOUNCE, PIECE_LENGTH, Torrent
 VERSIONS = ("0.9.8", "0.16")
 SUFFIXES = {"T": ".torrent", "R": ".torrent.rtorrent", "L": ".torrent.libtorrent_resume"}
 META_DOWNLOAD = {"commands": [], "print_log": 0, "start": 1}  # beside the info of a magnet link
+FULL = {"0.9.8": ("LR", "T"), "0.16": ("TLR",)}  # what a full save moves at once
 WRITERS = 16  # torrents that 0.16 saves at once
 
 # The process of the fake rtorrent: it listens, for clients are told the process that did, and holds files open.
@@ -188,7 +188,7 @@ class Session(SessionDirectory):
         """End the process as kill -9 does: the lock stays, what was not saved is lost."""
         if self.process is not None:
             self.scgi.stop()
-            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.kill()
             self.process.communicate()
             self.process = None
             self._sockets.cleanup()
@@ -250,43 +250,40 @@ class Session(SessionDirectory):
     def save(self, *torrents: Torrent | str) -> None:
         """Do d.save_resume of each: L and R are written anew."""
         for torrent in torrents:
-            _work([self._save_resume(hash_of(torrent))])
+            _work([self._save(torrent, "LR")])
 
     @undivided
     def save_full(self, *torrents: Torrent | str) -> None:
         """Do d.save_full_session of each: L, R and T are written anew."""
         for torrent in torrents:
-            _work([self._save_full(hash_of(torrent))])
+            _work([self._save(torrent, *FULL[self.version])])
 
     @undivided
     def write(self, torrent: Torrent, kind: str, content: bytes | None = None) -> None:
         """Write only one of T, R and L, as a save that is cut short; `content` instead of what is in memory."""
-        file = self.file(torrent, kind)
-        _work([self._write(file, self._content(torrent.hash, kind) if content is None else content)])
-        _work([_move(file)])
+        _work([self._save(torrent, kind, content=content)])
 
     @undivided
     def save_all(self) -> None:
         """Do session.save: torrent after torrent in 0.9.8, interleaved in 0.16."""
         pass_tick()
-        file, hashes = self.path / "rtorrent.input_history", list(self.loaded)
+        file, saves = self.path / "rtorrent.input_history", [self._save(hash, "LR") for hash in self.loaded]
         history = itertools.chain(self._write(file, b""), _move(file))
         if self.version == "0.9.8":
-            for steps in (*map(self._save_resume, hashes), history):
+            for steps in (*saves, history):
                 _work([steps])
         else:
             _work([history])
-            for first in range(0, len(hashes), WRITERS):
-                _work(map(self._save_resume, hashes[first : first + WRITERS]))
+            for first in range(0, len(saves), WRITERS):
+                _work(saves[first : first + WRITERS])
 
     @undivided
     def save_on_full_disk(self, torrent: Torrent, kinds: str = "LR") -> None:
         """Do d.save_resume without space: 0.16 moves empty files into place, 0.9.8 leaves an empty L.new."""
-        files = [self.file(torrent, kind) for kind in (kinds if self.version != "0.9.8" else "L")]
-        for file in files:
-            _work([self._write(file, b"")])
-        for file in files if self.version != "0.9.8" else ():
-            _work([_move(file)])
+        if self.version == "0.9.8":
+            _work([self._write(self.file(torrent, "L"), b"")])
+        else:
+            _work([self._save(torrent, kinds, content=b"")])
 
     @undivided
     def erase(self, *torrents: Torrent | str) -> None:
@@ -344,32 +341,16 @@ class Session(SessionDirectory):
         loaded.rtorrent.update({key.decode(): value for key, value in decode(self.file(hash, "R")).items()})
         return loaded
 
-    def _save_full(self, hash: str) -> Steps:
-        """Write all three: T is moved last by 0.9.8 and first by 0.16."""
-        if self.version == "0.9.8":
-            yield from self._save_resume(hash)
-            yield from self._write(self.file(hash), self.loaded[hash].metainfo)
-            yield from _move(self.file(hash))
-        else:
-            for kind in "TLR":
-                yield from self._write(self.file(hash, kind), self._content(hash, kind))
-            for kind in "TLR":
-                yield from _move(self.file(hash, kind))
-
-    def _save_resume(self, hash: str) -> Steps:
-        """Write L and R, then move both."""
-        for kind in "LR":
-            yield from self._write(self.file(hash, kind), self._content(hash, kind))
-        for kind in "LR":
-            yield from _move(self.file(hash, kind))
-
-    def _content(self, hash: str, kind: str) -> bytes:
-        """Return what is written to T, R or L."""
-        loaded = self.loaded[hash]
-        if kind == "T":
-            return loaded.metainfo
-        content: bytes = bencodepy.encode(loaded.rtorrent if kind == "R" else loaded.resume)
-        return content
+    def _save(self, torrent: Torrent | str, *groups: str, content: bytes | None = None) -> Steps:
+        """Write T, R and L, or some of them, group by group; each group is moved when all of it is written."""
+        loaded = self.loaded[hash_of(torrent)]
+        encode: Callable[[object], bytes] = bencodepy.encode
+        for kinds in groups:
+            for kind in kinds:
+                memory = loaded.metainfo if kind == "T" else encode(loaded.rtorrent if kind == "R" else loaded.resume)
+                yield from self._write(self.file(torrent, kind), memory if content is None else content)
+            for kind in kinds:
+                yield from _move(self.file(torrent, kind))
 
     def _write(self, file: Path, content: bytes) -> Steps:
         """Write `file`.new; 0.9.8 reads it back, 0.16 opens it again for fdatasync."""
@@ -388,14 +369,10 @@ class Session(SessionDirectory):
 # of a torrent that is loaded and not started
 STOPPED: dict[str, Any] = {"state": 0, "state_counter": 0, "timestamp.started": 0}
 FIRST_R: dict[str, Any] = {
-    **dict.fromkeys(("directory", "loaded_file", "throttle_name", "tied_to_file"), ""),
-    **dict.fromkeys(("custom1", "custom2", "custom3", "custom4", "custom5"), ""),
-    **dict.fromkeys(("chunks_done", "complete", "hashing", "ignore_commands", "timestamp.finished"), 0),
-    **dict.fromkeys(("total_downloaded", "total_uploaded"), 0),
-    **dict.fromkeys(("state_changed", "timestamp.started"), 1700000000),
-    **{f"choke_heuristics.{way}.{end}": f"{way}load_leech" for way in ("up", "down") for end in ("leech", "seed")},
-    **{"chunks_wanted": 1, "connection_leech": "leech", "connection_seed": "seed", "key": 12345, "priority": 2},
-    **{"state": 1, "state_counter": 1, "views": []},
+    **dict.fromkeys(("directory", "custom1", "custom2", "tied_to_file"), ""),
+    **dict.fromkeys(("chunks_done", "complete", "hashing", "timestamp.finished", "total_uploaded"), 0),
+    **{"chunks_wanted": 1, "choke_heuristics.up.leech": "upload_leech", "priority": 2, "views": []},
+    **{"state": 1, "state_counter": 1, "state_changed": 1700000000, "timestamp.started": 1700000000},
 }
 
 
