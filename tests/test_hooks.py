@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from program import PROJECT
 from session import touch
 from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, Options, remaining
 from torrents import Torrent, make, multi, single, twin_of
@@ -137,10 +136,6 @@ def test_a_function_named_nearly_like_a_hook_is_named(bed: Bed) -> None:
     (line,) = re.findall(r"no hook +(.*)\n", bed.once(*bed.write_hooks(text)).stderr)
     named = [f"{name} (the hook is {hook})" for name, hook in sorted(MISSPELT.items())]
     assert line == f"{bed.hooks_file}: rtwatch never calls {', '.join(named[:3])} and 1 more"
-
-
-def test_the_example_names_no_function_nearly_like_a_hook(bed: Bed) -> None:
-    assert "no hook" not in bed.once("--hooks", PROJECT / "hooks_example.py").stderr
 
 
 def test_a_hook_may_be_any_object_and_take_more_than_it_is_given(tmp_path: Path) -> None:
