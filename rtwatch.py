@@ -802,8 +802,8 @@ def is_real(path: bytes, known: set[bytes]) -> bool:
 
 
 def leads_through(path: bytes, place: bytes) -> bool:
-    """Tell whether an absolute path, as it stands, leads through a symlink or directory `place`, a canonical path."""
-    done, names = b"/", deque(path.split(b"/"))
+    """Tell whether an absolute path, as it stands, leads through a symlink or directory `place`, by whatever name."""
+    done, names, wanted = b"/", deque(path.split(b"/")), find_info(place)
     for _ in range(2 * PATH_MAX):  # The kernel follows 40 links.
         if not names:
             break
@@ -811,7 +811,8 @@ def leads_through(path: bytes, place: bytes) -> bool:
         here = os.path.dirname(done) if name == b".." else os.path.join(done, name)
         if name in (b"", b"."):
             continue
-        if here == place:
+        info = find_info(here)
+        if here == place or (info and wanted and os.path.samestat(info, wanted)):
             return True
         try:
             target = os.readlink(here)
@@ -823,8 +824,8 @@ def leads_through(path: bytes, place: bytes) -> bool:
     return False
 
 
-def look_below(root: bytes) -> tuple[set[bytes], set[tuple[int, int]]]:
-    """Return what symlinks at or below a directory lead through, and device and inode of the directories there.
+def look_below(root: bytes) -> tuple[set[bytes], set[bytes], set[tuple[int, int]]]:
+    """Return what symlinks at or below a directory lead through, as find_links, and the identities of directories there.
 
     A directory of downloads may be large: what lies behind its first 20,000 entries is not looked at.
     """
@@ -838,7 +839,7 @@ def look_below(root: bytes) -> tuple[set[bytes], set[tuple[int, int]]]:
         number += 1 + len(names)
         if number > 20_000:
             break
-    return find_links(links)[0], places
+    return *find_links(links), places
 
 
 def identify_directory(path: bytes, since: float) -> tuple[Optional[int], Optional[int], Optional[int]]:
@@ -995,11 +996,14 @@ class Doubt(NamedTuple):
     names: Optional[bytes]  # in lower case, that its files may bear; None for any
     targets: Collection[bytes] = ()  # of symlinks below the root
     places: Collection[tuple[int, int]] = ()  # device and inode of the root and the directories below it
+    ways: Collection[bytes] = ()  # paths, symlinks unresolved, that lead to its files
 
     def covers(self, path: bytes) -> bool:
         """Tell whether a file may be one of the torrent's, or be used by it through a symlink."""
         if path in self.targets:
             return True
+        if self.names != b"" and os.path.islink(path) and os.path.isdir(path):
+            return self.root is None or any(leads_through(way, path) for way in self.ways)
         if self.root is not None and path != self.root and not is_below(path, self.root):
             try:
                 parent = os.stat(os.path.dirname(path))
@@ -1013,8 +1017,8 @@ class Doubt(NamedTuple):
         """Return the doubt with what lies below the root now; nothing where rows protect the torrent's files."""
         if self.root is None or self.names == b"":
             return self
-        targets, places = look_below(self.root)
-        return self._replace(targets=targets, places=places)
+        targets, ways, places = look_below(self.root)
+        return self._replace(targets=targets, places=places, ways=[*self.ways, *ways])
 
 
 class UnreadableTorrent(Exception):
@@ -1040,7 +1044,7 @@ class Saves(NamedTuple):
     """Times (Unix time) at which rtorrent saved the session files."""
 
     begun: dict[str, float]  # by hash: what R says was true then; NEVER without R or L
-    unfinished: dict[str, float]  # by hash: mtime of its youngest .new
+    unfinished: dict[str, float]  # by hash: mtime of its youngest .new, or when the save of an unreadable R began
     history: float  # ctime of rtorrent.input_history, which every session.save renames
     renamed: float  # ctime of what was renamed last
 
@@ -1160,8 +1164,9 @@ class Session:
         except UnreadableTorrent as unreadable:
             try:
                 directory = self.read_resume(hash)[1].directory
-                root = resolve_directory(directory, find_pid(directory))
-                unreadable.doubt = unreadable.doubt and unreadable.doubt._replace(root=root)
+                place = expand_directory(directory, find_pid(directory))
+                if place and unreadable.doubt:
+                    unreadable.doubt = unreadable.doubt._replace(root=os.path.realpath(place), ways=(place,))
             except UnreadableTorrent:
                 unreadable.doubt = None
             raise unreadable from None
@@ -1606,6 +1611,7 @@ class Index:
     def insert_torrent(self, loaded: Loaded) -> None:
         """Write all rows of a torrent, over those of a vanished one. Rows that other tables refer to stay."""
         hash, metainfo, resume, root, files, links, found, read_t, read_r, since, blobs = loaded
+        before = self.find_reached(hash, resume.directory)
         sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
                  libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
@@ -1614,14 +1620,27 @@ class Index:
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
         self.query(sql, hash, resume.directory, root, read_t, read_r, resume.complete, resume.started, resume.label)
         self.query("DELETE FROM rtwatch_use WHERE hash = ? AND why = 'left'", hash)
-        self.insert_files(hash, files, links, found, since)
+        self.insert_files(hash, files, links, found, since, before)
+
+    def find_reached(self, hash: str, directory: bytes) -> set[bytes]:
+        """Return what a torrent lists or leads to by symlinks, nothing when rtorrent says another directory now."""
+        known = self.find_torrent(hash)
+        same = known is not None and known.directory == directory
+        return {*self.find_files(hash), *self.find_uses(hash, "link")} if same else set()
 
     def insert_files(
-        self, hash: str, files: Sequence[bytes], links: Sequence[bytes], found: Collection[bytes], since: float
+        self,
+        hash: str,
+        files: Sequence[bytes],
+        links: Sequence[bytes],
+        found: Collection[bytes],
+        since: float,
+        before: Set[bytes],
     ) -> None:
         """Replace the files of a torrent and the targets of its symlinks, as they were looked at since a Unix time.
 
-        Inherited files stay, and those at the same path that existed before the torrent.
+        Inherited files stay, and those at the same path that existed before the torrent. What it reached `before` stays
+        as the target of a symlink while some of its files are not there: the symlink may lie on a disk not mounted.
         """
         self.query("DELETE FROM session_file WHERE hash = ?", hash)
         rows = ((hash, file) for file in paced(files, self.meanwhile))
@@ -1632,7 +1651,11 @@ class Index:
         self.query(sql, hash, hash)
         directories = group_files(itertools.chain(files, links))
         targets, ways = find_links(directories)
-        used = {"link": {*links, *targets}, "own": links, "way": ways, "found": found}
+        targets.update(links)
+        lost = before - targets - {*files}
+        if lost and not all(map(os.path.exists, files)):
+            targets |= lost
+        used = {"link": targets, "own": links, "way": ways, "found": found}
         uses = ((hash, file, why) for why, some in used.items() for file in some)
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, ?)", uses)
         unknown = {*directories, *map(os.path.dirname, targets)}
@@ -3643,7 +3666,7 @@ class Registry:
         self.read: dict[str, tuple[Optional[str], ...]] = {}  # identities of T and R that gave no rows, by hash
         self.stubs: set[str] = set()  # hashes of magnet links whose metadata has not come
         self.unreadable: dict[str, UnreadableTorrent] = {}  # by hash
-        self.doubted = 0  # how often a torrent came whose files are not known
+        self.doubted = 0  # how often a torrent came whose files are not known, or went elsewhere
         self.unknown: list[str] = []  # torrents whose directory is not known, as last said
         self.newcomers: dict[str, int] = {}  # how often rtorrent was asked whether their check is over, by hash
 
@@ -3736,7 +3759,8 @@ class Registry:
         former = self.index.find_files(loaded.hash)
         if known.root and loaded.root is None and known.directory == loaded.resume.directory:
             # A root once known stays.
-            loaded = loaded._replace(root=known.root, files=former)
+            links = self.index.find_uses(known.hash, "own")
+            loaded = loaded._replace(root=known.root, files=former, links=links)
         if loaded.root != known.root:
             return loaded, former
         if known.vanished is None:
@@ -3828,7 +3852,7 @@ class Registry:
         before = self.unreadable.pop(hash, None)
         if unreadable:
             self.unreadable[hash] = unreadable
-            self.doubted += before is None
+            self.doubted += before is None or before.doubt != unreadable.doubt
             self.loop.call_sooner("unknown", RETRY_INTERVAL, "unknown", self.args.session)
             new = before is None or before.args != unreadable.args
             # A save may be under way when one of the files is missing.
@@ -3921,8 +3945,9 @@ class Registry:
         files, links = locate_files(metainfo, path, os.fsencode(self.args.session)) if path else ([], [])
         root = os.path.realpath(path) if path else None
         found = self.find_foreign(known, metainfo, root, files) if root else []
+        before = self.index.find_reached(hash, directory)
         self.index.update_torrent(hash, directory=directory, root=root)
-        self.index.insert_files(hash, files, links, found, since)
+        self.index.insert_files(hash, files, links, found, since, before)
         self.note_root(root)
         self.note_newcomer(hash, found)
         if root != known.root or directory != known.directory:
@@ -4205,8 +4230,10 @@ class Word:
         answer = self.rtorrent.answer
         answered = answer and not self.unsaved and all(torrent.process == answer.process for torrent in expired)
         saves = self.session.read_saves(() if answered else here)
-        # A save counts when its R decodes.
-        saves.begun.update(dict.fromkeys(self.registry.unreadable.keys() & saves.begun.keys(), NEVER))
+        for hash in self.registry.unreadable.keys() & saves.begun.keys():
+            # A save counts when its R decodes. Without that, nobody knows where the torrent is.
+            if self.registry.read_directory(hash) is None:
+                saves.unfinished[hash], saves.begun[hash] = saves.begun[hash], NEVER
         return saves
 
     def find_unsaved(self, listing: Mapping[str, str], known: Mapping[str, bytes], saves: Saves) -> None:
@@ -4367,32 +4394,38 @@ class Removals:
             self.loop.call_sooner("word", pause, "word", self.args.session)
 
     def remove_some(self) -> Iterator[None]:
-        """Finish the next erased torrents in steps; between them, the loop works the events that came.
+        """Finish the erased torrents whose pre_remove was called, else call it for the next ones.
 
-        Their hooks are called first, as many as take a moment together, so that rtorrent is asked once for all of them.
+        That goes in steps; between them, the loop works the events that came. As many hooks are called as take a moment
+        together. Everything is looked at after them: one may have loaded a torrent, or pointed one at other files.
         """
-        self.batch.clear()
-        begin = time.monotonic()
-        while self.ready and (not self.batch or time.monotonic() - begin < MOMENT):
-            hash = self.ready.popleft()
-            if self.is_agreed(hash):
-                self.batch.append(hash)
-            if self.loop.is_wanted():
-                yield
-        # A hook may have loaded one of them again.
-        self.word.confirmed = NEVER
+        agreed = [self.is_agreed(hash) for hash in self.ready]
+        if not any(agreed):
+            yield from self.ask_hooks()
+        self.batch = deque(itertools.compress(self.ready, agreed))
+        self.ready.clear()
         while self.batch:
             yield from self.remove(self.batch.popleft())
             if self.loop.is_wanted():
                 yield
 
     def is_agreed(self, hash: str) -> bool:
-        """Call pre_remove for a torrent that is due, unless it was called before; tell whether to go on with it."""
-        torrent = self.index.find_torrent(hash)
-        if torrent is None or not self.is_due(torrent):
-            return False
-        called = (hash, torrent.vanished) in self.agreed or "pre_remove" not in self.hooks.functions
-        return called or self.ask_hook(torrent)
+        """Tell whether pre_remove was called for a torrent, if there is such a hook."""
+        torrent = self.index.find_torrent(hash) if "pre_remove" in self.hooks.functions else None
+        return torrent is None or (hash, torrent.vanished) in self.agreed
+
+    def ask_hooks(self) -> Iterator[None]:
+        """Call pre_remove for some torrents that are due, in steps; another look at everything comes then."""
+        begin = time.monotonic()
+        while self.ready and time.monotonic() - begin < MOMENT:
+            torrent = self.index.find_torrent(self.ready.popleft())
+            if torrent and self.is_due(torrent):
+                self.ask_hook(torrent)
+            if self.loop.is_wanted():
+                yield
+        self.ready.clear()
+        self.rtorrent.answer = None
+        self.loop.call_sooner("word", 0, "word", self.args.session)
 
     def remove(self, hash: str) -> Iterator[None]:
         """Finish an erased torrent in steps."""
@@ -4416,19 +4449,14 @@ class Removals:
             removal.prune(self.word.permit.limits)
         self.finish(removal, *row)
 
-    def ask_hook(self, torrent: Torrent) -> bool:
-        """Call pre_remove and remember whether it lets the files go; return False when it failed."""
-        begin = time.monotonic()
+    def ask_hook(self, torrent: Torrent) -> None:
+        """Call pre_remove and remember whether it lets the files go; hold the torrent when it failed."""
         answer = self.hooks.call("pre_remove", self.session.file(torrent.hash), self.args)
         if answer is FAILED:
             self.word.holds.hold(torrent, "hook")
             self.word.holds.say()
-            return False
-        self.agreed[torrent.hash, torrent.vanished] = answer is not False
-        if time.monotonic() - begin > LATE:
-            # The last look is too old then, and another one comes first.
-            self.word.permit = self.word.permit._replace(until=NEVER)
-        return True
+        else:
+            self.agreed[torrent.hash, torrent.vanished] = answer is not False
 
     def find_removal(self, torrent: Torrent, row: Sequence[Any]) -> Removal:
         """Return the removal of a torrent as far as it went, or a new one."""

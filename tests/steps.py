@@ -353,6 +353,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "complete": lambda bed, torrents, words: bed.complete(torrents[0]),
     "save-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=1),
     "save-no-data": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=0, complete=0),
+    "empty-t": lambda bed, torrents, words: bed.session.file(torrents[0]).write_bytes(b""),
     "settle": lambda bed, torrents, words: bed.settle_saves(),
     "erase": lambda bed, torrents, words: bed.erase(*torrents),
     "erase-another": lambda bed, torrents, words: bed.erase_another(),

@@ -151,6 +151,19 @@ def test_a_loaded_torrent_without_t_holds_everything_with_a_broken_one_what_lies
     assert remaining(paths + others) == paths
 
 
+def test_a_round_of_saves_counts_when_every_r_of_it_decodes(bed: Bed) -> None:
+    bed.seed(OTHER)
+    bed.seed(TWIN, to="elsewhere")
+    paths = bed.leave_vanished(ONE)
+    bed.session.set_directory(TWIN, bed.downloads)
+    bed.session.save_all()
+    bed.session.save_on_full_disk(TWIN, "R")
+    assert bed.once(*SHORT, *NOT_ASKED).returncode == 3
+    bed.session.save_all()
+    assert bed.once(*SHORT, *NOT_ASKED).returncode == 0
+    assert remaining(paths) == paths
+
+
 def test_a_magnet_link_that_was_saved_on_a_full_disk_holds_nothing(bed: Bed) -> None:
     paths = bed.seed(ONE)
     bed.start(*SHORT)

@@ -148,6 +148,7 @@ def test_a_directory_is_known_while_rtorrents_home_and_working_directory_are(hom
         ("relative/sub", "absolute", False),
         ("real/sub", "relative", False),
         ("loop/sub", "real", False),
+        ("alias/sub", "absolute", True),
     ],
 )
 def test_a_path_leads_through_the_links_on_it_and_through_theirs(
@@ -157,6 +158,8 @@ def test_a_path_leads_through_the_links_on_it_and_through_theirs(
     (tmp_path / "relative").symlink_to("real")
     (tmp_path / "absolute").symlink_to(tmp_path / "relative")
     (tmp_path / "loop").symlink_to("loop")
+    # As a bind mount shows one symlink under two paths.
+    os.link(tmp_path / "absolute", tmp_path / "alias", follow_symlinks=False)
     assert rtwatch.leads_through(os.fsencode(tmp_path / path), os.fsencode(tmp_path / place)) is leads
 
 

@@ -211,6 +211,20 @@ a root's link and a root below it: seed PACK; mv pack store; ln -s store pack; s
 by another path, come while the removal waits: mkdir view; bind view .; start; seed ONE; settle; open one.bin;
     erase-unwaited ONE; says waiting .*close files; load-complete COPY view; settle; open; erase-another; gone ONE;
     says kept .*also in; left one.bin view/one.bin
+a root's link and links of an unreadable torrent through it: seed PACK; mv pack store; ln -s store pack; mkdir two;
+    ln -s ../pack/a.bin two/x.bin; ln -s ../pack/sub/b.bin two/y.bin; load-complete RENAMED; empty-t RENAMED; start;
+    erase PACK; cat two/*; says kept +(\S*/)?pack: perhaps in
+a root's link and the root of an unreadable torrent below it: seed PACK; mv pack store; ln -s store pack;
+    seed RENAMED pack; empty-t RENAMED; start; erase PACK; cat pack/two/*; says kept +(\S*/)?pack: perhaps in
+a root's link on a disk that is not mounted: seed PACK real; mkdir disk; ln -s $PWD/real/pack disk;
+    load-complete TWIN disk; start; mv disk away; erase PACK; says kept .*used by a symlink in;
+    left real/pack/a.bin real/pack/sub/b.bin
+a directory's link on a disk that is not mounted: seed PACK real; mkdir -p disk/pack; cp real/pack/a.bin disk/pack;
+    ln -s $PWD/real/pack/sub disk/pack; load-complete TWIN disk; start; mv disk away; erase PACK;
+    says kept .*used by a symlink in; left away/pack/a.bin real/pack/sub/b.bin
+links over a disk that is not mounted: seed PACK real; mkdir disk links; ln -s $PWD/real disk/hop;
+    cp -rs $PWD/disk/hop/pack links; load-complete TWIN links; start; mv disk away; erase PACK;
+    says kept .*used by a symlink in; left links/pack/a.bin links/pack/sub/b.bin real/pack/a.bin real/pack/sub/b.bin
 a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/pool old/set/sub/deep;
     cp new/pool/one.bin old/pool; ln -s ../../../pool/one.bin old/set/sub/deep/link; load-complete SET old; start;
     sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;
@@ -269,6 +283,50 @@ def test_a_removal_about_to_begin_waits_for_every_save_that_came(case: str, bed:
             program.wait_line("failed .*locked")
     program.wait_line("returned +pack" if new is PACK else "kept .*" + names(TWIN))
     assert remaining(paths) == paths
+
+
+@pytest.mark.parametrize("deed", ["loads a torrent", "points a torrent here"])
+def test_what_pre_remove_changes_in_rtorrent_counts(deed: str, bed: Bed) -> None:
+    paths = bed.seed(PACK)
+    if deed == "points a torrent here":
+        bed.seed(TWIN, to="elsewhere")
+    program = bed.start(*SHORT, *bed.write_each(pre_remove="os.kill(os.getpid(), 19)"))
+    bed.rtorrent.erase(PACK)
+    wait_stopped(program)
+    bed.session.load(TWIN, bed.downloads)  # its save is late
+    program.send_signal(signal.SIGCONT)
+    program.wait_line("waiting .*where other torrents are now")
+    bed.session.save_full(TWIN)
+    program.wait_line("kept .*" + names(TWIN))
+    assert remaining(paths) == paths
+
+
+def test_an_unreadable_torrent_that_is_pointed_elsewhere_during_removals_is_looked_at_again(bed: Bed) -> None:
+    erased = [single("one"), single("other")]
+    paths = bed.seed(*erased)
+    bed.seed(single("unreadable"), to="elsewhere")
+    bed.session.file(single("unreadable")).write_bytes(b"")
+    program = bed.start(*SHORT, *bed.write_each(post_remove="os.kill(os.getpid(), 19)"))
+    bed.rtorrent.erase(*erased)
+    wait_stopped(program)
+    bed.repoint(single("unreadable"), "")
+    program.send_signal(signal.SIGCONT)
+    program.wait_line("kept .*perhaps in")
+    assert len(remaining(paths)) == 1
+
+
+def test_a_directory_link_is_known_though_its_torrent_was_read_anew_while_rtorrent_did_not_run(bed: Bed) -> None:
+    PACK.write(bed.downloads)
+    bed.shell("mv pack/sub library; ln -s ../library pack/sub")
+    bed.add_complete(PACK)
+    bed.add_complete(TWIN, base="~/downloads/pack")
+    bed.start(*SHORT).stop()
+    bed.session.shutdown()
+    bed.session.file(TWIN).touch()
+    bed.start(*SHORT)
+    bed.session.start()
+    bed.erase(PACK)
+    assert (bed.downloads / "pack/sub").exists()
 
 
 def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Bed) -> None:
