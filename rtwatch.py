@@ -825,7 +825,7 @@ def leads_through(path: bytes, place: bytes) -> bool:
 
 
 def look_below(root: bytes) -> tuple[set[bytes], set[bytes], set[tuple[int, int]]]:
-    """Return what symlinks at or below a directory lead through, as find_links, and the identities of directories there.
+    """Return what symlinks at or below a directory lead through, as find_links, and identities of directories there.
 
     A directory of downloads may be large: what lies behind its first 20,000 entries is not looked at.
     """
