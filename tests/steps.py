@@ -173,9 +173,9 @@ class Bed:
         return self.run("--once", *options, paths=paths)
 
     def run(self, *options: Argument, paths: Paths = ()) -> subprocess.CompletedProcess[str]:
-        """Run rtwatch, with options that let it end by itself, to its end."""
+        """Run rtwatch, with options that let it end by itself, to its end; they may stand anywhere."""
         env = {"RTWATCH_RECORD": str(self.record)}
-        result = program.run(*options, self.rtorrent.path, *paths, state=self.state, env=env)
+        result = program.run(self.rtorrent.path, *options, *paths, state=self.state, env=env)
         assert "Traceback" not in result.stderr, result.stderr
         return result
 
@@ -340,10 +340,14 @@ def place(bed: Bed, words: list[str]) -> Path:
     return bed.downloads.joinpath(*words[:1])
 
 
+def deny(found: object) -> None:
+    assert not found, found
+
+
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
     "start": lambda bed, torrents, words: bed.start(*SHORT, *words, cwd=bed.downloads),
     "stop": lambda bed, torrents, words: bed.program.stop(),
-    "once": lambda bed, torrents, words: bed.once(*words),
+    "once": lambda bed, torrents, words: bed.start(*words, "--once", ready=False).wait(),
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
     "seed": lambda bed, torrents, words: bed.seed(*torrents, to=place(bed, words)),
     "load": lambda bed, torrents, words: bed.add(torrents[0], place(bed, words)),
@@ -365,6 +369,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
         mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
     ),
     "says": lambda bed, torrents, words: bed.program.wait_line(" ".join(words)),
+    "says-no": lambda bed, torrents, words: deny(re.search(" ".join(words), bed.program.output)),
 }
 
 

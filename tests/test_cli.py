@@ -15,7 +15,7 @@ from faults import NEXT_WEEK, the_line
 from program import command, environment, run
 from rtorrent import Rtorrent
 from session import Session
-from steps import LONG, SHORT, Bed
+from steps import SHORT, Bed, parse_rows, play
 from torrents import make, multi, single, twin_of
 
 import rtwatch
@@ -38,32 +38,6 @@ def test_session_and_state_have_default_places_in_a_home_that_may_be_behind_a_li
     env = {"XDG_STATE_HOME": "", "HOME": str(tmp_path / "home")}
     assert run("--once", state=tmp_path, env=env).returncode == 0
     assert (tmp_path / "real" / ".local" / "state" / "rtwatch" / "rtwatch.db").exists()
-
-
-def test_options_may_stand_anywhere(bed: Bed) -> None:
-    result = run("-r", bed.session.path, "--once", bed.downloads, "--grace", "0.1", state=bed.state)
-    assert (result.returncode, result.stdout) == (0, "")
-    assert bed.db.exists()
-
-
-def test_quiet_says_nothing_and_verbose_every_file(bed: Bed) -> None:
-    bed.add(ONE)
-    quiet = bed.once("-q")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
-    program = bed.start("-v", *SHORT)
-    bed.download(PACK)
-    bed.erase(PACK)
-    program.wait_line(r"a\.bin")
-    program.wait_line(r"b\.bin")
-
-
-def test_a_link_to_a_torrent_is_one(bed: Bed) -> None:
-    bed.add(ONE)
-    moved = bed.downloads / "moved.torrent"
-    bed.session.file(ONE).rename(moved)
-    bed.session.file(ONE).symlink_to(moved)
-    program = bed.start()
-    program.wait_files(ONE.hash, ONE.paths(bed.downloads))
 
 
 ASKED = {"help": ["--help"], "version": ["--version"], "orphans": ["--orphans", "{session}", "{downloads}"]}
@@ -185,37 +159,6 @@ def test_the_command_for_held_torrents_has_the_options_of_the_run_and_is_for_all
     ]
 
 
-def test_a_reason_is_not_repeated_at_the_next_start_when_its_advice_was_followed(bed: Bed) -> None:
-    bed.seed(PACK, ONE)
-    program = bed.start(*SHORT, "--scgi", "none")
-    bed.session.file(PACK).unlink()
-    files = re.escape(f"{bed.session.file(PACK)}*")
-    program.wait_line(rf"remedy +if rtorrent does not have it, move these away: {files}")
-    program.stop()
-    bed.session.erase(PACK)
-    program = bed.start(*SHORT, "--scgi", "none")
-    program.wait_line("waiting +pack: for rtorrent's next save")
-    assert program.stop() == 0
-    assert "some of its session files" not in program.output
-    assert "ended        SIGTERM, 1 torrent still to be finished" in program.output
-
-
-def test_torrents_of_one_name_are_told_apart(bed: Bed) -> None:
-    program = bed.start(*LONG)
-    bed.download(PACK)
-    bed.download(TWIN, to="other")
-    program.wait_line(rf"added +pack \({TWIN.hash[:8]}\), 2 files")
-    bed.session.set_directory(TWIN, bed.downloads / "third")
-    bed.session.save(TWIN)
-    program.wait_line(rf"moved +pack \({TWIN.hash[:8]}\), to ")
-    program.stop()
-    bed.session.erase(PACK)
-    said = bed.once("-r", "-n").stderr
-    assert f"would drop   pack ({PACK.hash[:8]}), erased while rtwatch was off, leaves 2 files" in said
-    assert "--catch-up removes such files, --orphans finds them" in said
-    assert "ended        done\n" in said
-
-
 def test_the_start_and_the_end_of_rtorrent_are_said(rtorrent: Rtorrent, real_launcher: Bed) -> None:
     program = real_launcher.start("-r")
     rtorrent.shutdown()
@@ -225,18 +168,32 @@ def test_the_start_and_the_end_of_rtorrent_are_said(rtorrent: Rtorrent, real_lau
     assert program.output.count("rtorrent     ended") == 1
 
 
-def test_a_directory_that_stays_is_named_with_its_reason(bed: Bed) -> None:
-    torrent = make(b"pack", {(b"a", b"1"): b"1", (b"b", b"2"): b"2", (b"c", b"3"): b"3"})
-    other = make(b"pack", {(b"b", b"other"): b"3"})
-    bed.add_complete(torrent)
-    torrent.write(bed.downloads)
-    bed.session.download(other, bed.downloads)
-    (bed.downloads / "pack" / "a" / "mine").touch()
-    program = bed.start(*SHORT, "-v")
-    bed.erase(torrent)
-    program.wait_line(rf"stays +{bed.downloads}/pack/a/: mine in it")
-    program.wait_line(rf"stays +{bed.downloads}/pack/b/: another torrent uses it")
-    assert not (bed.downloads / "pack" / "c").exists()
+TORRENTS = {
+    **{"ONE": ONE, "PACK": PACK, "TWIN": TWIN, "OTHER": make(b"pack", {(b"b", b"other"): b"3"})},
+    "DEEP": make(b"pack", {(b"a", b"1"): b"1", (b"b", b"2"): b"2", (b"c", b"3"): b"3"}),
+}
+STORIES = r"""
+-q says nothing: load ONE; once -q; says-no .
+-v says every file: start -v; seed PACK; settle; erase PACK; says a\.bin; says b\.bin
+a link to a torrent is one: load ONE; mv ../session/{ONE}.torrent moved; ln -s $PWD/moved ../session/{ONE}.torrent;
+    start; says ready +1 torrent
+torrents of one name are told apart: start; seed PACK; settle; seed TWIN other; settle; repoint TWIN third;
+    says added +pack \({TWIN:.8}\), 2 files; says moved +pack \({TWIN:.8}\), to; stop; erase-unwaited PACK; once -r -n;
+    says would drop +pack \({PACK:.8}\), erased while rtwatch was off, leaves 2 files;
+    says --catch-up removes such files, --orphans finds them; says ended +done$
+a directory that stays is named with its reason: data DEEP; load-complete DEEP; seed OTHER; touch pack/a/mine; start -v;
+    erase DEEP; test ! -e pack/c; says stays +\S*/pack/a/: mine in it; says stays +\S*/pack/b/: another torrent uses it
+a reason whose advice was followed is not repeated at the next start: seed PACK ONE; start --scgi=none;
+    rm ../session/{PACK}.torrent; says remedy .* does not have it, move these away: \S*/session/{PACK}.torrent\*; stop;
+    erase-unwaited PACK; start --scgi=none; says waiting +pack: for rtorrent's next save; stop;
+    says-no some of its session files; says ended +SIGTERM, 1 torrent still to be finished
+"""
+ROWS = parse_rows(r"(.*?): (.*)", STORIES)
+
+
+@pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_it_is_said_when(story: str, bed: Bed) -> None:
+    play(bed, story.format(**{name: torrent.hash for name, torrent in TORRENTS.items()}), **TORRENTS)
 
 
 def test_another_session_than_the_one_of_the_index_is_recognized_first(bed: Bed, tmp_path: Path) -> None:

@@ -190,33 +190,27 @@ def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> Non
 
 
 USES = {
+    "bound": "seed pack; bind ../bound .",
+    "bound below": "seed one; seed pack ../else; bind below ../else; touch below/on-another-disk",
     "symlinks": "data pack data; mkdir pack; ln -s ../data/pack/a.bin ../data/pack/sub pack; load-complete pack",
     "a link made after the last look": "seed one; once; mv one.bin moved; ln -s moved one.bin",
-    **dict.fromkeys(("unknown", "bound", "bound below", "open elsewhere", "in another case"), "seed one"),
+    "open elsewhere": "seed one; touch open; open open",
+    "by its name, of a torrent in an unknown place": "seed one; data pack",
+    "in another case": "seed one; truncate -s 16M ../image; mkntfs -qF ../image >/dev/null; mkdir folding",
 }
 
 
 @pytest.mark.parametrize("use", USES)
 def test_what_is_used_in_another_way_is_no_orphan(use: str, bed: Bed, mount: Mount) -> None:
-    place = bed.downloads
+    if use == "in another case" and not shutil.which("mkntfs"):
+        pytest.skip("a file system that folds case needs ntfs-3g")
     play(bed, USES[use], one=ONE, pack=PACK)
-    if use == "unknown":
-        PACK.write(place)
+    place = bed.downloads.parent / {"bound": "bound", "in another case": "downloads/folding"}.get(use, "downloads")
+    if "unknown" in use:
         bed.session.add(PACK, "downloads")  # only a running rtorrent knows where this is
         bed.session.kill()
-    elif use == "bound":
-        place = mount(bed.downloads.with_name("bound"), "--bind", bed.downloads)
-    elif use == "bound below":
-        bed.seed(PACK, to="../else")
-        (mount(place / "below", "--bind", place.with_name("else")) / "on another disk").touch()
-    elif use == "open elsewhere":
-        (place / "open").touch()
-        bed.session.open_files([place / "open"])
     elif use == "in another case":
-        if not shutil.which("mkntfs"):
-            pytest.skip("a file system that folds case needs ntfs-3g")
-        bed.shell("truncate -s 16M ../image; mkntfs -qF ../image >/dev/null")
-        place = mount(place / "folding", "-t", "lowntfs-3g", "-o", "ignore_case", place.with_name("image"))
+        mount(place, "-t", "lowntfs-3g", "-o", "ignore_case", bed.downloads / "../image")
         (path,) = bed.seed(make(b"One.BIN", b"one"), to=place)
         assert path.name not in os.listdir(place)
     (place / "orphan").touch()
