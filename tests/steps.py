@@ -340,8 +340,8 @@ def place(bed: Bed, words: list[str]) -> Path:
     return bed.downloads.joinpath(*words[:1])
 
 
-def deny(found: object) -> None:
-    assert not found, found
+def confirm(truth: bool) -> None:
+    assert truth
 
 
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
@@ -353,6 +353,8 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "load": lambda bed, torrents, words: bed.add(torrents[0], place(bed, words)),
     "load-at": lambda bed, torrents, words: bed.add(torrents[0], base=place(bed, words)),
     "load-complete": lambda bed, torrents, words: bed.add_complete(torrents[0], place(bed, words)),
+    "load-unsaved": lambda bed, torrents, words: bed.session.load(torrents[0], place(bed, words)),
+    "point": lambda bed, torrents, words: bed.session.set_directory(torrents[0], place(bed, words)),
     "repoint": lambda bed, torrents, words: bed.repoint(torrents[0], words[0]),
     "complete": lambda bed, torrents, words: bed.complete(torrents[0]),
     "save-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=1),
@@ -369,7 +371,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
         mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
     ),
     "says": lambda bed, torrents, words: bed.program.wait_line(" ".join(words)),
-    "says-no": lambda bed, torrents, words: deny(re.search(" ".join(words), bed.program.output)),
+    "says-no": lambda bed, torrents, words: confirm(not re.search(" ".join(words), bed.program.output)),
 }
 
 

@@ -10,8 +10,8 @@ from typing import Any, Callable, Optional
 
 import pytest
 from session import UNKNOWN, VERSIONS
-from steps import PACK, SHORT, TWIN, Bed, bed_in, pattern, paused, remaining, wait_stopped
-from torrents import make, single
+from steps import PACK, SHORT, TWIN, Bed, bed_in, parse_rows, pattern, paused, play, remaining, wait_stopped
+from torrents import make, multi, single, twin_of
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "system.multicall"}
 SAVES = {"d.save_resume", "d.save_full_session"}
@@ -103,30 +103,30 @@ def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
     assert bed.session.asked.count("d.save_resume") == 1
 
 
-UNSAVED = {  # session files of TWIN that are gone, and what is asked for
-    "pointed elsewhere": ("", "d.save_resume"),
-    "not saved yet": ("LRT", "d.save_full_session"),
-    "T deleted": ("T", "d.save_full_session"),
-    "T empty": ("", "d.save_full_session"),
-}
+TORRENTS = {"PACK": multi("pack"), "TWIN": twin_of(multi("pack")), "FILE": make(b"pack", {(b"a.bin",): b"pack" * 100})}
+STORIES = """
+pointed here: d.save_resume: seed TWIN elsewhere; settle; point TWIN
+never saved: d.save_full_session: load-unsaved TWIN
+without its T: d.save_full_session: seed TWIN elsewhere; settle; point TWIN; rm ../session/{0}.torrent
+without session files: d.save_full_session: seed TWIN elsewhere; settle; point TWIN; rm ../session/{0}.*
+unreadable: d.save_full_session: seed TWIN elsewhere; settle; point TWIN; stop; rm -r ../state;
+    cp /dev/null ../session/{0}.torrent; start
+"""
+ROWS = parse_rows("(.*?): (.*?): (.*)", STORIES.format(TORRENTS["TWIN"].hash))
 
 
-@pytest.mark.parametrize("state", UNSAVED)
-def test_what_is_elsewhere_than_saved_is_saved_first(state: str, files: list[Path], bed: Bed, tmp_path: Path) -> None:
-    kinds, asked = UNSAVED[state]
-    bed.download(TWIN, to=tmp_path / "elsewhere")
-    bed.session.set_directory(TWIN, bed.downloads)
-    for kind in kinds:
-        bed.session.file(TWIN, kind).unlink()
-    if state == "T empty":
-        bed.program.stop()
-        bed.db.unlink()
-        bed.session.file(TWIN).write_bytes(b"")
-        bed.start(*SHORT)
-    bed.session.erase(PACK)
-    bed.program.wait_gone(PACK.hash)
-    assert remaining(files) == files
+@pytest.mark.parametrize(("asked", "story"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_a_torrent_that_is_elsewhere_than_saved_is_saved_first(asked: str, story: str, bed: Bed) -> None:
+    play(bed, f"start; seed PACK; settle; {story}; erase PACK; ls pack/a.bin pack/sub/b.bin", **TORRENTS)
     assert bed.session.asked.count(asked) == 1
+
+
+def test_a_file_that_a_running_rtorrent_has_open_is_kept_until_it_is_closed(bed: Bed) -> None:
+    """A link to it, which it has open by another name, is no reason."""
+    story = """start; seed PACK FILE; settle; ln pack/sub/b.bin linked; settle; open pack/sub/b.bin; erase-unwaited PACK;
+        says waiting .*close files; ls pack/a.bin pack/sub/b.bin; open linked; seed PACK; settle; erase PACK;
+        left linked pack/a.bin"""
+    play(bed, story, **TORRENTS)
 
 
 def test_a_full_disk_of_the_session_is_said(files: list[Path], bed: Bed) -> None:
@@ -152,23 +152,6 @@ def test_a_dry_run_asks_for_no_save(bed: Bed, tmp_path: Path) -> None:
     asked = bed.session.asked.count("d.multicall2")
     program.wait_for(lambda: bed.session.asked.count("d.multicall2") > asked + 1, "it is not asked again")
     assert SAVES.isdisjoint(bed.session.asked)
-
-
-def test_what_a_running_rtorrent_has_open_is_kept(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    both = make(b"pack", {(b"first of pack",): b"pack" * 3000})
-    files = bed.download(PACK, both)
-    linked = bed.downloads / "linked"
-    os.link(files[1], linked)
-    bed.settle()  # else nobody knows whether the link came before the erase
-    bed.session.open_files([files[1]])
-    bed.session.erase(PACK)
-    program.wait_line("waiting .*close files")
-    assert remaining(files) == files
-    bed.session.open_files([linked])
-    bed.download(PACK)
-    bed.erase(PACK)
-    assert remaining(files) == [files[0], files[2]]
 
 
 @pytest.mark.parametrize("case", ["another program has the number of the lock", "killed, and nobody has waited for it"])
