@@ -123,9 +123,9 @@ def test_a_torrent_that_is_elsewhere_than_saved_is_saved_first(asked: str, story
 
 def test_a_file_that_a_running_rtorrent_has_open_is_kept_until_it_is_closed(bed: Bed) -> None:
     """A link to it, which it has open by another name, is no reason."""
-    story = """start; seed PACK FILE; settle; ln pack/sub/b.bin linked; settle; open pack/sub/b.bin; erase-unwaited PACK;
-        says waiting .*close files; ls pack/a.bin pack/sub/b.bin; open linked; seed PACK; settle; erase PACK;
-        left linked pack/a.bin"""
+    story = """start; seed PACK FILE; settle; ln pack/sub/b.bin linked; settle; open pack/sub/b.bin;
+        erase-unwaited PACK; says waiting .*close files; ls pack/a.bin pack/sub/b.bin; open linked; seed PACK; settle;
+        erase PACK; left linked pack/a.bin"""
     play(bed, story, **TORRENTS)
 
 
