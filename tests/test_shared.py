@@ -8,10 +8,9 @@ import signal
 import sqlite3
 import unicodedata
 from contextlib import closing
-from typing import NamedTuple
+from operator import itemgetter
 
 import pytest
-from conftest import Mount
 from session import SAVES, VERSIONS
 from steps import SHORT, Bed, below, link_files, names, parse_rows, paused, play, remaining, wait_stopped
 from torrents import Torrent, make, multi, single, twin_of
@@ -20,69 +19,49 @@ PACK, TWIN = multi("pack"), twin_of(multi("pack"))
 RENAMED = make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})  # the data of PACK
 
 
-class Way(NamedTuple):
-    """How another torrent gets to the files of PACK in real/pack: its root, and what is made before it is loaded.
-
-    What is done `after` rtwatch has seen both makes it so only then.
-    """
-
-    torrent: Torrent
-    base: str
-    shell: str = ""
-    after: str = ""
-    bound: str | None = None  # mounted on bound
-
-
-WAYS = {
-    "the same path": Way(TWIN, "real/pack"),
-    "another string": Way(TWIN, "x/..//link/real/pack/", "mkdir x; ln -s . link"),
-    "rtorrent's home": Way(TWIN, "~/downloads/real/pack"),
-    "symlinks": Way(TWIN, "links/pack", "mkdir links; cp -rs $PWD/real/pack links"),
-    "symlinks of other names": Way(
-        RENAMED,
-        "two",
-        "mkdir two; cd two; ln -s ../real/pack/a.bin hop; ln -s hop x.bin; ln -s ../real/pack/sub/b.bin y.bin",
-    ),
-    "a directory that became a link": Way(TWIN, "copy/pack", "cp -r real copy", "rm -r copy; ln -s real copy"),
-    "symlinks through a link that was changed": Way(
-        TWIN,
-        "links/pack",
-        "cp -r real copy; ln -s copy link; mkdir links; cp -rs $PWD/link/pack links",
-        "ln -sfn real link; rm -r copy",
-    ),
-    "a bind mount": Way(TWIN, "bound/pack", bound="real"),
-    "a bind mount of another name": Way(twin_of(PACK, b"another name"), "bound", bound="real/pack"),
-}
+# How another torrent gets to the files of PACK in real/pack: its root, what is made before it is loaded, and what makes
+# it so only after rtwatch has seen both.
+WAYS = """
+the same path: TWIN real/pack
+another string: TWIN x/..//link/real/pack/, mkdir x; ln -s . link
+rtorrent's home: TWIN ~/downloads/real/pack
+symlinks: TWIN links/pack, mkdir links; cp -rs $PWD/real/pack links
+symlinks of other names: RENAMED two, mkdir two; ln -s ../real/pack/a.bin two/hop; ln -s hop two/x.bin;
+    ln -s ../real/pack/sub/b.bin two/y.bin
+a directory that became a link: TWIN copy/pack, cp -r real copy, later: rm -r copy; ln -s real copy
+symlinks through a link that was changed: TWIN links/pack, cp -r real copy; ln -s copy link; mkdir links;
+    cp -rs $PWD/link/pack links, later: ln -sfn real link; rm -r copy
+a bind mount: TWIN bound/pack, bind bound real
+a bind mount of another name: OTHER bound, bind bound real/pack
+"""
+WAY_ROWS = parse_rows(r"(.*?): (\w+) ([^,]+)(?:, (.*?))?(?:, later: (.*))?", WAYS)
 
 
 @pytest.mark.parametrize("first", ["the owner", "the other", "the owner, the other being unreadable"])
-@pytest.mark.parametrize("way_name", WAYS)
-def test_a_shared_file_goes_with_its_last_torrent(way_name: str, first: str, bed: Bed, mount: Mount) -> None:
-    way = WAYS[way_name]
-    paths = bed.seed(PACK, to="real")
-    bed.shell(way.shell)
-    if way.bound:
-        mount(bed.downloads / "bound", "--bind", bed.downloads / way.bound)
-    bed.add_complete(way.torrent, base=way.base if way.base[0] == "~" else f"{bed.downloads}/{way.base}")
+@pytest.mark.parametrize("way", WAY_ROWS, ids=itemgetter(0))
+def test_a_shared_file_goes_with_its_last_torrent(way: tuple[str, ...], first: str, bed: Bed) -> None:
+    name, other, base, before, after = way
+    paths, torrent = bed.seed(PACK, to="real"), TORRENTS[other]
+    play(bed, before or ":")
+    bed.add_complete(torrent, base=base if base[0] == "~" else f"{bed.downloads}/{base}")
     if "unreadable" in first:
-        bed.session.file(way.torrent).write_bytes(b"")
+        bed.session.file(torrent).write_bytes(b"")
         bed.session.scgi.answers.update(dict.fromkeys(SAVES, 0))
     program = bed.start(*SHORT)
-    bed.shell(way.after)
-    erased, stays = (way.torrent, PACK) if first == "the other" else (PACK, way.torrent)
+    play(bed, after or ":")
+    erased, stays = (torrent, PACK) if first == "the other" else (PACK, torrent)
     bed.erase(erased)
-    if first == "the other" and "symlinks" in way_name:
+    if first == "the other" and "symlinks" in name:
         program.wait_line("removed .*2 of 2 files")
     else:
         program.wait_line(
             f"kept .*perhaps in {stays.hash[:8]}" if "unreadable" in first else "kept .*" + names(stays, "in")
         )
     assert remaining(paths) == paths
-    if "unreadable" in first:
-        return
-    bed.erase(stays)
-    left = [name for name in below(bed.downloads) if name.endswith(".bin") or name in ("real/pack", "links/pack")]
-    assert {*left} <= {way.bound}
+    if "unreadable" not in first:
+        bed.erase(stays)
+        left = [file for file in below(bed.downloads) if file.endswith(".bin") or file in ("real/pack", "links/pack")]
+        assert {*left} <= ({"real/pack"} if "another name" in name else set())
 
 
 @pytest.mark.parametrize("name", ["One.bin", "caf\u00e9"])
@@ -189,7 +168,7 @@ def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_
 TORRENTS = {
     **{"PACK": PACK, "TWIN": TWIN, "RENAMED": RENAMED, "FILE": make(b"pack", b"one file"), "ONE": single("one")},
     **{name.upper(): make(name.encode(), single("one").content) for name in ("two", "three")},
-    "COPY": twin_of(single("one")),
+    **{"COPY": twin_of(single("one")), "OTHER": twin_of(PACK, b"another name")},
     "SET": make(b"set", {(b"sub", b"deep", b"link"): single("one").data()}),
 }
 STORIES = r"""
@@ -208,7 +187,7 @@ a root's link and links through it: seed PACK; mv pack store; ln -s store pack; 
     cat two/*; says kept +(\S*/)?pack: on the way to files in
 a root's link and a root below it: seed PACK; mv pack store; ln -s store pack; seed RENAMED pack; start; erase PACK;
     cat pack/two/*; says kept +(\S*/)?pack: on the way to files in
-by another path, come while the removal waits: mkdir view; bind view .; start; seed ONE; settle; open one.bin;
+by another path, come while the removal waits: bind view .; start; seed ONE; settle; open one.bin;
     erase-unwaited ONE; says waiting .*close files; load-complete COPY view; settle; open; erase-another; gone ONE;
     says kept .*also in; left one.bin view/one.bin
 a root's link and links of an unreadable torrent through it: seed PACK; mv pack store; ln -s store pack; mkdir two;
