@@ -22,7 +22,7 @@ import program
 from faults import mounted
 from program import Argument, Env, Paths, Place, Program
 from rtorrent import Rtorrent
-from session import VERSIONS, Session
+from session import STOPPED, VERSIONS, Session, pass_tick
 from torrents import Torrent, make, single, twin_of
 
 AT_ONCE = ("-r", "--grace", "0")
@@ -59,7 +59,16 @@ def pack(name: str) -> Torrent:
     return make(data, {(b"first of " + data,): data * 3000, (b"below", b"second of " + data): data})
 
 
+OLD = 1_000_000_000  # Unix time long before any torrent here
 PACK, TWIN = pack("pack"), twin_of(pack("pack"))
+
+
+def place_old(torrent: Torrent, directory: Path) -> list[Path]:
+    """Put a torrent's data in place, long before it comes."""
+    paths = torrent.write_root(torrent.root(directory))
+    for path in paths:
+        os.utime(path, (OLD, OLD))
+    return paths
 
 
 def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
@@ -340,10 +349,17 @@ def place(bed: Bed, words: list[str]) -> Path:
     return bed.downloads.joinpath(*words[:1])
 
 
+def lose(bed: Bed, torrent: Torrent) -> None:
+    """Erase a torrent, and wait until rtwatch knows what its files were."""
+    bed.wait_vanished(torrent)
+    bed.wait_recorded(torrent)
+
+
 def confirm(truth: bool) -> None:
     assert truth
 
 
+STOPPING, SLOW = {"pre_remove": "os.kill(os.getpid(), 19)"}, {"post_add": "time.sleep(2)"}
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
     "start": lambda bed, torrents, words: bed.start(*SHORT, *words, cwd=bed.downloads),
     "stop": lambda bed, torrents, words: bed.program.stop(),
@@ -369,6 +385,27 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "mount": lambda bed, torrents, words: bed.mounts.enter_context(mounted(place(bed, words), *words[1:])),
     "bind": lambda bed, torrents, words: bed.mounts.enter_context(
         mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
+    ),
+    "start-stopping-in-pre_remove": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**STOPPING)),
+    "start-with-a-slow-hook": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**SLOW)),
+    "stops": lambda bed, torrents, words: wait_stopped(bed.program),
+    "pause": lambda bed, torrents, words: bed.program.send_signal(signal.SIGSTOP),
+    "resume": lambda bed, torrents, words: bed.program.send_signal(signal.SIGCONT),
+    "old-data": lambda bed, torrents, words: place_old(torrents[0], bed.downloads),
+    "tick": lambda bed, torrents, words: pass_tick(),
+    "load-stopped": lambda bed, torrents, words: bed.add(torrents[0], **STOPPED),
+    "load-done": lambda bed, torrents, words: bed.add(torrents[0], complete=1),
+    "reload": lambda bed, torrents, words: bed.session.readd(torrents[0], bed.downloads),
+    "known": lambda bed, torrents, words: bed.program.wait_known(torrents[0].hash),
+    "save-a-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], {"bitfield": b"\x80"}),
+    "save-no-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], {"bitfield": b"\0"}),
+    "save-incomplete": lambda bed, torrents, words: bed.save_changed(torrents[0], complete=0),
+    "save-a-label": lambda bed, torrents, words: bed.save_changed(torrents[0], custom1="a label"),
+    "finish": lambda bed, torrents, words: bed.session.finish(torrents[0]),
+    "save-T": lambda bed, torrents, words: bed.session.save_full(torrents[0]),
+    "vanish": lambda bed, torrents, words: lose(bed, torrents[0]),
+    "set-clock-back": lambda bed, torrents, words: bed.change_db(
+        "UPDATE rtwatch_session SET present = ?", time.time() + 3600
     ),
     "says": lambda bed, torrents, words: bed.program.wait_line(" ".join(words)),
     "says-no": lambda bed, torrents, words: confirm(not re.search(" ".join(words), bed.program.output)),
