@@ -2929,15 +2929,14 @@ def fold(path: bytes) -> str:
 def is_folding(path: bytes, info: os.stat_result) -> bool:
     """Tell whether a file is also there under its name in the other case or in another normal form."""
     parent, own = os.path.split(path)
-    name = os.fsdecode(own)
-    others = {name.swapcase()}
+    others = {own.swapcase()}
     if not own.isascii():
-        others |= {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}
-    for other in others - {name}:
-        with suppress(OSError, UnicodeEncodeError):  # as the locale may not have that character
-            if os.path.samestat(os.lstat(os.path.join(parent, os.fsencode(other))), info):
-                return True
-    return False
+        name = os.fsdecode(own)
+        for form in name.swapcase(), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name):
+            with suppress(UnicodeEncodeError):  # The locale may not have that character.
+                others.add(os.fsencode(form))
+    found = (find_info(os.path.join(parent, other)) for other in others - {own})
+    return any(other and os.path.samestat(other, info) for other in found)
 
 
 class Result:
@@ -3004,6 +3003,7 @@ class Removal:
         self.trash = Trash(args, torrent, t_data) if args.trash else None
         self.result = Result()
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
+        self.folding: dict[bytes, bool] = {}  # whether names are folded, by directory or, for unusual names, by path
         self.folded: dict[bytes, dict[str, list[bytes]]] = {}  # files by folded name by directory
         self.spared: Optional[str] = None  # why all files stay
 
@@ -3028,6 +3028,7 @@ class Removal:
         """Decide on the next files that are still to do by what is true now; their directories are open meanwhile."""
         batch = [*itertools.islice(self.todo, BATCH)]
         self.aliases.clear()  # Another torrent may have come by another path meanwhile.
+        self.folding.clear()
         self.folded.clear()
         with ExitStack() as stack:
             opened = cache(lambda path: stack.enter_context(opened_directory(path)))
@@ -3083,7 +3084,11 @@ class Removal:
         if parent not in self.aliases:
             self.aliases[parent] = self.index.find_aliases(parent)
         names = [path, *(os.path.join(alias, name) for alias in self.aliases[parent])]
-        if info and is_folding(path, info):
+        # Of the names of ASCII letters, one tells for all in its directory.
+        key = parent if name.isascii() and name != name.swapcase() else path
+        if info and key not in self.folding:
+            self.folding[key] = is_folding(path, info)
+        if info and self.folding[key]:
             if parent not in self.folded:
                 self.folded[parent] = {}
                 for file in self.index.find_children(parent, *self.aliases[parent]):
