@@ -4614,6 +4614,12 @@ class Watch:
             self.loop.queues["added" if first else "saved"].append(path)
             if self.vanished.has_expired():
                 self.loop.call_sooner("word", QUIET if self.rtorrent.answer is None else 0.1, "word", self.args.session)
+        elif path.name[40:] == ".torrent.new" and self.session.is_owner_of(path.with_suffix("")):
+            known = self.index.find_torrent(path.name[:40])
+            if known is None or known.vanished is not None:
+                # rtorrent 0.16 has loaded a torrent. On a slow disk it is seconds until T is in place.
+                self.registry.doubted += 1
+                self.rtorrent.answer = None
 
     def note_round(self, path: Path) -> None:
         """Look soon for a whole round of saves: rtorrent has renamed its input_history."""

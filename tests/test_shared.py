@@ -9,6 +9,7 @@ import sqlite3
 import unicodedata
 from contextlib import closing
 from operator import itemgetter
+from pathlib import Path
 
 import pytest
 from session import SAVES, VERSIONS
@@ -280,17 +281,27 @@ def test_what_pre_remove_changes_in_rtorrent_counts(deed: str, bed: Bed) -> None
     assert remaining(paths) == paths
 
 
-def test_an_unreadable_torrent_that_is_pointed_elsewhere_during_removals_is_looked_at_again(bed: Bed) -> None:
+@pytest.mark.parametrize("other", ["is unreadable and pointed there", "was loaded and is being saved"])
+def test_a_torrent_that_comes_to_files_during_their_removal_keeps_the_rest(other: str, bed: Bed) -> None:
     erased = [single("one"), single("other")]
+    torrent = make(b"both", {(each.name,): each.data() for each in erased})
     paths = bed.seed(*erased)
-    bed.seed(single("unreadable"), to="elsewhere")
-    bed.session.file(single("unreadable")).write_bytes(b"")
+    if other == "is unreadable and pointed there":
+        bed.seed(torrent, to="elsewhere")
+        bed.session.file(torrent).write_bytes(b"")
     program = bed.start(*SHORT, *bed.write_each(post_remove="os.kill(os.getpid(), 19)"))
     bed.rtorrent.erase(*erased)
     wait_stopped(program)
-    bed.repoint(single("unreadable"), "")
+    bed.session.load(torrent, bed.downloads, bed.downloads)
+    if other == "is unreadable and pointed there":
+        bed.session.save(torrent)
+    else:
+        Path(f"{bed.session.file(torrent)}.new").write_bytes(torrent.metainfo)
     program.send_signal(signal.SIGCONT)
-    program.wait_line("kept .*perhaps in")
+    if other == "was loaded and is being saved":
+        program.wait_line("waiting .*where other torrents are now")
+        bed.session.save_full(torrent)
+    program.wait_line(f"kept .* in {torrent.hash[:8]}")
     assert len(remaining(paths)) == 1
 
 
