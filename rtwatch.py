@@ -1664,6 +1664,11 @@ class Index:
         new = ((directory, *identify_directory(directory, since)) for directory in unknown)
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_directory VALUES (?, ?, ?, ?)", new)
 
+    def insert_alias(self, file: bytes, alias: bytes) -> None:
+        """Record that the torrents that list a file use it under another path as well, as through a symlink."""
+        sql = "INSERT OR IGNORE INTO rtwatch_use(hash, file, why) SELECT hash, ?, 'link' FROM session_file WHERE file = ?"
+        self.query(sql, alias, file)
+
     def update_directory(self, directory: bytes, since: float) -> None:
         """Record the identity of a directory looked at since a Unix time; forget one that no torrent uses any more."""
         sql = "UPDATE rtwatch_directory SET device = ?, inode = ?, ctime = ? WHERE directory = ?"
@@ -3145,7 +3150,8 @@ class Removal:
         for directory in plan_directories(result.emptied, limits):
             if any(directory == path or is_below(path, directory) for path in limits.needed):
                 continue
-            used = self.index.is_used_directory(directory, self.torrent.hash)
+            places = [directory, *self.index.find_aliases(directory)]
+            used = any(self.index.is_used_directory(path, self.torrent.hash) for path in places)
             rest = "another torrent uses it" if used else find_rest(directory, gone)
             if rest is not None:
                 result.staying.update({directory: rest} if rest else {})
@@ -3910,6 +3916,11 @@ class Registry:
             or [*identify_directory(directory, since)] != identity
             or (identity[0] and not is_real(directory, real_paths))
         ]
+        for directory, alias in ((path, alias) for path in changed for alias in self.index.find_aliases(path)):
+            # A bind mount that is not mounted now hides that its files are those of the other path.
+            for file in self.index.find_children(directory):
+                if not os.path.lexists(file):
+                    self.index.insert_alias(file, os.path.join(alias, os.path.basename(file)))
         for directory in changed:
             stale |= self.find_stale(directory, real_paths)
             self.index.update_directory(directory, since)

@@ -205,6 +205,9 @@ a directory's link on a disk that is not mounted: seed PACK real; mkdir -p disk/
 links over a disk that is not mounted: seed PACK real; mkdir disk links; ln -s $PWD/real disk/hop;
     cp -rs $PWD/disk/hop/pack links; load-complete TWIN links; start; mv disk away; erase PACK;
     says kept .*used by a symlink in; left links/pack/a.bin links/pack/sub/b.bin real/pack/a.bin real/pack/sub/b.bin
+a bind mount that is not mounted: seed ONE real; bind view real; load-complete COPY view; start; mkdir empty;
+    bind view empty; erase ONE; says kept .* in; left real/one.bin
+a bind mount of a directory that gets empty: seed PACK; bind view pack; load ONE view; start; erase PACK; ls pack view
 a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/pool old/set/sub/deep;
     cp new/pool/one.bin old/pool; ln -s ../../../pool/one.bin old/set/sub/deep/link; load-complete SET old; start;
     sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;
