@@ -229,6 +229,7 @@ class World:
         self.unloaded: dict[str, list[Path]] = {}  # files of torrents that rtorrent lost without an erase
         self.left: dict[Path, set[str]] = defaultdict(set)  # files of erased torrents
         self.nodes: dict[Path, int] = {}  # and their inodes
+        self.young: set[Path] = set()  # of them, those that rtorrent wrote just before, when rtwatch may have been busy
         self.erased = 0
         self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, by canonical path
         self.reached: dict[Path, set[str]] = defaultdict(set)  # whoever had it through a link
@@ -408,6 +409,8 @@ class World:
                     self.left[file].clear()
                     self.nodes[file] = file.lstat().st_ino
                 self.left[file].add(torrent.hash)
+                young = time.time() - max(file.lstat().st_mtime, file.lstat().st_ctime) < 1
+                (self.young.add if young else self.young.discard)(file)
         self.erased += 1
         self.trouble |= {"many"} if self.erased > 7 else set()  # some were erased before they were known
         self.trouble |= set() if self.program else {"erased unseen"}
@@ -565,8 +568,15 @@ def was_handled(world: World, path: Path, mine: set[str], match: re.Match[str]) 
 
 
 def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
-    """Tell whether it was handled, or may have come after an erase that nobody watched, or before T could be read."""
-    return was_handled(world, path, mine, match) or bool(world.trouble & {"erased unseen", "full disk"})
+    """Tell whether it was handled, or may have come after an erase that nobody watched, or before T could be read.
+
+    Nobody watches while rtwatch is busy, or waits five seconds for an answer.
+    """
+    waited = {line[:14] for program in world.programs for line in program.lines if "does not answer" in line}
+    written = (path.lstat().st_mtime + seconds for seconds in range(7))
+    unwatched = waited.intersection(time.strftime("%m-%d %H:%M:%S", time.localtime(when)) for when in written)
+    seen = not unwatched and path not in world.young and world.trouble.isdisjoint(["erased unseen", "full disk"])
+    return not seen or was_handled(world, path, mine, match)
 
 
 def had_another_place(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
@@ -603,7 +613,7 @@ KEPT: dict[str, Truth] = {
     ),
     re.escape(FOREIGN.words): had_another_place,
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
-    r"cannot be removed: it was changed meanwhile": was_handled,
+    r"cannot be removed: (?:it was changed|/.* was replaced) meanwhile": was_handled,
     r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch
 }
 HELD: dict[str, set[str]] = {
@@ -856,6 +866,8 @@ class Steps(World):
                 self.own.add(path)
             elif how == "own":
                 self.write_own(path)
+                lost = (hash for hash in self.used() if not decode(self.driver.file(hash, "R")))
+                ways.update(*map(self.indexed, lost))  # a place once known counts until there is another R
                 self.own -= {canonical(path)} & ways  # what a loaded torrent uses is its own
 
     @step(4, "append", "pipe", "own", on="loaded")
@@ -923,6 +935,8 @@ class Steps(World):
                 root = BY_HASH[file.name[:40]].root(self.rng.choice(self.places))
                 file.write_bytes(bencodepy.encode({**resume, b"directory": os.fsencode(root)}))
                 self.rewritten.add(file.name[:40])
+                for path in BY_HASH[file.name[:40]].paths(root):
+                    self.listed[canonical(path)].add(file.name[:40])
                 self.trouble.add("session files")
 
     @step(3, on="loaded")
