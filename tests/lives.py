@@ -800,6 +800,8 @@ class Steps(World):
             new.parent.mkdir(parents=True, exist_ok=True)
             if "moved" in how:
                 self.by_hand(old, new)
+                if canonical(old) in self.own:
+                    self.own = self.own - {canonical(old)} | {canonical(new)}
                 old.rename(new)
             else:
                 shutil.copy2(old, new)
@@ -1015,7 +1017,7 @@ class Steps(World):
         """Run rtwatch -n, beside the service or alone; it changes nothing."""
         quiet = not self.pending()
         places = (self.dl, *filter(None, [self.trash]))  # a running rtwatch may ask rtorrent for saves
-        before = tree(*places)
+        before = tree(*places) if quiet else {}
         done = run("-n", "--once", *self.options, self.driver.path, *self.paths, state=self.base / "state")
         if done.returncode not in (0, 3) or "Traceback" in done.stderr or (quiet and tree(*places) != before):
             raise Broken(f"-n failed or changed something: {done}")
