@@ -3751,6 +3751,7 @@ class Registry:
             self.hooks.call("pre_add", path, self.args)
         else:
             loaded, former = self.keep_known(known, loaded)
+            self.note_directory(known, loaded.resume.directory)
         self.index.insert_torrent(loaded)
         self.note_complete(hash, known, resume)
         self.vanished.graces.pop(hash, None)
@@ -3851,6 +3852,12 @@ class Registry:
         if self.newcomers:
             pause = min(RETRY_INTERVAL, QUIET * 2 ** (1 + max(self.newcomers.values())))
             self.loop.call_later("newcomer", pause, "newcomer", path)
+
+    def note_directory(self, known: Torrent, directory: bytes) -> None:
+        """Let rtorrent be asked anew when a torrent went elsewhere: it may not be rtorrent that has written R."""
+        if directory != known.directory:
+            self.doubted += 1
+            self.rtorrent.answer = None
 
     def note_root(self, root: Optional[bytes]) -> None:
         """Look again, and say so, when a root is not known."""
@@ -3965,6 +3972,7 @@ class Registry:
         self.index.update_torrent(hash, directory=directory, root=root)
         self.index.insert_files(hash, files, links, found, since, before)
         self.note_root(root)
+        self.note_directory(known, directory)
         self.note_newcomer(hash, found)
         if root != known.root or directory != known.directory:
             name = self.index.title(hash, known.name)

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+import bencodepy
 import pytest
-from session import UNKNOWN, VERSIONS
+from session import UNKNOWN, VERSIONS, decode
 from steps import PACK, SHORT, TWIN, Bed, bed_in, parse_rows, pattern, paused, play, remaining, wait_stopped
 from torrents import make, multi, single, twin_of
 
@@ -87,6 +88,25 @@ def test_the_socket_may_be_a_path_or_a_port(scgi: str, named: bool, version: str
         program.wait_line("ready .*rtorrent answers")
         bed.download(PACK)
         bed.erase(PACK)
+
+
+def test_an_answer_does_not_tell_where_a_torrent_is_whose_session_file_says_another_place_since(bed: Bed) -> None:
+    bed.start(*SHORT)
+    files = bed.download(PACK)
+    bed.add_complete(TWIN)
+    bed.settle()
+
+    def answer_and_write(_: str, __: str, *columns: str) -> Any:
+        """Answer, and then write another directory into R, as a script does."""
+        del bed.session.scgi.answers["d.multicall2"]
+        file = bed.session.file(TWIN, "R")
+        file.write_bytes(bencodepy.encode({**decode(file), b"directory": os.fsencode(bed.downloads / "elsewhere")}))
+        return [[bed.session.scgi.column(hash, name.rstrip("=")) for name in columns] for hash in bed.session.loaded]
+
+    bed.session.scgi.answers["d.multicall2"] = answer_and_write
+    bed.erase(PACK)
+    assert "moved" in bed.program.output
+    assert remaining(files) == files
 
 
 def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
