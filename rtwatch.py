@@ -1666,7 +1666,8 @@ class Index:
 
     def insert_alias(self, file: bytes, alias: bytes) -> None:
         """Record that the torrents that list a file use it under another path as well, as through a symlink."""
-        sql = "INSERT OR IGNORE INTO rtwatch_use(hash, file, why) SELECT hash, ?, 'link' FROM session_file WHERE file = ?"
+        sql = """INSERT OR IGNORE INTO rtwatch_use(hash, file, why)
+                 SELECT hash, ?, 'link' FROM session_file WHERE file = ?"""
         self.query(sql, alias, file)
 
     def update_directory(self, directory: bytes, since: float) -> None:
