@@ -355,6 +355,12 @@ def lose(bed: Bed, torrent: Torrent) -> None:
     bed.wait_recorded(torrent)
 
 
+def lose_rtorrent(session: Session) -> None:
+    """Kill rtorrent and remove its lock, so that nobody can tell where its home is."""
+    session.kill()
+    session.lock.unlink()
+
+
 def confirm(truth: bool) -> None:
     assert truth
 
@@ -369,6 +375,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "load": lambda bed, torrents, words: bed.add(torrents[0], place(bed, words)),
     "load-at": lambda bed, torrents, words: bed.add(torrents[0], base=place(bed, words)),
     "load-complete": lambda bed, torrents, words: bed.add_complete(torrents[0], place(bed, words)),
+    "load-home": lambda bed, torrents, words: bed.session.add(torrents[0], "/".join(["~", *words])),
     "load-unsaved": lambda bed, torrents, words: bed.session.load(torrents[0], place(bed, words)),
     "point": lambda bed, torrents, words: bed.session.set_directory(torrents[0], place(bed, words)),
     "repoint": lambda bed, torrents, words: bed.repoint(torrents[0], words[0]),
@@ -380,6 +387,10 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "erase": lambda bed, torrents, words: bed.erase(*torrents),
     "erase-another": lambda bed, torrents, words: bed.erase_another(),
     "erase-unwaited": lambda bed, torrents, words: bed.rtorrent.erase(*torrents),
+    "kill-rtorrent": lambda bed, torrents, words: bed.rtorrent.kill(),
+    "start-rtorrent": lambda bed, torrents, words: bed.rtorrent.start(),
+    "lose-rtorrent": lambda bed, torrents, words: lose_rtorrent(bed.session),
+    "let-save": lambda bed, torrents, words: bed.let_save(),
     "gone": lambda bed, torrents, words: bed.program.wait_gone(torrents[0].hash),
     "open": lambda bed, torrents, words: bed.session.open_files([bed.downloads / word for word in words]),
     "mount": lambda bed, torrents, words: bed.mounts.enter_context(mounted(place(bed, words), *words[1:])),
@@ -407,6 +418,11 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "set-clock-back": lambda bed, torrents, words: bed.change_db(
         "UPDATE rtwatch_session SET present = ?", time.time() + 3600
     ),
+    "hold-away": lambda bed, torrents, words: bed.change_db("UPDATE rtwatch_torrent SET held = 'away' WHERE vanished"),
+    "known-torrents": lambda bed, torrents, words: confirm(
+        len(bed.program.select("SELECT 1 FROM torrent_data")) == int(words[0])
+    ),
+    "exits": lambda bed, torrents, words: confirm(bed.program.wait() == int(words[0])),
     "says": lambda bed, torrents, words: bed.program.wait_line(" ".join(words)),
     "says-no": lambda bed, torrents, words: confirm(not re.search(" ".join(words), bed.program.output)),
 }

@@ -51,17 +51,17 @@ TORRENTS = {
 }
 # What happens, the files of D that stay, and why.
 STORIES = """
-another piece: old-data D; start; load D; settle; save-a-piece D; echo mine >docs/b; settle; erase D
-    -> b z (here before)
-another piece, restarted: old-data D; start; load D; settle; save-a-piece D; settle; stop; start; erase D
-    -> b z (here before)
+another piece: old-data D; start; load D; settle; save-a-piece D; echo mine >docs/b; settle; erase D -> b z
+    (here before)
+another piece, restarted: old-data D; start; load D; settle; save-a-piece D; settle; stop; start; erase D -> b z
+    (here before)
 no piece: old-data D; start; load D; settle; save-no-piece D; settle; erase D -> a b z (here before)
 never checked: old-data D; start; load D; settle; echo mine >docs/b; settle; erase D -> a b z (here before)
 never checked, restarted: old-data D; start; load D; settle; stop; start; erase D -> a b z (here before)
 never started: start; load-stopped D; settle; data D; erase D -> a b z (ever started)
 never started, edited: start; load-stopped D; settle; data D; reload D; says returned; erase D -> a b z (here before)
-never started, a link: data D; mv docs/a own; ln -s ../own docs/a; load-stopped D; start; erase D
-    -> a b z (ever started|here before)
+never started, a link: data D; mv docs/a own; ln -s ../own docs/a; load-stopped D; start; erase D -> a b z
+    (ever started|here before)
 never started, its root a link: data D; mv docs library; ln -s library docs; load-stopped D; start; erase D;
     erase-another; test -L docs -> a b z (here before)
 in the place of a stopped one: seed D; rm docs/a; start --grace=3; vanish D; load-stopped D; says returned;
@@ -94,6 +94,8 @@ beside the former ones: start; seed D; settle; mkdir films; cp -r docs films; re
     settle; erase D; says kept .*{FOREIGN}; cat films/docs/a films/docs/b films/docs/z -> a b z
 beside the former ones, incomplete: start; seed D; settle; save-incomplete D; mkdir films; cp -r docs films;
     repoint D films; settle; save-a-label D; settle; erase D; says kept .*{FOREIGN}; cat films/docs/* -> a b z
+returned elsewhere: start --grace=5; seed D old; settle; vanish D; load D new; cat old/docs/*;
+    says returned +docs, 3 files, nobody uses 3 files at its former place, .*/old/docs$; erase D ->
 hard links whose other names went just before: start; seed MANY; settle; cp -rl many last; load-complete LAST; settle;
     erase-unwaited MANY; while test -e many/000;do sleep 0.01;done; erase LAST; gone MANY; left ->
 never a torrent's own, so not left to others: old-data FILM; mkdir links; ln -s ../film links/film;
@@ -149,15 +151,6 @@ def test_what_somebody_put_in_place_since_the_erase_is_kept(shell: str, late: st
     play(bed, late.format(shell), **TORRENTS)
     assert (bed.downloads / "docs" / "a").read_bytes().endswith(b"mine")
     bed.program.wait_line(r"kept +a: ((changed|put there) after the torrent vanished|longer than)")
-
-
-def test_what_stays_of_a_torrent_that_returned_elsewhere_is_said(bed: Bed) -> None:
-    program = bed.start(*SHORT, "--grace", "5")
-    paths = bed.download(PACK, to="old")
-    bed.wait_vanished(PACK)
-    bed.session.add(PACK, bed.downloads / "new")
-    program.wait_line(r"returned +pack, 2 files, nobody uses 2 files at its former place, .*/old/pack$")
-    assert remaining(paths) == paths
 
 
 def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(files: list[Path], bed: Bed) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from program import Program, run
-from steps import SHORT, Bed, Options, pattern, paused, remaining, wait_held
+from steps import SHORT, Bed, Options, parse_rows, pattern, paused, play, remaining
 from torrents import Torrent, multi, single, twin_of
 
 NOT_ASKED = ("--scgi", "none")
@@ -84,47 +84,26 @@ def test_without_r_only_a_mass_waits_for_rtorrents_word(of: int, gone: int, wait
     assert remaining(paths) == paths
 
 
-@pytest.mark.parametrize(
-    ("options", "kinds", "status", "removes"),
-    [(("-r",), "LRT", 0, True), ((), "LRT", 0, False), (("-r",), "T", 3, False)],
-    ids=["with -r", "without -r", "session files are there"],
-)
-def test_force_waives_no_session_files(options: Options, kinds: str, status: int, removes: bool, bed: Bed) -> None:
-    paths = bed.seed(ONE)
-    program = bed.start(*SHORT)
-    bed.session.kill()
-    for kind in kinds:
-        bed.session.file(ONE, kind).unlink()
-    wait_held(program, ONE)
-    program.stop()
-    bed.session.start()
-    assert bed.once(*options, "--grace", "0.2", "--force").returncode == status
-    assert remaining(paths) == ([] if removes else paths)
-    wait_count(bed.start(), status == 3)
+STORIES = f"""
+forced with -r: seed ONE; start; kill-rtorrent; rm ../session/{ONE.hash}*; says held .*one; stop; start-rtorrent;
+    once -r --grace=0.2 --force; exits 0; left; known-torrents 0
+forced without -r: seed ONE; start; kill-rtorrent; rm ../session/{ONE.hash}*; says held .*one; stop; start-rtorrent;
+    once --grace=0.2 --force; exits 0; left one/a.bin one/sub/b.bin; known-torrents 0
+not forced, as session files are there: seed ONE; start; kill-rtorrent; rm ../session/{ONE.hash}.torrent;
+    says held .*one; stop; start-rtorrent; once -r --grace=0.2 --force; exits 3; left one/a.bin one/sub/b.bin;
+    known-torrents 1
+held as the session directory was gone, though rtorrent answers: seed ONE; start --grace=600; vanish ONE; stop;
+    hold-away; once -r --grace=0.2; exits 3; left one/a.bin one/sub/b.bin; once -r --grace=0.2 --force; exits 0; left
+held, its directory a link now: start; seed ONE; settle; kill-rtorrent; rm ../session/{ONE.hash}.torrent;
+    says held .*one; mv one store; ln -s store one; start-rtorrent; load-complete TWIN; settle; erase TWIN;
+    cat one/a.bin one/sub/b.bin; says kept .*on the way to files in
+"""
+ROWS = parse_rows("(.*?): (.*)", STORIES)
 
 
-def test_the_files_of_a_held_torrent_stay_where_it_had_them_when_their_directory_became_a_link(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    paths = bed.download(ONE)
-    bed.session.kill()
-    bed.session.file(ONE).unlink()
-    wait_held(program, ONE)
-    bed.shell("mv one store; ln -s store one")
-    bed.session.start()
-    bed.add_complete(TWIN)
-    bed.settle()
-    bed.erase(TWIN)
-    program.wait_line("kept .*on the way to files in")
-    assert remaining(paths) == paths
-
-
-def test_what_vanished_with_the_session_directory_stays_held_though_rtorrent_answers(bed: Bed) -> None:
-    paths = bed.leave_vanished(ONE)
-    bed.change_db("UPDATE rtwatch_torrent SET held = 'away' WHERE vanished")
-    assert bed.once(*SHORT).returncode == 3
-    assert remaining(paths) == paths
-    assert bed.once(*SHORT, "--force").returncode == 0
-    assert remaining(paths) == []
+@pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_a_held_torrents_files_stay_until_they_are_forced(story: str, bed: Bed) -> None:
+    play(bed, story, ONE=ONE, TWIN=TWIN)
 
 
 @pytest.mark.parametrize("t", [None, b"", b"d4:info"], ids=["no T", "an empty T", "a T cut short"])

@@ -173,8 +173,8 @@ a file on another file system is kept: {DISK}; seed PACK; seed ONE pack/sub; sta
     says would trash +pack, 1 of 2 files; says kept +sub/b\.bin: no --trash is on its file system;
     left pack/a.bin pack/sub/b.bin pack/sub/one.bin; rmdir ../trash
 where nothing can be renamed to the trash, files are kept: mkdir real; bind ../trash real; seed PACK;
-    start --trash ../trash; erase PACK; cat pack/*.bin pack/sub/b.bin;
-    test -z "$(find real -name '*.bin')"; says kept .*cannot be moved to \S*/trash/{PACK.hash}: .*ross-device
+    start --trash ../trash; erase PACK; cat pack/*.bin pack/sub/b.bin; test -z "$(find real -name '*.bin')";
+    says kept .*cannot be moved to \S*/trash/{PACK.hash}: .*ross-device
 each file goes to the trash of its own file system: {DISK}; mkdir pack/sub/trash; seed PACK;
     start --trash ../trash --trash pack/sub/trash; erase PACK; undo ../trash; undo pack/sub/trash;
     says trashed +pack, 2 of 2 files, .*, in \S+/trash/{PACK.hash} and \S+/sub/trash/{PACK.hash};
