@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Callable
 
@@ -59,28 +58,24 @@ def test_a_new_torrent_gets_its_rows(torrent: Torrent, name: str, bed: Bed) -> N
     assert [tuple(row) for row in found] == [(torrent.hash,)]
 
 
+# Session files that are written, with their content if it is another, and the one that makes the torrent known.
+WRITES = ["T | R", "R | T", "T R= | R", "R T=d4:info | T", "L= T | R", "L=garbage R | T"]
+
+
 def test_a_torrent_needs_t_and_r_that_decode_but_no_l(bed: Bed) -> None:
     program = bed.start(*bed.hooks)
-    lives: list[tuple[list[tuple[str, bytes | None]], str]] = [
-        ([("T", None)], "R"),
-        ([("R", None)], "T"),
-        ([("T", None), ("R", b"")], "R"),
-        ([("R", None), ("T", b"d4:info")], "T"),
-        ([("L", b""), ("T", None)], "R"),
-        ([("L", b"garbage"), ("R", None)], "T"),
-    ]
-    torrents = [single(f"one{number}") for number in range(len(lives))]
-    for torrent, (writes, _) in zip(torrents, lives):
+    torrents = {single(f"one{number}"): write.split(" | ") for number, write in enumerate(WRITES)}
+    for torrent, (writes, _) in torrents.items():
         bed.session.load(torrent, bed.downloads)
-        for kind, content in writes:
-            bed.session.write(torrent, kind, content)
+        for write in writes.split():
+            kind, given, content = write.partition("=")
+            bed.session.write(torrent, kind, content.encode() if given else None)
     bed.settle()
     assert not any(rows_of(program, torrent) for torrent in torrents)
-    for torrent, (_, last) in zip(torrents, lives):
+    for torrent, (writes, last) in torrents.items():
         bed.session.write(torrent, last)
         program.wait_files(torrent.hash, torrent.paths(bed.downloads))
-    resume = "SELECT libtorrent FROM torrent_data WHERE hash = '{}'"
-    assert all(program.select(resume.format(torrent.hash)) == [(None,)] for torrent in torrents[:4])
+        assert "L" in writes or rows_of(program, torrent)[0][4] is None
     bed.settle()
     assert all(bed.hooks_called(torrent.hash) == ADDED for torrent in torrents)
 
@@ -160,17 +155,12 @@ def test_broken_session_files_change_nothing(bed: Bed) -> None:
 
 def test_a_start_reads_only_session_files_that_were_written_since_the_last_run(bed: Bed) -> None:
     """A label that rtorrent never saved shows which rows a start has written."""
-    torrents = PACK, single("other")
-    for torrent in torrents:
-        bed.seed(torrent)
+    bed.seed(PACK, ONE)
     bed.start().stop()
-    with closing(sqlite3.connect(bed.db)) as con:
-        con.execute("UPDATE rtwatch_torrent SET label = 'invented'")
-        con.commit()
+    bed.change_db("UPDATE rtwatch_torrent SET label = 'invented'")
     bed.session.save(PACK)
-    program = bed.start()
-    labels: dict[str, str] = dict(program.select("SELECT hash, label FROM rtwatch_torrent"))
-    assert labels == {torrents[0].hash: "", torrents[1].hash: "invented"}
+    labels = bed.start().select("SELECT hash, label FROM rtwatch_torrent")
+    assert {*labels} == {(PACK.hash, ""), (ONE.hash, "invented")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -6,10 +6,8 @@ import os
 import pty
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import program
@@ -119,9 +117,7 @@ def test_what_nobody_knows_is_refused_in_one_line(what: str, said: str, bed: Bed
 
 def test_what_if_says_why_an_erased_torrent_is_held(bed: Bed) -> None:
     bed.leave_vanished(PACK)
-    with closing(sqlite3.connect(bed.db)) as con:
-        con.execute("UPDATE rtwatch_torrent SET held = 'gone' WHERE vanished IS NOT NULL")
-        con.commit()
+    bed.change_db("UPDATE rtwatch_torrent SET held = 'gone' WHERE vanished IS NOT NULL")
     bed.session.open_files([bed.downloads / "pack" / "a.bin"])
     assert "a.bin: the removal waits until an rtorrent closes it" in ask(bed, "pack")
     bed.session.open_files([])
