@@ -355,10 +355,22 @@ def lose(bed: Bed, torrent: Torrent) -> None:
     bed.wait_recorded(torrent)
 
 
+def start(bed: Bed, *words: str) -> None:
+    """Start rtwatch in the directory for downloads, with options and, behind "--", directories."""
+    end = words.index("--") if "--" in words else len(words)
+    bed.start(*SHORT, *words[:end], paths=[*map(Path, words[end + 1 :])], cwd=bed.downloads)
+
+
 def lose_rtorrent(session: Session) -> None:
     """Kill rtorrent and remove its lock, so that nobody can tell where its home is."""
     session.kill()
     session.lock.unlink()
+
+
+def lock_elsewhere(session: Session) -> None:
+    """Let rtorrent run on another host."""
+    lose_rtorrent(session)
+    session.write_lock("elsewhere.example", 123)
 
 
 def confirm(truth: bool) -> None:
@@ -367,7 +379,7 @@ def confirm(truth: bool) -> None:
 
 STOPPING, SLOW = {"pre_remove": "os.kill(os.getpid(), 19)"}, {"post_add": "time.sleep(2)"}
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
-    "start": lambda bed, torrents, words: bed.start(*SHORT, *words, cwd=bed.downloads),
+    "start": lambda bed, torrents, words: start(bed, *words),
     "stop": lambda bed, torrents, words: bed.program.stop(),
     "once": lambda bed, torrents, words: bed.start(*words, "--once", ready=False).wait(),
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
@@ -389,6 +401,8 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "erase-unwaited": lambda bed, torrents, words: bed.rtorrent.erase(*torrents),
     "kill-rtorrent": lambda bed, torrents, words: bed.rtorrent.kill(),
     "start-rtorrent": lambda bed, torrents, words: bed.rtorrent.start(),
+    "end-rtorrent": lambda bed, torrents, words: bed.rtorrent.shutdown(),
+    "lock-elsewhere": lambda bed, torrents, words: lock_elsewhere(bed.session),
     "lose-rtorrent": lambda bed, torrents, words: lose_rtorrent(bed.session),
     "let-save": lambda bed, torrents, words: bed.let_save(),
     "gone": lambda bed, torrents, words: bed.program.wait_gone(torrents[0].hash),

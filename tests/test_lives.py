@@ -29,7 +29,7 @@ SHARES = {"fake": 4 if NIGHTLY else 2, "real": 1}  # tests for one version
 OWN, PACK = "test_remove.py -k own_files_go_and_nothing_else", "test_shared.py -k shared_file_goes_with_its_last"
 BITES = {  # by rule or guard: the test that fails without it, and the lives of which one does, 0 where none need
     "rule_shared": (PACK, 50),
-    "rule_outside": ("test_remove.py -k only_files_below_a_path_go", 50),
+    "rule_outside": ("test_remove.py -k a_path_limits_what_goes", 50),
     "rule_moved": (OWN, 0),
     "rule_gone": (OWN, 0),
     "rule_type": (OWN, 0),
@@ -45,7 +45,7 @@ BITES = {  # by rule or guard: the test that fails without it, and the lives of 
     "rule_linked": (PACK, 50),
     "guard_present": ("test_cli.py -k when_its_advice_was_followed", 0),
     "guard_lasting": ("test_held.py -k held_torrents_files", 0),
-    "guard_host": ("test_remove.py -k the_lock_of_another_host", 0),
+    "guard_host": ("test_remove.py -k a_path_limits_what_goes", 0),
     "guard_word": ("test_asking.py -k no_good_answer", 0),
     "guard_nameless": ("test_held.py -k without_t_holds_everything", 0),
     "guard_wipe": ("test_held.py -k a_mass_is_held", 0),

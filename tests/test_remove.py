@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, below, parse_rows, pattern, play, remaining, tree, wait_held
+from steps import SHORT, Bed, below, parse_rows, pattern, play, remaining, tree
 from torrents import craft, make, multi, single
 
 import rtwatch
@@ -24,6 +24,7 @@ TORRENTS = {
     "GAP": make(b"pack", {(b"a.bin",): b"a" * 9, (b"x", b""): b"data"}),  # to rtorrent 0.16 this is pack/x
     "DOWNLOADS": make(b"downloads", PACK.content),
     "NAMELESS": make(b"", PACK.content),
+    "PACK2": make(b"pack2", PACK.content),
     "OTHERS": make(b"other", {(b"c.bin",): b"c" * 100, (b"sub", b"d.bin"): b"d" * 100}),
     "OTHER": single("other"),
 }
@@ -105,36 +106,20 @@ def test_an_erased_torrents_own_files_go_and_nothing_else(
     assert linked or ("kept" in bed.program.output) == ("kept" in said)
 
 
-def test_only_files_below_a_path_go_and_never_itself(bed: Bed) -> None:
-    """It may be relative, and a symlink."""
-    place = bed.downloads / "in" / "one"
-    place.mkdir(parents=True)
-    (bed.downloads / "link").symlink_to(place)
-    program = bed.start(*SHORT, paths=[Path("link")], cwd=bed.downloads)
-    gone = bed.download(multi("one"), to="in")
-    kept = bed.download(multi("one2"), to="in") + bed.download(multi("three"), to="out")
-    bed.erase(*map(multi, ("one", "one2", "three")))
-    program.wait_line("erased +one2, none of 2 files")
-    assert (remaining(gone), remaining(kept), below(place)) == ([], kept, [])
+STORIES = """
+only files below a PATH go, and never itself: mkdir -p in/pack; ln -s in/pack link; start -- link; seed PACK in;
+    seed PACK2 in; seed DEEP out; settle; erase PACK PACK2 DEEP; says erased +pack2, none of 2 files;
+    left in/pack2/a.bin in/pack2/sub/b.bin out/pack/a out/pack/b/c out/pack/d/e/f; test -d in/pack
+the lock of another host needs a PATH: seed PACK in; seed PACK2 in; seed ONE; lock-elsewhere; start;
+    erase-unwaited PACK; says held .*host; stop; start -- in; erase-unwaited PACK2 ONE; says waiting .*one.bin;
+    let-save; gone PACK; gone PACK2; gone ONE; left one.bin
+"""
+PATHS = parse_rows("(.*?): (.*)", STORIES)
 
 
-def test_the_lock_of_another_host_needs_a_path(bed: Bed) -> None:
-    bed.session.kill()
-    bed.session.lock.unlink()
-    bed.session.write_lock("elsewhere.example", 123)
-    one, two, three = map(multi, ("one", "two", "three"))
-    paths, others = bed.seed(one, two, to="in"), bed.seed(three)
-    program = bed.start(*SHORT)
-    bed.session.erase(one)
-    wait_held(program, one, "host")
-    assert remaining(paths) == paths
-    program.stop()
-    program = bed.start(*SHORT, paths=[bed.downloads / "in"])
-    bed.session.erase(two, three)
-    bed.let_save("waiting .*three")
-    program.wait_gone(two.hash)
-    program.wait_gone(three.hash)
-    assert (remaining(paths[2:]), remaining(others)) == ([], others)
+@pytest.mark.parametrize("story", [row[1] for row in PATHS], ids=[row[0] for row in PATHS])
+def test_a_path_limits_what_goes_and_stands_for_a_lock_of_another_host(story: str, bed: Bed) -> None:
+    play(bed, story, **TORRENTS)
 
 
 def test_a_dry_run_finishes_vanished_torrents_in_words(bed: Bed) -> None:

@@ -175,6 +175,15 @@ links over a disk that is not mounted: seed PACK real; mkdir disk links; ln -s $
 a bind mount that is not mounted: seed ONE real; bind view real; load-complete COPY view; start; mkdir empty;
     bind view empty; erase ONE; says kept .* in; left real/one.bin
 a bind mount of a directory that gets empty: seed PACK; bind view pack; load ONE view; start; erase PACK; ls pack view
+a directory's link, its torrent read anew while rtorrent did not run: data PACK; mv pack/sub library;
+    ln -s ../library pack/sub; load-complete PACK; load-home TWIN downloads; complete TWIN; start; stop; end-rtorrent;
+    touch ../session/{TWIN}*.torrent; start; start-rtorrent; erase PACK; test -e pack/sub
+loaded in pre_remove, saved late: seed PACK; start-stopping-in-pre_remove; erase-unwaited PACK; stops;
+    load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-T TWIN; says kept .*also in {TWIN};
+    left pack/a.bin pack/sub/b.bin
+pointed there in pre_remove, saved late: seed PACK; seed TWIN x; start-stopping-in-pre_remove; erase-unwaited PACK;
+    stops; load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-T TWIN;
+    says kept .*also in {TWIN}; ls pack/a.bin pack/sub/b.bin
 a name in another case: seed LOWER; ln One.bin oNE.BIN; load UPPER; start; erase LOWER; cat One.bin;
     says kept .*also in {UPPER}
 a name in another normal form: seed COMPOSED; ln café café; load DECOMPOSED; start; erase COMPOSED; cat café;
@@ -249,22 +258,6 @@ def test_a_removal_about_to_begin_waits_for_every_save_that_came(case: str, bed:
     assert remaining(paths) == paths
 
 
-@pytest.mark.parametrize("deed", ["loads a torrent", "points a torrent here"])
-def test_what_pre_remove_changes_in_rtorrent_counts(deed: str, bed: Bed) -> None:
-    paths = bed.seed(PACK)
-    if deed == "points a torrent here":
-        bed.seed(TWIN, to="elsewhere")
-    program = bed.start(*SHORT, *bed.write_each(pre_remove="os.kill(os.getpid(), 19)"))
-    bed.rtorrent.erase(PACK)
-    wait_stopped(program)
-    bed.session.load(TWIN, bed.downloads)  # its save is late
-    program.send_signal(signal.SIGCONT)
-    program.wait_line("waiting .*where other torrents are now")
-    bed.session.save_full(TWIN)
-    program.wait_line("kept .*" + names(TWIN))
-    assert remaining(paths) == paths
-
-
 @pytest.mark.parametrize("other", ["is unreadable and pointed there", "was loaded and is being saved"])
 def test_a_torrent_that_comes_to_files_during_their_removal_keeps_the_rest(other: str, bed: Bed) -> None:
     erased = [single("one"), single("other")]
@@ -287,20 +280,6 @@ def test_a_torrent_that_comes_to_files_during_their_removal_keeps_the_rest(other
         bed.session.save_full(torrent)
     program.wait_line(f"kept .* in {torrent.hash[:8]}")
     assert len(remaining(paths)) == 1
-
-
-def test_a_directory_link_is_known_though_its_torrent_was_read_anew_while_rtorrent_did_not_run(bed: Bed) -> None:
-    PACK.write(bed.downloads)
-    bed.shell("mv pack/sub library; ln -s ../library pack/sub")
-    bed.add_complete(PACK)
-    bed.add_complete(TWIN, base="~/downloads/pack")
-    bed.start(*SHORT).stop()
-    bed.session.shutdown()
-    bed.session.file(TWIN).touch()
-    bed.start(*SHORT)
-    bed.session.start()
-    bed.erase(PACK)
-    assert (bed.downloads / "pack/sub").exists()
 
 
 def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Bed) -> None:
