@@ -389,6 +389,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "load-complete": lambda bed, torrents, words: bed.add_complete(torrents[0], place(bed, words)),
     "load-home": lambda bed, torrents, words: bed.session.add(torrents[0], "/".join(["~", *words])),
     "load-unsaved": lambda bed, torrents, words: bed.session.load(torrents[0], place(bed, words)),
+    "magnet": lambda bed, torrents, words: bed.session.magnet(torrents[0], bed.downloads),
     "point": lambda bed, torrents, words: bed.session.set_directory(torrents[0], place(bed, words)),
     "repoint": lambda bed, torrents, words: bed.repoint(torrents[0], words[0]),
     "complete": lambda bed, torrents, words: bed.complete(torrents[0]),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import signal
 from contextlib import nullcontext
-from functools import partial
-from typing import Callable
 
 import bencodepy
 import pytest
 from program import Program, Rows
 from session import VERSIONS, Session
-from steps import LONG, SHORT, Bed, overflow, paused, remaining
+from steps import LONG, SHORT, Bed, overflow, paused, play, remaining
 from torrents import Torrent, make, multi, single
 
 import rtwatch
@@ -20,7 +18,6 @@ ONE, PACK = single("one"), multi("pack")
 EDITED = make(PACK.name, PACK.content, b"http://tracker.example:8080/announce")
 ADDED = ["pre_add", "post_add"]
 REMOVED = ["pre_remove", "post_remove"]
-UNSEEN, SEEN, DOWN = "before rtwatch saw the erase", "after it saw that", "while it does not run"
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)  # both orders of system calls
 
@@ -182,35 +179,27 @@ def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_over_a_restart(nu
     assert bed.hooks_called(PACK.hash) == ADDED + REMOVED
 
 
-@pytest.mark.parametrize("when", [UNSEEN, SEEN, DOWN])
-@pytest.mark.parametrize("what", ["edited", "as a magnet link"])
-def test_a_torrent_that_returns_is_read_anew(what: str, when: str, bed: Bed) -> None:
-    edited, stub = partial(bed.add, EDITED, to="elsewhere"), partial(bed.session.magnet, PACK, bed.downloads)
-    come_back: Callable[[], None] = edited if what == "edited" else stub
-    program = bed.start(*(SHORT if when == UNSEEN else LONG), *bed.hooks)
-    paths = expected = bed.download(PACK)
-    if when == UNSEEN:
-        with paused(program):
-            bed.session.erase(PACK)
-            come_back()
-    else:
-        bed.wait_vanished(PACK)
-        if when == SEEN:
-            come_back()
-            bed.settle()
-        program.stop()
-        if when == DOWN:
-            come_back()
-        program = bed.start(*SHORT, *bed.hooks)
+WHEN = {
+    "before rtwatch saw the erase": "start {0}; seed PACK; settle; pause; erase-unwaited PACK; {1}; resume",
+    "after it saw that": "start {0} --grace=600; seed PACK; settle; vanish PACK; {1}; settle; stop; start {0}",
+    "while it does not run": "start {0} --grace=600; seed PACK; settle; vanish PACK; stop; {1}; start {0}",
+}
+
+
+@pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
+@pytest.mark.parametrize("back", ["load EDITED elsewhere", "magnet PACK"])
+def test_a_torrent_that_returns_is_read_anew(back: str, when: str, bed: Bed) -> None:
+    play(bed, when.format(f"--hooks={bed.hooks[1]}", back), PACK=PACK, EDITED=EDITED)
     bed.erase_another()
-    if what == "edited":
-        expected = PACK.paths(bed.downloads / "elsewhere" / "pack")
-        assert rows_of(program, PACK)[0] == (PACK.hash, "pack", "tracker.example", *blobs_of(bed.session, PACK))
+    paths = expected = PACK.places(bed.downloads)
+    if "EDITED" in back:
+        expected = PACK.places(bed.downloads / "elsewhere")
+        assert rows_of(bed.program, PACK)[0] == (PACK.hash, "pack", "tracker.example", *blobs_of(bed.session, PACK))
     else:
-        program.wait_files(PACK.hash, paths)
+        bed.program.wait_files(PACK.hash, paths)
         bed.session.metadata(PACK, bed.downloads)
         bed.erase_another("third")
-    program.wait_files(PACK.hash, expected)
+    bed.program.wait_files(PACK.hash, expected)
     assert remaining(paths) == paths
     assert bed.hooks_called(PACK.hash) == ADDED
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from conftest import Mount
 from faults import locked, mounted
 from inotify_simple import flags, masks
 from program import Program
-from steps import LONG, SHORT, Bed, pattern, paused, remaining
+from steps import LONG, SHORT, Bed, paused, play, remaining
 from torrents import multi, single
 
 import rtwatch
@@ -106,31 +105,23 @@ def test_the_end_of_the_session_removes_nothing(
     assert "STOPPING=1" in program.notified
 
 
+AWAY = "mv ../session ../away; mkdir ../session"
+EMPTY = "kill-rtorrent; start-rtorrent; start {0}; says held .*3 of 3 torrents missing; erase-another; kill-rtorrent"
+BACK = "start-rtorrent; says returned .*one; says returned .*two; says returned .*three; stop"
+
+
 @pytest.mark.parametrize("how", ["mv", "cp", "cp --catch-up", "no longer covered by a mount"])
-def test_a_session_that_comes_back_is_known(how: str, bed: Bed, tmp_path: Path) -> None:
-    session, away, paths = bed.session, tmp_path / "away", bed.seed(*THREE)
-    assert bed.once().returncode == 0
-    covered = "mount" in how
-    with mounted(session.path, "-t", "tmpfs", "rtwatch-test") if covered else nullcontext():
-        if not covered:
-            session.path.rename(away)
-            session.path.mkdir()
-        session.kill()
-        session.start()
-        program = bed.start(*SHORT, *re.findall("--.*", how), *bed.hooks)
-        program.wait_line("held .*3 of 3 torrents missing")
-        bed.erase_another()
-        session.kill()
-        if not covered:
-            files = [away / file.name for torrent in THREE for file in reversed(session.files(torrent))]
-            subprocess.run([how[:2], *files, session.path], check=True)
-            session.start()
-            for torrent in THREE:
-                program.wait_line(rf"returned .*{pattern(torrent)}")
-        program.stop()
+def test_a_session_that_comes_back_is_known(how: str, bed: Bed) -> None:
+    paths = bed.seed(*THREE)
+    options = f"--hooks={bed.hooks[1]} {how[3:] if 'cp' in how else ''}"
+    if "mount" in how:
+        assert bed.once().returncode == 0
+        with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
+            play(bed, f"{EMPTY}; stop".format(options))
+        bed.session.start()
+    else:
+        play(bed, f"once; {AWAY}; {EMPTY}; {how[:2]} ../away/*.torrent* ../session; {BACK}".format(options))
     assert remaining(paths) == paths
-    if covered:
-        session.start()
     bed.start(*SHORT, *bed.hooks)
     bed.settle()
     bed.erase(THREE[0])
