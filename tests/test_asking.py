@@ -162,15 +162,11 @@ def test_a_full_disk_of_the_session_is_said(files: list[Path], bed: Bed) -> None
     assert remaining(files) == files
 
 
-def test_a_dry_run_asks_for_no_save(bed: Bed, tmp_path: Path) -> None:
-    bed.seed(PACK)
-    bed.seed(TWIN, to=tmp_path / "elsewhere")
-    program = bed.start(*SHORT, "-n")
-    bed.session.set_directory(TWIN, bed.downloads)
-    bed.session.erase(PACK)
-    program.wait_line("would wait ")
+def test_a_dry_run_asks_for_no_save(bed: Bed) -> None:
+    story = "seed PACK; seed TWIN elsewhere; start -n; point TWIN; erase-unwaited PACK; says would wait "
+    play(bed, story, **TORRENTS)
     asked = bed.session.asked.count("d.multicall2")
-    program.wait_for(lambda: bed.session.asked.count("d.multicall2") > asked + 1, "it is not asked again")
+    bed.program.wait_for(lambda: bed.session.asked.count("d.multicall2") > asked + 1, "it is not asked again")
     assert SAVES.isdisjoint(bed.session.asked)
 
 
