@@ -102,8 +102,7 @@ def check_each(place: Place, call: str, *options: Argument, known: bool = True) 
     place.restore(known)
     status, said = place.run(*options, prefix=traced(call, trace=trace))
     assert status == 0, said
-    end = place.end()
-    total = count_calls(trace, [call])[call]
+    end, total = place.end(), count_calls(trace, [call])[call]
     assert total > 0
     problems = []
     for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 3)):

@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from program import PROJECT
 from session import touch
 from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, Options, remaining
 from torrents import Torrent, make, multi, single, twin_of
@@ -30,6 +29,7 @@ def test_each_hook_is_tried_in_these_tests() -> None:
 @pytest.mark.parametrize("options", [("-r",), ("-r", "-n"), ()], ids=["-r", "-r -n", "without -r"])
 @pytest.mark.parametrize("torrent", [ONE, PACK], ids=["single, without L", "multi"])
 def test_hooks_are_called_in_order_with_the_torrent(torrent: Torrent, options: Options, bed: Bed) -> None:
+    """Each write of HASH.complete completes once more."""
     other = single("other")
     bed.add(other)
     bed.start("--grace", "0.2", *options, *bed.hooks)
@@ -42,6 +42,10 @@ def test_hooks_are_called_in_order_with_the_torrent(torrent: Torrent, options: O
     bed.wait_called("post_add")
     mark = bed.session.mark_complete(torrent)
     bed.wait_called("complete")
+    touch(mark)
+    bed.wait_called("complete", count=2)
+    mark.rename(mark.with_name("moved")).rename(mark)
+    bed.wait_called("complete", count=3)
     bed.session.erase(torrent)
     gone = bed.wait_called("post_remove")[0]["removed"]
     assert bed.program.stop() == 0
@@ -50,12 +54,17 @@ def test_hooks_are_called_in_order_with_the_torrent(torrent: Torrent, options: O
     calls = [(call["hook"], call["file"], sorted(call["known"]), sorted(call["listed"])) for call in bed.calls()]
     assert calls == [
         *(("pre_loop", "None", known, known), ("pre_add", file, known, known), ("post_add", file, both, both)),
-        *(("complete", str(mark), both, both), ("pre_remove", file, both, both)),
+        *(*[("complete", str(mark), both, both)] * 3, ("pre_remove", file, both, both)),
         *(("post_remove", file, known, known), ("post_loop", "None", known, known)),
     ]
     add = ["Connection", "Path", "Namespace"]
     assert [call["types"] for call in bed.calls()] == [
-        *(["Connection", "INotify", "Namespace", "OrderedDict", "dict", "dict"], add, add, [*add, "OrderedDict"]),
+        *(
+            ["Connection", "INotify", "Namespace", "OrderedDict", "dict", "dict"],
+            add,
+            add,
+            *[[*add, "OrderedDict"]] * 3,
+        ),
         *(add, [*add, "tuple"], ["Connection", "INotify", "Namespace"]),
     ]
     assert not any(call["in_transaction"] for call in bed.calls())
@@ -85,19 +94,6 @@ def test_hooks_get_the_options_and_an_open_queue_and_inotify_descriptor(bed: Bed
     assert args.keys() == {*ARGS, "hook", "time"}
     expected = {"db": str(bed.db), "grace": "0.25", "remove": "True", "no_action": "False", "once": "False"}
     assert expected.items() <= args.items()
-
-
-def test_each_write_of_a_mark_completes_once_more(bed: Bed) -> None:
-    bed.start(*bed.hooks)
-    bed.add(ONE)
-    mark = bed.session.mark_complete(ONE)
-    bed.wait_called("complete")
-    touch(mark)
-    bed.wait_called("complete", count=2)
-    mark.rename(mark.with_name("moved")).rename(mark)
-    bed.wait_called("complete", count=3)
-    bed.settle()
-    assert bed.hooks_called().count("complete") == 3
 
 
 REFUSED = {
@@ -139,28 +135,21 @@ def test_a_function_named_nearly_like_a_hook_is_named(bed: Bed) -> None:
     assert line == f"{bed.hooks_file}: rtwatch never calls {', '.join(named[:3])} and 1 more"
 
 
-def test_the_example_names_no_function_nearly_like_a_hook(bed: Bed) -> None:
-    assert "no hook" not in bed.once("--hooks", PROJECT / "hooks_example.py").stderr
+def test_a_hook_may_be_any_object_and_a_relative_file_import_its_neighbour(bed: Bed, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("WORD = 'neighbour'\n")
+    bed.write_hooks("""
+from mine import WORD
 
-
-def test_a_hook_may_be_any_object_and_take_more_than_it_is_given(tmp_path: Path) -> None:
-    (tmp_path / "hooks.py").write_text(
-        """
 class Add:
-    def __call__(self, con, file, args, more=7): pass
+    def __call__(self, con, file, args, more=7):
+        note(WORD)
 
 post_add = Add()
 def pre_add(*given, more=8, **others): pass
-"""
-    )
-    assert {*rtwatch.load_hooks(tmp_path / "hooks.py")} == {"pre_add", "post_add"}
-
-
-def test_a_relative_hooks_file_may_import_its_neighbour(bed: Bed, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("WORD = 'neighbour'\n")
-    bed.write_hooks("from mine import WORD\ndef pre_loop(*given): note(WORD)\n")
+""")
     bed.start("--hooks", bed.hooks_file.name, cwd=tmp_path)
-    assert bed.hooks_called() == ["neighbour"]
+    bed.add(ONE)
+    bed.wait_called("neighbour")
 
 
 FAILING = {"pre_add": "OSError", "post_add": "sqlite3.OperationalError", "complete": "ValueError"}
@@ -194,40 +183,31 @@ def test_a_hook_that_fails_is_logged_and_the_loop_goes_on(hook: str, error: str,
 
 
 @pytest.mark.parametrize("hook", ALL_HOOKS)
-@pytest.mark.parametrize("deed", ["sys.exit()", "while True: time.sleep(0.01)"], ids=["exits", "hangs"])
+@pytest.mark.parametrize(
+    "deed",
+    ["sys.exit()", "while True: time.sleep(0.01)", "os.kill(os.getpid(), 15)"],
+    ids=["exits", "hangs", "signals"],
+)
 def test_a_hook_that_exits_ends_rtwatch_one_that_hangs_at_a_second_signal(deed: str, hook: str, bed: Bed) -> None:
+    """After a signal in a hook no removal begins."""
     program = bed.start(*SHORT, *bed.write_each(**{hook: deed}), ready=hook != "pre_loop")
-    paths = bed.seed(PACK)
+    paths = bed.seed(PACK, ONE)
     if hook not in ("pre_loop", "pre_add", "post_add"):
         program.wait_known(PACK.hash)
         bed.session.mark_complete(PACK)
     if "remove" in hook:
         bed.settle()
-        bed.session.erase(PACK)
+        bed.session.erase(PACK, ONE)
     elif hook == "post_loop":
         program.send_signal(signal.SIGTERM)
-    if deed != "sys.exit()":
+    if deed.startswith("while"):
         bed.wait_called(hook)
         program.send_signal(signal.SIGTERM)
         if hook != "post_loop":
             program.send_signal(signal.SIGINT)
     assert program.wait() == 0
     assert (bed.hooks_called()[-1], bed.hooks_called().count("post_loop")) == ("post_loop", 1)
-    assert remaining(paths) == paths or hook == "post_remove"
-
-
-def test_after_a_signal_no_removal_begins(bed: Bed) -> None:
-    body = "os.kill(os.getpid(), 15)\n    note('went on')"
-    program = bed.start(*SHORT, *bed.write_each(pre_remove=body))
-    paths = bed.download(ONE, PACK)
-    bed.session.erase(ONE, PACK)
-    assert program.wait() == 0
-    assert bed.hooks_called()[-3:] == ["pre_remove", "went on", "post_loop"]
-    assert len(remaining(paths)) >= 1
-    again = bed.start(*SHORT, *bed.hooks)
-    for torrent in ONE, PACK:
-        again.wait_gone(torrent.hash)
-    assert remaining(paths) == []
+    assert len(remaining(paths)) >= (1 if hook == "post_remove" else 3)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -309,10 +289,8 @@ def move_into(directory: Path, name: str, content: bytes = b"") -> None:
 
 def test_torrents_in_another_directory_that_a_hook_watches_are_not_rtorrents(bed: Bed, tmp_path: Path) -> None:
     (watched := tmp_path / "watched").mkdir()
-    body = f"""
-    inot_funcs["nfo", (flags.MOVED_TO,)] = lambda path: note("nfo", file=str(path))
-    inot.add_watch(Path({str(watched)!r}), flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE)
-"""
+    body = f"inot.add_watch(Path({str(watched)!r}), flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE)"
+    body += "\n    inot_funcs['nfo', (flags.MOVED_TO,)] = lambda path: note('nfo', file=str(path))"
     program = bed.start(*SHORT, *bed.write_each(pre_loop=body))
     paths, foreign = bed.download(PACK), single("foreign")
     move_into(watched, f"{foreign.hash}.torrent", foreign.metainfo)

@@ -73,47 +73,39 @@ def test_directories_above_may_be_shared_where_nobody_can_replace_what_is_ours(b
 
 @pytest.mark.parametrize("name", ["rtwatch.db", "rtwatch.db-wal", "lock"])
 def test_a_link_in_the_state_directory_changes_nothing_behind_it(name: str, bed: Bed, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"victim")
+    (victim := tmp_path / "victim").write_bytes(b"victim")
     bed.db.parent.mkdir(parents=True, mode=0o700)
     (bed.db.parent / name).symlink_to(victim)
-    result = bed.once()
+    assert bed.once().returncode == (1 if name == "rtwatch.db" else 0)
     assert victim.read_bytes() == b"victim"
-    assert result.returncode == (1 if name == "rtwatch.db" else 0)
-    assert "Traceback" not in result.stderr
 
 
 def test_the_trash_is_the_directory_that_was_checked(tmp_path: Path, trash: Path) -> None:
-    victim = tmp_path / "autostart"
-    victim.mkdir()
+    (victim := tmp_path / "autostart").mkdir()
     with rtwatch.own_directory(trash) as place:
         trash.rename(tmp_path / "moved")
         trash.symlink_to(victim)
         (place / "file").write_bytes(b"")
     assert [*victim.iterdir()] == []
     assert (tmp_path / "moved" / "file").exists()
-    with pytest.raises(OSError), rtwatch.own_directory(trash):  # noqa: PT011
-        pass
     with pytest.raises(OSError), rtwatch.own_directory(victim / ".." / "autostart"):  # noqa: PT011
         pass
 
 
 def test_a_trash_that_was_replaced_by_a_link_gets_nothing(bed: Bed, trash: Path, tmp_path: Path) -> None:
-    victim = tmp_path / "autostart"
-    victim.mkdir()
+    (victim := tmp_path / "autostart").mkdir()
     program = bed.start(*SHORT, "--trash", trash)
     paths = bed.download(PACK)
     trash.rename(tmp_path / "moved")
     trash.symlink_to(victim)
     bed.session.erase(PACK)
     program.wait_line(f"failed .*{trash}.*tried again")
-    assert [*victim.iterdir()] == []
-    assert remaining(paths) == paths
+    assert ([*victim.iterdir()], remaining(paths)) == ([], paths)
     trash.unlink()
     (tmp_path / "moved").rename(trash)
     program.wait_gone(PACK.hash)
     assert len([*trash.rglob("*.bin")]) == 2
-    assert sum("tried again" in line for line in program.lines) == 1
+    assert program.output.count("tried again") == 1
 
 
 def test_a_session_has_one_writer_whoever_starts_it(bed: Bed, tmp_path: Path) -> None:
@@ -149,16 +141,14 @@ def test_root_is_refused_on_anothers_session(options: Options, sudo: bool, uid: 
             Path(bin, name).write_text(f"#!/bin/sh\n{programs[name]}\n")
             Path(bin, name).chmod(0o755)
         env = environment(bed.state, {"PATH": f"{bin}:{os.environ['PATH']}"})
-        arguments = [sys.executable, "-c", start, f"{bin}/rtwatch", *map(str, words)]
+        arguments = [sys.executable, "-c", start, f"{bin}/rtwatch", *words]
         result = subprocess.run(arguments, env=env, capture_output=True, text=True, check=False)
         (command,) = re.findall(r"run rtwatch as that user: (.+)", the_line(result, 2))
         assert bed.calls() == []
-        shell = subprocess.run(["sh", "-c", command], env=env, stdout=subprocess.PIPE, check=True)
-    if sudo and uid == NOBODY:
-        assert shell.stdout.decode() == f"nobody: {bin}/rtwatch {shlex.join(words)}\n"
-    else:
-        home = "/nonexistent" if uid == NOBODY else bed.session.path.parent
-        assert shell.stdout.decode() == f"{uid} {home} {shlex.join(words)}\n"
+        said = subprocess.run(["sh", "-c", command], env=env, stdout=subprocess.PIPE, check=True).stdout.decode()
+    home = "/nonexistent" if uid == NOBODY else bed.session.path.parent
+    as_user = f"nobody: {bin}/rtwatch" if sudo and uid == NOBODY else f"{uid} {home}"
+    assert said == f"{as_user} {shlex.join(words)}\n"
 
 
 @ROOT
