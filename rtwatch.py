@@ -1664,6 +1664,12 @@ class Index:
         new = ((directory, *identify_directory(directory, since)) for directory in unknown)
         self.con.executemany("INSERT OR IGNORE INTO rtwatch_directory VALUES (?, ?, ?, ?)", new)
 
+    def insert_targets(self, hash: str) -> None:
+        """Record what the files of a vanished torrent lead to that are symlinks now."""
+        targets, _ = find_links(group_files(self.find_files(hash)))
+        sql = "INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, 'link')"
+        self.con.executemany(sql, ((hash, file) for file in targets))
+
     def insert_alias(self, file: bytes, alias: bytes) -> None:
         """Record that the torrents that list a file use it under another path as well, as through a symlink."""
         sql = """INSERT OR IGNORE INTO rtwatch_use(hash, file, why)
@@ -2465,7 +2471,7 @@ class Reason(NamedTuple):
 
 GONE = Reason("gone", "already gone")
 FOUND = Reason("found", "it was here before the torrent, and rtorrent has not saved that it is complete")
-FOREIGN = Reason("found", "it was here before the torrent was pointed here, and its former file stayed")
+FOREIGN = Reason("found", "it was here before the torrent was pointed here, and is not its former file")
 UNSTARTED = Reason("started", "rtorrent has not saved that the torrent was ever started")
 
 
@@ -3944,11 +3950,11 @@ class Registry:
             parent, name = os.path.split(way)
             if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
                 stale.add(hash)
-        # A vanished torrent has left its files where they were.
-        for hash in stale.intersection(self.index.find_loaded()):
-            known = self.index.find_torrent(hash)
-            if known:
-                self.relocate(known, known.directory, self.read_stored(hash))
+        for known in filter(None, map(self.index.find_torrent, stale)):
+            if known.vanished is None:
+                self.relocate(known, known.directory, self.read_stored(known.hash))
+            else:  # It has left its files where they were, and may be loaded all the same.
+                self.index.insert_targets(known.hash)
 
     def find_stale(self, directory: bytes, real_paths: set[bytes]) -> set[str]:
         """Return the torrents that may use other files since something changed in a directory; see `is_real`."""
@@ -3983,20 +3989,21 @@ class Registry:
         """Return the files with data at a torrent's new place that may be somebody else's.
 
         Data that was moved is no longer at the former place. What is still there is not what lies at the new one, even
-        if R says that the torrent is complete: `d.directory.set` changes nothing of that. While a torrent is not
-        complete, only L tells.
+        if R says that the torrent is complete: `d.directory.set` changes nothing of that. Nor is a file of another
+        length. While a torrent is not complete, only L tells.
         """
         # rtorrent may have written the files that the torrent had before.
         former = {*self.index.find_files(known.hash)}
-        finished = {*files} if known.complete else self.session.find_finished(known.hash, metainfo, root)
-        foreign = []
+        finished = () if known.complete else self.session.find_finished(known.hash, metainfo, root)
+        lengths, foreign = find_lengths(files, metainfo, root), []
         for file in files:
             info = find_info(file)
             if info is None or not has_data(info) or file in former:
                 continue
             before = known.root + file[len(root) :] if known.root and file.startswith(root) else None
             left = find_info(before) if before in former else None
-            if file not in finished or (has_data(left) and left and not os.path.samestat(left, info)):
+            own = info.st_size == lengths[file] if known.complete else file in finished
+            if not own or (has_data(left) and left and not os.path.samestat(left, info)):
                 foreign.append(file)
         return foreign
 

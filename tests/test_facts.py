@@ -92,6 +92,8 @@ moved, incomplete: start; seed D; settle; save-incomplete D; mkdir films; mv doc
     erase D; left ->
 beside the former ones: start; seed D; settle; mkdir films; cp -r docs films; repoint D films; settle; save-a-label D;
     settle; erase D; says kept .*{FOREIGN}; cat films/docs/a films/docs/b films/docs/z -> a b z
+others in a new place: start; seed D; settle; rm -r docs; mkdir -p films/docs; echo|tee films/docs/a films/docs/b;
+    repoint D films; settle; erase D; says kept .*{FOREIGN}; cat films/docs/a films/docs/b ->
 beside the former ones, incomplete: start; seed D; settle; save-incomplete D; mkdir films; cp -r docs films;
     repoint D films; settle; save-a-label D; settle; erase D; says kept .*{FOREIGN}; cat films/docs/* -> a b z
 returned elsewhere: start --grace=5; seed D old; settle; vanish D; load D new; cat old/docs/*;

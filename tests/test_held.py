@@ -143,6 +143,19 @@ def test_a_round_of_saves_counts_when_every_r_of_it_decodes(bed: Bed) -> None:
     assert remaining(paths) == paths
 
 
+def test_a_link_made_under_a_loaded_torrent_whose_t_was_deleted_keeps_its_target(bed: Bed) -> None:
+    paths = bed.seed(ONE, to="real")
+    bed.seed(TWIN)
+    program = bed.start(*SHORT, *NOT_ASKED)
+    bed.session.file(TWIN).unlink()
+    program.wait_line("vanished")
+    bed.shell("rm -r one; cp -rs $PWD/real/one .")
+    bed.session.erase(ONE)
+    bed.let_save()
+    program.wait_gone(ONE.hash)
+    assert remaining(paths) == paths
+
+
 def test_a_magnet_link_that_was_saved_on_a_full_disk_holds_nothing(bed: Bed) -> None:
     paths = bed.seed(ONE)
     bed.start(*SHORT)
