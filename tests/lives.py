@@ -401,7 +401,7 @@ class World:
             self.uncounted.add(torrent.hash)
         paths = self.used().get(torrent.hash, [])
         if torrent.hash in self.rewritten and resume:
-            paths = paths + torrent.paths(resolve(self.driver, resume[b"directory"]))
+            paths = torrent.paths(resolve(self.driver, resume[b"directory"]))
         for path in paths:
             file = canonical(path)
             if file in indexed and os.path.lexists(file):

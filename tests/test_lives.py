@@ -23,7 +23,7 @@ SEED = int(os.environ.get("RTWATCH_SEED") or 0)
 LIFE = os.environ.get("RTWATCH_LIFE")
 LIVES = {"fake": 500 if NIGHTLY else 15, "real": 150 if NIGHTLY else 6}  # in a test
 LENGTH = 30  # steps
-WORKERS = 8  # lives at once: they mostly wait
+WORKERS = 2 if NIGHTLY else 8  # lives at once in a test: they mostly wait; six tests run at once
 SHARES = {"fake": 4 if NIGHTLY else 2, "real": 1}  # tests for one version
 
 OWN, PACK = "test_remove.py -k own_files_go_and_nothing_else", "test_shared.py -k shared_file_goes_with_its_last"
