@@ -932,6 +932,7 @@ class Steps(World):
         """Rewrite a torrent's R with another directory, as a script or a restored backup does."""
         files = sorted(self.driver.path.glob("*.torrent.rtorrent"))
         for file in self.rng.sample(files, min(len(files), 1)):
+            self.wait_known(BY_HASH[file.name[:40]])  # in the moment of a load, no script does that
             resume = decode(file)
             if resume:
                 root = BY_HASH[file.name[:40]].root(self.rng.choice(self.places))
