@@ -1003,7 +1003,8 @@ class Doubt(NamedTuple):
         if path in self.targets:
             return True
         if self.names != b"" and os.path.islink(path) and os.path.isdir(path):
-            return self.root is None or any(leads_through(way, path) for way in self.ways)
+            if self.root is None or any(leads_through(way, path) for way in self.ways):
+                return True
         if self.root is not None and path != self.root and not is_below(path, self.root):
             try:
                 parent = os.stat(os.path.dirname(path))

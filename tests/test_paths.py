@@ -176,6 +176,27 @@ def test_links_are_found_among_few_files_and_among_many(number: int, tmp_path: P
     assert ways == {os.fsencode(tmp_path / "way" / "target")}
 
 
+@pytest.mark.parametrize(
+    ("root", "names", "covers"),
+    [
+        ("", b"sub", True),
+        ("", b"other", False),
+        ("link", b"other", True),
+        (None, b"other", True),
+        (None, b"", False),
+    ],
+)
+def test_a_link_may_be_a_torrents_by_its_name_or_lead_to_its_files(
+    root: str | None, names: bytes, covers: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "sub").symlink_to("/")
+    (tmp_path / "link").symlink_to("sub")
+    way = os.fsencode(tmp_path / (root or ""))
+    real = None if root is None else os.path.realpath(way)
+    doubt = rtwatch.Doubt(rtwatch.Owner("0", "?"), real, names, ways=() if root is None else (way,))
+    assert doubt.covers(os.fsencode(tmp_path / "sub")) is covers
+
+
 def test_all_but_the_root_itself_lies_below_the_root() -> None:
     assert rtwatch.is_below(b"/a", b"/")
     assert not rtwatch.is_below(b"/", b"/")
