@@ -1000,11 +1000,9 @@ class Doubt(NamedTuple):
 
     def covers(self, path: bytes) -> bool:
         """Tell whether a file may be one of the torrent's, or be used by it through a symlink."""
-        if path in self.targets:
+        link = self.names != b"" and os.path.islink(path) and os.path.isdir(path)
+        if path in self.targets or (link and (self.root is None or any(leads_through(way, path) for way in self.ways))):
             return True
-        if self.names != b"" and os.path.islink(path) and os.path.isdir(path):
-            if self.root is None or any(leads_through(way, path) for way in self.ways):
-                return True
         if self.root is not None and path != self.root and not is_below(path, self.root):
             try:
                 parent = os.stat(os.path.dirname(path))
