@@ -384,7 +384,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "once": lambda bed, torrents, words: bed.start(*words, "--once", ready=False).wait(),
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
     "seed": lambda bed, torrents, words: bed.seed(*torrents, to=place(bed, words)),
-    "load": lambda bed, torrents, words: bed.add(torrents[0], place(bed, words)),
+    "load": lambda bed, torrents, words: bed.rtorrent.add(torrents[0], place(bed, words)),
     "load-at": lambda bed, torrents, words: bed.add(torrents[0], base=place(bed, words)),
     "load-complete": lambda bed, torrents, words: bed.add_complete(torrents[0], place(bed, words)),
     "load-home": lambda bed, torrents, words: bed.session.add(torrents[0], "/".join(["~", *words])),
@@ -402,7 +402,8 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "erase-unwaited": lambda bed, torrents, words: bed.rtorrent.erase(*torrents),
     "kill-rtorrent": lambda bed, torrents, words: bed.rtorrent.kill(),
     "start-rtorrent": lambda bed, torrents, words: bed.rtorrent.start(),
-    "end-rtorrent": lambda bed, torrents, words: bed.rtorrent.shutdown(),
+    "end-rtorrent": lambda bed, torrents, words: bed.rtorrent.shutdown(*(("d.erase", t.hash) for t in torrents)),
+    "save-all": lambda bed, torrents, words: bed.rtorrent.save_all(),
     "lock-elsewhere": lambda bed, torrents, words: lock_elsewhere(bed.session),
     "lose-rtorrent": lambda bed, torrents, words: lose_rtorrent(bed.session),
     "let-save": lambda bed, torrents, words: bed.let_save(),
@@ -434,6 +435,9 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
         "UPDATE rtwatch_session SET present = ?", time.time() + 3600
     ),
     "hold-away": lambda bed, torrents, words: bed.change_db("UPDATE rtwatch_torrent SET held = 'away' WHERE vanished"),
+    "is-noted": lambda bed, torrents, words: bed.program.wait_rows(
+        "SELECT 1 FROM rtwatch_torrent WHERE vanished AND NOT said", lambda rows: not rows
+    ),
     "known-torrents": lambda bed, torrents, words: confirm(
         len(bed.program.select("SELECT 1 FROM torrent_data")) == int(words[0])
     ),

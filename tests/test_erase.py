@@ -16,7 +16,7 @@ import bencodepy
 import pytest
 from program import Argument, Program
 from rtorrent import Rtorrent, wait_until
-from steps import PACK, TWIN, Bed, names, overflow, pack, pattern, paused, remaining
+from steps import PACK, TWIN, Bed, names, overflow, pack, parse_rows, pattern, paused, play, remaining
 from torrents import Torrent, make, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
@@ -241,46 +241,6 @@ def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story:
     assert remaining(story.files) == story.files
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("erase", ["before it ends", "as it ends", "read by rtwatch later", "and it is restarted"])
-def test_an_rtorrent_that_ends_in_order_has_given_its_word(story: Story, erase: str) -> None:
-    program = story.start("--scgi", "none")
-    with paused(program) if erase == "read by rtwatch later" else nullcontext():
-        if erase == "as it ends":
-            story.real.shutdown(("d.erase", PACK.hash))
-        else:
-            story.real.erase(PACK)
-            story.real.shutdown()
-    if erase == "and it is restarted":
-        story.real.start()
-        program.wait_line(f"waiting .*{pattern(PACK)}")  # its grace is over
-        program.wait_rows("SELECT 1 FROM rtwatch_torrent WHERE vanished AND NOT said", lambda rows: not rows)
-        story.real.save_all()
-    program.wait_gone(PACK.hash)
-    assert not remaining(story.files)
-
-
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("again", [True, False], ids=["restarted", "not restarted"])
-def test_after_a_kill_the_files_stay_until_they_are_forced(story: Story, again: bool) -> None:
-    program = story.start("--scgi", "none")
-    story.real.erase(PACK)
-    program.wait_line("vanished")
-    story.real.kill()
-    if again:
-        story.real.start()
-        program.stop()
-        program = story.start()
-    program.wait_line(f"held .*{pattern(PACK)}: no rtorrent that ran at that time")
-    command = program.wait_line("rtwatch --once --force.*")[0].split("rtwatch ", 1)[1].split()
-    assert remaining(story.files) == story.files
-    program.stop()
-    if again and story.mode == SAVED:
-        story.real.save_all()
-    result = story.run(*command[:-1], *story.options)
-    assert not remaining(story.files), result.stderr
-
-
 def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
     story.real.shutdown()
     with story.real.configuration.open("a") as configuration:
@@ -293,32 +253,42 @@ def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
     assert sum("waiting" in line for line in program.lines) == (story.mode == SAVED)
 
 
-def test_torrents_of_equal_names_keep_nothing_of_each_other(story: Story) -> None:
-    torrents = [
-        make(b"disc %d" % number, {(b"VIDEO_TS", b"VIDEO_TS.IFO"): b"i%d" % number, (b"VIDEO_TS", b"V.VOB"): b"v" * 99})
-        for number in range(3)
-    ]
-    files = story.seed(*torrents[:2])
-    story.real.add(torrents[2], story.elsewhere)
-    story.start()
-    story.erase(*torrents[:2])
-    assert not remaining(files)
+TORRENTS = {
+    "PACK": PACK,
+    **{
+        f"DISC{n}": make(b"disc%d" % n, {(b"VIDEO_TS", b"A.IFO"): b"%d" % n, (b"VIDEO_TS", b"A.VOB"): b"v"})
+        for n in range(3)
+    },
+    "REFUSED": make(b"refused", {(b"a",): b"a" * 99, (b"both",): b"both" * 99}),
+    "BOTH": make(b"refused", {(b"both",): b"both" * 99}),
+}
+# What happens, and what becomes of the files of PACK.
+STORIES = """
+an rtorrent that ends in order has given its word: start --scgi none; erase-unwaited PACK; end-rtorrent; gone PACK
+    -> gone
+one that erases as it ends: start --scgi none; end-rtorrent PACK; gone PACK -> gone
+one whose end is read later: start --scgi none; pause; erase-unwaited PACK; end-rtorrent; resume; gone PACK -> gone
+one that is restarted: start --scgi none; erase-unwaited PACK; end-rtorrent; start-rtorrent; says waiting .*pack;
+    is-noted; save-all; gone PACK -> gone
+one that is killed, forced: start --scgi none; erase-unwaited PACK; says vanished; kill-rtorrent;
+    says held .*pack: no rtorrent that ran at that time; test -e pack; stop; once --force; exits 0 -> gone
+one that is killed and restarted, forced: start --scgi none; erase-unwaited PACK; says vanished; kill-rtorrent;
+    start-rtorrent; stop; start; says held .*pack: no rtorrent that ran at that time; test -e pack; stop; save-all;
+    once --force; exits 0 -> gone
+torrents of equal names keep nothing of each other: seed DISC0 DISC1; load DISC2 ../elsewhere; start; erase DISC0 DISC1;
+    test ! -e disc0 && test ! -e disc1 -> kept
+a torrent that rtorrent refuses blocks nothing and keeps its files: seed REFUSED; seed BOTH; end-rtorrent;
+    mv ../rtorrent/session/{REFUSED}* ../elsewhere; start-rtorrent; touch -d 2020-01-01 ../elsewhere/*;
+    mv ../elsewhere/* ../rtorrent/session; start; erase BOTH; cat refused/a refused/both -> kept
+"""
+ROWS = parse_rows("(.*?): (.*) -> (gone|kept)", STORIES)
 
 
-def test_a_torrent_that_rtorrent_refuses_blocks_nothing_and_keeps_its_files(story: Story) -> None:
-    refused = make(b"refused", {(b"a",): b"a" * 99, (b"both",): b"both" * 99})
-    torrent = make(b"refused", {(b"both",): b"both" * 99})
-    files = story.seed(refused)
-    story.seed(torrent)
-    story.real.shutdown()
-    saved = [file.rename(story.elsewhere / file.name) for file in story.real.files(refused)]
-    story.real.start()
-    for file in saved:
-        os.utime(file, (1.6e9, 1.6e9))
-        file.rename(story.real.path / file.name)
-    story.start()
-    story.erase(torrent)
-    assert remaining(files) == files
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(("text", "end"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_what_an_rtorrent_has_said_counts(story: Story, text: str, end: str) -> None:
+    play(story, text.format(REFUSED=TORRENTS["REFUSED"].hash), **TORRENTS)
+    assert remaining(story.files) == (story.files if end == "kept" else [])
 
 
 def test_an_open_file_that_no_torrent_lists_is_kept(story: Story, tmp_path: Path) -> None:
