@@ -443,6 +443,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     ),
     "exits": lambda bed, torrents, words: confirm(bed.program.wait() == int(words[0])),
     "says": lambda bed, torrents, words: bed.program.wait_line(" ".join(words)),
+    "says-once": lambda bed, torrents, words: confirm(len(re.findall(" ".join(words), bed.program.output)) == 1),
     "says-no": lambda bed, torrents, words: confirm(not re.search(" ".join(words), bed.program.output)),
 }
 

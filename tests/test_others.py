@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from faults import below, mounted, the_line
 from program import environment, run
-from steps import SHORT, Bed, Options, remaining
+from steps import Bed, Options
 from torrents import multi
 
 import rtwatch
@@ -90,22 +90,6 @@ def test_the_trash_is_the_directory_that_was_checked(tmp_path: Path, trash: Path
     assert (tmp_path / "moved" / "file").exists()
     with pytest.raises(OSError), rtwatch.own_directory(victim / ".." / "autostart"):  # noqa: PT011
         pass
-
-
-def test_a_trash_that_was_replaced_by_a_link_gets_nothing(bed: Bed, trash: Path, tmp_path: Path) -> None:
-    (victim := tmp_path / "autostart").mkdir()
-    program = bed.start(*SHORT, "--trash", trash)
-    paths = bed.download(PACK)
-    trash.rename(tmp_path / "moved")
-    trash.symlink_to(victim)
-    bed.session.erase(PACK)
-    program.wait_line(f"failed .*{trash}.*tried again")
-    assert ([*victim.iterdir()], remaining(paths)) == ([], paths)
-    trash.unlink()
-    (tmp_path / "moved").rename(trash)
-    program.wait_gone(PACK.hash)
-    assert len([*trash.rglob("*.bin")]) == 2
-    assert program.output.count("tried again") == 1
 
 
 def test_a_session_has_one_writer_whoever_starts_it(bed: Bed, tmp_path: Path) -> None:

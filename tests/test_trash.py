@@ -127,21 +127,6 @@ def test_with_any_umask_the_trash_stays_private_and_directories_come_back_as_the
     assert {path: info[0] for path, info in tree(bed.downloads).items()} == {p: info[0] for p, info in before.items()}
 
 
-def test_an_undo_says_which_files_it_did_not_bring_back(bed: Bed, trash: Path) -> None:
-    paths = bed.seed(PACK)
-    program = bed.start(*SHORT, "--trash", trash)
-    bed.erase(PACK)
-    program.stop()
-    place = trash / PACK.hash
-    paths[1].parent.mkdir(parents=True)
-    paths[1].write_bytes(b"another")
-    said = undo(place, status=1)
-    assert ("./sub/b.bin" in said, "a.bin\n" in said.replace("b.bin", ""), "rm -r" in said) == (True, False, False)
-    assert paths[1].read_bytes() == b"another"
-    paths[1].unlink()
-    assert f"pack is back in {paths[0].parent}. Load it, then rm -r {place}." in undo(place)
-
-
 @pytest.mark.parametrize("path", ["trash", "m\u00fcll"])
 def test_a_name_that_no_command_can_hold_is_left_to_a_web_interface(path: str, bed: Bed, tmp_path: Path) -> None:
     torrent = make(b"snow\xff" if path != "trash" else b"two\nlines", b"x" * 9)
@@ -179,6 +164,15 @@ each file goes to the trash of its own file system: {DISK}; mkdir pack/sub/trash
     start --trash ../trash --trash pack/sub/trash; erase PACK; undo ../trash; undo pack/sub/trash;
     says trashed +pack, 2 of 2 files, .*, in \S+/trash/{PACK.hash} and \S+/sub/trash/{PACK.hash};
     cat pack/a.bin pack/sub/b.bin
+an undo says which files it did not bring back: seed PACK; start --trash ../trash; erase PACK; stop; mkdir -p pack/sub;
+    echo another >pack/sub/b.bin; undo ../trash >../said && exit 1 || test $? = 1; grep -F ./sub/b.bin ../said;
+    grep -c 'rm -r' ../said && exit 1 || true; grep -x another pack/sub/b.bin; rm pack/sub/b.bin;
+    undo ../trash >../said; grep "pack is back in $PWD/pack. Load it, then rm -r .*/trash/{PACK.hash}." ../said;
+    left pack/a.bin pack/sub/b.bin
+a link in its place gets nothing: start --trash ../trash; seed PACK; settle; mv ../trash ../moved; mkdir ../autostart;
+    ln -s autostart ../trash; erase-unwaited PACK; says failed .*/trash.*tried again; test -z "$(ls ../autostart)";
+    left pack/a.bin pack/sub/b.bin; rm ../trash; mv ../moved ../trash; gone PACK; left;
+    cat ../trash/*/a.bin ../trash/*/sub/b.bin; says-once tried again
 inherited files go with their last torrent: seed X one; seed Y two; mkdir pack; ln -s ../one/x.bin pack/a.bin;
     ln -s ../two/x.bin pack/b.bin; load-complete LINKS; start --trash ../trash; erase X Y;
     left one/x.bin pack/a.bin pack/b.bin two/x.bin; test -z "$(find ../trash -name '*.bin')"; erase LINKS; left;
