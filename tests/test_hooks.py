@@ -287,12 +287,25 @@ def move_into(directory: Path, name: str, content: bytes = b"") -> None:
     (directory / "new").rename(directory / name)
 
 
-def test_torrents_in_another_directory_that_a_hook_watches_are_not_rtorrents(bed: Bed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spelling", ["args.session", "os.fsencode(args.session)", "str(args.session) + '/'", "link"])
+def test_a_hook_may_watch_directories_and_wrap_a_handler(spelling: str, bed: Bed, tmp_path: Path) -> None:
+    """Torrents elsewhere than in the session directory are not rtorrent's."""
     (watched := tmp_path / "watched").mkdir()
-    body = f"inot.add_watch(Path({str(watched)!r}), flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE)"
-    body += "\n    inot_funcs['nfo', (flags.MOVED_TO,)] = lambda path: note('nfo', file=str(path))"
+    body = f"""
+    link = str(args.db) + ".link"
+    os.symlink(args.session, link)
+    inot.add_watch({spelling}, flags.CREATE)
+    inot.add_watch(Path({str(watched)!r}), flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE)
+    inot_funcs["nfo", (flags.MOVED_TO,)] = lambda path: note("nfo", file=str(path))
+    inot_funcs["other", flags.MOVED_TO] = lambda path: note("other", file=str(path))
+    inot_funcs["dir", flags.CREATE | flags.ISDIR] = lambda path: note("dir", file=str(path))
+    key, = inot_funcs.keys() & {{("torrent", flags.MOVED_TO), ("torrent", (flags.MOVED_TO,))}}
+    handler = inot_funcs[key]
+    inot_funcs[key] = lambda path: [note("wrapped", file=str(path)), handler(path)]
+"""
     program = bed.start(*SHORT, *bed.write_each(pre_loop=body))
     paths, foreign = bed.download(PACK), single("foreign")
+    assert bed.wait_called("wrapped")[0]["file"] == str(bed.session.file(PACK))
     move_into(watched, f"{foreign.hash}.torrent", foreign.metainfo)
     move_into(watched, f"{foreign.hash}.torrent.rtorrent", bed.session.file(PACK, "R").read_bytes())
     for file in bed.session.files(PACK):
@@ -300,36 +313,18 @@ def test_torrents_in_another_directory_that_a_hook_watches_are_not_rtorrents(bed
         (watched / file.name).unlink()
     for directory in watched, bed.session.path:
         move_into(directory, "c.nfo")
-    calls = bed.wait_called("nfo", count=2)
-    assert [call["file"] for call in calls] == [str(watched / "c.nfo"), str(bed.session.path / "c.nfo")]
+    move_into(bed.session.path, "some.other")
+    (bed.session.path / "made.dir").mkdir()
+    (other,), (made,), nfo = bed.wait_called("other"), bed.wait_called("dir"), bed.wait_called("nfo", count=2)
+    assert [call["file"] for call in nfo] == [str(watched / "c.nfo"), str(bed.session.path / "c.nfo")]
+    assert other["file"] == str(bed.session.path / "some.other")
+    assert made["file"] == str(bed.session.path / "made.dir")
     bed.erase_another()
-    assert remaining(paths) == paths
     program.wait_files(PACK.hash, paths)
     assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{foreign.hash}'") == []
-
-
-@pytest.mark.parametrize("spelling", ["args.session", "os.fsencode(args.session)", "str(args.session) + '/'", "link"])
-def test_a_hook_may_watch_the_session_directory_and_wrap_a_handler(spelling: str, bed: Bed) -> None:
-    body = f"""
-    link = str(args.db) + ".link"
-    os.symlink(args.session, link)
-    inot.add_watch({spelling}, flags.CREATE)
-    inot_funcs["other", flags.MOVED_TO] = lambda path: note("other", file=str(path))
-    inot_funcs["dir", flags.CREATE | flags.ISDIR] = lambda path: note("dir", file=str(path))
-    key, = inot_funcs.keys() & {{("torrent", flags.MOVED_TO), ("torrent", (flags.MOVED_TO,))}}
-    handler = inot_funcs[key]
-    inot_funcs[key] = lambda path: [note("wrapped", file=str(path)), handler(path)]
-"""
-    bed.start(*SHORT, *bed.write_each(pre_loop=body))
-    paths = bed.download(PACK)
+    assert remaining(paths) == paths
     bed.erase(PACK)
     assert remaining(paths) == []
-    assert bed.wait_called("wrapped")[0]["file"] == str(bed.session.file(PACK))
-    (bed.session.path / "made.dir").mkdir()
-    move_into(bed.session.path, "some.other")
-    (call,) = bed.wait_called("other")
-    assert call["file"] == str(bed.session.path / "some.other")
-    assert bed.wait_called("dir")[0]["file"] == str(bed.session.path / "made.dir")
 
 
 @pytest.mark.parametrize("deed", ["None", "{}['mine']"], ids=["hides", "fails"])
