@@ -403,6 +403,14 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "kill-rtorrent": lambda bed, torrents, words: bed.rtorrent.kill(),
     "start-rtorrent": lambda bed, torrents, words: bed.rtorrent.start(),
     "end-rtorrent": lambda bed, torrents, words: bed.rtorrent.shutdown(*(("d.erase", t.hash) for t in torrents)),
+    "move-home": lambda bed, torrents, words: vars(bed.rtorrent).update(cwd=place(bed, words), home=place(bed, words)),
+    "call": lambda bed, torrents, words: (
+        isinstance(bed.rtorrent, Rtorrent) and bed.rtorrent.call(words[0], "", words[1])
+    ),
+    "load-raw": lambda bed, torrents, words: bed.rtorrent.add(torrents[0], words[0]),
+    "lists": lambda bed, torrents, words: bed.program.wait_files(
+        torrents[0].hash, torrents[0].places(place(bed, words).resolve())
+    ),
     "save-all": lambda bed, torrents, words: bed.rtorrent.save_all(),
     "lock-elsewhere": lambda bed, torrents, words: lock_elsewhere(bed.session),
     "lose-rtorrent": lambda bed, torrents, words: lose_rtorrent(bed.session),

@@ -203,32 +203,6 @@ def test_a_directory_edited_in_r_while_rtorrent_is_down_is_followed(story: Story
     assert remaining(story.files) == story.files
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("case", ["downloads, restarted", "~/downloads, restarted", "downloads, told"])
-def test_a_directory_that_depends_on_where_rtorrent_runs_is_looked_at_again(story: Story, case: str) -> None:
-    rtorrent = story.real
-    directory, how = case.split(", ")
-    former = TWIN.write_root(TWIN.root(story.elsewhere / "downloads"))
-    rtorrent.shutdown()
-    rtorrent.cwd = rtorrent.home = story.elsewhere
-    rtorrent.start()
-    program = story.start()
-    rtorrent.load(TWIN, directory=directory)
-    rtorrent.wait_complete(TWIN)
-    program.wait_files(TWIN.hash, former)
-    if how == "told":
-        rtorrent.call("d.stop", TWIN.hash)
-        rtorrent.call("d.close", TWIN.hash)
-        rtorrent.call("system.cwd.set", "", str(story.place))
-    else:
-        rtorrent.shutdown()
-        rtorrent.cwd = rtorrent.home = story.place
-        rtorrent.start()
-    story.erase(PACK)
-    program.wait_line(names(TWIN, "also in"))
-    assert remaining(story.files + former) == story.files + former
-
-
 def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story: Story) -> None:
     program = story.start()
     story.real.erase(PACK)
@@ -254,7 +228,7 @@ def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
 
 
 TORRENTS = {
-    "PACK": PACK,
+    **{"PACK": PACK, "TWIN": TWIN},
     **{
         f"DISC{n}": make(b"disc%d" % n, {(b"VIDEO_TS", b"A.IFO"): b"%d" % n, (b"VIDEO_TS", b"A.VOB"): b"v"})
         for n in range(3)
@@ -262,6 +236,8 @@ TORRENTS = {
     "REFUSED": make(b"refused", {(b"a",): b"a" * 99, (b"both",): b"both" * 99}),
     "BOTH": make(b"refused", {(b"both",): b"both" * 99}),
 }
+THERE = "data TWIN ../elsewhere/downloads; end-rtorrent; move-home ../elsewhere; start-rtorrent; start"
+MOVED = f"erase PACK; says {names(TWIN)}; ls ../elsewhere/downloads/pack/*"
 # What happens, and what becomes of the files of PACK.
 STORIES = """
 an rtorrent that ends in order has given its word: start --scgi none; erase-unwaited PACK; end-rtorrent; gone PACK
@@ -275,6 +251,12 @@ one that is killed, forced: start --scgi none; erase-unwaited PACK; says vanishe
 one that is killed and restarted, forced: start --scgi none; erase-unwaited PACK; says vanished; kill-rtorrent;
     start-rtorrent; stop; start; says held .*pack: no rtorrent that ran at that time; test -e pack; stop; save-all;
     once --force; exits 0 -> gone
+a relative directory, looked at again at another start: {THERE}; load-raw TWIN downloads;
+    lists TWIN ../elsewhere/downloads; end-rtorrent; move-home ..; start-rtorrent; {MOVED} -> kept
+a directory at home, looked at again at another start: {THERE}; load-raw TWIN ~/downloads;
+    lists TWIN ../elsewhere/downloads; end-rtorrent; move-home ..; start-rtorrent; {MOVED} -> kept
+a relative directory, looked at again as rtorrent says another: {THERE}; load-raw TWIN downloads;
+    lists TWIN ../elsewhere/downloads; call system.cwd.set ..; {MOVED} -> kept
 torrents of equal names keep nothing of each other: seed DISC0 DISC1; load DISC2 ../elsewhere; start; erase DISC0 DISC1;
     test ! -e disc0 && test ! -e disc1 -> kept
 a torrent that rtorrent refuses blocks nothing and keeps its files: seed REFUSED; seed BOTH; end-rtorrent;
@@ -287,7 +269,7 @@ ROWS = parse_rows("(.*?): (.*) -> (gone|kept)", STORIES)
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(("text", "end"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_what_an_rtorrent_has_said_counts(story: Story, text: str, end: str) -> None:
-    play(story, text.format(REFUSED=TORRENTS["REFUSED"].hash), **TORRENTS)
+    play(story, text.format(REFUSED=TORRENTS["REFUSED"].hash, THERE=THERE, MOVED=MOVED), **TORRENTS)
     assert remaining(story.files) == (story.files if end == "kept" else [])
 
 
