@@ -377,7 +377,7 @@ def confirm(truth: bool) -> None:
     assert truth
 
 
-STOPPING, SLOW = {"pre_remove": "os.kill(os.getpid(), 19)"}, {"post_add": "time.sleep(2)"}
+STOP, SLOW = "os.kill(os.getpid(), 19)", {"post_add": "time.sleep(2)"}
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
     "start": lambda bed, torrents, words: start(bed, *words),
     "stop": lambda bed, torrents, words: bed.program.stop(),
@@ -421,7 +421,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "bind": lambda bed, torrents, words: bed.mounts.enter_context(
         mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
     ),
-    "start-stopping-in-pre_remove": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**STOPPING)),
+    "start-stopping-in": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**{words[0]: STOP})),
     "start-with-a-slow-hook": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**SLOW)),
     "stops": lambda bed, torrents, words: wait_stopped(bed.program),
     "pause": lambda bed, torrents, words: bed.program.send_signal(signal.SIGSTOP),
@@ -437,6 +437,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "save-incomplete": lambda bed, torrents, words: bed.save_changed(torrents[0], complete=0),
     "save-a-label": lambda bed, torrents, words: bed.save_changed(torrents[0], custom1="a label"),
     "finish": lambda bed, torrents, words: bed.session.finish(torrents[0]),
+    "save": lambda bed, torrents, words: bed.session.save(*torrents),
     "save-T": lambda bed, torrents, words: bed.session.save_full(torrents[0]),
     "vanish": lambda bed, torrents, words: lose(bed, torrents[0]),
     "set-clock-back": lambda bed, torrents, words: bed.change_db(

@@ -138,7 +138,7 @@ SINCE = {
 }
 LATE = {
     "at once": "seed D; start --grace=600; vanish D; {}; stop; start; gone D",
-    "in pre_remove": "seed D; start-stopping-in-pre_remove; erase-unwaited D; stops; {}; resume; gone D",
+    "in pre_remove": "seed D; start-stopping-in pre_remove; erase-unwaited D; stops; {}; resume; gone D",
     "while a hook runs": "seed D; start-with-a-slow-hook; load ANOTHER; known ANOTHER; erase-unwaited D; {}; gone D",
     # What is read within a second is not late.
     "while it is stopped": "seed D; start; pause; erase-unwaited D; {}; sleep 1.2; resume; gone D",

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 from contextlib import closing
 from operator import itemgetter
-from pathlib import Path
 
 import pytest
 from session import SAVES, VERSIONS
@@ -133,6 +132,7 @@ TORRENTS = {
     **{"LOWER": make(b"One.bin", b"one"), "UPPER": make(b"oNE.BIN", b"one"), "ANY": single("any")},
     **{"COMPOSED": make("caf\u00e9".encode(), b"x"), "DECOMPOSED": make("cafe\u0301".encode(), b"x")},
     **{"B": make(b"b.bin", b"b"), "COPY_OF_B": twin_of(make(b"b.bin", b"b"))},
+    "BOTH": make(b"downloads", {(each.name,): each.data() for each in (single("one"), single("any"))}),
     "SET": make(b"set", {(b"sub", b"deep", b"link"): single("one").data()}),
 }
 UNKNOWN = (
@@ -178,12 +178,18 @@ a bind mount of a directory that gets empty: seed PACK; bind view pack; load ONE
 a directory's link, its torrent read anew while rtorrent did not run: data PACK; mv pack/sub library;
     ln -s ../library pack/sub; load-complete PACK; load-home TWIN downloads; complete TWIN; start; stop; end-rtorrent;
     touch ../session/{TWIN}*.torrent; start; start-rtorrent; erase PACK; test -e pack/sub
-loaded in pre_remove, saved late: seed PACK; start-stopping-in-pre_remove; erase-unwaited PACK; stops;
+loaded in pre_remove, saved late: seed PACK; start-stopping-in pre_remove; erase-unwaited PACK; stops;
     load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-T TWIN; says kept .*also in {TWIN};
     left pack/a.bin pack/sub/b.bin
-pointed there in pre_remove, saved late: seed PACK; seed TWIN x; start-stopping-in-pre_remove; erase-unwaited PACK;
+pointed there in pre_remove, saved late: seed PACK; seed TWIN x; start-stopping-in pre_remove; erase-unwaited PACK;
     stops; load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-T TWIN;
     says kept .*also in {TWIN}; ls pack/a.bin pack/sub/b.bin
+unreadable, pointed there in a removal: seed ONE; seed ANY; seed BOTH x; empty-t BOTH; start-stopping-in post_remove;
+    erase-unwaited ONE ANY; stops; load-unsaved BOTH ..; save BOTH; resume; says kept .* in {BOTH};
+    test $(ls | grep -c bin) = 1
+loaded and being saved in a removal: seed ONE; seed ANY; start-stopping-in post_remove; erase-unwaited ONE ANY; stops;
+    load-unsaved BOTH ..; touch ../session/{SAVED}.torrent.new; resume; says waiting .*where other torrents are now;
+    save-T BOTH; says kept .* in {BOTH}; test $(ls | grep -c bin) = 1
 a name in another case: seed LOWER; ln One.bin oNE.BIN; load UPPER; start; erase LOWER; cat One.bin;
     says kept .*also in {UPPER}
 a name in another normal form: seed COMPOSED; ln café café; load DECOMPOSED; start; erase COMPOSED; cat café;
@@ -208,7 +214,7 @@ ROWS = parse_rows("(.*?): (.*)", STORIES)
 @pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_a_file_stays_while_another_torrent_uses_it(story: str, bed: Bed) -> None:
     hashes = {name: torrent.hash[:8] for name, torrent in TORRENTS.items()}
-    play(bed, story.format(UNKNOWN=UNKNOWN, **hashes), **TORRENTS)
+    play(bed, story.format(UNKNOWN=UNKNOWN, SAVED=TORRENTS["BOTH"].hash, **hashes), **TORRENTS)
 
 
 @pytest.mark.parametrize("then", ["", "complete RENAMED; ", "stop; start; "])
@@ -256,30 +262,6 @@ def test_a_removal_about_to_begin_waits_for_every_save_that_came(case: str, bed:
             program.wait_line("failed .*locked")
     program.wait_line("returned +pack" if new is PACK else "kept .*" + names(TWIN))
     assert remaining(paths) == paths
-
-
-@pytest.mark.parametrize("other", ["is unreadable and pointed there", "was loaded and is being saved"])
-def test_a_torrent_that_comes_to_files_during_their_removal_keeps_the_rest(other: str, bed: Bed) -> None:
-    erased = [single("one"), single("other")]
-    torrent = make(b"both", {(each.name,): each.data() for each in erased})
-    paths = bed.seed(*erased)
-    if other == "is unreadable and pointed there":
-        bed.seed(torrent, to="elsewhere")
-        bed.session.file(torrent).write_bytes(b"")
-    program = bed.start(*SHORT, *bed.write_each(post_remove="os.kill(os.getpid(), 19)"))
-    bed.rtorrent.erase(*erased)
-    wait_stopped(program)
-    bed.session.load(torrent, bed.downloads, bed.downloads)
-    if other == "is unreadable and pointed there":
-        bed.session.save(torrent)
-    else:
-        Path(f"{bed.session.file(torrent)}.new").write_bytes(torrent.metainfo)
-    program.send_signal(signal.SIGCONT)
-    if other == "was loaded and is being saved":
-        program.wait_line("waiting .*where other torrents are now")
-        bed.session.save_full(torrent)
-    program.wait_line(f"kept .* in {torrent.hash[:8]}")
-    assert len(remaining(paths)) == 1
 
 
 def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Bed) -> None:
