@@ -938,8 +938,10 @@ class Steps(World):
                 root = BY_HASH[file.name[:40]].root(self.rng.choice(self.places))
                 file.write_bytes(bencodepy.encode({**resume, b"directory": os.fsencode(root)}))
                 self.rewritten.add(file.name[:40])
-                for path in BY_HASH[file.name[:40]].paths(root):
-                    self.listed[canonical(path)].add(file.name[:40])
+                for path in map(canonical, BY_HASH[file.name[:40]].paths(root)):
+                    self.listed[path].add(file.name[:40])
+                    if resume.get(b"complete") and not self.program:
+                        self.own.discard(path)  # the person says that it is the torrent's
                 self.trouble.add("session files")
 
     @step(3, on="loaded")
