@@ -544,14 +544,15 @@ def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[
 
 
 def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
-    """Tell whether the named torrent had the file, and has not left it behind as well."""
-    had, left = set[str](), set[str]()
-    place: Optional[Path] = path
-    while place:
-        had |= world.listed[place] | world.reached[place]
-        left |= world.left[place]
-        place = world.origins.get(place)
-    named = {hash for hash in had if hash.startswith(match[2])}
+    """Tell whether the named torrent had the file, under any name of its directory, and has not left it as well."""
+    places = {path, *(place for place in world.listed if canonical(place) == path)}
+    origin = world.origins.get(path)
+    while origin:
+        places.add(origin)
+        origin = world.origins.get(origin)
+    named = {hash for place in places for hash in world.listed[place] | world.reached[place]}
+    left = {hash for place in places for hash in world.left[place]}
+    named = {hash for hash in named if hash.startswith(match[2])}
     return any(NAMES[hash] == match[3] for hash in named - left | named & world.held())
 
 
