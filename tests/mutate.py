@@ -3,7 +3,8 @@
     .venv/bin/python tests/mutate.py [--number N] [--seed S] [--section NAME] [--list] [TEST...]
     .venv/bin/python tests/mutate.py --only MUTANT [TEST...]
 
-A mutant meets the quick tests first, then the others, or the tests that are named. A test must fail twice.
+A mutant meets the quick tests first, then the others, or the tests that are named. A test must fail twice, and not
+without the change.
 
 A mutant may remove any file. It runs in a copy of the project, with processes of its own, where the disk cannot be
 written but for the copy: unshare(1) must be allowed.
@@ -144,8 +145,9 @@ def find_mutants(source: bytes) -> Iterator[Mutant]:
                 yield Mutant(f"{name}.{numbers[name]}", section, line, begin, end, after)
 
 
-def run(project: Path, *args: str) -> Optional[str]:
-    """Run pytest in a copy of the project; return the test that failed, or what else did, None if nothing."""
+def run(project: Path, source: bytes, *args: str) -> Optional[str]:
+    """Run pytest in a copy of the project, with this rtwatch.py; return the test that failed, or what else did."""
+    (project / "rtwatch.py").write_bytes(source)
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", JAIL, str(project)]
     command += [sys.executable, "-m", "pytest", "-qx", "-n4", "--tb=no", f"--basetemp={project}/t", *args]
     env = {**os.environ, "TMPDIR": str(project), "RTWATCH_DEADLINE": "20", "PYTHONPATH": ""}
@@ -159,18 +161,17 @@ def run(project: Path, *args: str) -> Optional[str]:
     return f"pytest, which ended with {result.returncode}: {result.stdout[-300:]}{result.stderr[-300:]}"
 
 
-def meet(source: bytes, tests: Sequence[str]) -> Optional[str]:
-    """Return the test that notices a changed rtwatch.py, None when none does."""
+def meet(mutant: bytes, source: bytes, tests: Sequence[str]) -> Optional[str]:
+    """Return the test that notices a mutant of a source, None when none does."""
     with tempfile.TemporaryDirectory(prefix="mut") as directory:  # short: a socket's path has 107 bytes
         project, left_out = Path(directory), shutil.ignore_patterns(".*", "build", "rtwatch.*.pyc")
         shutil.copytree(PROJECT, project, ignore=left_out, dirs_exist_ok=True)
         (project / ".rtorrent").symlink_to((PROJECT / ".rtorrent").resolve())
-        (project / "rtwatch.py").write_bytes(source)
         rest = ["tests", *(f"--ignore={file}" for file in QUICK + OTHER)]
         for stage in [tests] if tests else [QUICK, rest]:
             args = [*stage]
-            while failed := run(project, *args):
-                if "::" not in failed or run(project, failed):
+            while failed := run(project, mutant, *args):
+                if "::" not in failed or (run(project, mutant, failed) and not run(project, source, failed)):
                     return failed
                 args.append(f"--deselect={failed}")
     return None
@@ -196,7 +197,7 @@ def main() -> None:
     noticed = 0
     for name, _, line, begin, end, after in chosen:
         before = " ".join(source[begin:end].decode().split())
-        test = None if args.list else meet(source[:begin] + after.encode() + source[end:], args.tests)
+        test = None if args.list else meet(source[:begin] + after.encode() + source[end:], source, args.tests)
         noticed += bool(test)
         fate = "" if args.list else f"killed by {test}: " if test else "survived: "
         print(f"{fate}{name}, line {line}: {before}  ->  {after}", flush=True)

@@ -110,7 +110,7 @@ EMPTY = "kill-rtorrent; start-rtorrent; start {0}; says held .*3 of 3 torrents m
 BACK = "start-rtorrent; says returned .*one; says returned .*two; says returned .*three; stop"
 
 
-@pytest.mark.parametrize("how", ["mv", "cp", "cp --catch-up", "no longer covered by a mount"])
+@pytest.mark.parametrize("how", ["mv", "cp", "cp --catch-up", "moved away and back", "no longer covered by a mount"])
 def test_a_session_that_comes_back_is_known(how: str, bed: Bed) -> None:
     paths = bed.seed(*THREE)
     options = f"--hooks={bed.hooks[1]} {how[3:] if 'cp' in how else ''}"
@@ -119,6 +119,8 @@ def test_a_session_that_comes_back_is_known(how: str, bed: Bed) -> None:
         with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
             play(bed, f"{EMPTY}; stop".format(options))
         bed.session.start()
+    elif "moved" in how:
+        play(bed, "start; mv ../session ../away; exits 1; mv ../away ../session")
     else:
         play(bed, f"once; {AWAY}; {EMPTY}; {how[:2]} ../away/*.torrent* ../session; {BACK}".format(options))
     assert remaining(paths) == paths
