@@ -414,6 +414,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "save-all": lambda bed, torrents, words: bed.rtorrent.save_all(),
     "lock-elsewhere": lambda bed, torrents, words: lock_elsewhere(bed.session),
     "lose-rtorrent": lambda bed, torrents, words: lose_rtorrent(bed.session),
+    "overflow": lambda bed, torrents, words: overflow(bed.rtorrent),
     "let-save": lambda bed, torrents, words: bed.let_save(),
     "gone": lambda bed, torrents, words: bed.program.wait_gone(torrents[0].hash),
     "open": lambda bed, torrents, words: bed.session.open_files([bed.downloads / word for word in words]),

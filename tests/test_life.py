@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from contextlib import nullcontext
 
 import bencodepy
 import pytest
 from program import Program, Rows
 from session import VERSIONS, Session
-from steps import LONG, SHORT, Bed, overflow, paused, play, remaining
+from steps import LONG, SHORT, Bed, play, remaining
 from torrents import Torrent, make, multi, single
 
 import rtwatch
@@ -204,32 +203,31 @@ def test_a_torrent_that_returns_is_read_anew(back: str, when: str, bed: Bed) -> 
     assert bed.hooks_called(PACK.hash) == ADDED
 
 
-@pytest.mark.parametrize("how", ["rtwatch was down", "--catch-up", "events were lost"])
+HOW = {
+    "rtwatch was down": "start {0}; stop; {1}; {2}; start {0}",
+    "rtwatch was down, --catch-up": "start {0}; stop; {1}; {2}; start {0} --catch-up",
+    "events were lost": "start {0}; pause; {1}; overflow; {2}; resume",
+}
+NAMES = ("stays", "moves", "goes", "returns", "comes")
+FIRST, LATER = "erase-unwaited returns", "erase-unwaited goes; seed comes returns; repoint moves elsewhere"
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_what_changed_unseen_is_taken_over(how: str, bed: Bed) -> None:
-    stays, moves, goes, returns, comes = (multi(name) for name in ("stays", "moves", "goes", "returns", "comes"))
-    kept, left = bed.seed(stays, moves, returns), bed.seed(goes)
-    moves.write(bed.downloads / "elsewhere")
-    lost = how == "events were lost"
-    bed.start(*SHORT, *bed.hooks)
-    if not lost:
-        bed.program.stop()
-    with paused(bed.program) if lost else nullcontext():
-        bed.session.erase(returns)
-        if lost:
-            overflow(bed.session)
-        bed.session.erase(goes)
-        kept += bed.seed(comes, returns)
-        moved = bed.repoint(moves, "elsewhere")
-    program = bed.program if lost else bed.start(*SHORT, *bed.hooks, *([how] if how == "--catch-up" else []))
-    program.wait_files(moves.hash, moved)
+    stays, moves, goes, returns, comes = torrents = [multi(name) for name in NAMES]
+    kept, left = bed.seed(stays, moves, returns) + moves.write(bed.downloads / "elsewhere"), bed.seed(goes)
+    play(bed, HOW[how].format(f"--hooks={bed.hooks[1]}", FIRST, LATER), **dict(zip(NAMES, torrents)))
+    bed.program.wait_files(moves.hash, moves.places(bed.downloads / "elsewhere"))
     for torrent in stays, comes:
-        program.wait_files(torrent.hash, torrent.places(bed.downloads))
-    program.wait_gone(goes.hash)
-    program.wait_line(r"goes.*\b2\b")
+        bed.program.wait_files(torrent.hash, torrent.places(bed.downloads))
+    bed.program.wait_gone(goes.hash)
+    bed.program.wait_line(r"goes.*\b2\b")
     bed.erase_another()
-    program.wait_files(returns.hash, returns.paths(bed.downloads / "returns"))
+    bed.program.wait_files(returns.hash, returns.places(bed.downloads))
     removes = how != "rtwatch was down"
-    assert (remaining(left), remaining(kept + moved)) == ([] if removes else left, kept + moved)
+    assert remaining(left) == ([] if removes else left)
+    kept += comes.places(bed.downloads)
+    assert remaining(kept) == kept
     assert bed.hooks_called(goes.hash) == (REMOVED if removes else [])
-    assert bed.hooks_called(comes.hash) == (ADDED if lost else [])
+    assert bed.hooks_called(comes.hash) == (ADDED if "lost" in how else [])
     assert not any(bed.hooks_called(torrent.hash) for torrent in (stays, moves, returns))
