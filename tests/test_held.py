@@ -54,34 +54,27 @@ def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed
     assert len(list(trash.glob("*/number*.bin"))) == number
 
 
-@pytest.mark.parametrize(("of", "gone", "held"), [(10, 10, False), (11, 11, True), (20, 11, True), (22, 11, False)])
-def test_a_mass_is_held_where_nobody_knows_which_rtorrent_has_said_it(of: int, gone: int, held: bool, bed: Bed) -> None:
+@pytest.mark.parametrize(("of", "gone", "mass"), [(10, 10, False), (11, 11, True), (20, 11, True), (22, 11, False)])
+@pytest.mark.parametrize("removes", [True, False], ids=["", "without -r it only waits"])
+def test_a_mass_is_held_where_nobody_knows_which_rtorrent_has_said_it(
+    removes: bool, of: int, gone: int, mass: bool, bed: Bed
+) -> None:
     paths = bed.seed(*singles(of))
-    bed.session.lock.unlink()  # as with session.use_lock = no
-    program = bed.start(*SHORT, *NOT_ASKED)
+    if removes:
+        bed.session.lock.unlink()  # as with session.use_lock = no
+    program = bed.start(*SHORT[not removes :], *NOT_ASKED)
     with paused(program):
         bed.session.erase(*singles(of)[:gone])
-    bed.let_save()
-    if held:
+    if removes or mass:
+        bed.let_save()
+    if removes and mass:
         program.wait_line("held .*so many at once")
         assert remaining(paths) == paths
         assert forced(bed).returncode == 0
     else:
-        wait_count(program, of - gone + 1)
-    assert remaining(paths) == paths[gone:]
-
-
-@pytest.mark.parametrize(("of", "gone", "waits"), [(10, 10, False), (11, 11, True), (22, 11, False)])
-def test_without_r_only_a_mass_waits_for_rtorrents_word(of: int, gone: int, waits: bool, bed: Bed) -> None:
-    paths = bed.seed(*singles(of))
-    program = bed.start("--grace", "0.2", *NOT_ASKED)
-    with paused(program):
-        bed.session.erase(*singles(of)[:gone])
-    if waits:
-        bed.let_save()
-    wait_count(program, of - gone + waits)
-    assert ("waiting" in program.output) == waits
-    assert remaining(paths) == paths
+        wait_count(program, of - gone + (removes or mass))
+    assert removes or ("waiting" in program.output) == mass
+    assert remaining(paths) == paths[gone * removes :]
 
 
 STORIES = f"""
