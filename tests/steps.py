@@ -439,6 +439,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "save-a-label": lambda bed, torrents, words: bed.save_changed(torrents[0], custom1="a label"),
     "finish": lambda bed, torrents, words: bed.session.finish(torrents[0]),
     "save": lambda bed, torrents, words: bed.session.save(*torrents),
+    "save-R-on-full-disk": lambda bed, torrents, words: bed.session.save_on_full_disk(torrents[0], "R"),
     "save-T": lambda bed, torrents, words: bed.session.save_full(torrents[0]),
     "vanish": lambda bed, torrents, words: lose(bed, torrents[0]),
     "set-clock-back": lambda bed, torrents, words: bed.change_db(

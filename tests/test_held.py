@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from program import Program, run
-from steps import SHORT, Bed, Options, parse_rows, pattern, paused, play, remaining
+from steps import SHORT, Bed, Options, parse_rows, paused, play, remaining
 from torrents import Torrent, multi, single, twin_of
 
 NOT_ASKED = ("--scgi", "none")
@@ -77,6 +77,7 @@ def test_a_mass_is_held_where_nobody_knows_which_rtorrent_has_said_it(
     assert remaining(paths) == paths[gone * removes :]
 
 
+WITHOUT_T = "start --scgi none; load-unsaved TWIN; save TWIN"
 STORIES = f"""
 forced with -r: seed ONE; start; kill-rtorrent; rm ../session/{ONE.hash}*; says held .*one; stop; start-rtorrent;
     once -r --grace=0.2 --force; exits 0; left; known-torrents 0
@@ -87,6 +88,21 @@ not forced, as session files are there: seed ONE; start; kill-rtorrent; rm ../se
     known-torrents 1
 held as the session directory was gone, though rtorrent answers: seed ONE; start --grace=600; vanish ONE; stop;
     hold-away; once -r --grace=0.2; exits 3; left one/a.bin one/sub/b.bin; once -r --grace=0.2 --force; exits 0; left
+held with all others, as a loaded one has no T: seed ONE OTHER; {WITHOUT_T}; erase-unwaited ONE OTHER; let-save;
+    says held .*other.*: the .torrent of another; stop; once -r --grace=0.2 --scgi none --force; exits 3;
+    left one/a.bin one/sub/b.bin other/a.bin other/sub/b.bin; save-T TWIN; start --scgi none; gone ONE; gone OTHER;
+    left one/a.bin one/sub/b.bin
+kept alone, as a loaded one has an empty T: seed ONE OTHER; {WITHOUT_T}; touch t; mv t ../session/{TWIN.hash}.torrent;
+    erase-unwaited ONE OTHER; let-save; gone ONE; gone OTHER; left one/a.bin one/sub/b.bin
+kept alone, as a loaded one has a T that is cut short: seed ONE OTHER; {WITHOUT_T}; printf d4:info >t;
+    mv t ../session/{TWIN.hash}.torrent; erase-unwaited ONE OTHER; let-save; gone ONE; gone OTHER;
+    left one/a.bin one/sub/b.bin
+kept for a link made under a loaded torrent whose T was deleted: seed ONE real; seed TWIN; start --scgi none;
+    rm ../session/{TWIN.hash}.torrent; says vanished; rm -r one; cp -rs $PWD/real/one .; erase-unwaited ONE; let-save;
+    gone ONE; left one/a.bin one/sub/b.bin real/one/a.bin real/one/sub/b.bin
+held as an R of the round of saves does not decode: seed OTHER; seed TWIN x; seed ONE; start --grace=600; vanish ONE;
+    stop; point TWIN; save-all; save-R-on-full-disk TWIN; once -r --grace=0.2 --scgi none; exits 3; save-all;
+    once -r --grace=0.2 --scgi none; exits 0; cat one/a.bin one/sub/b.bin
 held, its directory a link now: start; seed ONE; settle; kill-rtorrent; rm ../session/{ONE.hash}.torrent;
     says held .*one; mv one store; ln -s store one; start-rtorrent; load-complete TWIN; settle; erase TWIN;
     cat one/a.bin one/sub/b.bin; says kept .*on the way to files in
@@ -95,58 +111,8 @@ ROWS = parse_rows("(.*?): (.*)", STORIES)
 
 
 @pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_a_held_torrents_files_stay_until_they_are_forced(story: str, bed: Bed) -> None:
-    play(bed, story, ONE=ONE, TWIN=TWIN)
-
-
-@pytest.mark.parametrize("t", [None, b"", b"d4:info"], ids=["no T", "an empty T", "a T cut short"])
-def test_a_loaded_torrent_without_t_holds_everything_with_a_broken_one_what_lies_below_its_root(
-    t: bytes | None, bed: Bed
-) -> None:
-    paths, others = bed.seed(ONE), bed.seed(OTHER)
-    program = bed.start(*SHORT, *NOT_ASKED)
-    bed.session.load(TWIN, bed.downloads)
-    bed.session.save(TWIN)
-    if t is not None:
-        bed.session.write(TWIN, "T", t)
-    bed.session.erase(ONE, OTHER)
-    bed.let_save()
-    if t is None:
-        program.wait_line(f"held .*{pattern(OTHER)}.*: the .torrent of another")
-        program.stop()
-        assert bed.once(*SHORT, *NOT_ASKED, "--force").returncode == 3
-        assert remaining(paths + others) == paths + others
-        bed.session.save_full(TWIN)
-        program = bed.start(*SHORT, *NOT_ASKED)
-    for torrent in ONE, OTHER:
-        program.wait_gone(torrent.hash)
-    assert remaining(paths + others) == paths
-
-
-def test_a_round_of_saves_counts_when_every_r_of_it_decodes(bed: Bed) -> None:
-    bed.seed(OTHER)
-    bed.seed(TWIN, to="elsewhere")
-    paths = bed.leave_vanished(ONE)
-    bed.session.set_directory(TWIN, bed.downloads)
-    bed.session.save_all()
-    bed.session.save_on_full_disk(TWIN, "R")
-    assert bed.once(*SHORT, *NOT_ASKED).returncode == 3
-    bed.session.save_all()
-    assert bed.once(*SHORT, *NOT_ASKED).returncode == 0
-    assert remaining(paths) == paths
-
-
-def test_a_link_made_under_a_loaded_torrent_whose_t_was_deleted_keeps_its_target(bed: Bed) -> None:
-    paths = bed.seed(ONE, to="real")
-    bed.seed(TWIN)
-    program = bed.start(*SHORT, *NOT_ASKED)
-    bed.session.file(TWIN).unlink()
-    program.wait_line("vanished")
-    bed.shell("rm -r one; cp -rs $PWD/real/one .")
-    bed.session.erase(ONE)
-    bed.let_save()
-    program.wait_gone(ONE.hash)
-    assert remaining(paths) == paths
+def test_a_held_torrents_files_stay(story: str, bed: Bed) -> None:
+    play(bed, story, ONE=ONE, TWIN=TWIN, OTHER=OTHER)
 
 
 def test_a_magnet_link_that_was_saved_on_a_full_disk_holds_nothing(bed: Bed) -> None:
