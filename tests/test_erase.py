@@ -12,7 +12,6 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-import bencodepy
 import pytest
 from program import Argument, Program
 from rtorrent import Rtorrent, wait_until
@@ -184,37 +183,6 @@ def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case:
     assert remaining(files) == files[2:]
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("runs", [True, False], ids=["rtwatch runs", "nothing runs"])
-def test_a_directory_edited_in_r_while_rtorrent_is_down_is_followed(story: Story, runs: bool) -> None:
-    story.seed(TWIN, to=story.elsewhere)
-    program = story.start()
-    if not runs:
-        program.stop()
-    story.real.shutdown()
-    resume = bencodepy.decode(story.real.file(TWIN, "R").read_bytes())
-    resume[b"directory"] = os.fsencode(TWIN.root(story.downloads))
-    story.real.file(TWIN, "R").write_bytes(bencodepy.encode(resume))
-    if not runs:
-        program = story.start()
-    program.wait_files(TWIN.hash, story.files)
-    story.real.start()
-    story.erase(PACK)
-    assert remaining(story.files) == story.files
-
-
-def test_a_torrent_loaded_again_while_it_waits_or_is_edited_loses_nothing(story: Story) -> None:
-    program = story.start()
-    story.real.erase(PACK)
-    if story.mode == SAVED:
-        program.wait_line("waiting .*next save")
-    story.real.add(PACK, story.downloads)
-    program.wait_line("returned")
-    story.erase(OTHERS[0])
-    story.kept = story.kept[2:]
-    assert remaining(story.files) == story.files
-
-
 def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
     story.real.shutdown()
     with story.real.configuration.open("a") as configuration:
@@ -237,6 +205,7 @@ TORRENTS = {
     "BOTH": make(b"refused", {(b"both",): b"both" * 99}),
 }
 THERE = "data TWIN ../elsewhere/downloads; end-rtorrent; move-home ../elsewhere; start-rtorrent; start"
+EDIT = f"cd ../rtorrent/session && cp {PACK.hash}.torrent.rtorrent {TWIN.hash}.torrent.rtorrent"
 MOVED = f"erase PACK; says {names(TWIN)}; ls ../elsewhere/downloads/pack/*"
 # What happens, and what becomes of the files of PACK.
 STORIES = """
@@ -257,6 +226,12 @@ a directory at home, looked at again at another start: {THERE}; load-raw TWIN ~/
     lists TWIN ../elsewhere/downloads; end-rtorrent; move-home ..; start-rtorrent; {MOVED} -> kept
 a relative directory, looked at again as rtorrent says another: {THERE}; load-raw TWIN downloads;
     lists TWIN ../elsewhere/downloads; call system.cwd.set ..; {MOVED} -> kept
+a directory edited in R while rtorrent is down: seed TWIN ../elsewhere; start; end-rtorrent; {EDIT}; lists TWIN .;
+    start-rtorrent; erase PACK -> kept
+a directory edited in R while nothing runs: seed TWIN ../elsewhere; start; stop; end-rtorrent; {EDIT}; start;
+    lists TWIN .; start-rtorrent; erase PACK -> kept
+a torrent loaded again while it waits: seed DISC0; start --scgi none; erase-unwaited PACK; says waiting .*next save;
+    load PACK; says returned; erase-unwaited DISC0; says waiting .*disc0; save-all; gone DISC0 -> kept
 torrents of equal names keep nothing of each other: seed DISC0 DISC1; load DISC2 ../elsewhere; start; erase DISC0 DISC1;
     test ! -e disc0 && test ! -e disc1 -> kept
 a torrent that rtorrent refuses blocks nothing and keeps its files: seed REFUSED; seed BOTH; end-rtorrent;
@@ -269,7 +244,7 @@ ROWS = parse_rows("(.*?): (.*) -> (gone|kept)", STORIES)
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(("text", "end"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_what_an_rtorrent_has_said_counts(story: Story, text: str, end: str) -> None:
-    play(story, text.format(REFUSED=TORRENTS["REFUSED"].hash, THERE=THERE, MOVED=MOVED), **TORRENTS)
+    play(story, text.format(REFUSED=TORRENTS["REFUSED"].hash, THERE=THERE, EDIT=EDIT, MOVED=MOVED), **TORRENTS)
     assert remaining(story.files) == (story.files if end == "kept" else [])
 
 
