@@ -3689,8 +3689,9 @@ class Registry:
 
     def has_pending(self) -> bool:
         """Tell whether rows do not follow some session files yet, but for those that are known to be unreadable."""
-        failed = {due.item.name[:40] for due in self.loop.due.values() if due.queue in ROWS}
-        return bool(failed - self.unreadable.keys()) or any(map(self.loop.queues.get, ROWS))
+        failed = {(due.item.name[:40], due.error) for due in self.loop.due.values() if due.queue in ROWS}
+        known = {(hash, str(unreadable.error)) for hash, unreadable in self.unreadable.items()}
+        return bool(failed - known) or any(map(self.loop.queues.get, ROWS))
 
     def on_saved(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Bring the rows of one torrent up to date with its session files, when they are complete and readable."""

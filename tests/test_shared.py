@@ -263,6 +263,25 @@ def test_a_removal_about_to_begin_waits_for_every_save_that_came(locked: bool, b
     assert remaining(paths) == paths
 
 
+def test_an_unreadable_torrent_whose_mended_files_cannot_be_written_to_the_database_keeps_its_files(bed: Bed) -> None:
+    paths = bed.seed(PACK)
+    bed.seed(TWIN, to="elsewhere")
+    bed.session.file(TWIN).write_bytes(b"")
+    body = """
+    errors = [1, 1, 1]
+    con.create_function("fail", 0, lambda: errors and errors.pop() / 0)
+    con.execute("CREATE TEMP TRIGGER t BEFORE INSERT ON torrent_data BEGIN SELECT fail(); END")
+"""
+    program = bed.start(*SHORT, *bed.write_each(pre_loop=body, pre_remove="os.kill(os.getpid(), 19)"))
+    bed.rtorrent.erase(PACK)
+    wait_stopped(program)
+    bed.session.set_directory(TWIN, bed.downloads)
+    bed.session.save_full(TWIN)
+    program.send_signal(signal.SIGCONT)
+    program.wait_gone(PACK.hash)
+    assert remaining(paths) == paths
+
+
 def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Bed) -> None:
     paths, links = bed.seed(PACK, to="real"), TWIN.places(bed.downloads / "links")
     link_files(paths, links)
