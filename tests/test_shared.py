@@ -269,7 +269,7 @@ def test_an_unreadable_torrent_whose_mended_files_cannot_be_written_to_the_datab
     bed.session.file(TWIN).write_bytes(b"")
     body = """
     errors = [1, 1, 1]
-    con.create_function("fail", 0, lambda: errors and errors.pop() / 0)
+    con.create_function("fail", 0, lambda: bool(errors and errors.pop() / 0))
     con.execute("CREATE TEMP TRIGGER t BEFORE INSERT ON torrent_data BEGIN SELECT fail(); END")
 """
     program = bed.start(*SHORT, *bed.write_each(pre_loop=body, pre_remove="os.kill(os.getpid(), 19)"))
