@@ -78,16 +78,6 @@ def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
         link.symlink_to(path)
 
 
-def wait_held(program: Program, torrent: Torrent, reason: str = "") -> None:
-    """Wait until rtwatch has said what it does with a torrent, which must be to hold it, for a reason that matches.
-
-    It names three at the most of those that it holds for the same reason.
-    """
-    match = program.wait_line(rf"(held|removed|erased|dropped) .*({pattern(torrent)}|and \d+ more).*")
-    assert match[1] == "held"
-    assert re.search(reason, match[0])
-
-
 def wait_stopped(program: Program) -> None:
     """Wait until a hook has stopped rtwatch with signal 19."""
     status = Path(f"/proc/{program.pid}/status")
