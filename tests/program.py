@@ -77,7 +77,6 @@ class Program:
     ) -> None:
         """Start rtwatch; its standard output and error are both `output`."""
         texts = [*map(str, options)]
-        self.session = session
         self.db = state / "rtwatch" / "rtwatch.db"
         if "--db" in texts:
             self.db = Path(cwd or ".", texts[texts.index("--db") + 1])
