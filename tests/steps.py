@@ -255,9 +255,9 @@ class Bed:
         for torrent in torrents:
             self.program.wait_gone(torrent.hash)
 
-    def let_save(self, line: str = "waiting ") -> None:
+    def let_save(self) -> None:
         """Let rtorrent save its session once rtwatch has said that it waits for that."""
-        self.program.wait_line(line)
+        self.program.wait_line("waiting ")
         self.settle()
         self.session.save_all()
 
