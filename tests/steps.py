@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Callable, Union
 
 import program
+import pytest
 from faults import mounted
 from program import Argument, Env, Paths, Place, Program
 from rtorrent import Rtorrent
@@ -454,6 +455,12 @@ def parse_rows(pattern: str, text: str) -> list[tuple[str, ...]]:
     matches = [re.fullmatch(pattern, line) for line in re.sub(r"\n +", " ", text.strip()).splitlines()]
     assert all(matches), text
     return [match.groups() for match in matches if match]
+
+
+def each_row(names: str, text: str, pattern: str = "(.*?): (.*)") -> pytest.MarkDecorator:
+    """Give the rows of a table to a test: the first group of the pattern is the id, the others are the parameters."""
+    rows = parse_rows(pattern, text)
+    return pytest.mark.parametrize(names.split(), [row[1:] for row in rows], ids=[row[0] for row in rows])
 
 
 def play(bed: Bed, story: str, **torrents: Torrent) -> None:

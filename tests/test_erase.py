@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from program import Argument, Program
 from rtorrent import Rtorrent, wait_until
-from steps import PACK, TWIN, Bed, names, overflow, pack, parse_rows, pattern, paused, play, remaining
+from steps import PACK, TWIN, Bed, each_row, names, overflow, pack, pattern, paused, play, remaining
 from torrents import Torrent, make, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
@@ -238,11 +238,10 @@ a torrent that rtorrent refuses blocks nothing and keeps its files: seed REFUSED
     mv ../rtorrent/session/{REFUSED}* ../elsewhere; start-rtorrent; touch -d 2020-01-01 ../elsewhere/*;
     mv ../elsewhere/* ../rtorrent/session; start; erase BOTH; cat refused/a refused/both -> kept
 """
-ROWS = parse_rows("(.*?): (.*) -> (gone|kept)", STORIES)
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize(("text", "end"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+@each_row("text end", STORIES, "(.*?): (.*) -> (gone|kept)")
 def test_what_an_rtorrent_has_said_counts(story: Story, text: str, end: str) -> None:
     play(story, text.format(REFUSED=TORRENTS["REFUSED"].hash, THERE=THERE, EDIT=EDIT, MOVED=MOVED), **TORRENTS)
     assert remaining(story.files) == (story.files if end == "kept" else [])

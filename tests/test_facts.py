@@ -10,7 +10,7 @@ import bencodepy
 import pytest
 from rtorrent import Rtorrent
 from session import decode, pass_tick
-from steps import OLD, PACK, SHORT, Bed, parse_rows, place_old, play, remaining
+from steps import OLD, PACK, SHORT, Bed, each_row, place_old, play, remaining
 from torrents import make, single
 
 import rtwatch
@@ -103,10 +103,9 @@ hard links whose other names went just before: start; seed MANY; settle; cp -rl 
 never a torrent's own, so not left to others: old-data FILM; mkdir links; ln -s ../film links/film;
     load-complete LINK links; load FILM; load OTHER; start; erase FILM; erase OTHER; erase LINK; left film ->
 """.replace("{FOREIGN}", rtwatch.FOREIGN.words)
-CASES = parse_rows(r"(.*?): (.*) ->(.*?)(?: \((.*)\))?", STORIES)
 
 
-@pytest.mark.parametrize(("story", "left", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@each_row("story left reason", STORIES, r"(.*?): (.*) ->(.*?)(?: \((.*)\))?")
 def test_only_what_is_a_torrents_own_goes_with_it(story: str, left: str, reason: str, bed: Bed) -> None:
     play(bed, story, **TORRENTS)
     assert [path.name for path in remaining(DOCUMENTS.places(bed.downloads))] == left.split()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from program import Program, run
-from steps import SHORT, Bed, Options, parse_rows, paused, play, remaining
+from steps import SHORT, Bed, Options, each_row, paused, play, remaining
 from torrents import Torrent, multi, single, twin_of
 
 NOT_ASKED = ("--scgi", "none")
@@ -107,10 +107,9 @@ held, its directory a link now: start; seed ONE; settle; kill-rtorrent; rm ../se
     says held .*one; mv one store; ln -s store one; start-rtorrent; load-complete TWIN; settle; erase TWIN;
     cat one/a.bin one/sub/b.bin; says kept .*on the way to files in
 """
-ROWS = parse_rows("(.*?): (.*)", STORIES)
 
 
-@pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
+@each_row("story", STORIES)
 def test_a_held_torrents_files_stay(story: str, bed: Bed) -> None:
     play(bed, story, ONE=ONE, TWIN=TWIN, OTHER=OTHER)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, below, parse_rows, pattern, play, remaining, tree
+from steps import SHORT, Bed, below, each_row, pattern, play, remaining, tree
 from torrents import craft, make, multi, single
 
 import rtwatch
@@ -80,15 +80,14 @@ the root is the download directory, another name: [PACK .] mkdir empty; touch mi
 the root is the download directory, no name: [NAMELESS .] mkdir empty; touch mine sub/mine
     -> empty mine sub sub/mine (.*2 of 2)
 """
-ROWS = parse_rows(r"(.*?): \[(\S+) ?(.*?)\] (.*?) ?-> (.*?) ?\((.*)\)", CASES)
+CASE = r"(.*?): \[(\S+) ?(.*?)\] (.*?) ?-> (.*?) ?\((.*)\)"
 
 
 @pytest.mark.parametrize("options", ["", " -n"])
-@pytest.mark.parametrize("case", ROWS, ids=[row[0] for row in ROWS])
+@each_row("name base story left said", CASES, CASE)
 def test_an_erased_torrents_own_files_go_and_nothing_else(
-    case: tuple[str, ...], options: str, bed: Bed, monkeypatch: pytest.MonkeyPatch
+    name: str, base: str, story: str, left: str, said: str, options: str, bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, name, base, story, left, said = case
     monkeypatch.setenv("HOME", str(bed.downloads))
     bed.session.download(TORRENTS[name], bed.downloads, bed.downloads / base if base else None)
     linked = story.endswith("start")
@@ -114,10 +113,9 @@ the lock of another host needs a PATH: seed PACK in; seed PACK2 in; seed ONE; lo
     erase-unwaited PACK; says held .*host; stop; start -- in; erase-unwaited PACK2 ONE; says waiting .*one.bin;
     let-save; gone PACK; gone PACK2; gone ONE; left one.bin
 """
-PATHS = parse_rows("(.*?): (.*)", STORIES)
 
 
-@pytest.mark.parametrize("story", [row[1] for row in PATHS], ids=[row[0] for row in PATHS])
+@each_row("story", STORIES)
 def test_a_path_limits_what_goes_and_stands_for_a_lock_of_another_host(story: str, bed: Bed) -> None:
     play(bed, story, **TORRENTS)
 

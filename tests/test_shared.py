@@ -7,11 +7,10 @@ import re
 import signal
 import sqlite3
 from contextlib import closing
-from operator import itemgetter
 
 import pytest
 from session import SAVES, VERSIONS
-from steps import SHORT, Bed, below, link_files, names, parse_rows, paused, play, remaining, wait_stopped
+from steps import SHORT, Bed, below, each_row, link_files, names, paused, play, remaining, wait_stopped
 from torrents import Torrent, make, multi, single, twin_of
 
 PACK, TWIN = multi("pack"), twin_of(multi("pack"))
@@ -33,13 +32,14 @@ symlinks through a link that was changed: TWIN links/pack, cp -r real copy; ln -
 a bind mount: TWIN bound/pack, bind bound real
 a bind mount of another name: OTHER bound, bind bound real/pack
 """
-WAY_ROWS = parse_rows(r"(.*?): (\w+) ([^,]+)(?:, (.*?))?(?:, later: (.*))?", WAYS)
+WAY = r"((.*?)): (\w+) ([^,]+)(?:, (.*?))?(?:, later: (.*))?"
 
 
 @pytest.mark.parametrize("first", ["the owner", "the other", "the owner, the other being unreadable"])
-@pytest.mark.parametrize("way", WAY_ROWS, ids=itemgetter(0))
-def test_a_shared_file_goes_with_its_last_torrent(way: tuple[str, ...], first: str, bed: Bed) -> None:
-    name, other, base, before, after = way
+@each_row("name other base before after", WAYS, WAY)
+def test_a_shared_file_goes_with_its_last_torrent(
+    name: str, other: str, base: str, before: str, after: str, first: str, bed: Bed
+) -> None:
     paths, torrent = bed.seed(PACK, to="real"), TORRENTS[other]
     play(bed, before or ":")
     bed.add_complete(torrent, base=base if base[0] == "~" else f"{bed.downloads}/{base}")
@@ -216,10 +216,9 @@ a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/p
     sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;
     says kept .*used by a symlink in; cat old/set/sub/deep/link
 """
-ROWS = parse_rows("(.*?): (.*)", STORIES)
 
 
-@pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
+@each_row("story", STORIES)
 def test_a_file_stays_while_another_torrent_uses_it(story: str, bed: Bed) -> None:
     hashes = {name: torrent.hash[:8] for name, torrent in TORRENTS.items()}
     play(bed, story.format(UNKNOWN=UNKNOWN, SAVED=TORRENTS["BOTH"].hash, **hashes), **TORRENTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, below, parse_rows, play, remaining, tree
+from steps import SHORT, Bed, below, each_row, play, remaining, tree
 from torrents import Torrent, make, multi, single
 
 PACK = multi("pack")
@@ -179,9 +179,8 @@ inherited files go with their last torrent: seed X one; seed Y two; mkdir pack; 
     test -L ../trash/{LINKS.hash}/a.bin; undo ../trash; left one/x.bin pack/a.bin pack/b.bin two/x.bin;
     test -L pack/a.bin; test "$(cat pack/a.bin two/x.bin)" = firstsecond
 """
-ROWS = parse_rows("(.*?): (.*)", STORIES)
 
 
-@pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
+@each_row("story", STORIES)
 def test_files_go_to_the_trash_and_come_back_or_stay(story: str, bed: Bed, trash: Path) -> None:
     play(bed, re.sub(r"undo ([^;\s]+)", r"sh \1/*/rtwatch-undo.txt", story), **TORRENTS)
