@@ -869,8 +869,7 @@ class Steps(World):
                 self.own.add(path)
             elif how == "own":
                 self.write_own(path)
-                lost = (hash for hash in self.used() if not decode(self.driver.file(hash, "R")))
-                ways.update(*map(self.indexed, lost))  # a place once known counts until there is another R
+                ways.update(*map(self.indexed, self.used()))  # the place that R said last counts until it says another
                 self.own -= {canonical(path)} & ways  # what a loaded torrent uses is its own
 
     @step(4, "append", "pipe", "own", on="loaded")
