@@ -43,7 +43,7 @@ BITES = {  # by rule or guard: the test that fails without it, and the lives of 
     "rule_through": (OWN, 50),
     "rule_way": ("test_shared.py -k stays_while_another_torrent_uses_it", 0),
     "rule_linked": (PACK, 50),
-    "guard_present": ("test_cli.py -k when_its_advice_was_followed", 0),
+    "guard_present": ("test_cli.py -k it_is_said_when", 0),
     "guard_lasting": ("test_held.py -k held_torrents_files", 0),
     "guard_host": ("test_remove.py -k a_path_limits_what_goes", 0),
     "guard_word": ("test_asking.py -k no_good_answer", 0),
@@ -82,6 +82,8 @@ def test_what_rtorrent_uses_stays_and_what_nothing_uses_goes(kind: str, share: i
 
 def test_each_rule_and_guard_has_a_test_that_fails_without_it() -> None:
     assert {entry.__name__ for entry in (*rtwatch.RULES, *rtwatch.GUARDS)} == {*BITES}
+    for file, _, name in (test.split() for test, _ in BITES.values()):
+        assert name in Path(__file__).with_name(file).read_text()
 
 
 @pytest.mark.skipif(not NIGHTLY, reason="for the nightly run")
