@@ -1669,11 +1669,16 @@ class Index:
         sql = "INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, 'link')"
         self.con.executemany(sql, ((hash, file) for file in targets))
 
-    def insert_alias(self, file: bytes, alias: bytes) -> None:
-        """Record that the torrents that list a file use it under another path as well, as through a symlink."""
+    def keep_aliases(self, directory: bytes) -> None:
+        """Let torrents whose files are not there now use them under the other paths of a directory, as by symlinks.
+
+        It may be a bind mount that is not mounted.
+        """
         sql = """INSERT OR IGNORE INTO rtwatch_use(hash, file, why)
                  SELECT hash, ?, 'link' FROM session_file WHERE file = ?"""
-        self.query(sql, alias, file)
+        for alias in self.find_aliases(directory):
+            for file in itertools.filterfalse(os.path.lexists, self.find_children(directory)):
+                self.query(sql, os.path.join(alias, os.path.basename(file)), file)
 
     def update_directory(self, directory: bytes, since: float) -> None:
         """Record the identity of a directory looked at since a Unix time; forget one that no torrent uses any more."""
@@ -3930,11 +3935,8 @@ class Registry:
             or [*identify_directory(directory, since)] != identity
             or (identity[0] and not is_real(directory, real_paths))
         ]
-        for directory, alias in ((path, alias) for path in changed for alias in self.index.find_aliases(path)):
-            # A bind mount that is not mounted now hides that its files are those of the other path.
-            for file in self.index.find_children(directory):
-                if not os.path.lexists(file):
-                    self.index.insert_alias(file, os.path.join(alias, os.path.basename(file)))
+        for directory in changed:
+            self.index.keep_aliases(directory)
         for directory in changed:
             stale |= self.find_stale(directory, real_paths)
             self.index.update_directory(directory, since)
