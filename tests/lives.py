@@ -241,7 +241,7 @@ class World:
         self.hard: set[int] = set()  # files that had two names
         self.finished: set[str] = set()  # were complete: what lies in their place is theirs
         self.uncounted: set[str] = set()  # erased before R said that there was data
-        self.unsaid: set[str] = set()  # a killed rtwatch may not have said what it did with them
+        self.unsaid: set[str] = set()  # rtwatch may not have said what it did with them
         self.trouble: set[str] = {option for option in life.options if option == "container"}
         self.problems: list[Path] = []  # files that lie there without a true reason
         self.hands = False
@@ -393,6 +393,8 @@ class World:
         What R says is rtorrent's last word, also where a person wrote that, and rtorrent saved no other.
         """
         self.brief.pop(torrent.hash, None)
+        if torrent.hash in self.rows("SELECT hash FROM rtwatch_torrent WHERE vanished IS NOT NULL"):
+            self.unsaid.add(torrent.hash)  # it came back and goes before rtwatch has seen that
         indexed = self.indexed(torrent.hash)
         file = self.driver.file(torrent, "R")
         resume = decode(file)
