@@ -3661,6 +3661,18 @@ class Vanished:
         own = begin <= info.st_ctime <= end and info.st_mtime < begin
         return own or find_written(info, late) <= torrent.present
 
+    def find_changed(self, torrent: Torrent, found: Iterable[bytes]) -> list[bytes]:
+        """Return those of some files that are not as a torrent left them when it vanished, or not there."""
+        if torrent.vanished is None:
+            return []
+        left, changed = self.index.find_left(torrent.hash), []
+        for file in found:
+            info, (was, _) = find_info(file), left.get(file, (None, None))
+            unrecorded = not was and not torrent.recorded
+            if not (info and (was.is_now(info) if was else unrecorded and self.is_as_left(torrent, info))):
+                changed.append(file)
+        return changed
+
 
 # ---- Registry: rows follow the session files -------------------------------------------------------------------------
 
@@ -3763,11 +3775,10 @@ class Registry:
             self.hooks.call("pre_add", path, self.args)
         else:
             loaded, former = self.keep_known(known, loaded)
-            self.note_directory(known, loaded.resume.directory)
         self.index.insert_torrent(loaded)
         self.note_complete(hash, known, resume)
         self.vanished.graces.pop(hash, None)
-        self.note_root(loaded.root)
+        self.note_place(known, resume.directory, loaded.root)
         self.note_newcomer(hash, loaded.found)
         left = [file for file in former if os.path.exists(file) and not self.index.is_used_file(file)]
         place = os.fsdecode(known.root or os.path.dirname(left[0])) if known and left else ""
@@ -3795,22 +3806,10 @@ class Registry:
         # are not as the torrent left them: somebody else has written these, until R says that rtorrent has them.
         # Until it is started again, rtorrent writes no file: one that comes where none was left is a person's own.
         files = loaded.found if resume.started or resume.complete else loaded.files
-        found = self.find_changed(known, files) if known.started or known.complete else loaded.found
+        found = self.vanished.find_changed(known, files) if known.started or known.complete else loaded.found
         complete = resume.complete or (known.complete and not found)
         resume = resume._replace(complete=complete, started=bool(resume.started or known.started))
         return loaded._replace(resume=resume, found=found), []
-
-    def find_changed(self, torrent: Torrent, found: Iterable[bytes]) -> list[bytes]:
-        """Return those of some files that are not as a torrent left them when it vanished, or not there."""
-        if torrent.vanished is None:
-            return []
-        left, changed = self.index.find_left(torrent.hash), []
-        for file in found:
-            info, (was, _) = find_info(file), left.get(file, (None, None))
-            unrecorded = not was and not torrent.recorded
-            if not (info and (was.is_now(info) if was else unrecorded and self.vanished.is_as_left(torrent, info))):
-                changed.append(file)
-        return changed
 
     def follow(self, known: Torrent, resume: Resume) -> None:
         """Let the rows of a torrent follow its R, and L where rtorrent says there that it has files found before it."""
@@ -3865,17 +3864,17 @@ class Registry:
             pause = min(RETRY_INTERVAL, QUIET * 2 ** (1 + max(self.newcomers.values())))
             self.loop.call_later("newcomer", pause, "newcomer", path)
 
-    def note_directory(self, known: Torrent, directory: bytes) -> None:
-        """Let rtorrent be asked anew when a torrent went elsewhere: it may not be rtorrent that has written R."""
-        if directory != known.directory:
-            self.doubted += 1
-            self.rtorrent.answer = None
+    def note_place(self, known: Optional[Torrent], directory: bytes, root: Optional[bytes]) -> None:
+        """Look again, and say so, when a root is not known, and ask rtorrent anew about a torrent that went elsewhere.
 
-    def note_root(self, root: Optional[bytes]) -> None:
-        """Look again, and say so, when a root is not known."""
+        It may not be rtorrent that has written R.
+        """
         if root is None:
             self.doubted += 1
             self.loop.call_later("unknown", 0, "unknown", self.args.session)
+        if known and directory != known.directory:
+            self.doubted += 1
+            self.rtorrent.answer = None
 
     def note_unreadable(self, hash: str, unreadable: Optional[UnreadableTorrent]) -> None:
         """Remember an unreadable torrent and say why, once; None: look again at removals that waited for it."""
@@ -3980,8 +3979,7 @@ class Registry:
         before = self.index.find_reached(hash, directory)
         self.index.update_torrent(hash, directory=directory, root=root)
         self.index.insert_files(hash, files, links, found, since, before)
-        self.note_root(root)
-        self.note_directory(known, directory)
+        self.note_place(known, directory, root)
         self.note_newcomer(hash, found)
         if root != known.root or directory != known.directory:
             name = self.index.title(hash, known.name)
@@ -4692,8 +4690,7 @@ class Watch:
             return
         listing, unread = self.compare()
         if unread or self.registry.has_pending():
-            queued = any(queues[name] for name in ROWS)
-            self.loop.call_later("word", 0 if queued else 1.0, "word", path)
+            self.loop.call_later("word", 0 if any(map(queues.get, ROWS)) else 1.0, "word", path)
             return
         self.registry.look_at_directories()
         con.commit()
@@ -4739,8 +4736,8 @@ class Watch:
         self.hooks.functions = hooks
         if "complete" in hooks:
             loop.qfuncs["complete"] = hooks["complete"]
-            loop.inot_funcs["complete", flags.CLOSE_WRITE] = self.note_completed
-            loop.inot_funcs["complete", flags.MOVED_TO] = self.note_completed
+            masks = flags.CLOSE_WRITE, flags.MOVED_TO
+            loop.inot_funcs.update({("complete", mask): self.note_completed for mask in masks})
         if self.hooks.call("pre_loop", loop.inot, args, loop.queues, loop.qfuncs, loop.inot_funcs) is FAILED:
             raise Error(f"{args.hooks}: pre_loop failed, see above; mend it or start without --hooks")
         loop.add_watch(args.session)
@@ -4797,8 +4794,8 @@ class Watch:
                 self.index.update_torrent(torrent.hash, held=None)
                 waiting.append(self.index.title(torrent.hash, torrent.name))
         if waiting:
-            has = "have" if waiting[1:] else "has"
-            say(logging.INFO, "vanished", some(waiting), f"{has} {self.args.grace:g} s to come back")
+            have = f"{'have' if waiting[1:] else 'has'} {self.args.grace:g} s to come back"
+            say(logging.INFO, "vanished", some(waiting), have)
         for hash in self.index.find_newcomers():
             self.registry.note_newcomer(hash, [b""])
         self.registry.starting = False
@@ -4857,12 +4854,9 @@ class Watch:
 
     def say_watching(self, hooks: Iterable[str]) -> None:
         """Say what is watched, with which options, and which circumstances work against them."""
-        args, home = self.args, home_directory()
-        session = (
-            f"~/{args.session.relative_to(home)}"
-            if args.session != home and args.session.is_relative_to(home)
-            else str(args.session)
-        )
+        args, session = self.args, str(self.args.session)
+        if session.startswith(f"{home_directory()}/"):
+            session = session.replace(str(home_directory()), "~", 1)
         mode = f"{'would remove' if args.no_action else 'removes'} files" if args.remove else "removes no files"
         say(logging.INFO, "watching", session, mode)
         below = map(str, args.paths) if args.remove else ()
@@ -4939,10 +4933,9 @@ class Watch:
         if not self.args.once or self.loop.stepping:
             return False
         self.loop.take_events()
-        rows, look = self.loop.find_next(*ROWS), self.loop.find_next("word")
-        waiting = min(rows, self.vanished.find_end()) < float("inf")
-        waiting |= look < max(time.monotonic() + 0.01, self.word.once_until)
-        return not (waiting or any(self.loop.queues.values()))
+        due = min(self.loop.find_next(*ROWS), self.vanished.find_end()) < float("inf")
+        look = self.loop.find_next("word") < max(time.monotonic() + 0.01, self.word.once_until)
+        return not (due or look or any(self.loop.queues.values()))
 
 
 # ---- Queries ---------------------------------------------------------------------------------------------------------
