@@ -1428,13 +1428,6 @@ class Index:
         except (sqlite3.Error, OSError) as error:
             raise unusable(db, error) from None
 
-    @classmethod
-    def find_session(cls, db: Path) -> Optional[Path]:
-        """Return the session directory whose index a database is, None when it is none."""
-        with suppress(sqlite3.Error), closing(connect(reading_uri(db), uri=True)) as con:
-            return cls(con).find_owner()[1]
-        return None
-
     def find_owner(self) -> tuple[int, Optional[Path]]:
         """Return the version of the schema, 0 for an empty database and -1 for no index, and whose index it is."""
         version = int(self.query("PRAGMA user_version").fetchone()[0])
@@ -2216,10 +2209,17 @@ def find_session() -> tuple[Path, str]:
     return found[0]
 
 
+def find_indexed_session(db: Path) -> Optional[Path]:
+    """Return the session directory whose index a database is, None when it is none."""
+    with suppress(sqlite3.Error), closing(connect(reading_uri(db), uri=True)) as con:
+        return Index(con).find_owner()[1]
+    return None
+
+
 def find_other_session(args: Args) -> Optional[tuple[Path, str]]:
     """Return another session directory than the one named, of the index, else of rtorrent, and how it is known."""
     default = home_directory() / ".session"
-    known = [(Index.find_session(args.db), f"{args.db} is the index of"), *find_sessions()]
+    known = [(find_indexed_session(args.db), f"{args.db} is the index of"), *find_sessions()]
     known += [(default, "rtorrent has a session in")] if is_session(default) else []
     real = ((path.resolve(), why) for path, why in known if path and path.is_dir())
     return next((found for found in real if found[0] != args.session), None)
