@@ -515,7 +515,7 @@ class World:
         used.update(self.own)
         used.update(canonical(file) for files in self.unloaded.values() for file in files)
         rest = {path for path, hashes in self.left.items() if hashes and path not in used and os.path.lexists(path)}
-        rest = {path for path in rest if self.is_same(path)}
+        rest = {path for path in rest if self.is_same(path) and canonical(path) not in used}
         if not rest:
             return []
         forgotten = self.held() | self.unsaid
@@ -547,7 +547,7 @@ def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[
 
 def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether the named torrent had the file, under any name of its directory, and has not left it as well."""
-    places = {path, *(place for place in world.listed if canonical(place) == path)}
+    places = {path, *(place for place in world.listed if canonical(place) == canonical(path))}
     origin = world.origins.get(path)
     while origin:
         places.add(origin)
