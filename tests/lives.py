@@ -358,6 +358,10 @@ class World:
         rows = self.rows(f"SELECT CAST(file AS BLOB) FROM session_file WHERE hash = '{hash}'")
         return {Path(os.fsdecode(row)) for row in rows}
 
+    def named(self) -> set[Path]:
+        """Return the files of loaded torrents where R said last, which counts until it says another place."""
+        return {path for hash in self.used() for path in self.indexed(hash)}
+
     def pending(self) -> set[str]:
         """Return the torrents that rtwatch knows and that have no session files any more."""
         return {hash for hash in self.rows("SELECT hash FROM torrent_data") if not self.driver.file(hash).exists()}
@@ -745,7 +749,8 @@ class Steps(World):
     def add_beside_own_file(self, torrent: Torrent, how: str) -> None:
         """Load a torrent that names a person's file, and never has any data, or only a piece of another file."""
         path = self.rng.choice(torrent.places(self.places[0]))
-        used = any(path in files for files in self.used().values())  # what comes there then counts as rtorrent's
+        # what comes there then counts as rtorrent's
+        used = path in self.named() or any(path in files for files in self.used().values())
         if used or os.path.lexists(path) or not path.parent.parent.is_dir():
             return
         if how == "later":  # and is never started, so that rtorrent writes no file
@@ -871,8 +876,7 @@ class Steps(World):
                 self.own.add(path)
             elif how == "own":
                 self.write_own(path)
-                ways.update(*map(self.indexed, self.used()))  # the place that R said last counts until it says another
-                self.own -= {canonical(path)} & ways  # what a loaded torrent uses is its own
+                self.own -= {canonical(path)} & (ways | self.named())  # what a loaded torrent uses is its own
 
     @step(4, "append", "pipe", "own", on="loaded")
     def erase_and_handle(self, torrent: Torrent, how: str) -> None:
