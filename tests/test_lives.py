@@ -40,7 +40,7 @@ BITES = {  # by rule or guard: the test that fails without it, and the lives of 
     "rule_found": ("test_facts.py -k only_what_is_a_torrents_own", 50),
     "rule_started": ("test_facts.py -k only_what_is_a_torrents_own", 50),
     "rule_left": ("test_facts.py -k put_in_place_since_the_erase", 50),
-    "rule_through": (OWN, 50),
+    "rule_through": (OWN, 0),
     "rule_way": ("test_shared.py -k stays_while_another_torrent_uses_it", 0),
     "rule_linked": (PACK, 50),
     "guard_present": ("test_cli.py -k it_is_said_when", 0),
