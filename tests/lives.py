@@ -372,6 +372,13 @@ class World:
         if self.program:
             wait_until(lambda: self.indexed(torrent.hash) == wanted, 1)
 
+    def wait_seen(self) -> None:
+        """Give rtwatch, when it runs, the time to see each erase: nobody can tell who writes a file in that moment."""
+        vanished = "SELECT hash FROM rtwatch_torrent WHERE vanished IS NOT NULL"
+        if self.program:
+            wait_until(lambda: self.pending() <= self.rows(vanished), 1)
+            pass_tick()
+
     def start_rtorrent(self) -> None:
         """Start rtorrent, if it does not run; what it does not load any more is nobody's, but was not erased."""
         if not self.driver.process:
@@ -535,7 +542,8 @@ class World:
                 for path in rest:
                     mine = {hash for hash in self.left[path] if NAMES[hash] == name}
                     with suppress(FileNotFoundError):  # it went at this moment
-                        if mine and (f"/{path}".endswith(f"/{file}") or not file) and is_true(self, path, mine, match):
+                        named = any(f"/{each}".endswith(f"/{file}") for each in (path, canonical(path))) or not file
+                        if mine and named and is_true(self, path, mine, match):
                             explained.add(path)
         return sorted(path for path in rest - explained if self.is_same(path) and not self.left[path] & forgotten)
 
@@ -858,6 +866,7 @@ class Steps(World):
         if how == "notes":
             self.write_own(path.with_name("notes.txt"))
             return
+        self.wait_seen()
         self.by_hand(path)
         ways = {way for files in self.used().values() for file in files for way in hops(file)}
         with suppress(FileNotFoundError):  # removed this very moment
