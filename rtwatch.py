@@ -233,23 +233,24 @@ NEEDED_KEYS = {
 class Metainfo(NamedTuple):
     """What rtwatch needs of T.
 
-    `files` has lengths in bytes and paths, None for what cannot exist; `others` has, by number of a file, its paths in
-    all encodings where they differ. A path is joined with "/" as rtorrent joins it, below the torrent's root; of one
-    that is empty or ends in "/", rtorrent 0.16 makes a file and 0.9.8 a directory or nothing.
+    `names` has the torrent's name by text encoding, b"" for `name` itself. `files` has lengths in bytes and paths, None
+    for what cannot exist; `others` has, by number of a file, its paths by encoding where they differ. A path is joined
+    with "/" as rtorrent joins it, below the torrent's root; of one that is empty or ends in "/", rtorrent 0.16 makes a
+    file and 0.9.8 a directory or nothing.
     """
 
     tracker: Optional[str]
     multi: bool
-    name: bytes
+    names: dict[bytes, bytes]
     files: list[tuple[int, Optional[bytes]]]
-    others: dict[int, list[bytes]]
+    others: dict[int, dict[bytes, bytes]]
     piece: int  # bytes; 0 when T does not say
 
     def each_path(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number and every path of each file."""
         for number, (_, path) in enumerate(self.files):
             if path is not None:
-                yield from ((number, each) for each in self.others.get(number, [path]))
+                yield from ((number, each) for each in self.others.get(number, {b"": path}).values())
 
 
 class Resume(NamedTuple):
@@ -427,23 +428,24 @@ def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) 
         return None
     piece = info.get(b"piece length")
     piece = piece if isinstance(piece, int) and piece > 0 else 0
-    names = choose_paths(info[b"name"])
+    names = choose_paths({key: [name] for key, name in info[b"name"].items()})
     if b"length" not in info:
         listed = info.get(b"files", Unreadable("it lists no files"))
         if isinstance(listed, Unreadable):
             raise listed
         files, others = listed
-        return Metainfo(parse_tracker(torrent), True, names[0], files, others, piece)
+        return Metainfo(parse_tracker(torrent), True, names, files, others, piece)
     if not isinstance(info[b"length"], int):  # rtorrent takes a negative length, and then cannot open the file.
         raise Unreadable("its length is no number")
-    paths = find_possible(names)
-    files, others = [(info[b"length"], paths[0] if paths else None)], {0: paths} if len(paths) > 1 else {}
-    return Metainfo(parse_tracker(torrent), False, names[0], files, others, piece)
+    path, others = find_possible(names)
+    return Metainfo(
+        parse_tracker(torrent), False, names, [(info[b"length"], path)], {0: others} if others else {}, piece
+    )
 
 
 def parse_info(scanner: Scanner) -> dict[bytes, Any]:
-    """Parse `info`: names in all encodings; `files` as `parse_files` returns them, or the exception that it raised."""
-    info: dict[bytes, Any] = {b"name": [None]}
+    """Parse `info`: names by encoding; `files` as `parse_files` returns them, or as the exception that it raised."""
+    info: dict[bytes, Any] = {b"name": {}}
     for key in scanner.each_key():
         start = scanner.at
         if key == b"files":
@@ -452,10 +454,8 @@ def parse_info(scanner: Scanner) -> dict[bytes, Any]:
             except Unreadable as error:  # The error counts only without `length`, which comes later.
                 info[key], scanner.at = error, start
                 scanner.skip()
-        elif key == b"name":
-            info[key][0] = [scanner.value()]
-        elif key.startswith(b"name.") and len(info[b"name"]) <= MAX_ENCODINGS + 1:
-            info[b"name"].append([scanner.value()])
+        elif key == b"name" or (key.startswith(b"name.") and len(info[b"name"]) <= MAX_ENCODINGS + 1):
+            info[b"name"][key[5:].lower()] = scanner.value()
         elif key in (b"length", b"meta_download", b"piece length"):
             info[key] = scanner.value()
         else:
@@ -463,22 +463,21 @@ def parse_info(scanner: Scanner) -> dict[bytes, Any]:
     return info
 
 
-def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], dict[int, list[bytes]]]:
+def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], dict[int, dict[bytes, bytes]]]:
     """Parse `files` and its `others`; raise Unreadable. Of adjacent files that cannot exist only the length counts."""
     files: list[tuple[int, Optional[bytes]]] = []
-    others: dict[int, list[bytes]] = {}
+    others: dict[int, dict[bytes, bytes]] = {}
     number = 0
     if not scanner.is_next(b"l") or scanner.data.startswith(b"le", scanner.at):
         raise Unreadable("it lists no files")
     for _ in paced(scanner.each_item(), scanner.meanwhile):
         length, found = parse_file(scanner)
-        paths = find_possible(choose_paths(found))
-        path = paths[0] if paths else None
-        number += len(paths)
+        path, more = find_possible(choose_paths(found))
+        number += len({*more.values()}) or path is not None
         if number > MAX_FILES:
             raise Unreadable("it lists too many files")
-        if len(paths) > 1:
-            others[len(files)] = paths
+        if more:
+            others[len(files)] = more
         if path is not None or not files or files[-1][1] is not None:
             files.append((length, path))
         else:  # Their length counts for the positions of the files after them.
@@ -486,23 +485,21 @@ def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], di
     return files, others
 
 
-def parse_file(scanner: Scanner) -> tuple[int, list[Any]]:
-    """Parse an item of `files` into its length and its lists of path elements, `path` first; raise Unreadable."""
-    length, found = None, list[Any]([None])
+def parse_file(scanner: Scanner) -> tuple[int, dict[bytes, Any]]:
+    """Parse an item of `files` into its length and its lists of path elements by encoding; raise Unreadable."""
+    length, found = None, dict[bytes, Any]()
     usual = USUAL_FILE.match(scanner.data, scanner.at)
     if usual:
         length, scanner.at = int(usual[1]), usual.end()
-        found[0] = scanner.path()
+        found[b""] = scanner.path()
         if scanner.is_next(b"e"):
             scanner.at += 1
             return length, found
     for key in scanner.other_keys() if usual else scanner.each_key():
         if key == b"length":
             length = scanner.value()
-        elif key == b"path":
-            found[0] = scanner.path()
-        elif key.startswith(b"path.") and len(found) <= MAX_ENCODINGS + 1:
-            found.append(scanner.path())
+        elif key == b"path" or (key.startswith(b"path.") and len(found) <= MAX_ENCODINGS + 1):
+            found[key[5:].lower()] = scanner.path()
         else:
             scanner.skip()
     if not isinstance(length, int) or length < 0:
@@ -533,20 +530,22 @@ def find_finished(metainfo: Metainfo, l_data: Optional[bytes]) -> list[bool]:
     return finished
 
 
-def choose_paths(found: Sequence[Any]) -> list[bytes]:
-    """Return the paths of a file in all encodings, from its lists of elements; raise Unreadable.
+def choose_paths(found: dict[bytes, Any]) -> dict[bytes, bytes]:
+    """Return the path of a file by encoding, from lists of elements; raise Unreadable.
 
-    The first list is that of the key without an encoding, None when there is none. rtorrent 0.9.8 uses the others
-    after `encoding.add = ENC`, 0.16 never does. Those that fail the checks are ignored.
+    b"" is that of the key without an encoding. rtorrent 0.9.8 uses the others after `encoding.add = ENC`, 0.16 never
+    does. Those that fail the checks are ignored.
     """
-    own, *others = found
-    if len(others) > MAX_ENCODINGS:
+    own = found.pop(b"", None)
+    if not found:
+        return {b"": join_path(own)}
+    if len(found) > MAX_ENCODINGS:
         raise Unreadable("it names a file in too many encodings")
-    paths = []
-    for elements in others:
+    paths = {}
+    for key, elements in found.items():
         with suppress(Unreadable):
-            paths.append(join_path(elements))
-    return [join_path(own), *paths] if isinstance(own, list) or not paths else paths
+            paths[key] = join_path(elements)
+    return {b"": join_path(own) if isinstance(own, list) or not paths else next(iter(paths.values())), **paths}
 
 
 def join_path(elements: object) -> bytes:
@@ -569,9 +568,11 @@ def join_path(elements: object) -> bytes:
     return path
 
 
-def find_possible(paths: Iterable[bytes]) -> list[bytes]:
-    """Return those of some paths that can exist, each once."""
-    return [*dict.fromkeys(filter(can_exist, paths))]
+def find_possible(paths: dict[bytes, bytes]) -> tuple[Optional[bytes], dict[bytes, bytes]]:
+    """Return the first path that can exist, or None; besides, for several encodings, all that can exist."""
+    possible = {key: path for key, path in paths.items() if can_exist(path)}
+    first = next(iter(possible.values()), None)
+    return first, {b"": first, **possible} if first is not None and len(paths) > 1 else {}
 
 
 def can_exist(path: bytes) -> bool:
@@ -726,18 +727,27 @@ def locate_files(
     """Return the canonical path of every file, and the symlinks among the torrent's own directories.
 
     Canonical is the real path of the parent, plus the name. `place` is the absolute directory that R says; what lies in
-    `session` is skipped. Where encodings give a file different names, those that exist on disk are listed, else all.
+    `session` is skipped. Where encodings give different names, a multi-file torrent's directory tells which is likely,
+    then what exists on disk; of what neither tells, all are listed.
     """
     if not can_exist(place):
         return [], []
-    tree, top = Tree(os.path.realpath(place)), canonical(place.rstrip(b"/"))
-    if metainfo.multi and os.path.basename(top) == metainfo.name and os.path.islink(top):
+    tree, top, own = Tree(os.path.realpath(place)), canonical(place.rstrip(b"/")), metainfo.names[b""]
+    last = os.path.basename(top) if metainfo.multi else None
+    if last in metainfo.names.values() and os.path.islink(top):
         tree.links.append(top)
     files: list[bytes] = []
-    for number, (_, own) in enumerate(paced(metainfo.files, meanwhile)):
-        paths = metainfo.others.get(number, () if own is None else (own,))
-        found = [file for path in paths for file in tree.locate(path)]
-        files += [file for file in found if len(found) == 1 or os.path.lexists(file)] or found
+    for number, (_, own_path) in enumerate(paced(metainfo.files, meanwhile)):
+        paths = metainfo.others.get(number)
+        if paths is None:
+            files += [] if own_path is None else tree.locate(own_path)
+            continue
+        every = [file for path in dict.fromkeys(paths.values()) for file in tree.locate(path)]
+        if len(every) > 1:  # rtorrent chooses the encoding of each name separately.
+            chosen = [path for key, path in paths.items() if metainfo.names.get(key, own) == last]
+            likely = [file for path in chosen for file in tree.locate(path)] or every
+            every = [f for f in likely if os.path.lexists(f)] or [f for f in every if os.path.lexists(f)] or likely
+        files += every
     inside = session + b"/"
     return [file for file in dict.fromkeys(files) if not file.startswith(inside)], tree.links
 
@@ -1174,7 +1184,7 @@ class Session:
         try:
             r_data, resume = self.read_resume(hash)
         except UnreadableTorrent as unreadable:
-            unreadable.doubt = Doubt(Owner(hash, text(metainfo.name)), None, find_strings(t_data))
+            unreadable.doubt = Doubt(Owner(hash, text(metainfo.names[b""])), None, find_strings(t_data))
             raise
         since, place = time.time(), expand_directory(resume.directory, find_pid(resume.directory))
         root = os.path.realpath(place) if place else None
@@ -1607,7 +1617,7 @@ class Index:
         sql = """INSERT INTO torrent_data VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET
                  name = excluded.name, tracker = excluded.tracker, torrent = excluded.torrent,
                  libtorrent = excluded.libtorrent, rtorrent = excluded.rtorrent"""
-        self.query(sql, hash, text(metainfo.name), metainfo.tracker, *blobs)
+        self.query(sql, hash, text(metainfo.names[b""]), metainfo.tracker, *blobs)
         sql = """INSERT OR REPLACE INTO rtwatch_torrent(hash, directory, root, read_t, read_r, complete, started, label)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
         self.query(sql, hash, resume.directory, root, read_t, read_r, resume.complete, resume.started, resume.label)
@@ -3784,7 +3794,7 @@ class Registry:
         place = os.fsdecode(known.root or os.path.dirname(left[0])) if known and left else ""
         more = [f"nobody uses {count(len(left), 'file')} at its former place, {place}"] if left else []
         what = "added" if known is None else "returned" if known.vanished is not None else "renewed"
-        name = self.index.title(hash, text(loaded.metainfo.name))
+        name = self.index.title(hash, text(loaded.metainfo.names[b""]))
         self.say_written(what, name, count(len(loaded.files), "file"), *more)
         if known is None:
             self.hooks.call("post_add", path, self.args)

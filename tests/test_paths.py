@@ -34,6 +34,7 @@ UTORRENT: Info = {
     **{"name": b"x", "name.utf-8": b"u"},
     "files": [{"length": 1, "path": [b"a"], "path.utf-8": [b"v"]}, {"length": 1, "path": [b"b"]}],
 }
+BOTH = {"name": b"x", "name.UTF-8": b"y", "files": [{"length": 1, "path": [b"a"], "path.utf-8": [b"u"]}]}
 MIXED = {"name": b"x", "name.utf-8": b"y", "files": [{"length": 1, "path": [b"a"], "path.cp1251": [b"u"]}]}
 LAST = pack([b"file", b""], [b"directory", b""], [b"link", b""], [b"missing", b""], [b""], [b"a"])
 
@@ -87,12 +88,18 @@ CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
         )
     },
     **{
-        f"other paths, there: {there}": ("", UTORRENT, files, there)
+        f"the root {tail} tells": (tail, UTORRENT, files, ["x/a", "x/v", "u/a", "u/v"])
+        for last, files in (("x", ["x/a", "x/b"]), ("u", ["u/b", "u/v"]))
+        for tail in (f"/{last}", f"/{last}/", f"/{last}//")
+    },
+    **{
+        f"the root does not tell, there: {there}": ("", UTORRENT, files, there)
         for there, files in (
             *((["a"], ["a", "b"]), (["v"], ["b", "v"]), (["a", "v"], ["a", "b", "v"])),
             *(([], ["a", "b", "v"]), (["v -> nothing"], ["b", "v"])),
         )
     },
+    "the case of an encoding": ("/y", BOTH, ["y/u"], []),
     "name and path in different encodings": ("/y", MIXED, ["y/a", "y/u"], []),
     "name and path in different encodings, there": ("/y", MIXED, ["y/u"], ["y/u"]),
     "three encodings": ("", pack(files=[entry(plain=[b"a"], utf8=[b"v"], cp1251=[b"d"])]), ["a", "d", "v"], []),
