@@ -219,7 +219,7 @@ one that is killed, forced: start --scgi none; erase-unwaited PACK; says vanishe
     says held .*pack: no rtorrent that ran at that time; test -e pack; stop; once --force; exits 0 -> gone
 one that is killed and restarted, forced: start --scgi none; erase-unwaited PACK; says vanished; kill-rtorrent;
     start-rtorrent; stop; start; says held .*pack: no rtorrent that ran at that time; test -e pack; stop; save-all;
-    once --force; exits 0 -> gone
+    once --force --grace=0; exits 0 -> gone
 a relative directory, looked at again at another start: {THERE}; load-raw TWIN downloads;
     lists TWIN ../elsewhere/downloads; end-rtorrent; move-home ..; start-rtorrent; {MOVED} -> kept
 a directory at home, looked at again at another start: {THERE}; load-raw TWIN ~/downloads;

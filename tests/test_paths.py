@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rtorrent import wait_until
 from torrents import craft
 
 import rtwatch
@@ -135,6 +136,9 @@ def test_a_directory_is_known_while_rtorrents_home_and_working_directory_are(hom
     cwd, tilde, relative = tmp_path / "cwd", [b"~", b"~/x"], [b"", b".", b"rel"]
     cwd.mkdir()
     with subprocess.Popen(["sleep", "60"], cwd=cwd, env={"HOME": home}) as process:
+        wait_until(
+            Path(f"/proc/{process.pid}/environ").read_bytes, 9
+        )  # which the kernel shows a moment after the start
         found = [rtwatch.expand_directory(directory, process.pid) for directory in [*tilde, *relative]]
         assert found[:2] == ([b"/home/me", b"/home/me/x"] if home == "/home/me" else [None, None])
         assert found[2:] == [os.fsencode(cwd) + b"/" + directory for directory in relative]
