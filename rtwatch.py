@@ -3318,6 +3318,7 @@ class Hooks:
 # ---- Loop: inotify, dispatch, queues, what is due --------------------------------------------------------------------
 
 PASS = 50  # items of one queue in one pass
+BUNCH = 0.003  # seconds for which events gather between passes that follow each other, as in a round of saves
 LOST, IGNORED, MOVED = map(int, (flags.Q_OVERFLOW, flags.IGNORED, flags.MOVED_TO))  # flags are slow to compare
 ENDS = int(flags.IGNORED | flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT)
 split_mask = cache(lambda mask: tuple(flags.from_mask(mask)))  # in inotify_simple's order
@@ -3532,14 +3533,20 @@ class Loop:
         self.poller = poll()
         self.poller.register(self.inot, POLLIN)
         self.poller.register(self.wake, POLLIN)
+        worked, quick = 0.0, 0
         while not self.stopping and not is_done():
-            self.wait(self.timeout())
+            timeout = self.timeout()
+            self.wait(timeout)
+            quick = quick + 1 if time.monotonic() < worked + BUNCH else 0
+            if quick > 4 and timeout != 0:
+                time.sleep(BUNCH)
             check()
             self.take_events()
             self.work()
             if not self.stopping:
                 self.stepping = self.step()
             after()
+            worked = time.monotonic()
 
 
 # ---- Vanished: torrents whose T is gone ------------------------------------------------------------------------------
