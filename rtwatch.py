@@ -3890,8 +3890,12 @@ class Registry:
             self.doubted += 1
             self.loop.call_later("unknown", 0, "unknown", self.args.session)
         if known and directory != known.directory:
-            self.doubted += 1
-            self.rtorrent.answer = None
+            self.void_answer()
+
+    def void_answer(self) -> None:
+        """Let everything be looked at, and rtorrent be asked, before another file is removed."""
+        self.doubted += 1
+        self.rtorrent.answer = None
 
     def note_unreadable(self, hash: str, unreadable: Optional[UnreadableTorrent]) -> None:
         """Remember an unreadable torrent and say why, once; None: look again at removals that waited for it."""
@@ -4613,7 +4617,7 @@ class Watch:
         vanished  -- the grace is over ------------->  waiting    Word.judge: for rtorrent's word
         waiting   -- a guard says no --------------->  held       Word.judge, Holds.hold
         held      -- its reason is gone ------------>  waiting    Word.judge
-        waiting   -- rtorrent has given its word --->  removing   Word.judge, Removals.take
+        waiting   -- rtorrent has given its word --->  removing   Word.judge, Removals.begin
         removing  -- no file is left to do --------->  gone       Removals.finish
 
         vanished, waiting, held, removing  -- T and R are back -->  loaded     Registry.enter
@@ -4662,8 +4666,7 @@ class Watch:
             known = self.index.find_torrent(path.name[:40])
             if known is None or known.vanished is not None:
                 # rtorrent 0.16 has loaded a torrent. On a slow disk it is seconds until T is in place.
-                self.registry.doubted += 1
-                self.rtorrent.answer = None
+                self.registry.void_answer()
 
     def note_round(self, path: Path) -> None:
         """Look soon for a whole round of saves: rtorrent has renamed its input_history."""

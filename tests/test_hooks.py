@@ -154,7 +154,6 @@ def pre_add(*given, more=8, **others): pass
 
 FAILING = {"pre_add": "OSError", "post_add": "sqlite3.OperationalError", "complete": "ValueError"}
 FAILING |= {"pre_remove": "ValueError", "post_remove": "OSError", "post_loop": "ValueError"}
-FAILING.update(post_remove="OSError", post_loop="ValueError")
 
 
 @pytest.mark.parametrize(("hook", "error"), FAILING.items())
