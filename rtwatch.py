@@ -2337,11 +2337,11 @@ class Evidence(NamedTuple):
         same = torrent.process == process.identity and (process.runs or not process.identity)
         if same and self.has_round(vanished + self.grace):
             return True
-        # Its last round counts when it has ended, and is over then. A save since the lock of the next process was
-        # written is not its word.
+        # Its last round counts when it has ended, and is over then: it saves all that it has as it ends, perhaps in the
+        # tick of the erase. A save since the lock of the next process was written is not its word.
         own = lock.state == "missing" or self.saves.renamed <= lock.written
         ended = torrent.process != "" and torrent.process == self.ended
-        return ended and own and self._replace(now=float("inf")).has_round(vanished)
+        return ended and own and self._replace(now=float("inf")).has_round(torrent.present - TICK)
 
     def verdict(self, torrent: Torrent) -> Optional[str]:
         """Return the name of the reason to wait for rtorrent's word on a vanished torrent, None when it has given it.
@@ -3571,7 +3571,7 @@ class Vanished:
         if self.session.is_owner_of(path):
             when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
             if not process and last != self.rtorrent.ended and self.rtorrent.last.runs:
-                when, process = self.loop.drained, last
+                process = last
             self.deletions[path.stem] = (when, self.loop.drained, process)
             self.loop.queues["unlinked"].append(path)
 

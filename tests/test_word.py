@@ -29,6 +29,7 @@ def saves(history: float = ROUND, renamed: float = ROUND, unfinished: Any = (), 
 
 OLD = saves(VANISHED - 300, VANISHED - 300, A=VANISHED - 300, B=VANISHED - 300)
 IN_GRACE = saves(AFTER - 1, A=AFTER - 1, B=AFTER - 1)
+IN_TICK, BEFORE = (saves(when, A=when, B=when) for when in (VANISHED - rtwatch.TICK / 2, VANISHED - 2 * rtwatch.TICK))
 OF_NEXT = saves(1700.0, 1700.0, A=1700.0, B=1700.0)
 
 ROUNDS: dict[str, tuple[Saves, Optional[set[str]]]] = {
@@ -98,6 +99,8 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "it was killed after it had said it": (torrent(said=True), {"process": KILLED}, None),
     "it ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": RUNS.identity}, None),
     "it ended in order in the grace": (torrent(), {"process": ENDED, "saves": IN_GRACE, "ended": RUNS.identity}, None),
+    "it ended in the tick of the erase": (torrent(), {"process": ENDED, "saves": IN_TICK, "ended": RUNS.identity}, None),
+    "it ended a moment before the erase": (torrent(), {"process": ENDED, "saves": BEFORE, "ended": RUNS.identity}, "gone"),
     "its end was not seen": (torrent(), {"process": ENDED, "saves": saves()}, "gone"),
     "another one ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": NEXT.identity}, "gone"),
     "it ended before the erase": (torrent(), {"process": ENDED, "ended": RUNS.identity}, "gone"),
