@@ -99,8 +99,16 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "it was killed after it had said it": (torrent(said=True), {"process": KILLED}, None),
     "it ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": RUNS.identity}, None),
     "it ended in order in the grace": (torrent(), {"process": ENDED, "saves": IN_GRACE, "ended": RUNS.identity}, None),
-    "it ended in the tick of the erase": (torrent(), {"process": ENDED, "saves": IN_TICK, "ended": RUNS.identity}, None),
-    "it ended a moment before the erase": (torrent(), {"process": ENDED, "saves": BEFORE, "ended": RUNS.identity}, "gone"),
+    "it ended in the tick of the erase": (
+        torrent(),
+        {"process": ENDED, "saves": IN_TICK, "ended": RUNS.identity},
+        None,
+    ),
+    "it ended a moment before the erase": (
+        torrent(),
+        {"process": ENDED, "saves": BEFORE, "ended": RUNS.identity},
+        "gone",
+    ),
     "its end was not seen": (torrent(), {"process": ENDED, "saves": saves()}, "gone"),
     "another one ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": NEXT.identity}, "gone"),
     "it ended before the erase": (torrent(), {"process": ENDED, "ended": RUNS.identity}, "gone"),
