@@ -233,7 +233,7 @@ class World:
         self.erased = 0
         self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, by canonical path
         self.reached: dict[Path, set[str]] = defaultdict(set)  # whoever had it through a link
-        self.ways: dict[Path, Path] = {}  # symlinks that torrents have for a root, and where they lead
+        self.ways: set[tuple[Path, Path]] = set()  # symlinks that torrents had for a root, and where each led
         self.origins: dict[Path, Path] = {}  # where a file lay before a person moved its directory, links left
         self.brief: dict[str, list[Path]] = {}  # what vanished torrents had that came and went elsewhere at once
         self.rewritten: set[str] = set()  # torrents for which a person's R said another place
@@ -544,8 +544,9 @@ class World:
                     with suppress(FileNotFoundError):  # it went at this moment
                         named = any(f"/{each}".endswith(f"/{file}") for each in (path, canonical(path))) or not file
                         if mine and named and is_true(self, path, mine, match):
-                            explained.add(path)
-        return sorted(path for path in rest - explained if self.is_same(path) and not self.left[path] & forgotten)
+                            explained.add(canonical(path))
+        rest = {path for path in rest if canonical(path) not in explained}
+        return sorted(path for path in rest if self.is_same(path) and not self.left[path] & forgotten)
 
 
 def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[str]]:
@@ -619,7 +620,7 @@ KEPT: dict[str, Truth] = {
     r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
     r"no --trash is on its file system": lambda world, *_: world.trash and world.other in world.trash.parents,
     r"reached through the symlink (.*)": lambda world, path, mine, match: (
-        was_handled(world, path, mine, match) or world.ways.get(Path(match[2])) in path.parents
+        was_handled(world, path, mine, match) or any((Path(match[2]), place) in world.ways for place in path.parents)
     ),
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
@@ -714,7 +715,7 @@ class Steps(World):
         with suppress(OSError):  # a link or file stands in the way, or a twin has just been removed
             if how == "dirlink" and roots and not isinstance(torrent.content, bytes) and not os.path.lexists(root):
                 root.symlink_to(self.rng.choice(roots))
-                self.ways[canonical(root)] = Path(os.path.realpath(root))
+                self.ways.add((canonical(root), Path(os.path.realpath(root))))
             for path, data in zip(torrent.paths(root), torrent.contents()):
                 twins = [file for file in known if holds(file, data)]
                 if "container" in self.life.options:  # no name tells whose a link in an unknown place is
