@@ -295,11 +295,11 @@ class Scanner:
         if token is None or token[0] == b"e":
             raise Unreadable(MALFORMED)
         at = token.end() + int(token[1] or 0)
-        self.at = self.find_end() if self.data[self.at] in OPENING else at
+        self.at = self.end_of_container() if self.data[self.at] in OPENING else at
         if self.at > len(self.data):
             raise Unreadable(MALFORMED)
 
-    def find_end(self) -> int:
+    def end_of_container(self) -> int:
         """Return the end of the list or dictionary that is next."""
         data, at, match = self.data, self.at, TOKEN.match
         inside = bytearray()  # what comes next in each open container
@@ -437,7 +437,7 @@ def parse_metainfo(data: bytes, meanwhile: Callable[[], object] = lambda: None) 
         return Metainfo(parse_tracker(torrent), True, names, files, others, piece)
     if not isinstance(info[b"length"], int):  # rtorrent takes a negative length, and then cannot open the file.
         raise Unreadable("its length is no number")
-    path, others = find_possible(names)
+    path, others = choose_possible(names)
     return Metainfo(
         parse_tracker(torrent), False, names, [(info[b"length"], path)], {0: others} if others else {}, piece
     )
@@ -472,7 +472,7 @@ def parse_files(scanner: Scanner) -> tuple[list[tuple[int, Optional[bytes]]], di
         raise Unreadable("it lists no files")
     for _ in paced(scanner.each_item(), scanner.meanwhile):
         length, found = parse_file(scanner)
-        path, more = find_possible(choose_paths(found))
+        path, more = choose_possible(choose_paths(found))
         number += len({*more.values()}) or path is not None
         if number > MAX_FILES:
             raise Unreadable("it lists too many files")
@@ -507,7 +507,7 @@ def parse_file(scanner: Scanner) -> tuple[int, dict[bytes, Any]]:
     return length, found
 
 
-def find_finished(metainfo: Metainfo, l_data: Optional[bytes]) -> list[bool]:
+def parse_finished(metainfo: Metainfo, l_data: Optional[bytes]) -> list[bool]:
     """Return for each file whether L says that rtorrent has all of its pieces.
 
     `bitfield` is a string with the first piece in the highest bit, or the number of pieces when it has all of them, or
@@ -568,7 +568,7 @@ def join_path(elements: object) -> bytes:
     return path
 
 
-def find_possible(paths: dict[bytes, bytes]) -> tuple[Optional[bytes], dict[bytes, bytes]]:
+def choose_possible(paths: dict[bytes, bytes]) -> tuple[Optional[bytes], dict[bytes, bytes]]:
     """Return the first path that can exist, or None; besides, for several encodings, all that can exist."""
     possible = {key: path for key, path in paths.items() if can_exist(path)}
     first = next(iter(possible.values()), None)
@@ -587,12 +587,12 @@ def parse_tracker(torrent: dict[bytes, Any]) -> Optional[str]:
     tiers = torrent.get(b"announce-list")
     lists = [[torrent.get(b"announce")], *(tiers if isinstance(tiers, list) else ())]
     urls = itertools.chain.from_iterable(tier for tier in lists if isinstance(tier, list))
-    found = (find_host(url) for url in itertools.islice(urls, 100) if isinstance(url, bytes) and len(url) < 2000)
+    found = (parse_host(url) for url in itertools.islice(urls, 100) if isinstance(url, bytes) and len(url) < 2000)
     return next(filter(None, found), None)
 
 
 @lru_cache(maxsize=100)  # Thousands of torrents have few trackers.
-def find_host(url: bytes) -> Optional[str]:
+def parse_host(url: bytes) -> Optional[str]:
     """Return the host name of a URL, None when it has none."""
     try:
         return urlsplit(url.decode("utf-8", "replace")).hostname
@@ -605,7 +605,7 @@ def text(name: bytes) -> str:
     return name[: 4 * NAME_MAX].decode("utf-8", "replace")[: NAME_MAX + 1]
 
 
-def find_strings(data: bytes) -> Optional[bytes]:
+def parse_strings(data: bytes) -> Optional[bytes]:
     """Return the strings of a T that can be file names, in lower case; None when T is cut short or has too many."""
     strings, depth, at = bytearray(), 0, 0
     while (token := TOKEN.match(data, at)) and len(strings) <= MAX_STRINGS:
@@ -633,7 +633,7 @@ def has_data(info: Optional[os.stat_result]) -> bool:
     return is_data(info) and info is not None and info.st_size > 0
 
 
-def find_info(path: bytes | str | Path) -> Optional[os.stat_result]:
+def read_info(path: bytes | str | Path) -> Optional[os.stat_result]:
     """Return the lstat of a file, None when there is none or it cannot be looked at."""
     try:
         return os.lstat(path)
@@ -703,7 +703,7 @@ class Tree:
         for name, path in zip(names, itertools.accumulate(names, lambda path, name: path + b"/" + name)):
             real = above + b"/" + name
             if path not in self.directories:
-                info = find_info(os.fsdecode(real))
+                info = read_info(os.fsdecode(real))
                 if info and stat.S_ISLNK(info.st_mode):
                     self.links.append(real)
                     real = os.path.realpath(real)
@@ -717,7 +717,7 @@ class Tree:
         """Return the canonical path of a file, in a list that is empty when rtorrent made no file of such a path."""
         parent, _, name = path.rstrip(b"/").rpartition(b"/")
         file = self.resolve(parent) + b"/" + name if name else self.root
-        known = (name and not path.endswith(b"/")) or is_data(find_info(os.fsdecode(file)))
+        known = (name and not path.endswith(b"/")) or is_data(read_info(os.fsdecode(file)))
         return [file] if known and len(file) < PATH_MAX else []
 
 
@@ -767,7 +767,7 @@ def group_files(files: Iterable[bytes]) -> dict[bytes, list[bytes]]:
     return by_parent
 
 
-def find_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], set[bytes]]:
+def read_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], set[bytes]]:
     """Return the real path of every target that the symlinks among some files lead through, and the unresolved ones.
 
     The path of an unresolved target contains further symlinks, which may lead elsewhere at the next look. A directory
@@ -813,7 +813,7 @@ def is_real(path: bytes, known: set[bytes]) -> bool:
 
 def leads_through(path: bytes, place: bytes) -> bool:
     """Tell whether an absolute path, as it stands, leads through a symlink or directory `place`, by whatever name."""
-    done, names, wanted = b"/", deque(path.split(b"/")), find_info(place)
+    done, names, wanted = b"/", deque(path.split(b"/")), read_info(place)
     for _ in range(2 * PATH_MAX):  # The kernel follows 40 links.
         if not names:
             break
@@ -821,7 +821,7 @@ def leads_through(path: bytes, place: bytes) -> bool:
         here = os.path.dirname(done) if name == b".." else os.path.join(done, name)
         if name in (b"", b"."):
             continue
-        info = find_info(here)
+        info = read_info(here)
         if here == place or (info and wanted and os.path.samestat(info, wanted)):
             return True
         try:
@@ -835,7 +835,7 @@ def leads_through(path: bytes, place: bytes) -> bool:
 
 
 def look_below(root: bytes) -> tuple[set[bytes], set[bytes], set[tuple[int, int]]]:
-    """Return what symlinks at or below a directory lead through, as find_links, and identities of directories there.
+    """Return what symlinks at or below a directory lead through, as read_links, and identities of directories there.
 
     A directory of downloads may be large: what lies behind its first 20,000 entries is not looked at.
     """
@@ -849,7 +849,7 @@ def look_below(root: bytes) -> tuple[set[bytes], set[bytes], set[tuple[int, int]
         number += 1 + len(names)
         if number > 20_000:
             break
-    return *find_links(links), places
+    return *read_links(links), places
 
 
 def identify_directory(path: bytes, since: float) -> tuple[Optional[int], Optional[int], Optional[int]]:
@@ -885,7 +885,7 @@ def identify_file(info: os.stat_result) -> Left:
     return Left(info.st_dev, signed(info.st_ino), info.st_size, info.st_mtime_ns)
 
 
-def find_written(info: os.stat_result, latest: bool) -> float:
+def latest_change(info: os.stat_result, latest: bool) -> float:
     """Return when a file was written, moved or linked (Unix time), with `latest` the latest possible time.
 
     Times are rounded down: to a tick of the kernel's clock, on some file systems to a second, on FAT to two.
@@ -1098,7 +1098,7 @@ class Session:
 
     def identify(self, hash: str, letter: str, before: float = float("inf")) -> Optional[str]:
         """Return the identity of T or R, None when it is missing or was written since `before` (Unix time)."""
-        info = find_info(f"{self.text}/{hash}{EXTENSIONS[letter]}")
+        info = read_info(f"{self.text}/{hash}{EXTENSIONS[letter]}")
         if info is None or info.st_ctime >= before:
             return None
         return f"{info.st_ino} {info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
@@ -1112,14 +1112,14 @@ class Session:
             for letter, identity in (("T", torrent.read_t), ("R", torrent.read_r))
         )
 
-    def find_latest(self, hash: str, since: float) -> Optional[float]:
+    def read_latest(self, hash: str, since: float) -> Optional[float]:
         """Return the latest ctime (Unix time) of the session files of a hash, and of their .new written after `since`.
 
         None when nothing of that is there.
         """
         paths = [f"{self.text}/{hash}{ext}" for ext in EXTENSIONS.values()]
-        found = [find_info(path) for path in paths]
-        unfinished = (find_info(f"{path}.new") for path in paths)
+        found = [read_info(path) for path in paths]
+        unfinished = (read_info(f"{path}.new") for path in paths)
         found += [info for info in unfinished if info and info.st_mtime > since]
         return max((info.st_ctime for info in found if info), default=None)
 
@@ -1160,12 +1160,12 @@ class Session:
         except FileNotFoundError:
             raise
         except (Unreadable, OSError) as error:
-            raise UnreadableTorrent(file, error, Doubt(Owner(hash, "?"), None, find_strings(data))) from None
+            raise UnreadableTorrent(file, error, Doubt(Owner(hash, "?"), None, parse_strings(data))) from None
 
-    def read_loaded(self, hash: str, find_pid: Callable[[bytes], int]) -> Optional[Loaded]:
+    def read_loaded(self, hash: str, read_pid: Callable[[bytes], int]) -> Optional[Loaded]:
         """Read T, R and L of a torrent; return None for a magnet's stub; raise UnreadableTorrent, FileNotFoundError.
 
-        `find_pid` returns the process that knows what a `directory` means.
+        `read_pid` returns the process that knows what a `directory` means.
         """
         read_t, read_r = self.identify(hash, "T"), self.identify(hash, "R")
         try:
@@ -1173,7 +1173,7 @@ class Session:
         except UnreadableTorrent as unreadable:
             try:
                 directory = self.read_resume(hash)[1].directory
-                place = expand_directory(directory, find_pid(directory))
+                place = expand_directory(directory, read_pid(directory))
                 if place and unreadable.doubt:
                     unreadable.doubt = unreadable.doubt._replace(root=os.path.realpath(place), ways=(place,))
             except UnreadableTorrent:
@@ -1184,13 +1184,13 @@ class Session:
         try:
             r_data, resume = self.read_resume(hash)
         except UnreadableTorrent as unreadable:
-            unreadable.doubt = Doubt(Owner(hash, text(metainfo.names[b""])), None, find_strings(t_data))
+            unreadable.doubt = Doubt(Owner(hash, text(metainfo.names[b""])), None, parse_strings(t_data))
             raise
-        since, place = time.time(), expand_directory(resume.directory, find_pid(resume.directory))
+        since, place = time.time(), expand_directory(resume.directory, read_pid(resume.directory))
         root = os.path.realpath(place) if place else None
         session = os.fsencode(self.path)
         files, links = locate_files(metainfo, place, session, self.meanwhile) if place else ([], [])
-        found = [] if resume.complete or not root else self.find_found(hash, metainfo, root, files)
+        found = [] if resume.complete or not root else self.read_found(hash, metainfo, root, files)
         blobs = t_data, self.read_pieces(hash), r_data
         return Loaded(hash, metainfo, resume, root, files, links, found, read_t, read_r, since, blobs)
 
@@ -1200,21 +1200,21 @@ class Session:
             return read_session_file(self.file(hash, "L"))
         return None
 
-    def find_found(self, hash: str, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> Collection[bytes]:
+    def read_found(self, hash: str, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> Collection[bytes]:
         """Return the files with data that are older than T, and of which L does not say that rtorrent has them.
 
         A time in the future is no sign that rtorrent wrote a file: its ctime tells when it was put there.
         """
-        info = find_info(self.file(hash))
+        info = read_info(self.file(hash))
         arrived = info.st_mtime if info else time.time()
-        olds = ((file, find_info(file)) for file in files)
+        olds = ((file, read_info(file)) for file in files)
         found = [file for file, old in olds if has_data(old) and old and min(old.st_mtime, old.st_ctime) <= arrived]
-        finished = self.find_finished(hash, metainfo, root) if found else ()
+        finished = self.read_finished(hash, metainfo, root) if found else ()
         return [file for file in found if file not in finished]
 
-    def find_finished(self, hash: str, metainfo: Metainfo, root: bytes) -> set[bytes]:
+    def read_finished(self, hash: str, metainfo: Metainfo, root: bytes) -> set[bytes]:
         """Return the files, by canonical path, of which rtorrent says in L that it has all pieces."""
-        finished = find_finished(metainfo, self.read_pieces(hash))
+        finished = parse_finished(metainfo, self.read_pieces(hash))
         return {file for file, number in dict(number_files(metainfo, root)).items() if finished[number]}
 
     def read_saves(self, hashes: Iterable[str]) -> Saves:
@@ -1226,7 +1226,7 @@ class Session:
         """
         begun, renamed = {}, NEVER
         for hash in hashes:
-            meta, resume, pieces = (find_info(self.file(hash, letter)) for letter in "TRL")
+            meta, resume, pieces = (read_info(self.file(hash, letter)) for letter in "TRL")
             renamed = max(renamed, *(info.st_ctime for info in (meta, resume, pieces) if info), NEVER)
             if resume and pieces:
                 full = meta and meta.st_ctime >= pieces.st_mtime
@@ -1237,9 +1237,9 @@ class Session:
         with os.scandir(self.path) as entries:
             for name in (entry.name for entry in entries):
                 if name.endswith(".new") and SESSION_NAME.fullmatch(name[:-4]):
-                    info = find_info(self.path / name)
+                    info = read_info(self.path / name)
                     unfinished[name[:40]] = max(unfinished.get(name[:40], NEVER), info.st_mtime if info else NEVER)
-        info = find_info(self.path / "rtorrent.input_history")
+        info = read_info(self.path / "rtorrent.input_history")
         history = info.st_ctime if info else NEVER
         return Saves(begun, unfinished, history, max(renamed, history))
 
@@ -1652,7 +1652,7 @@ class Index:
                  AND file NOT IN (SELECT file FROM session_file WHERE hash = ?)"""
         self.query(sql, hash, hash)
         directories = group_files(itertools.chain(files, links))
-        targets, ways = find_links(directories)
+        targets, ways = read_links(directories)
         targets.update(links)
         lost = before - targets - {*files}
         if lost and not all(map(os.path.exists, files)):
@@ -1668,7 +1668,7 @@ class Index:
 
     def insert_targets(self, hash: str) -> None:
         """Record what the files of a vanished torrent lead to that are symlinks now."""
-        targets, _ = find_links(group_files(self.find_files(hash)))
+        targets, _ = read_links(group_files(self.find_files(hash)))
         sql = "INSERT OR IGNORE INTO rtwatch_use(hash, file, why) VALUES (?, ?, 'link')"
         self.con.executemany(sql, ((hash, file) for file in targets))
 
@@ -1815,7 +1815,7 @@ class Rtorrent:
         self.answer: Optional[Answer] = None  # the last one, as long as nothing vanished since
         self.opened: Optional[tuple[float, OpenFiles]] = None  # what rtorrents had open, and when (monotonic)
 
-    def find_process(self) -> Process:
+    def read_process(self) -> Process:
         """Return the process of rtorrent.lock. The last one seen counts as long as it lives, with or without lock."""
         lock = self.session.read_lock()
         alive = self.last.pid and identify_process(self.last.pid) == self.last.identity
@@ -1826,7 +1826,7 @@ class Rtorrent:
         elif alive:
             return self.last
         elif lock.state == "missing":  # An rtorrent that keeps no lock may run.
-            return Process("", any(True for _ in find_rtorrents()), 0, lock)
+            return Process("", any(True for _ in each_rtorrent()), 0, lock)
         elif lock.pid and lock.pid == self.last.pid:  # It was killed, and its lock stays.
             return Process(self.last.identity, False, 0, lock)
         else:
@@ -1835,8 +1835,8 @@ class Rtorrent:
 
     def ask(self, vanished: Iterable[str], listed: Iterable[str]) -> Optional[Answer]:
         """Ask which torrents are loaded, and whether `vanished` and `listed` ones are; None without a good answer."""
-        process, begin, when = self.find_process(), time.monotonic(), time.time()
-        for address in self.find_addresses(process):
+        process, begin, when = self.read_process(), time.monotonic(), time.time()
+        for address in self.each_address(process):
             home = self.verify(address, process, begin + PATIENCE)
             if home is None:
                 continue
@@ -1845,18 +1845,18 @@ class Rtorrent:
                 rows = self.call(address, process, begin + PATIENCE, "d.multicall2", "", "default", *fields)
                 loaded = {str(hash): str(directory) for hash, directory, *_ in rows}
                 progress = {str(hash): (bool(complete), bool(hashing)) for hash, _, complete, hashing in rows}
-                missing = self.find_missing(address, process, begin + PATIENCE, [*vanished, *listed], loaded)
+                missing = self.ask_missing(address, process, begin + PATIENCE, [*vanished, *listed], loaded)
             except (OSError, ValueError, TypeError) as error:
                 self.silent |= isinstance(error, TimeoutError)
                 break
             until = begin + min(10.0, max(1.0, 10 * (time.monotonic() - begin)))
-            self.silent, now = False, self.find_process().identity
+            self.silent, now = False, self.read_process().identity
             # Another process may have begun meanwhile.
             same = process.identity in ("", now)
             return Answer(now, when, until, home, loaded, missing, progress) if same else None
         return None
 
-    def find_missing(
+    def ask_missing(
         self, address: str, process: Process, deadline: float, hashes: Iterable[str], loaded: dict[str, str]
     ) -> set[str]:
         """Return the `hashes` that rtorrent does not have; add to `loaded` those that no view showed.
@@ -1869,14 +1869,12 @@ class Rtorrent:
             if time.monotonic() > deadline - PATIENCE / 2:
                 break
             some = rest[first : first + TOGETHER]
-            found = self.find_directories(address, process, deadline, some)
+            found = self.ask_directories(address, process, deadline, some)
             loaded.update(found)
             missing.update({*some} - found.keys())
         return missing
 
-    def find_directories(
-        self, address: str, process: Process, deadline: float, hashes: Sequence[str]
-    ) -> dict[str, str]:
+    def ask_directories(self, address: str, process: Process, deadline: float, hashes: Sequence[str]) -> dict[str, str]:
         """Ask for the directories of some torrents; return those of the loaded ones; raise OSError or ValueError."""
         calls = [{"methodName": "d.directory", "params": [hash]} for hash in hashes]
         answers = self.call(address, process, deadline, "system.multicall", calls)
@@ -1893,19 +1891,19 @@ class Rtorrent:
 
     def is_reachable(self) -> bool:
         """Tell whether rtorrent answers."""
-        process, deadline = self.find_process(), time.monotonic() + PATIENCE
-        return any(self.verify(address, process, deadline) is not None for address in self.find_addresses(process))
+        process, deadline = self.read_process(), time.monotonic() + PATIENCE
+        return any(self.verify(address, process, deadline) is not None for address in self.each_address(process))
 
     def are_loaded(self, hashes: Iterable[str]) -> dict[str, bool]:
         """Ask whether some torrents are loaded; those without a good answer are left out."""
-        process, deadline = self.find_process(), time.monotonic() + PATIENCE
+        process, deadline = self.read_process(), time.monotonic() + PATIENCE
         identity, when = self.verified
         fresh = identity == process.identity and time.monotonic() < when + 1
         if self.address is None or not (fresh or self.verify(self.address, process, deadline) is not None):
             return {}
         loaded = dict[str, str]()
         try:
-            missing = self.find_missing(self.address, process, deadline, hashes, loaded)
+            missing = self.ask_missing(self.address, process, deadline, hashes, loaded)
         except (OSError, ValueError):
             return {}
         return {**dict.fromkeys(missing, False), **dict.fromkeys(loaded, True)}
@@ -1921,7 +1919,7 @@ class Rtorrent:
         if self.address is not None:
             method = "d.save_full_session" if full else "d.save_resume"
             with suppress(OSError, ValueError):
-                self.call(self.address, self.find_process(), time.monotonic() + PATIENCE, method, hash)
+                self.call(self.address, self.read_process(), time.monotonic() + PATIENCE, method, hash)
 
     def verify(self, address: str, process: Process, deadline: float) -> Optional[str]:
         """Return rtorrent's HOME if an address answers for our session and for the process of the lock, else None."""
@@ -1938,7 +1936,7 @@ class Rtorrent:
                 self.refused.add((process.identity, address))
             return None
         roots = [f"/proc/{process.pid}/{'root' if path.startswith('/') else 'cwd'}/{path}"] if process.pid else []
-        own, *infos = (find_info(place) for place in (f"{self.session.path}/", *roots, path))
+        own, *infos = (read_info(place) for place in (f"{self.session.path}/", *roots, path))
         if pid not in (0, number) or not any(own and info and os.path.samestat(info, own) for info in infos):
             return None
         self.address, self.verified = address, (process.identity, time.monotonic())
@@ -1955,7 +1953,7 @@ class Rtorrent:
         elif started and pid.isdecimal() and not self.last.runs:
             self.last = Process(identity, False, int(pid), Lock("missing", 0, "", NEVER))
 
-    def find_addresses(self, process: Process) -> Iterator[str]:
+    def each_address(self, process: Process) -> Iterator[str]:
         """Yield the SCGI addresses to try: the one that answered last, --scgi, else where the process listens."""
         if self.scgi == "none":
             return
@@ -1966,9 +1964,9 @@ class Rtorrent:
             yield from [self.scgi] if self.scgi != last else []
             return
         if process.pid:
-            found = find_listeners(process.pid)
+            found = read_listeners(process.pid)
         elif process.lock.state == "missing":  # Any running rtorrent may answer for this session.
-            every = itertools.chain.from_iterable(find_listeners(int(pid)) for pid in find_rtorrents())
+            every = itertools.chain.from_iterable(read_listeners(int(pid)) for pid in each_rtorrent())
             found = [address for address in every if address.startswith("/")]
         else:
             return
@@ -2044,7 +2042,7 @@ class Rtorrent:
                 raise ValueError("an answer that is too long")
 
 
-def find_listeners(pid: int) -> list[str]:
+def read_listeners(pid: int) -> list[str]:
     """Return the addresses that a process listens on: unix sockets first, then TCP on the loopback (proc(5))."""
     try:
         links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
@@ -2069,7 +2067,7 @@ class OpenFiles(NamedTuple):
     hidden: bool  # whether the files of some rtorrent cannot be seen
 
 
-def find_rtorrents() -> Iterator[str]:
+def each_rtorrent() -> Iterator[str]:
     """Yield the numbers of all processes called rtorrent."""
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError):
@@ -2081,7 +2079,7 @@ def read_open_files(but: int = 0) -> OpenFiles:
     """Look at the regular files that every process called rtorrent, `but` one, has open (proc(5), fd)."""
     paths: dict[tuple[int, int], set[str]] = {}
     hidden = False
-    for pid in set(find_rtorrents()) - {str(but)}:
+    for pid in set(each_rtorrent()) - {str(but)}:
         try:
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 with suppress(FileNotFoundError):
@@ -2113,7 +2111,7 @@ NAME_SESSION = "name the one of session.path.set in your rtorrent.rc"
 CALL = re.compile(r'\(((?:"(?:[^"\\]|\\.)*"|[^()"])*)\)')  # a command in parentheses with none inside
 
 
-def find_configurations() -> list[tuple[Path, list[str]]]:
+def read_configurations() -> list[tuple[Path, list[str]]]:
     """Return the rtorrent.rc files of this user with their lines, continued lines joined."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home_directory() / ".config")
     found = []
@@ -2168,20 +2166,20 @@ def ask_session_path(pid: int) -> Optional[Path]:
     wake, writer = socket.socketpair()
     with wake, writer:
         rtorrent = Rtorrent(Session(Path("/")), None, wake)
-        for address in find_listeners(pid):
+        for address in read_listeners(pid):
             with suppress(OSError, ValueError):
                 path = str(rtorrent.call(address, process, time.monotonic() + 1, "session.path", ""))
                 return Path(os.readlink(f"/proc/{pid}/cwd"), path)
     return None
 
 
-def find_running_sessions() -> Iterator[tuple[Path, str]]:
+def discover_running_sessions() -> Iterator[tuple[Path, str]]:
     """Yield the session directory of every running rtorrent with our HOME, and how that is known.
 
     It must have the lock of that process.
     """
     home = b"HOME=" + os.fsencode(home_directory())
-    for pid in find_rtorrents():
+    for pid in each_rtorrent():
         with suppress(OSError):
             if home not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 continue
@@ -2196,21 +2194,21 @@ def find_running_sessions() -> Iterator[tuple[Path, str]]:
                     break
 
 
-def find_sessions() -> Iterator[tuple[Path, str]]:
+def discover_sessions() -> Iterator[tuple[Path, str]]:
     """Yield possible session directories, those of rtorrent.rc first, each with the words that introduce it."""
-    for file, lines in find_configurations():
+    for file, lines in read_configurations():
         path = read_session_path(lines)
         if path:
             yield path, f"{file} says that the session is"
-    yield from find_running_sessions()
+    yield from discover_running_sessions()
 
 
-def find_session() -> tuple[Path, str]:
+def discover_session() -> tuple[Path, str]:
     """Return the session directory when the command line names none, and why it is this one; raise Error."""
     default = home_directory() / ".session"
     if default.is_dir():
         return default, ""
-    found = [(path.resolve(), why) for path, why in find_sessions() if path.is_dir()]
+    found = [(path.resolve(), why) for path, why in discover_sessions() if path.is_dir()]
     if not found:
         what = f"{default}: no such session directory, and neither an rtorrent.rc nor a running rtorrent names one"
         raise Error(f"{what}; {NAME_SESSION}", 2)
@@ -2226,10 +2224,10 @@ def find_indexed_session(db: Path) -> Optional[Path]:
     return None
 
 
-def find_other_session(args: Args) -> Optional[tuple[Path, str]]:
+def discover_other_session(args: Args) -> Optional[tuple[Path, str]]:
     """Return another session directory than the one named, of the index, else of rtorrent, and how it is known."""
     default = home_directory() / ".session"
-    known = [(find_indexed_session(args.db), f"{args.db} is the index of"), *find_sessions()]
+    known = [(find_indexed_session(args.db), f"{args.db} is the index of"), *discover_sessions()]
     known += [(default, "rtorrent has a session in")] if is_session(default) else []
     real = ((path.resolve(), why) for path, why in known if path and path.is_dir())
     return next((found for found in real if found[0] != args.session), None)
@@ -2237,13 +2235,13 @@ def find_other_session(args: Args) -> Optional[tuple[Path, str]]:
 
 def session_advice(args: Args) -> str:
     """Return the command that names another session directory, if one is known."""
-    path, why = find_other_session(args) or (None, "")
+    path, why = discover_other_session(args) or (None, "")
     return f"{why} {path}: {repeat_command(args, session=path)}" if path else NAME_SESSION
 
 
 def say_conflicts() -> None:
     """Warn of lines in rtorrent.rc with which rtorrent removes the files of an erased torrent itself."""
-    for file, lines in find_configurations():
+    for file, lines in read_configurations():
         for line in lines:
             if "event.download.erased" in line and re.search(r"\brm\b", line):
                 what = f"{file}: rtorrent itself removes files, shared ones too, before rtwatch has looked"
@@ -2261,7 +2259,7 @@ LATE = 1.0  # seconds; when a file is looked at so long after its torrent vanish
 GROUP_WINDOW = 60.0  # seconds; torrents that vanish within it are judged together
 
 
-def find_wiped(vanished: Collection[Torrent], loaded: int) -> set[str]:
+def select_wiped(vanished: Collection[Torrent], loaded: int) -> set[str]:
     """Return the torrents that vanished within a minute of more than ten others, and of more than are loaded."""
     times = sorted(torrent.vanished or 0.0 for torrent in vanished)
     wiped = set()
@@ -2273,7 +2271,7 @@ def find_wiped(vanished: Collection[Torrent], loaded: int) -> set[str]:
     return wiped
 
 
-def find_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]]:
+def select_left_alone(saves: Saves, since: float, now: float) -> Optional[set[str]]:
     """Return the torrents that a whole round of saves begun after `since` has left alone, None without such a round.
 
     All times are Unix times. rtorrent renames input_history once a round, 0.9.8 at its end and 0.16 at its
@@ -2315,7 +2313,7 @@ class Evidence(NamedTuple):
 
     def has_round(self, since: float) -> bool:
         """Tell whether a whole round of saves began after a Unix time."""
-        return find_left_alone(self.saves, since, self.now) is not None
+        return select_left_alone(self.saves, since, self.now) is not None
 
     def is_unloaded(self, hash: str) -> bool:
         """Tell whether rtorrent certainly does not have a torrent that has session files."""
@@ -2324,7 +2322,7 @@ class Evidence(NamedTuple):
         if not self.process.runs:
             return True
         last = max(self.saves.begun.values(), default=NEVER)
-        return hash in (find_left_alone(self.saves, last - LONGEST_ROUND, self.now) or ())
+        return hash in (select_left_alone(self.saves, last - LONGEST_ROUND, self.now) or ())
 
     def has_said(self, torrent: Torrent) -> bool:
         """Tell whether the rtorrent that ran when a torrent vanished has said that it does not have it.
@@ -2669,7 +2667,7 @@ RULES = (
 INHERITED = ("shared", "linked")  # Another torrent keeps a file by one of these rules.
 
 
-def find_reason(file: ListedFile, limits: Limits) -> Optional[Reason]:
+def reason_to_keep(file: ListedFile, limits: Limits) -> Optional[Reason]:
     """Return the reason to keep a file, which the first rule that has one gives; None: remove it."""
     for rule in RULES:
         reason = rule(file, limits)
@@ -2681,7 +2679,7 @@ def find_reason(file: ListedFile, limits: Limits) -> Optional[Reason]:
 def is_inherited(file: ListedFile, reason: Reason, limits: Limits) -> bool:
     """Tell whether others inherit a file: nothing but their use keeps it, so the torrent could have removed it."""
     alone = file._replace(owners=(), users=(), trashless=False)
-    return reason.rule in INHERITED and not find_reason(alone, limits._replace(doubts=Doubts({}, ())))
+    return reason.rule in INHERITED and not reason_to_keep(alone, limits._replace(doubts=Doubts({}, ())))
 
 
 def plan_directories(emptied: Iterable[tuple[bytes, Optional[bytes]]], limits: Limits) -> list[bytes]:
@@ -2694,7 +2692,7 @@ def plan_directories(emptied: Iterable[tuple[bytes, Optional[bytes]]], limits: L
     return sorted(found, key=lambda path: path.count(b"/"), reverse=True)
 
 
-def find_label(label: str, keep: Iterable[str]) -> Optional[str]:
+def match_label(label: str, keep: Iterable[str]) -> Optional[str]:
     """Return which label of `keep` a torrent has, whose d.custom1 is `label`.
 
     ruTorrent and Flood percent-encode it; Flood joins several with commas.
@@ -2747,7 +2745,7 @@ def remove_directory(path: bytes) -> None:
         os.rmdir(os.path.basename(path), dir_fd=parent.fd)
 
 
-def find_rest(directory: bytes, removed: Collection[bytes]) -> Optional[str]:
+def read_rest(directory: bytes, removed: Collection[bytes]) -> Optional[str]:
     """Return why a real directory is not empty when all that is `removed` has gone (with -n only in words).
 
     None when it is empty, "" when it is gone. A mount point counts as not empty.
@@ -2762,7 +2760,7 @@ def find_rest(directory: bytes, removed: Collection[bytes]) -> Optional[str]:
         return "" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else str(error.strerror)
 
 
-def find_top(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[bytes]:
+def top_directory(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[bytes]:
     """Return the directory above the files of a torrent that stays though it may be empty.
 
     That is its root, but for a multi-file torrent whose root bears its name: there the root may go, too.
@@ -2772,7 +2770,7 @@ def find_top(torrent: Torrent, metainfo: Optional[Metainfo]) -> Optional[bytes]:
     return os.path.dirname(root) if root and own else root
 
 
-def find_limits(args: Args, doubts: Doubts) -> Limits:
+def read_limits(args: Args, doubts: Doubts) -> Limits:
     """Return what removals respect by what is true now."""
     own = set()
     for path in (args.db, f"{args.db}-wal", f"{args.db}-shm", args.hooks):
@@ -2790,7 +2788,7 @@ def find_limits(args: Args, doubts: Doubts) -> Limits:
     )
 
 
-def find_lengths(
+def list_lengths(
     files: Iterable[bytes], metainfo: Optional[Metainfo], root: Optional[bytes]
 ) -> dict[bytes, Optional[int]]:
     """Return files with their lengths in bytes by the metainfo, None for a file that it does not list now."""
@@ -2868,7 +2866,7 @@ class Trash:
         self.tops = {path.stat().st_dev: path for path in args.trash}
         self.places: dict[int, Path] = {}
 
-    def find_place(self, device: int) -> Path:
+    def choose_place(self, device: int) -> Path:
         """Return the torrent's directory in a trash, else the first of HASH, HASH.2 and so on that is not there."""
         hash = self.torrent.hash
         names = itertools.chain([hash], (f"{hash}.{number}" for number in itertools.count(2)))
@@ -2897,7 +2895,7 @@ class Trash:
 
     def describe_undo(self, place: Path, file: str) -> str:
         """Return the text with the commands that bring back what is moved to `place`, where T is `file`."""
-        info = find_info(self.root) or os.stat(place.parent)
+        info = read_info(self.root) or os.stat(place.parent)
         words = {"name": self.torrent.name, "root": self.root, "undo": place / UNDO, "torrent": place / file}
         quoted = {key: shlex.quote(str(word)) for key, word in {**words, "place": place}.items()}
         said = {key: printable(word) for key, word in quoted.items()}  # a comment ends with its line
@@ -2921,7 +2919,7 @@ class Trash:
         """
         path = Path(os.fsdecode(file.path))
         with own_directory(self.tops[device]) as opened:
-            place = self.find_place(device)
+            place = self.choose_place(device)
             inside = opened / place.name
             if device not in self.places:
                 self.make(inside, place)
@@ -2961,7 +2959,7 @@ def is_folding(path: bytes, info: os.stat_result) -> bool:
         for form in name.swapcase(), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name):
             with suppress(UnicodeEncodeError):  # The locale may not have that character.
                 others.add(os.fsencode(form))
-    found = (find_info(os.path.join(parent, other)) for other in others - {own})
+    found = (read_info(os.path.join(parent, other)) for other in others - {own})
     return any(other and os.path.samestat(other, info) for other in found)
 
 
@@ -3018,8 +3016,8 @@ class Removal:
     def __init__(self, index: Index, args: Args, torrent: Torrent, t_data: bytes) -> None:
         self.index, self.args, self.torrent = index, args, torrent
         metainfo = parse_metainfo(t_data, index.meanwhile)
-        self.files = find_lengths(index.find_files(torrent.hash), metainfo, torrent.root)
-        self.top = find_top(torrent, metainfo)
+        self.files = list_lengths(index.find_files(torrent.hash), metainfo, torrent.root)
+        self.top = top_directory(torrent, metainfo)
         self.found = {*index.find_uses(torrent.hash, "found")}
         links = [path for path in index.find_uses(torrent.hash, "own") if os.path.islink(path) and os.path.isdir(path)]
         self.through = [(os.path.realpath(path), path) for path in links]
@@ -3041,7 +3039,7 @@ class Removal:
 
     def spare(self, agreed: bool) -> None:
         """Leave all files when pre_remove has not `agreed`, or when the torrent has a label of --keep."""
-        label = find_label(self.torrent.label or "", self.args.keep)
+        label = match_label(self.torrent.label or "", self.args.keep)
         if not agreed:
             self.spared = "pre_remove returned False"
         elif label is not None:
@@ -3059,12 +3057,12 @@ class Removal:
         with ExitStack() as stack:
             opened = cache(lambda path: stack.enter_context(opened_directory(path)))
             directories = [opened(os.path.dirname(path)) for path in batch]
-            yield [(file, find_reason(file, limits)) for file in self.find_facts(batch, directories)]
+            yield [(file, reason_to_keep(file, limits)) for file in self.read_facts(batch, directories)]
 
-    def find_facts(self, batch: Sequence[bytes], directories: Sequence[Directory]) -> Iterator[ListedFile]:
+    def read_facts(self, batch: Sequence[bytes], directories: Sequence[Directory]) -> Iterator[ListedFile]:
         """Yield the facts about some files in their opened directories."""
         looks = [directory.look_at(os.path.basename(path)) for path, directory in zip(batch, directories)]
-        names = [self.find_names(path, info) for path, (info, _) in zip(batch, looks)]
+        names = [self.list_names(path, info) for path, (info, _) in zip(batch, looks)]
         every = [*itertools.chain(*names)]
         owners, users = (self.index.find_users(table, self.torrent.hash, every) for table in self.index.USERS)
         lefts = self.index.find_left(self.torrent.hash, min(batch), max(batch))
@@ -3104,7 +3102,7 @@ class Removal:
                 found.append(Owner(torrent.hash, torrent.name))
         return found
 
-    def find_names(self, path: bytes, info: Optional[os.stat_result]) -> list[bytes]:
+    def list_names(self, path: bytes, info: Optional[os.stat_result]) -> list[bytes]:
         """Return the paths under which torrents may list the directory entry `path`, itself first."""
         parent, name = os.path.split(path)
         if parent not in self.aliases:
@@ -3146,7 +3144,7 @@ class Removal:
         """Unlink one file or move it to the trash, and note that; raise OSError."""
         target = os.path.realpath(file.path) if stat.S_ISLNK(info.st_mode) else None
         if self.trash and self.args.no_action:
-            self.trash.places[info.st_dev] = self.trash.find_place(info.st_dev)
+            self.trash.places[info.st_dev] = self.trash.choose_place(info.st_dev)
         elif self.trash:
             self.trash.move(file, info.st_dev)
         elif not self.args.no_action:
@@ -3173,7 +3171,7 @@ class Removal:
                 continue
             places = [directory, *self.index.find_aliases(directory)]
             used = any(self.index.is_used_directory(path, self.torrent.hash) for path in places)
-            rest = "another torrent uses it" if used else find_rest(directory, gone)
+            rest = "another torrent uses it" if used else read_rest(directory, gone)
             if rest is not None:
                 result.staying.update({directory: rest} if rest else {})
                 continue
@@ -3268,13 +3266,13 @@ def load_hooks(path: Optional[Path]) -> dict[str, Callable[..., object]]:
             raise Error(f"{path}: {name} cannot be called with {HOOKS[name]} arguments: {error}", 2) from None
     functions = inspect.getmembers(module, inspect.isfunction)
     own = [name for name, function in functions if function.__module__ == module.__name__]
-    misspelt = [f"{name} (the hook is {near})" for name in own for near in find_hooks_like(name)]
+    misspelt = [f"{name} (the hook is {near})" for name in own for near in similar_hooks(name)]
     if misspelt:
         say(logging.WARNING, "no hook", f"{path}: rtwatch never calls {some(misspelt)}")
     return hooks
 
 
-def find_hooks_like(name: str) -> list[str]:
+def similar_hooks(name: str) -> list[str]:
     """Return the hook that a function with another name was perhaps meant to be."""
     from difflib import get_close_matches
 
@@ -3435,7 +3433,7 @@ class Loop:
                 if mask & MOVED:
                     self.queues["lost"].append(directory / name)
 
-    def find_next(self, *names: str) -> float:
+    def next_due(self, *names: str) -> float:
         """Return when the next item is due, of all queues or of some, and infinity when none is."""
         return min((due.when for due in self.due.values() if not names or due.queue in names), default=float("inf"))
 
@@ -3444,12 +3442,12 @@ class Loop:
         if self.stepping or any(self.queues.values()):
             return 0
         # poll takes an int of milliseconds.
-        return min(max(0.0, self.find_next() - time.monotonic()) * 1000 + 1, 1e9) if self.due else None
+        return min(max(0.0, self.next_due() - time.monotonic()) * 1000 + 1, 1e9) if self.due else None
 
     def is_wanted(self) -> bool:
         """Tell whether anything came up that a step of long work has to make way for."""
         came = self.stopping or any(self.queues.values()) or self.poller.poll(0)
-        return bool(came) or self.find_next() <= time.monotonic()
+        return bool(came) or self.next_due() <= time.monotonic()
 
     def work(self) -> None:
         """Make one pass: some items of each queue, of those that stand in it now, then some of those that are due."""
@@ -3459,7 +3457,7 @@ class Loop:
                 if queue and not self.stopping and self.queues.get(name) is queue:
                     self.work_item(Due(NEVER, name, queue.popleft()))
         now = time.monotonic()
-        if self.find_next() > now:
+        if self.next_due() > now:
             return
         for key, due in sorted(self.due.items(), key=lambda entry: entry[1].when)[:PASS]:
             # An item that was worked before it may have changed what is due.
@@ -3569,7 +3567,7 @@ class Vanished:
         An rtorrent that has ended since was that one, unless its lock was removed before T.
         """
         if self.session.is_owner_of(path):
-            when, process, last = time.time(), self.rtorrent.find_process().identity, self.rtorrent.last.identity
+            when, process, last = time.time(), self.rtorrent.read_process().identity, self.rtorrent.last.identity
             if not process and last != self.rtorrent.ended and self.rtorrent.last.runs:
                 process = last
             self.deletions[path.stem] = (when, self.loop.drained, process)
@@ -3587,7 +3585,7 @@ class Vanished:
 
     def vanish_missing(self, hash: str) -> None:
         """Let a known torrent vanish whose T is not there, deleted or moved away."""
-        now = time.time(), self.loop.drained, self.rtorrent.find_process().identity
+        now = time.time(), self.loop.drained, self.rtorrent.read_process().identity
         self.vanish(hash, *self.deletions.get(hash, now))
 
     def vanish(
@@ -3622,11 +3620,11 @@ class Vanished:
 
     def look_at_end(self) -> None:
         """Arrange to look for rtorrent's word when the next grace ends."""
-        pause = self.find_end() - time.monotonic()
+        pause = self.next_end() - time.monotonic()
         if pause < float("inf"):
             self.loop.call_sooner("word", pause, "word", self.args.session)
 
-    def find_end(self) -> float:
+    def next_end(self) -> float:
         """Return when the next grace ends (monotonic), infinity when none does."""
         now = time.monotonic()
         return next((end for end in self.graces.values() if end > now), float("inf"))
@@ -3635,7 +3633,7 @@ class Vanished:
         """Tell whether the grace of any torrent is over."""
         return next(iter(self.graces.values()), float("inf")) <= time.monotonic()
 
-    def find_expired(self) -> set[str]:
+    def list_expired(self) -> set[str]:
         """Return the hashes of the torrents whose grace is over."""
         now = time.monotonic()
         return {*itertools.takewhile(lambda hash: self.graces[hash] <= now, self.graces)}
@@ -3658,7 +3656,7 @@ class Vanished:
             if now is None or now.vanished != torrent.vanished:
                 continue
             files = self.index.find_unrecorded(torrent.hash, after, rest)
-            infos = [(file, find_info(file)) for file in files]
+            infos = [(file, read_info(file)) for file in files]
             left = [(file, identify_file(info)) for file, info in infos if info and self.is_as_left(torrent, info)]
             self.index.insert_left(torrent.hash, left)
             rest -= len(files)
@@ -3676,15 +3674,15 @@ class Vanished:
         late = torrent.present < self.loop.began or time.time() - torrent.present > LATE
         begin, end = self.own_unlinks.get((info.st_dev, info.st_ino), (NEVER, NEVER))
         own = begin <= info.st_ctime <= end and info.st_mtime < begin
-        return own or find_written(info, late) <= torrent.present
+        return own or latest_change(info, late) <= torrent.present
 
-    def find_changed(self, torrent: Torrent, found: Iterable[bytes]) -> list[bytes]:
+    def select_changed(self, torrent: Torrent, found: Iterable[bytes]) -> list[bytes]:
         """Return those of some files that are not as a torrent left them when it vanished, or not there."""
         if torrent.vanished is None:
             return []
         left, changed = self.index.find_left(torrent.hash), []
         for file in found:
-            info, (was, _) = find_info(file), left.get(file, (None, None))
+            info, (was, _) = read_info(file), left.get(file, (None, None))
             unrecorded = not was and not torrent.recorded
             if not (info and (was.is_now(info) if was else unrecorded and self.is_as_left(torrent, info))):
                 changed.append(file)
@@ -3742,7 +3740,7 @@ class Registry:
             if known and loaded_before and not self.is_rewritten(known):
                 self.follow(known, self.session.read_resume(hash)[1])
             else:
-                loaded = self.session.read_loaded(hash, self.find_pid)
+                loaded = self.session.read_loaded(hash, self.read_pid)
                 if loaded:
                     self.enter(known, loaded)
                     self.read.pop(hash, None)
@@ -3779,9 +3777,9 @@ class Registry:
                 return False
         return True
 
-    def find_pid(self, directory: bytes) -> int:
+    def read_pid(self, directory: bytes) -> int:
         """Return the rtorrent to which a `directory` is relative; 0 when none is known, or the path is absolute."""
-        return 0 if directory.startswith(b"/") else self.rtorrent.find_process().pid
+        return 0 if directory.startswith(b"/") else self.rtorrent.read_process().pid
 
     def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
@@ -3823,7 +3821,7 @@ class Registry:
         # are not as the torrent left them: somebody else has written these, until R says that rtorrent has them.
         # Until it is started again, rtorrent writes no file: one that comes where none was left is a person's own.
         files = loaded.found if resume.started or resume.complete else loaded.files
-        found = self.vanished.find_changed(known, files) if known.started or known.complete else loaded.found
+        found = self.vanished.select_changed(known, files) if known.started or known.complete else loaded.found
         complete = resume.complete or (known.complete and not found)
         resume = resume._replace(complete=complete, started=bool(resume.started or known.started))
         return loaded._replace(resume=resume, found=found), []
@@ -3836,11 +3834,11 @@ class Registry:
             self.index.update_torrent(hash, complete=complete, started=started, label=resume.label)
             self.note_complete(hash, known, resume)
         found = set() if complete else {*self.index.find_uses(hash, "found")}
-        root = resolve_directory(resume.directory, self.find_pid(resume.directory))
+        root = resolve_directory(resume.directory, self.read_pid(resume.directory))
         moved = resume.directory != known.directory or root not in (None, known.root)
         metainfo = self.read_stored(hash) if found or moved else None
         if found and metainfo and known.root:
-            self.index.delete_found(hash, found & self.session.find_finished(hash, metainfo, known.root))
+            self.index.delete_found(hash, found & self.session.read_finished(hash, metainfo, known.root))
         if moved:
             self.relocate(known._replace(complete=complete), resume.directory, metainfo)
 
@@ -3928,7 +3926,7 @@ class Registry:
         if unknown and unknown != self.unknown:
             say(logging.WARNING, "unknown", f"where the files of {some(unknown)} are", "looked at again every minute")
             for torrent in unplaced[:1]:
-                say(logging.WARNING, "  because", explain_unplaced(torrent.directory, bool(self.find_pid(b""))))
+                say(logging.WARNING, "  because", explain_unplaced(torrent.directory, bool(self.read_pid(b""))))
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
         if unknown or self.unreadable:
@@ -3960,7 +3958,7 @@ class Registry:
         for directory in changed:
             stale |= self.find_stale(directory, real_paths)
             self.index.update_directory(directory, since)
-        real = cache(partial(resolve_directory, pid=self.rtorrent.find_process().pid))
+        real = cache(partial(resolve_directory, pid=self.rtorrent.read_process().pid))
         for torrent in self.index.find_torrents():
             # Many torrents have the same parent.
             parent, name = os.path.split(torrent.directory.rstrip(b"/"))
@@ -3991,12 +3989,12 @@ class Registry:
 
     def relocate(self, known: Torrent, directory: bytes, metainfo: Optional[Metainfo]) -> None:
         """Look again where the files of a torrent are; a root once known stays until rtorrent says another."""
-        since, hash, path = time.time(), known.hash, expand_directory(directory, self.find_pid(directory))
+        since, hash, path = time.time(), known.hash, expand_directory(directory, self.read_pid(directory))
         if metainfo is None or (path is None and directory == known.directory):
             return
         files, links = locate_files(metainfo, path, os.fsencode(self.args.session)) if path else ([], [])
         root = os.path.realpath(path) if path else None
-        found = self.find_foreign(known, metainfo, root, files) if root else []
+        found = self.select_foreign(known, metainfo, root, files) if root else []
         before = self.index.find_reached(hash, directory)
         self.index.update_torrent(hash, directory=directory, root=root)
         self.index.insert_files(hash, files, links, found, since, before)
@@ -4006,7 +4004,7 @@ class Registry:
             name = self.index.title(hash, known.name)
             self.say_written("moved", name, f"to {os.fsdecode(root or directory)}")
 
-    def find_foreign(self, known: Torrent, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> list[bytes]:
+    def select_foreign(self, known: Torrent, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> list[bytes]:
         """Return the files with data at a torrent's new place that may be somebody else's.
 
         Data that was moved is no longer at the former place. What is still there is not what lies at the new one, even
@@ -4015,14 +4013,14 @@ class Registry:
         """
         # rtorrent may have written the files that the torrent had before.
         former = {*self.index.find_files(known.hash)}
-        finished = () if known.complete else self.session.find_finished(known.hash, metainfo, root)
-        lengths, foreign = find_lengths(files, metainfo, root), []
+        finished = () if known.complete else self.session.read_finished(known.hash, metainfo, root)
+        lengths, foreign = list_lengths(files, metainfo, root), []
         for file in files:
-            info = find_info(file)
+            info = read_info(file)
             if info is None or not has_data(info) or file in former:
                 continue
             before = known.root + file[len(root) :] if known.root and file.startswith(root) else None
-            left = find_info(before) if before in former else None
+            left = read_info(before) if before in former else None
             own = info.st_size == lengths[file] if known.complete else file in finished
             if not own or (has_data(left) and left and not os.path.samestat(left, info)):
                 foreign.append(file)
@@ -4045,7 +4043,7 @@ class Registry:
             return False
         return "T" not in letters or (hash in self.unreadable and self.unreadable[hash].doubt is None)
 
-    def find_doubts(self) -> Doubts:
+    def list_doubts(self) -> Doubts:
         """Return the torrents whose files cannot all be known."""
         names: dict[bytes, Owner] = {}
         for torrent in self.index.find_unplaced():
@@ -4064,7 +4062,7 @@ AT_ONCE = 500  # torrents that are removed after one look
 MOMENT = 0.1  # seconds for which pre_remove hooks are called before the first of their removals
 
 
-def find_state(torrent: Torrent) -> str:
+def state_of(torrent: Torrent) -> str:
     """Return where a torrent is in its life (see Watch): "loaded", "vanished", "waiting" or "held"."""
     if torrent.vanished is None:
         return "loaded"
@@ -4095,7 +4093,7 @@ class Holds:
 
         They wait for a torrent whose grace is over in a moment, to be said together with it.
         """
-        if self.vanished.has_expired() and self.vanished.find_end() < time.monotonic() + 1:
+        if self.vanished.has_expired() and self.vanished.next_end() < time.monotonic() + 1:
             return
         # It is said when it is certain: a full disk makes the look come again.
         self.index.con.commit()
@@ -4118,7 +4116,7 @@ class Holds:
 
     def say_forced(self) -> None:
         """Say how all held removals go ahead."""
-        number = sum(find_state(torrent) == "held" for torrent in self.index.find_vanished())
+        number = sum(state_of(torrent) == "held" for torrent in self.index.find_vanished())
         what = f"  {'to remove' if self.args.remove else 'to forget'} anyway"
         which = f"all {number} held torrents" if number > 1 else "the held torrent"
         check = "has none of them (add -n to list them)" if number > 1 else "does not have it"
@@ -4153,7 +4151,7 @@ class Word:
         self.unsaved: dict[str, Unsaved] = {}  # by hash
         self.once_until = 0.0  # monotonic time until which --once waits for a save
         self.pause = 1.0  # seconds until rtorrent is asked again
-        self.permit = Permit(NEVER, False, 0, find_limits(self.args, Doubts({}, ())))
+        self.permit = Permit(NEVER, False, 0, read_limits(self.args, Doubts({}, ())))
         self.confirmed = NEVER  # when rtorrent was last asked during removals (monotonic)
         self.missing: Set[str] = set()  # what it did not have then
 
@@ -4163,8 +4161,8 @@ class Word:
         `listing` has the letters of the session files that are there, by hash.
         """
         vanished, ready, begin = self.index.find_vanished(), list[str](), time.monotonic()
-        expired = self.vanished.find_expired()
-        doubted, limits = self.registry.doubted, find_limits(self.args, self.registry.find_doubts())
+        expired = self.vanished.list_expired()
+        doubted, limits = self.registry.doubted, read_limits(self.args, self.registry.list_doubts())
         facts = self.look(listing, vanished, [torrent for torrent in vanished if torrent.hash in expired])
         for torrent in vanished:
             if not torrent.said and facts.evidence.has_said(torrent):
@@ -4196,11 +4194,11 @@ class Word:
 
     def is_present(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent are there."""
-        return self.session.find_latest(torrent.hash, torrent.vanished or 0) is not None
+        return self.session.read_latest(torrent.hash, torrent.vanished or 0) is not None
 
     def is_being_saved(self, torrent: Torrent) -> bool:
         """Tell whether session files of a vanished torrent came a moment ago; the rest of them may follow."""
-        latest = self.session.find_latest(torrent.hash, torrent.vanished or 0)
+        latest = self.session.read_latest(torrent.hash, torrent.vanished or 0)
         return latest is not None and time.time() - latest < QUIET
 
     def is_valid(self) -> bool:
@@ -4233,18 +4231,18 @@ class Word:
 
         Of the vanished torrents, the grace of the `expired` ones is over.
         """
-        now, process = time.time(), self.rtorrent.find_process()
-        wiped = find_wiped(vanished, self.index.count_torrents()[0] - len(vanished))
+        now, process = time.time(), self.rtorrent.read_process()
+        wiped = select_wiped(vanished, self.index.count_torrents()[0] - len(vanished))
         needed = self.args.remove or any(torrent.hash in wiped for torrent in expired)
         saves, loaded = Saves({}, {}, NEVER, NEVER), dict[str, bytes]()
         if needed:
             here = [hash for hash, letters in listing.items() if letters != "L"]
             if expired:
                 self.renew_answer([torrent.hash for torrent in expired], here)
-            saves = self.find_saves(expired, here)
+            saves = self.read_saves(expired, here)
             every = self.index.find_torrents()
             loaded.update((torrent.hash, torrent.directory) for torrent in every if torrent.vanished is None)
-            self.find_unsaved(listing, loaded, saves)
+            self.note_unsaved(listing, loaded, saves)
         evidence = Evidence(
             now=now,
             grace=self.args.grace,
@@ -4278,7 +4276,7 @@ class Word:
         self.rtorrent.answer = self.rtorrent.ask(expired, here)
         self.pause = 1.0 if self.rtorrent.answer else min(RETRY_INTERVAL, 2 * self.pause)
 
-    def find_saves(self, expired: Iterable[Torrent], here: Iterable[str]) -> Saves:
+    def read_saves(self, expired: Iterable[Torrent], here: Iterable[str]) -> Saves:
         """Read when rtorrent saved; of no torrent where the answer of the right process serves for all."""
         answer = self.rtorrent.answer
         answered = answer and not self.unsaved and all(torrent.process == answer.process for torrent in expired)
@@ -4289,7 +4287,7 @@ class Word:
                 saves.unfinished[hash], saves.begun[hash] = saves.begun[hash], NEVER
         return saves
 
-    def find_unsaved(self, listing: Mapping[str, str], known: Mapping[str, bytes], saves: Saves) -> None:
+    def note_unsaved(self, listing: Mapping[str, str], known: Mapping[str, bytes], saves: Saves) -> None:
         """Find the torrents that rtorrent has elsewhere than their session files say, and ask it to save them.
 
         `known` has the directories of the loaded torrents as R says them, by hash.
@@ -4439,9 +4437,9 @@ class Removals:
         """Go on with the next torrent; after the last one, look whether others are due now."""
         self.removing = None
         self.index.con.commit()
-        expired = set() if self.ready else self.vanished.find_expired()
+        expired = set() if self.ready else self.vanished.list_expired()
         if expired:
-            states = {find_state(torrent) for torrent in self.index.find_vanished() if torrent.hash in expired}
+            states = {state_of(torrent) for torrent in self.index.find_vanished() if torrent.hash in expired}
             # on_word returns at once during removals, so that a look may be overdue.
             pause = 0 if "vanished" in states else self.word.pause if "waiting" in states else RETRY_INTERVAL
             self.loop.call_sooner("word", pause, "word", self.args.session)
@@ -4490,7 +4488,7 @@ class Removals:
         if torrent is None or row is None:
             # pre_remove has deleted it.
             return
-        removal = self.find_removal(torrent, row)
+        removal = self.make_removal(torrent, row)
         if not self.is_due(torrent) or not self.word.confirm(torrent, self.batch):
             return
         self.vanished.own_unlinks.clear()
@@ -4511,7 +4509,7 @@ class Removals:
         else:
             self.agreed[torrent.hash, torrent.vanished] = answer is not False
 
-    def find_removal(self, torrent: Torrent, row: Sequence[Any]) -> Removal:
+    def make_removal(self, torrent: Torrent, row: Sequence[Any]) -> Removal:
         """Return the removal of a torrent as far as it went, or a new one."""
         before = self.removals.get(torrent.hash)
         if before and before.torrent.vanished == torrent.vanished:
@@ -4768,7 +4766,7 @@ class Watch:
         """Bring the rows up to date at the start: no hooks, nothing removed; torrents that are gone lose their rows."""
         for torrent in self.index.find_vanished():
             self.rtorrent.remember(torrent.process or "")
-        self.rtorrent.find_process()
+        self.rtorrent.read_process()
         present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         listing, first = self.session.list(), self.index.count_torrents()[0] == 0
         unread = {hash for hash, letters in listing.items() if letters != "L"}
@@ -4850,7 +4848,7 @@ class Watch:
             for torrent in missing:
                 self.vanished.vanish(torrent.hash, time.time(), present, "", said=self.args.catch_up, held="wipe")
             return
-        process = self.rtorrent.find_process().identity
+        process = self.rtorrent.read_process().identity
         for hash, name, *_ in missing:
             if self.args.catch_up:
                 self.vanished.vanish(hash, time.time(), present, process, said=True)
@@ -4893,7 +4891,7 @@ class Watch:
 
     def say_ready(self) -> None:
         """Say how many torrents are known and whether rtorrent answers, and what the directory or rtorrent lacks."""
-        args, process = self.args, self.rtorrent.find_process()
+        args, process = self.args, self.rtorrent.read_process()
         (torrents, vanished), files = self.index.count_torrents(), self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
@@ -4943,7 +4941,7 @@ class Watch:
                 return
         self.noted = self.index.con.total_changes, time.monotonic()
         if "NOTIFY_SOCKET" in os.environ:
-            states = [*map(find_state, self.index.find_vanished())]
+            states = [*map(state_of, self.index.find_vanished())]
             numbers = (f"{states.count(state)} {state}" for state in ("vanished", "waiting", "held"))
             known, freed = count(self.index.count_torrents()[0], "torrent"), human_size(self.removals.freed)
             notify(f"STATUS={', '.join([known, *numbers])}, {freed} freed")
@@ -4953,8 +4951,8 @@ class Watch:
         if not self.args.once or self.loop.stepping:
             return False
         self.loop.take_events()
-        due = min(self.loop.find_next(*ROWS), self.vanished.find_end()) < float("inf")
-        look = self.loop.find_next("word") < max(time.monotonic() + 0.01, self.word.once_until)
+        due = min(self.loop.next_due(*ROWS), self.vanished.next_end()) < float("inf")
+        look = self.loop.next_due("word") < max(time.monotonic() + 0.01, self.word.once_until)
         return not (due or look or any(self.loop.queues.values()))
 
 
@@ -4964,7 +4962,7 @@ SKIPPED = re.compile(r"\.nfs.*|lost\+found|\.Trash.*|\.snapshots?|\.zfs|@eaDir|\
 DAY = 86400.0  # seconds
 
 
-def find_mount_points() -> set[str]:
+def read_mount_points() -> set[str]:
     """Return where something is mounted (proc(5), mountinfo)."""
     with suppress(OSError):
         places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
@@ -4985,7 +4983,7 @@ def walk(directory: Path, skipped: Collection[Path]) -> Iterator[tuple[Path, os.
 
     It leaves out `skipped` paths, mount points, and names that are nobody's downloads.
     """
-    mounts, device, waiting = find_mount_points(), directory.stat().st_dev, [directory]
+    mounts, device, waiting = read_mount_points(), directory.stat().st_dev, [directory]
     while waiting:
         place = waiting.pop()
         try:
@@ -5005,7 +5003,7 @@ class Orphans:
 
     def __init__(self, watch: Watch, args: Args) -> None:
         """Look at all directories that torrents use, and at what rtorrents have open."""
-        self.index, self.doubts, self.open = watch.index, watch.registry.find_doubts(), read_open_files()
+        self.index, self.doubts, self.open = watch.index, watch.registry.list_doubts(), read_open_files()
         self.before = time.time() - DAY
         own = [args.db, Path(f"{args.db}-wal"), Path(f"{args.db}-shm"), state_directory(), *filter(None, [args.hooks])]
         self.skipped = {args.session, *args.trash, *own}
@@ -5025,7 +5023,7 @@ class Orphans:
             used = any(self.index.is_used_directory(path, "") for path in paths)
             self.used |= used
             for path in files:
-                found = find_info(path)
+                found = read_info(path)
                 if found and not self.is_used(path, found, paths) and self.is_old(found):
                     yield str(path), found.st_blocks * 512
             if not used and directory != top and not os.listdir(directory) and self.is_old(info):
@@ -5087,7 +5085,7 @@ def imagine_erased(
     -n, which is on here, changes nothing but the index.
     """
     files = [*index.find_files(torrent.hash), *index.find_uses(torrent.hash, "inherited")]
-    infos = ((file, find_info(file)) for file in files)
+    infos = ((file, read_info(file)) for file in files)
     index.insert_left(torrent.hash, [(file, identify_file(info)) for file, info in infos if info])
     removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1])
     removal.spare(True)
@@ -5164,7 +5162,7 @@ def show_erase(torrent: Torrent, removal: Removal, data: str, verbose: bool) -> 
 def answer_what_if(watch: Watch, args: Args) -> None:
     """Print what an erase of the meant torrents would remove, keep and free, or whose a file is; raise Error."""
     index, what, path = watch.index, args.what_if, os.path.abspath(os.path.expanduser(args.what_if))
-    doubts = watch.registry.find_doubts()
+    doubts = watch.registry.list_doubts()
     torrents = [] if "/" in what else find_meant(index, what)
     if not torrents and os.path.lexists(path):
         for line in list(find_owners(index, doubts, os.fsencode(path), args.verbose)) or ["no torrent uses it"]:
@@ -5175,9 +5173,9 @@ def answer_what_if(watch: Watch, args: Args) -> None:
         advice = f"there is {some(near)}" if near else "--what-if all lists all"
         raise Error(f"{what}: no torrent has this name or hash, and there is no such file; {advice}", 2)
     # An erase closes the torrent's files in the rtorrent of this session.
-    pid = watch.rtorrent.find_process().pid
+    pid = watch.rtorrent.read_process().pid
     open_files = {loaded: read_open_files(but=pid if loaded else 0) for loaded in (True, False)}
-    limits = find_limits(args, doubts)
+    limits = read_limits(args, doubts)
     if what == "all":
         show(f"{'hash':<{40 if args.verbose else 8}} {'frees':>9}", "torrent, if it is erased")
     for torrent in torrents:
@@ -5420,7 +5418,7 @@ def make_absolute(args: Args) -> None:
 
 def orphans_advice(args: Args) -> str:
     """Return the command for --orphans without a PATH: the only directory named may be the one to look through."""
-    path, _ = (not is_session(args.session) and find_other_session(args)) or (None, "")
+    path, _ = (not is_session(args.session) and discover_other_session(args)) or (None, "")
     if path:
         return f" and the session directory: {repeat_command(args, session=path, paths=(args.session,))}"
     return f": {repeat_command(args)} ~/downloads"
@@ -5455,7 +5453,7 @@ def parse_args(argv: Optional[Sequence[str]]) -> Args:
     args = make_parser().parse_intermixed_args(argv)
     set_up_log(args.verbose, args.quiet)
     if args.session is None:
-        args.session, why = find_session()
+        args.session, why = discover_session()
         if why:
             say(logging.INFO, "session", f"{why} {args.session}")
     make_absolute(args)

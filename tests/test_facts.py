@@ -40,8 +40,8 @@ def test_a_file_is_rtorrents_when_it_has_all_of_its_pieces(field: Any, finished:
     metainfo = rtwatch.parse_metainfo(DOCUMENTS.metainfo)
     assert metainfo is not None
     data = bencodepy.encode({} if field is None else {b"bitfield": field})
-    assert rtwatch.find_finished(metainfo, data) == finished
-    assert rtwatch.find_finished(metainfo, None) == [False] * 3
+    assert rtwatch.parse_finished(metainfo, data) == finished
+    assert rtwatch.parse_finished(metainfo, None) == [False] * 3
 
 
 MANY: dict[tuple[bytes, ...], bytes] = {(b"%03d" % number,): b"d" * 100 for number in range(rtwatch.BATCH)}

@@ -182,7 +182,7 @@ def test_links_are_found_among_few_files_and_among_many(number: int, tmp_path: P
     for file in files[1:]:
         file.touch()
     files[0].symlink_to("way/target")
-    targets, ways = rtwatch.find_links({os.fsencode(tmp_path): [os.fsencode(file) for file in files]})
+    targets, ways = rtwatch.read_links({os.fsencode(tmp_path): [os.fsencode(file) for file in files]})
     assert targets == {os.fsencode(tmp_path / "there" / "target")}
     assert ways == {os.fsencode(tmp_path / "way" / "target")}
 
@@ -227,7 +227,7 @@ def test_a_file_is_as_its_torrent_left_it_when_nothing_of_its_identity_differs(t
 
 def test_a_time_of_whole_seconds_may_be_two_seconds_behind_others_a_tick(tmp_path: Path) -> None:
     os.utime(tmp_path, (1e10, 1e10 + 0.5))
-    assert rtwatch.find_written(tmp_path.stat(), False) == 1e10 + 0.5
-    assert rtwatch.find_written(tmp_path.stat(), True) == 1e10 + 0.5 + rtwatch.TICK
+    assert rtwatch.latest_change(tmp_path.stat(), False) == 1e10 + 0.5
+    assert rtwatch.latest_change(tmp_path.stat(), True) == 1e10 + 0.5 + rtwatch.TICK
     info = os.stat_result((0, 0, 0, 0, 0, 0, 0, 0, 100, 90))
-    assert [rtwatch.find_written(info, latest) for latest in (False, True)] == [102, 102]
+    assert [rtwatch.latest_change(info, latest) for latest in (False, True)] == [102, 102]

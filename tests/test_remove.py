@@ -190,7 +190,7 @@ def test_a_removal_that_fails_in_an_unforeseen_way_is_said_and_made_again(where:
     ],
 )
 def test_a_label_is_compared_as_people_see_it(saved: str, keep: list[str], label: str | None) -> None:
-    assert rtwatch.find_label(saved, keep) == label
+    assert rtwatch.match_label(saved, keep) == label
 
 
 @pytest.mark.parametrize("of_user", ["return False", "return None", "return 0"])

@@ -65,7 +65,7 @@ ROUNDS: dict[str, tuple[Saves, Optional[set[str]]]] = {
 
 @pytest.mark.parametrize(("found", "left"), ROUNDS.values(), ids=ROUNDS)
 def test_a_round_of_saves_is_whole_when(found: Saves, left: Optional[set[str]]) -> None:
-    assert rtwatch.find_left_alone(found, AFTER, NOW) == left
+    assert rtwatch.select_left_alone(found, AFTER, NOW) == left
 
 
 def torrent(process: str = RUNS.identity, said: bool = False) -> Torrent:
@@ -220,7 +220,7 @@ def test_a_session_is_wiped_when_more_than_ten_and_most_vanish_within_a_minute(
     times: list[float], loaded: int, wiped: int
 ) -> None:
     vanished = [torrent()._replace(hash=str(number), vanished=1000 + when) for number, when in enumerate(times)]
-    assert len(rtwatch.find_wiped(vanished, loaded)) == wiped
+    assert len(rtwatch.select_wiped(vanished, loaded)) == wiped
 
 
 @pytest.mark.parametrize(
