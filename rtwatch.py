@@ -2122,7 +2122,7 @@ def read_configurations() -> list[tuple[Path, list[str]]]:
     return found
 
 
-def read_words(text: str) -> list[str]:
+def parse_words(text: str) -> list[str]:
     """Return the words of a value of rtorrent.rc without their quotes."""
     words = re.findall(r'"(?:[^"\\]|\\.)*"|[^\s(),"]+', text)
     return [re.sub(r"\\(.)", r"\1", word[1:-1]) if word.startswith('"') else word for word in words]
@@ -2132,7 +2132,7 @@ def evaluate(value: str, settings: Mapping[str, str]) -> str:
     """Return what a value of rtorrent.rc is, `(cat,(cfg.basedir),".session")` and the like; raise LookupError."""
     value = re.sub(r"\$([\w.]+)=", r"(\1)", value)
     while found := CALL.search(value):  # the innermost one
-        name, *rest = read_words(found[1]) or [""]
+        name, *rest = parse_words(found[1]) or [""]
         if name == "cat":
             answer = "".join(rest)
         elif name == "system.env":
@@ -2143,10 +2143,10 @@ def evaluate(value: str, settings: Mapping[str, str]) -> str:
             answer = evaluate(settings[name], {key: value for key, value in settings.items() if key != name})
         quoted = re.sub(r'(["\\])', r"\\\1", answer)
         value = f'{value[: found.start()]}"{quoted}"{value[found.end() :]}'
-    return read_words(value)[0]
+    return parse_words(value)[0]
 
 
-def read_session_path(lines: Iterable[str]) -> Optional[Path]:
+def parse_session_path(lines: Iterable[str]) -> Optional[Path]:
     """Return the session directory that an rtorrent.rc names, None when it names none that can be known."""
     settings: dict[str, str] = {}
     for line in lines:
@@ -2197,7 +2197,7 @@ def discover_running_sessions() -> Iterator[tuple[Path, str]]:
 def discover_sessions() -> Iterator[tuple[Path, str]]:
     """Yield possible session directories, those of rtorrent.rc first, each with the words that introduce it."""
     for file, lines in read_configurations():
-        path = read_session_path(lines)
+        path = parse_session_path(lines)
         if path:
             yield path, f"{file} says that the session is"
     yield from discover_running_sessions()
@@ -3366,7 +3366,7 @@ class Loop:
         self.stopping = 0  # counts the reasons to stop
         self.reason = ""  # the first of them
         self.began = self.drained = time.time()  # no event was unread then: one that is read later happened later
-        self.due: dict[object, Due] = {}  # by any key
+        self.due: dict[object, Due] = {}  # by queue for the watched directory, else by any key
         self.step: Callable[[], bool] = lambda: False  # makes one step of long work, tells whether there is another
         self.stepping = False
 
@@ -3381,14 +3381,18 @@ class Loop:
         if function:
             self.qfuncs[name] = function
 
-    def call_later(self, key: object, seconds: float, name: str, item: object) -> None:
-        """Work an item of a queue after some time, instead of the one that is due under the same key."""
-        self.due[key] = Due(time.monotonic() + seconds, name, item)
+    def put_back(self, name: str, item: object, seconds: float) -> None:
+        """Work an item of a queue again after some time."""
+        self.due[object()] = Due(time.monotonic() + seconds, name, item)
 
-    def call_sooner(self, key: object, seconds: float, name: str, item: object) -> None:
-        """Work an item of a queue after some time, unless one is due before that under the same key."""
-        if key not in self.due or self.due[key].when > time.monotonic() + seconds:
-            self.call_later(key, seconds, name, item)
+    def schedule(self, name: str, seconds: float) -> None:
+        """Work the watched directory in a queue after some time, instead of when it was due there."""
+        self.due[name] = Due(time.monotonic() + seconds, name, self.args.session)
+
+    def schedule_sooner(self, name: str, seconds: float) -> None:
+        """Work the watched directory in a queue after some time, unless it is due there before that."""
+        if name not in self.due or self.due[name].when > time.monotonic() + seconds:
+            self.schedule(name, seconds)
 
     def add_watch(self, directory: Path) -> None:
         """Watch a directory for the events that have a handler, and for its own end; raise Error."""
@@ -3486,11 +3490,11 @@ class Loop:
             self.due[object()] = Due(time.monotonic() + pause, name, item, pause, str(error))
         except (Exception, SystemExit) as error:
             if self.survive(error, str(item)):
-                self.call_later(object(), RETRY_INTERVAL, name, item)
+                self.put_back(name, item, RETRY_INTERVAL)
         else:
             # The function may have taken events, whose items come at once.
             while len(queue) > before and any(end is item for end in (queue[0], queue[-1])):
-                self.call_later(object(), 1.0, name, queue.pop() if queue[-1] is item else queue.popleft())
+                self.put_back(name, queue.pop() if queue[-1] is item else queue.popleft(), 1.0)
 
     def survive(self, error: BaseException, what: str) -> bool:
         """Log the exception of a function; return False when it asked for the end; raise one that ends rtwatch."""
@@ -3616,13 +3620,13 @@ class Vanished:
         """Give a vanished torrent its grace to come back; when it is over, rtorrent's word is looked for."""
         self.graces.pop(hash, None)
         self.graces[hash] = time.monotonic() + self.args.grace
-        self.loop.call_sooner("word", self.args.grace, "word", self.args.session)
+        self.loop.schedule_sooner("word", self.args.grace)
 
     def look_at_end(self) -> None:
         """Arrange to look for rtorrent's word when the next grace ends."""
         pause = self.next_end() - time.monotonic()
         if pause < float("inf"):
-            self.loop.call_sooner("word", pause, "word", self.args.session)
+            self.loop.schedule_sooner("word", pause)
 
     def next_end(self) -> float:
         """Return when the next grace ends (monotonic), infinity when none does."""
@@ -3667,7 +3671,7 @@ class Vanished:
         self.index.con.commit()
         self.unrecorded = unrecorded
         if not self.unrecorded and self.has_expired():
-            self.loop.call_sooner("word", 0, "word", self.args.session)
+            self.loop.schedule_sooner("word", 0)
 
     def is_as_left(self, torrent: Torrent, info: os.stat_result) -> bool:
         """Tell whether nobody has written, moved or linked a file since its torrent vanished."""
@@ -3863,7 +3867,7 @@ class Registry:
         """Ask rtorrent soon whether it has all data of a torrent that came with its data in place."""
         if found and self.args.remove and not self.args.no_action:
             self.newcomers[hash] = 0
-            self.loop.call_sooner("newcomer", QUIET, "newcomer", self.args.session)
+            self.loop.schedule_sooner("newcomer", QUIET)
 
     def on_newcomer(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Have rtorrent save the torrents that came complete, once their check is over: only then R says so."""
@@ -3877,7 +3881,7 @@ class Registry:
                 del self.newcomers[hash]
         if self.newcomers:
             pause = min(RETRY_INTERVAL, QUIET * 2 ** (1 + max(self.newcomers.values())))
-            self.loop.call_later("newcomer", pause, "newcomer", path)
+            self.loop.schedule("newcomer", pause)
 
     def note_place(self, known: Optional[Torrent], directory: bytes, root: Optional[bytes]) -> None:
         """Look again, and say so, when a root is not known, and ask rtorrent anew about a torrent that went elsewhere.
@@ -3886,7 +3890,7 @@ class Registry:
         """
         if root is None:
             self.doubted += 1
-            self.loop.call_later("unknown", 0, "unknown", self.args.session)
+            self.loop.schedule("unknown", 0)
         if known and directory != known.directory:
             self.void_answer()
 
@@ -3901,7 +3905,7 @@ class Registry:
         if unreadable:
             self.unreadable[hash] = unreadable
             self.doubted += before is None or before.doubt != unreadable.doubt
-            self.loop.call_sooner("unknown", RETRY_INTERVAL, "unknown", self.args.session)
+            self.loop.schedule_sooner("unknown", RETRY_INTERVAL)
             new = before is None or before.args != unreadable.args
             # A save may be under way when one of the files is missing.
             if new and unreadable.reason != MISSING:
@@ -3909,7 +3913,7 @@ class Registry:
                 effect = "its files are kept" if unreadable.doubt else wait
                 say(logging.WARNING, "unreadable", f"{unreadable.file}: {unreadable.reason}", effect)
         elif before:
-            self.loop.call_sooner("word", 0, "word", self.args.session)
+            self.loop.schedule_sooner("word", 0)
 
     def on_unknown(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look once more for roots that could not be known, and for unreadable torrents."""
@@ -3930,7 +3934,7 @@ class Registry:
         self.unknown = unknown
         self.loop.due.pop("unknown", None)
         if unknown or self.unreadable:
-            self.loop.call_later("unknown", RETRY_INTERVAL, "unknown", self.args.session)
+            self.loop.schedule("unknown", RETRY_INTERVAL)
 
     def read_again(self, hashes: Iterable[str]) -> None:
         """Bring torrents up to date without waiting for an event; an unreadable one is remembered."""
@@ -4186,7 +4190,7 @@ class Word:
         """Tell whether a torrent can be removed, and hold it when a guard says no."""
         reason = guard(torrent, facts)
         if reason == "present" and self.is_being_saved(torrent):
-            self.loop.call_sooner("word", QUIET, "word", self.args.session)
+            self.loop.schedule_sooner("word", QUIET)
             return False
         # Only the removal itself finds out whether its files are still open.
         self.holds.hold(torrent, reason or ("open" if torrent.held == "open" else None))
@@ -4223,7 +4227,7 @@ class Word:
             self.holds.hold(torrent, reason)
             self.holds.say()
             self.rtorrent.answer = None
-            self.loop.call_sooner("word", QUIET, "word", self.args.session)
+            self.loop.schedule_sooner("word", QUIET)
         return reason is None
 
     def look(self, listing: Mapping[str, str], vanished: Collection[Torrent], expired: Collection[Torrent]) -> Facts:
@@ -4342,7 +4346,7 @@ class Word:
             elif evidence.saves.unfinished:
                 pauses.append(STALLED)
         if pauses:
-            self.loop.call_sooner("word", min(pauses), "word", self.args.session)
+            self.loop.schedule_sooner("word", min(pauses))
 
 
 def agrees(saved: bytes, answered: str, home: str, renewed: bool) -> bool:
@@ -4396,7 +4400,7 @@ class Removals:
         """Begin with some removals, but not before the pause after a failure is over."""
         rest = self.failure.until - time.monotonic()
         if rest > 0:
-            self.loop.call_sooner("word", rest, "word", self.args.session)
+            self.loop.schedule_sooner("word", rest)
         else:
             self.ready.extend(hashes)
 
@@ -4431,7 +4435,7 @@ class Removals:
             say(logging.ERROR, "failed", f"{reason}; tried again after growing pauses")
         pause = min(RETRY_INTERVAL, 2 * before.pause)
         self.failure = Failure(reason, pause, now + pause)
-        self.loop.call_later("word", pause, "word", self.args.session)
+        self.loop.schedule("word", pause)
 
     def end_removal(self) -> None:
         """Go on with the next torrent; after the last one, look whether others are due now."""
@@ -4442,7 +4446,7 @@ class Removals:
             states = {state_of(torrent) for torrent in self.index.find_vanished() if torrent.hash in expired}
             # on_word returns at once during removals, so that a look may be overdue.
             pause = 0 if "vanished" in states else self.word.pause if "waiting" in states else RETRY_INTERVAL
-            self.loop.call_sooner("word", pause, "word", self.args.session)
+            self.loop.schedule_sooner("word", pause)
 
     def remove_some(self) -> Iterator[None]:
         """Finish the erased torrents whose pre_remove was called, else call it for the next ones.
@@ -4476,7 +4480,7 @@ class Removals:
                 yield
         self.ready.clear()
         self.rtorrent.answer = None
-        self.loop.call_sooner("word", 0, "word", self.args.session)
+        self.loop.schedule_sooner("word", 0)
 
     def remove(self, hash: str) -> Iterator[None]:
         """Finish an erased torrent in steps."""
@@ -4577,7 +4581,7 @@ class Removals:
         if not self.word.is_valid():
             self.ready.clear()
             self.batch.clear()
-            self.loop.call_sooner("word", 0, "word", self.args.session)
+            self.loop.schedule_sooner("word", 0)
             return False
         return True
 
@@ -4659,7 +4663,7 @@ class Watch:
             first = path.suffix == ".torrent" or path.name[:40] in self.registry.unreadable
             self.loop.queues["added" if first else "saved"].append(path)
             if self.vanished.has_expired():
-                self.loop.call_sooner("word", QUIET if self.rtorrent.answer is None else 0.1, "word", self.args.session)
+                self.loop.schedule_sooner("word", QUIET if self.rtorrent.answer is None else 0.1)
         elif path.name[40:] == ".torrent.new" and self.session.is_owner_of(path.with_suffix("")):
             known = self.index.find_torrent(path.name[:40])
             if known is None or known.vanished is not None:
@@ -4669,14 +4673,14 @@ class Watch:
     def note_round(self, path: Path) -> None:
         """Look soon for a whole round of saves: rtorrent has renamed its input_history."""
         if path == self.args.session / "rtorrent.input_history":
-            self.loop.call_sooner("word", QUIET + 0.05, "word", self.args.session)
+            self.loop.schedule_sooner("word", QUIET + 0.05)
 
     def note_ended(self, path: Path) -> None:
         """Say that rtorrent has ended, and look at its saves before another one starts and saves: its lock is gone."""
         if path == self.args.session / "rtorrent.lock":
             say(logging.INFO, "rtorrent", "ended")
             self.rtorrent.ended = self.rtorrent.last.identity
-            self.loop.call_sooner("word", 0.05, "word", self.args.session)
+            self.loop.schedule_sooner("word", 0.05)
 
     def note_started(self, path: Path) -> None:
         """Say that rtorrent has started: it wrote its lock."""
@@ -4695,7 +4699,7 @@ class Watch:
             return
         listing, unread = self.compare()
         queues["saved"].extend(self.session.file(hash) for hash in listing.keys() - set(unread) if listing[hash] != "L")
-        self.loop.call_sooner("word", 0.1, "word", args.session)
+        self.loop.schedule_sooner("word", 0.1)
 
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
@@ -4704,11 +4708,11 @@ class Watch:
             return
         if self.vanished.unrecorded:
             # The files come first, but the word of an rtorrent that has ended must not be missed.
-            self.loop.call_later("word", 0, "word", path)
+            self.loop.schedule("word", 0)
             return
         listing, unread = self.compare()
         if unread or self.registry.has_pending():
-            self.loop.call_later("word", 0 if any(map(queues.get, ROWS)) else 1.0, "word", path)
+            self.loop.schedule("word", 0 if any(map(queues.get, ROWS)) else 1.0)
             return
         self.registry.look_at_directories()
         con.commit()

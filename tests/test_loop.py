@@ -225,11 +225,11 @@ def test_a_long_queue_starves_no_other(loop: Fed) -> None:
 
 
 def test_the_earliest_item_is_worked_first_a_later_one_replaces_none(loop: Fed) -> None:
-    loop.call_later("key", 0.2, "written", "second")
-    loop.call_sooner("key", 60, "written", "never")
-    loop.call_later("another", 0.1, "written", "replaced")
-    loop.call_later("another", 0.1, "written", "first")
-    assert loop.run_until(2) == ("first", "second")
+    loop.schedule("written", 0)
+    loop.schedule("written", 0.2)
+    loop.schedule_sooner("written", 60)
+    loop.put_back("written", "first", 0.1)
+    assert loop.run_until(2) == ("first", loop.args.session)
     assert loop.timeout() is None
 
 
