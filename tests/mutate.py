@@ -3,8 +3,8 @@
     .venv/bin/python tests/mutate.py [--number N] [--seed S] [--section NAME] [--list] [TEST...]
     .venv/bin/python tests/mutate.py --only MUTANT [TEST...]
 
-A mutant meets the quick tests first, then the others, or the tests that are named. A test must fail twice, and not
-without the change.
+A mutant meets the quick tests first, beginning with those of its section, then the others; or the tests that are named.
+A test must fail twice, and not without the change.
 
 A mutant may remove any file. It runs in a copy of the project, with processes of its own, where the disk cannot be
 written but for the copy: unshare(1) must be allowed.
@@ -29,7 +29,14 @@ from typing import Any, NamedTuple, Optional
 
 from program import PROJECT
 
-SECTIONS = ("Files", "Evidence", "Deciding a removal", "Removal", "Word", "Removals")
+SECTIONS = {  # with the quick tests that notice most of its mutants
+    "Files": "paths",
+    "Evidence": "word",
+    "Deciding a removal": "facts",
+    "Removal": "trash",
+    "Word": "asking",
+    "Removals": "remove",
+}
 SPEED = ("BATCH", "AT_ONCE")  # constants that make rtwatch faster or slower, and nothing else
 QUICK = [f"tests/test_{name}.py" for name in ("word", "paths", "facts", "remove", "shared", "trash", "held", "asking")]
 OTHER = [f"tests/test_{name}.py" for name in ("example", "install", "metainfo", "readme")]  # for other sections
@@ -161,14 +168,15 @@ def run(project: Path, source: bytes, *args: str) -> Optional[str]:
     return f"pytest, which ended with {result.returncode}: {result.stdout[-300:]}{result.stderr[-300:]}"
 
 
-def meet(mutant: bytes, source: bytes, tests: Sequence[str]) -> Optional[str]:
-    """Return the test that notices a mutant of a source, None when none does."""
+def meet(mutant: bytes, section: str, source: bytes, tests: Sequence[str]) -> Optional[str]:
+    """Return the test that notices a mutant of a section, None when none does."""
     with tempfile.TemporaryDirectory(prefix="mut") as directory:  # short: a socket's path has 107 bytes
         project, left_out = Path(directory), shutil.ignore_patterns(".*", "build", "rtwatch.*.pyc")
         shutil.copytree(PROJECT, project, ignore=left_out, dirs_exist_ok=True)
         (project / ".rtorrent").symlink_to((PROJECT / ".rtorrent").resolve())
+        first = f"tests/test_{SECTIONS[section]}.py"
         rest = ["tests", *(f"--ignore={file}" for file in QUICK + OTHER)]
-        for stage in [tests] if tests else [QUICK, rest]:
+        for stage in [tests] if tests else [[first], [file for file in QUICK if file != first], rest]:
             args = [*stage]
             while failed := run(project, mutant, *args):
                 if "::" not in failed or (run(project, mutant, failed) and not run(project, source, failed)):
@@ -195,9 +203,9 @@ def main() -> None:
         chosen = [mutant for mutant in every if mutant.name in args.only]
     print(f"{len(chosen)} of {len(offered)} mutants, --seed {args.seed}", flush=True)
     noticed = 0
-    for name, _, line, begin, end, after in chosen:
+    for name, section, line, begin, end, after in chosen:
         before = " ".join(source[begin:end].decode().split())
-        test = None if args.list else meet(source[:begin] + after.encode() + source[end:], source, args.tests)
+        test = None if args.list else meet(source[:begin] + after.encode() + source[end:], section, source, args.tests)
         noticed += bool(test)
         fate = "" if args.list else f"killed by {test}: " if test else "survived: "
         print(f"{fate}{name}, line {line}: {before}  ->  {after}", flush=True)
