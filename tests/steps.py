@@ -384,6 +384,8 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "point": lambda bed, torrents, words: bed.session.set_directory(torrents[0], place(bed, words)),
     "repoint": lambda bed, torrents, words: bed.repoint(torrents[0], words[0]),
     "complete": lambda bed, torrents, words: bed.complete(torrents[0]),
+    "mark-complete": lambda bed, torrents, words: bed.session.mark_complete(torrents[0]),
+    "called": lambda bed, torrents, words: bed.wait_called(words[0], count=int(words[1])),
     "save-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=1),
     "save-no-data": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=0, complete=0),
     "empty-t": lambda bed, torrents, words: bed.session.file(torrents[0]).write_bytes(b""),

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pytest
 from session import touch
-from steps import ALL_HOOKS, AT_ONCE, SHORT, Bed, Options, remaining
-from torrents import Torrent, make, multi, single, twin_of
+from steps import ALL_HOOKS, SHORT, Bed, Options, play, remaining
+from torrents import Torrent, multi, single, twin_of
 
 import rtwatch
 
-ONE, PACK = single("one"), multi("pack")
+ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 ARGS = (
     *("session", "paths", "remove", "no_action", "hooks", "db", "grace", "trash"),
     *("keep", "scgi", "catch_up", "force", "once", "orphans", "what_if", "verbose", "quiet"),
 )
+TYPES = {  # by the parameters' names
+    **{"con": "Connection", "inot": "INotify", "args": "Namespace", "file": "Path", "path": "Path"},
+    **{"queues": "OrderedDict", "qfuncs": "dict", "inot_funcs": "dict", "RmTuple": "tuple"},
+}
 
 
 def test_each_hook_is_tried_in_these_tests() -> None:
@@ -30,8 +34,7 @@ def test_each_hook_is_tried_in_these_tests() -> None:
 @pytest.mark.parametrize("torrent", [ONE, PACK], ids=["single, without L", "multi"])
 def test_hooks_are_called_in_order_with_the_torrent(torrent: Torrent, options: Options, bed: Bed) -> None:
     """Each write of HASH.complete completes once more."""
-    other = single("other")
-    bed.add(other)
+    bed.add(single("other"))
     bed.start("--grace", "0.2", *options, *bed.hooks)
     bed.session.load(torrent, bed.downloads)
     for kind in "TR" if torrent is ONE else "LTR":
@@ -49,31 +52,22 @@ def test_hooks_are_called_in_order_with_the_torrent(torrent: Torrent, options: O
     bed.session.erase(torrent)
     gone = bed.wait_called("post_remove")[0]["removed"]
     assert bed.program.stop() == 0
-    known, both = [other.hash], sorted([other.hash, torrent.hash])
-    file, hash = str(files[0]), torrent.hash
-    calls = [(call["hook"], call["file"], sorted(call["known"]), sorted(call["listed"])) for call in bed.calls()]
-    assert calls == [
-        *(("pre_loop", "None", known, known), ("pre_add", file, known, known), ("post_add", file, both, both)),
-        *(*[("complete", str(mark), both, both)] * 3, ("pre_remove", file, both, both)),
-        *(("post_remove", file, known, known), ("post_loop", "None", known, known)),
+    calls, file = bed.calls(), str(files[0])
+    known, both = [single("other").hash], sorted([single("other").hash, torrent.hash])
+    assert [(call["hook"], call["file"], sorted(call["known"])) for call in calls] == [
+        *(("pre_loop", "None", known), ("pre_add", file, known), ("post_add", file, both)),
+        *(*[("complete", str(mark), both)] * 3, ("pre_remove", file, both)),
+        *(("post_remove", file, known), ("post_loop", "None", known)),
     ]
-    add = ["Connection", "Path", "Namespace"]
-    assert [call["types"] for call in bed.calls()] == [
-        *(
-            ["Connection", "INotify", "Namespace", "OrderedDict", "dict", "dict"],
-            add,
-            add,
-            *[[*add, "OrderedDict"]] * 3,
-        ),
-        *(add, [*add, "tuple"], ["Connection", "INotify", "Namespace"]),
-    ]
-    assert not any(call["in_transaction"] for call in bed.calls())
-    assert {call["no_action"] for call in bed.calls()} == {"-n" in options}
-    assert [*gone] == ["name", "tracker", "hash", "rmfiles", "torfiles", "tor", "ltor", "rtor"]
-    assert [gone[key] for key in ("name", "tracker", "hash")] == [torrent.name.decode(), "127.0.0.1", hash]
-    assert [gone[key] for key in ("tor", "ltor", "rtor")] == stored
+    for call in calls:
+        assert call["types"] == [TYPES[name] for name in ALL_HOOKS[call["hook"]].split(", ")]
+        assert sorted(call["listed"]) == sorted(call["known"])
+        assert (call["in_transaction"], call["no_action"]) == (False, "-n" in options)
+    told = [torrent.name.decode(), "127.0.0.1", torrent.hash, *stored]
+    assert [gone[key] for key in ("name", "tracker", "hash", "tor", "ltor", "rtor")] == told
     assert sorted(gone["torfiles"]) == [*map(str, paths)]
     assert sorted(gone["rmfiles"]) == ([*map(str, paths)] if options else [])
+    assert [*gone] == ["name", "tracker", "hash", "rmfiles", "torfiles", "tor", "ltor", "rtor"]
     assert remaining(paths) == ([] if options == ("-r",) else paths)
     assert bed.db.exists() == ("-n" not in options)
 
@@ -135,47 +129,47 @@ def test_a_function_named_nearly_like_a_hook_is_named(bed: Bed) -> None:
     assert line == f"{bed.hooks_file}: rtwatch never calls {', '.join(named[:3])} and 1 more"
 
 
-def test_a_hook_may_be_any_object_and_a_relative_file_import_its_neighbour(bed: Bed, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("WORD = 'neighbour'\n")
-    bed.write_hooks("""
-from mine import WORD
-
-class Add:
-    def __call__(self, con, file, args, more=7):
-        note(WORD)
-
-post_add = Add()
-def pre_add(*given, more=8, **others): pass
-""")
-    bed.start("--hooks", bed.hooks_file.name, cwd=tmp_path)
-    bed.add(ONE)
-    bed.wait_called("neighbour")
+def test_a_hook_may_be_any_object_that_takes_its_arguments(tmp_path: Path) -> None:
+    accepted = "class Add:\n    def __call__(self, con, file, args, more=7): pass\n"
+    accepted += "post_add = Add()\ndef pre_add(*given, more=8, **others): pass\n"
+    (tmp_path / "hooks.py").write_text(accepted)
+    assert rtwatch.load_hooks(tmp_path / "hooks.py").keys() == {"pre_add", "post_add"}
 
 
-FAILING = {"pre_add": "OSError", "post_add": "sqlite3.OperationalError", "complete": "ValueError"}
-FAILING |= {"pre_remove": "ValueError", "post_remove": "OSError", "post_loop": "ValueError"}
+ERRORS = {"pre_add": "OSError", "post_add": "sqlite3.OperationalError", "complete": "ValueError"}
+ERRORS |= {"pre_remove": "ValueError", "post_remove": "OSError", "post_loop": "ValueError"}
+DELETED = [(hook, "torrent_data") for hook in ERRORS] + [(hook, "session_file") for hook in ("post_add", "pre_remove")]
+MISDEEDS = [(hook, f"raise {error}('of this hook')") for hook, error in ERRORS.items()]
+MISDEEDS += [(hook, f"con.execute('DELETE FROM {table}')") for hook, table in DELETED]
 
 
-@pytest.mark.parametrize(("hook", "error"), FAILING.items())
-def test_a_hook_that_fails_is_logged_and_the_loop_goes_on(hook: str, error: str, bed: Bed) -> None:
-    """A torrent whose pre_remove fails is held until the next start."""
-    bed.hooks_fail = True
-    program = bed.start(*SHORT, *bed.write_each(**{hook: f"raise {error}('of this hook')"}))
-    paths, last = [], "pre_remove" if hook == "pre_remove" else "post_remove"
-    for count, torrent in enumerate([PACK, ONE], 1):
-        paths += bed.download(torrent)
-        bed.session.mark_complete(torrent)
-        bed.wait_called("complete", count=count)
-        bed.session.erase(torrent)
-        bed.wait_called(last, count=count)
-        bed.settle()
-    assert remaining(paths) == (paths if hook == "pre_remove" else [])
+@pytest.mark.parametrize(("hook", "deed"), MISDEEDS)
+def test_a_hook_that_fails_or_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
+    hook: str, deed: str, bed: Bed
+) -> None:
+    """A failure is logged, and a torrent whose pre_remove fails is held until the next start."""
+    bed.hooks_fail, fails = True, deed.startswith("raise")
+    program = bed.start(*SHORT, *bed.write_each(**{hook: deed}))
+    stay, paths = bed.seed(TWIN, multi("stays")), bed.seed(ONE)
+    bed.seed(PACK)
+    bed.session.mark_complete(PACK)
+    bed.wait_called("complete")
+    bed.session.erase(PACK, ONE)
+    for count in 5, 6:
+        bed.add(single(f"other{count}"))
+        bed.wait_called("pre_add", count=count)
+        bed.session.save_all()
+    if fails:
+        bed.wait_called("pre_remove" if hook == "pre_remove" else "post_remove", count=2)
     assert program.stop() == 0
-    program.wait_line("Traceback")
-    program.wait_line(f"{error}: of this hook")
-    program.wait_line(rf"held .*pack.*{hook}" if hook == "pre_remove" else hook)
+    assert remaining(stay) == stay
     assert (bed.hooks_called()[0], bed.hooks_called()[-1]) == ("pre_loop", "post_loop")
-    if hook == "pre_remove":
+    if fails:
+        program.wait_line("Traceback")
+        program.wait_line("Error: of this hook")
+        program.wait_line(rf"held .*pack.*{hook}" if hook == "pre_remove" else hook)
+        assert remaining(paths) == (paths if hook == "pre_remove" else [])
+    if fails and hook == "pre_remove":
         bed.start(*SHORT, *bed.write_each())
         bed.wait_called("post_remove", count=2)
         assert remaining(paths) == []
@@ -209,52 +203,23 @@ def test_a_hook_that_exits_ends_rtwatch_one_that_hangs_at_a_second_signal(deed: 
     assert len(remaining(paths)) >= (1 if hook == "post_remove" else 3)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_an_open_transaction_is_ended_after_the_hook(fails: bool) -> None:
-    def post_add(con: sqlite3.Connection) -> None:
-        """Leave a transaction open."""
-        con.execute("INSERT INTO mine VALUES (1)")
-        assert not fails
-
+@pytest.mark.parametrize("left", ["1", "missing"], ids=["", "fails"])
+def test_an_open_transaction_is_committed_after_the_hook_or_rolled_back_if_it_fails(left: str) -> None:
     with closing(sqlite3.connect(":memory:")) as con:
         con.execute("CREATE TABLE mine (number)")
         hooks = rtwatch.Hooks(con, print)
-        hooks.functions["post_add"] = post_add
-        assert hooks.call("post_add") is (rtwatch.FAILED if fails else None)
+        hooks.functions["post_add"] = lambda con: [con.execute(f"INSERT INTO mine VALUES ({n})") for n in ("1", left)]
+        assert (hooks.call("post_add") is rtwatch.FAILED) == (left == "missing")
         assert not con.in_transaction
-        assert con.execute("SELECT * FROM mine").fetchall() == ([] if fails else [(1,)])
+        assert con.execute("SELECT * FROM mine").fetchall() == ([] if left == "missing" else [(1,), (1,)])
 
 
-def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed, tmp_path: Path) -> None:
-    option = bed.write_each(
-        pre_loop="os.chdir('/'); con.row_factory = lambda cursor, row: {'hash': row[0]}",
-        post_remove="con.row_factory = sqlite3.Row",
-    )
-    bed.start(*SHORT, *option, "--db", "relative.db", cwd=tmp_path)
-    for torrent in PACK, ONE:
-        paths = bed.download(torrent)
-        bed.erase(torrent)
-        assert remaining(paths) == []
-    bed.wait_called("post_remove", count=2)
-
-
-ROWS = [(hook, "torrent_data") for hook in ("pre_add", "post_add", "pre_remove", "post_remove", "complete")]
-
-
-@pytest.mark.parametrize(("hook", "table"), [*ROWS, ("post_add", "session_file"), ("pre_remove", "session_file")])
-def test_a_hook_that_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(hook: str, table: str, bed: Bed) -> None:
-    bed.start(*SHORT, *bed.write_each(**{hook: f"con.execute('DELETE FROM {table}')"}))
-    stay = bed.seed(twin_of(PACK), multi("stays"))
-    bed.seed(PACK)
-    bed.session.mark_complete(PACK)
-    bed.wait_called("complete")
-    bed.session.erase(PACK)
-    for count in 3, 4:
-        bed.add(single(f"other{count}"))
-        bed.wait_called("pre_add", count=count)
-        bed.session.save_all()
-    assert remaining(stay) == stay
-    assert bed.program.stop() == 0
+def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed) -> None:
+    chdir = "os.chdir('/'); con.row_factory = lambda cursor, row: {'hash': row[0]}"
+    bed.write_each(pre_loop=chdir, post_remove="con.row_factory = sqlite3.Row")
+    life = "seed {0}; settle; erase {0}; called post_remove {1}"
+    story = f"start --hooks=../hooks.py --db=../my.db; {life.format('PACK', 1)}; {life.format('ONE', 2)}; left"
+    play(bed, story.replace("--db=", "--db "), PACK=PACK, ONE=ONE)
 
 
 DEEDS = ["del queues['mine']", "queues['nobody'] = collections.deque([1])", "del qfuncs['mine']", "inot_funcs.clear()"]
@@ -280,66 +245,46 @@ def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed) -> No
     assert remaining(paths) == paths
 
 
-def move_into(directory: Path, name: str, content: bytes = b"") -> None:
-    """Rename a file into a directory."""
-    (directory / "new").write_bytes(content)
-    (directory / "new").rename(directory / name)
-
-
 @pytest.mark.parametrize("spelling", ["args.session", "os.fsencode(args.session)", "str(args.session) + '/'", "link"])
-def test_a_hook_may_watch_directories_and_wrap_a_handler(spelling: str, bed: Bed, tmp_path: Path) -> None:
+def test_a_hook_may_watch_directories_and_wrap_a_handler(spelling: str, bed: Bed) -> None:
     """Torrents elsewhere than in the session directory are not rtorrent's."""
-    (watched := tmp_path / "watched").mkdir()
+    watched, foreign = bed.downloads.with_name("watched"), bed.session.path.parent / single("foreign").hash
+    watched.mkdir()
     body = f"""
     link = str(args.db) + ".link"
     os.symlink(args.session, link)
     inot.add_watch({spelling}, flags.CREATE)
     inot.add_watch(Path({str(watched)!r}), flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE)
-    inot_funcs["nfo", (flags.MOVED_TO,)] = lambda path: note("nfo", file=str(path))
-    inot_funcs["other", flags.MOVED_TO] = lambda path: note("other", file=str(path))
     inot_funcs["dir", flags.CREATE | flags.ISDIR] = lambda path: note("dir", file=str(path))
     key, = inot_funcs.keys() & {{("torrent", flags.MOVED_TO), ("torrent", (flags.MOVED_TO,))}}
     handler = inot_funcs[key]
     inot_funcs[key] = lambda path: [note("wrapped", file=str(path)), handler(path)]
 """
     program = bed.start(*SHORT, *bed.write_each(pre_loop=body))
-    paths, foreign = bed.download(PACK), single("foreign")
+    paths = bed.download(PACK)
     assert bed.wait_called("wrapped")[0]["file"] == str(bed.session.file(PACK))
-    move_into(watched, f"{foreign.hash}.torrent", foreign.metainfo)
-    move_into(watched, f"{foreign.hash}.torrent.rtorrent", bed.session.file(PACK, "R").read_bytes())
-    for file in bed.session.files(PACK):
-        move_into(watched, file.name, file.read_bytes())
-        (watched / file.name).unlink()
-    for directory in watched, bed.session.path:
-        move_into(directory, "c.nfo")
-    move_into(bed.session.path, "some.other")
-    (bed.session.path / "made.dir").mkdir()
-    (other,), (made,), nfo = bed.wait_called("other"), bed.wait_called("dir"), bed.wait_called("nfo", count=2)
-    assert [call["file"] for call in nfo] == [str(watched / "c.nfo"), str(bed.session.path / "c.nfo")]
-    assert other["file"] == str(bed.session.path / "some.other")
-    assert made["file"] == str(bed.session.path / "made.dir")
+    foreign.with_suffix(".torrent").write_bytes(single("foreign").metainfo)
+    foreign.with_suffix(".torrent.rtorrent").write_bytes(bed.session.file(PACK, "R").read_bytes())
+    bed.shell(f"mv ../{foreign.name}* ../watched; cp ../session/{PACK.hash}* ..; mv ../{PACK.hash}* ../watched")
+    bed.shell(f"rm ../watched/{PACK.hash}*; mkdir ../session/made.dir")
+    assert bed.wait_called("dir")[0]["file"] == str(bed.session.path / "made.dir")
     bed.erase_another()
     program.wait_files(PACK.hash, paths)
-    assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{foreign.hash}'") == []
+    assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{foreign.name}'") == []
     assert remaining(paths) == paths
     bed.erase(PACK)
     assert remaining(paths) == []
 
 
 @pytest.mark.parametrize("deed", ["None", "{}['mine']"], ids=["hides", "fails"])
-def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed, tmp_path: Path) -> None:
+def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed) -> None:
     bed.hooks_fail = True
-    moves = make(b"another name", PACK.content, source=b"another tracker")
-    paths = bed.seed(PACK, ONE)
-    bed.session.download(moves, tmp_path / "other")
     body = f"inot_funcs.update({{(ext, flags.MOVED_TO): lambda path: {deed} for ext in ('torrent', 'rtorrent')}})"
-    bed.start(*AT_ONCE, *bed.write_each(pre_loop=body))
-    bed.add(twin_of(ONE))
-    bed.erase(ONE)
+    bed.write_each(pre_loop=body)
+    paths = bed.seed(PACK, ONE)
+    play(bed, "seed TWIN x; start --hooks=../hooks.py; load COPY; erase ONE", TWIN=TWIN, COPY=twin_of(ONE), ONE=ONE)
     if deed != "None":
-        bed.session.set_directory_base(moves, bed.downloads / "pack")
-        bed.session.save(moves)
-        bed.erase(PACK)
+        play(bed, "repoint TWIN .; erase PACK", PACK=PACK, TWIN=TWIN)
     assert remaining(paths) == paths
 
 
