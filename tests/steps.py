@@ -415,6 +415,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "bind": lambda bed, torrents, words: bed.mounts.enter_context(
         mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
     ),
+    "umask": lambda bed, torrents, words: bed.mounts.callback(os.umask, os.umask(int(words[0], 8))),
     "start-stopping-in": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**{words[0]: STOP})),
     "start-with-a-slow-hook": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**SLOW)),
     "stops": lambda bed, torrents, words: wait_stopped(bed.program),

@@ -7,7 +7,7 @@ from typing import Any
 
 import bencodepy
 import pytest
-from steps import Bed
+from steps import Bed, play
 from torrents import craft, single
 
 import rtwatch
@@ -97,22 +97,12 @@ def test_malformed_files_are_refused_in_few_words(parse: Callable[[bytes], objec
 
 
 def test_a_malformed_torrent_gets_one_line_and_no_row_and_the_stub_of_a_magnet_neither(bed: Bed) -> None:
-    known, malformed, stub = single("known"), ["A" * 40, "B" * 40], single("stub")
-    bed.add(known)
-    for hash in malformed:  # one is there at the start, the other one comes later
-        for kind, content in (("R", bed.session.file(known, "R").read_bytes()), ("T", MALFORMED["no name"])):
-            bed.session.file("new", kind).write_bytes(content)
-            bed.session.file("new", kind).rename(bed.session.file(hash, kind))
-        if not bed.started:
-            bed.start()
-    bed.session.magnet(stub, bed.downloads)
-    bed.settle()
-    for hash in malformed:
-        assert len([line for line in bed.program.lines if hash in line]) == 1
-    assert not any(stub.hash in line for line in bed.program.lines)
-    hashes = {hash for (hash,) in bed.program.select("SELECT hash FROM torrent_data")}
-    assert known.hash in hashes
-    assert hashes.isdisjoint([*malformed, stub.hash])
+    """One is there at the start, the other one comes later."""
+    torrents = {name: single(name) for name in ("KNOWN", "EARLY", "LATE", "STUB")}
+    story = """seed KNOWN; load EARLY; echo d4:infodee >../session/{EARLY}.torrent; start; pause; load LATE;
+        echo d4:infodee >../session/{LATE}.torrent; resume; magnet STUB; settle; says-once {EARLY}; says-once {LATE};
+        says-no {STUB}; known-torrents 3"""
+    play(bed, story.format(**{name: torrent.hash for name, torrent in torrents.items()}), **torrents)
 
 
 @pytest.mark.parametrize("meta_download", [1, 2, -1])

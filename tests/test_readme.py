@@ -77,16 +77,11 @@ def test_the_exit_status_is_explained() -> None:
     assert re.findall(r"\b(\d) [a-z`]", section("Options").split("Exit status: ")[1]) == ["0", "1", "2", "3"]
 
 
-def test_the_hold_reasons_are_those_of_the_program() -> None:
-    documented = list(reasons("Waiting and held torrents"))
+def test_the_hold_reasons_and_which_of_them_a_command_forces_are_those_of_the_program() -> None:
+    documented = reasons("Waiting and held torrents")
     holds = sorted(rtwatch.HOLDS.values(), key=lambda hold: not hold.waits)
-    assert documented == [hold.sentence for hold in holds]
-
-
-@pytest.mark.parametrize("hold", rtwatch.HOLDS.values(), ids=rtwatch.HOLDS)
-def test_the_command_with_force_is_the_remedy_where_the_program_prints_it(hold: rtwatch.Hold) -> None:
-    remedy = reasons("Waiting and held torrents")[hold.sentence]
-    assert ("*to remove anyway*" in remedy) == hold.forced
+    assert [*documented] == [hold.sentence for hold in holds]
+    assert ["*to remove anyway*" in remedy for remedy in documented.values()] == [hold.forced for hold in holds]
 
 
 @pytest.mark.parametrize("rule", rtwatch.RULES, ids=lambda rule: rule.__name__)
@@ -109,21 +104,12 @@ def test_the_hooks_are_those_of_the_program() -> None:
 
 
 @pytest.mark.parametrize("umask", ["002", "077"])
-def test_the_commands_for_a_trash_and_a_hooks_file_suit_any_umask(umask: str, bed: Bed, tmp_path: Path) -> None:
+def test_the_hooks_of_the_example_load_and_the_commands_suit_any_umask(umask: str, bed: Bed, tmp_path: Path) -> None:
     (make,) = re.findall(r"^    (mkdir .+) && rtwatch -r --trash", section("Trash and undo"), re.M)
     (protect,) = re.findall(r"`(chmod .+) FILE`", section("Hooks"))
-    block = re.findall(r"```python\n(.*?)```", section("Hooks"), re.S)[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section("Hooks"), re.S)
     lines = f'umask {umask}\n{make}\nprintf %s "$1" >my.py\n{protect} my.py'
     env = {**os.environ, "HOME": str(tmp_path)}
     subprocess.run(["sh", "-ec", lines, "sh", block], cwd=tmp_path, env=env, check=True)
     result = bed.once("-r", "--trash", tmp_path / "trash", "--hooks", tmp_path / "my.py")
     assert result.returncode == 0, result.stderr
-
-
-def test_the_hooks_of_the_examples_load(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", section("Hooks"), re.S)
-    assert blocks
-    for block in blocks:
-        file = tmp_path / "hooks.py"
-        file.write_text(block)
-        assert rtwatch.load_hooks(file)

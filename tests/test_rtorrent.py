@@ -10,13 +10,12 @@ from itertools import filterfalse
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import bencodepy
 import pytest
 from program import Program
 from rtorrent import Rtorrent, magnet_link, set_directory
 from session import VERSIONS
-from steps import SHORT, Bed, pack, remaining, tree
-from torrents import Torrent, info_hash, make, single, twin_of
+from steps import SHORT, Bed, pack, remaining
+from torrents import Torrent, make, single, twin_of
 
 RETURN = ("-r", "--grace", "2")  # what comes back does so in time
 MOVE_WHEN_FINISHED = """\
@@ -42,37 +41,6 @@ def seeder(tmp_path: Path) -> Iterator[Rtorrent]:
     """Give a second rtorrent, from which the first can download: of 0.9.8, for 0.16 gives 0.16 no metadata."""
     with Rtorrent(tmp_path / "seeder", version=VERSIONS[0]) as seeder:
         yield seeder
-
-
-def test_a_download_is_listed_completed_and_goes(rtorrent: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
-    torrent, empty, seeded = pack("downloaded"), pack("nothing came"), single("seeded")
-    program = bed.start(*SHORT, *bed.hooks)
-    originals, paths = seeder.download(torrent, seeder.downloads), bed.seed(seeded)
-    for each in torrent, empty:
-        rtorrent.add(each, bed.downloads)
-        rtorrent.call("d.start", each.hash)
-        paths += each.places(bed.downloads)
-    rtorrent.fetch(torrent, seeder)
-    [call] = bed.wait_called("complete", torrent)
-    assert call["file"] == str(rtorrent.path / f"{torrent.hash}.complete")
-    assert torrent.hash in call["known"]
-    program.wait_for(lambda: remaining(paths) == paths, "rtorrent creates no files")
-    for each in torrent, seeded:
-        [(hash, name, tracker, *blobs)] = select(program, each)
-        assert (hash, name, tracker) == (each.hash, each.name.decode(), "127.0.0.1")
-        metainfo, libtorrent, resume = map(bencodepy.decode, blobs)
-        assert (info_hash(metainfo[b"info"]), b"files" in libtorrent) == (each.hash, True)
-        assert resume[b"directory"] == bytes(each.root(bed.downloads))
-    bed.settle()
-    before = tree(bed.downloads)
-    bed.settle_saves()
-    assert tree(bed.downloads) == before
-    bed.erase(torrent, empty, seeded)
-    bed.wait_called("post_remove", seeded)
-    assert bed.removed(seeded) == seeded.places(bed.downloads)
-    assert bed.hooks_called(seeded.hash) == ["pre_add", "post_add", "pre_remove", "post_remove"]
-    assert [*bed.downloads.iterdir()] == []
-    assert remaining(originals) == originals
 
 
 def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorrent, bed: Bed) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import sqlite3
 from contextlib import closing
@@ -63,35 +61,6 @@ def test_a_shared_file_goes_with_its_last_torrent(
         assert {*left} <= ({"real/pack"} if "another name" in name else set())
 
 
-@pytest.mark.parametrize("own", ["gone", "a directory"])
-@pytest.mark.parametrize("inherited", ["untouched", "changed", "gone"])
-def test_own_and_inherited_files_are_accounted_for_each_by_itself(own: str, inherited: str, bed: Bed) -> None:
-    torrent, twin = single("one"), make(b"two", {(b"a.bin",): single("one").data()})
-    [path], [link] = bed.seed(torrent), twin.places(bed.downloads)
-    link_files([path], [link])
-    bed.add_complete(twin)
-    program = bed.start(*SHORT)
-    bed.erase(torrent)
-    program.wait_line("used by a symlink in")
-    link.unlink()
-    if own == "a directory":
-        link.mkdir()
-    if inherited == "gone":
-        path.unlink()
-    elif inherited == "changed":
-        path.write_bytes(b"mine")
-        os.utime(path, (4e9, 4e9))
-    since = len(program.lines)
-    bed.erase(twin)
-    program.wait_line("removed +two, 1 of" if inherited == "untouched" else "erased +two, ", since)
-    program.stop()
-    said = "\n".join(program.lines[since:])
-    assert re.search(r"kept +\S*one\.bin: ", said) if inherited == "changed" else "one.bin" not in said
-    assert ("kept       a.bin: not a regular file" in said) == (own == "a directory")
-    assert ("its file is not at" in said) == (own == "gone")
-    assert path.exists() == (inherited == "changed")
-
-
 PARTS = {"0.9.8": ("LR", "T"), "0.16": ("T", "LR")}  # of a full save, between which it may be looked at
 EDITED = make(PACK.name, PACK.content, b"http://tracker.example/announce")
 
@@ -134,12 +103,16 @@ TORRENTS = {
     **{"B": make(b"b.bin", b"b"), "COPY_OF_B": twin_of(make(b"b.bin", b"b"))},
     "BOTH": make(b"downloads", {(each.name,): each.data() for each in (single("one"), single("any"))}),
     "WIDE": make(b"wide", {(b"%05d" % number,): b"" for number in range(2500)}),
+    "HEIR": make(b"two", {(b"a.bin",): single("one").data()}),
     "SET": make(b"set", {(b"sub", b"deep", b"link"): single("one").data()}),
 }
 UNKNOWN = (
     r"says unknown +where .* are, looked at again every minute$; "
     r'says because +"~\S*" starts at the home of rtorrent, and no rtorrent is seen running$'
 )
+HEIR = """seed ONE; mkdir two; ln -s ../one.bin two/a.bin; load-complete HEIR; start; erase ONE;
+    says used by a symlink in; rm two/a.bin"""
+OWN, INHERITED = r"kept +a\.bin: not a regular file", r"kept +\S*one\.bin: (?!used by)"
 STORIES = r"""
 a file and a directory of one name: seed PACK; load FILE; save-piece FILE; start; erase FILE;
     says pack: not a regular file; left pack/a.bin pack/sub/b.bin; load FILE; save-piece FILE; settle; rm -r pack;
@@ -179,6 +152,19 @@ a bind mount of a directory that gets empty: seed PACK; bind view pack; load ONE
 a directory's link, its torrent read anew while rtorrent did not run: data PACK; mv pack/sub library;
     ln -s ../library pack/sub; load-complete PACK; load-home TWIN downloads; complete TWIN; start; stop; end-rtorrent;
     touch ../session/{TWIN}*.torrent; start; start-rtorrent; erase PACK; test -e pack/sub
+an inherited file, the own one is gone: {HEIR}; erase HEIR; left; says removed +two, 1 of;
+    says its file is not at; says-no {INHERITED}
+an inherited file, the own one is a directory: {HEIR}; mkdir two/a.bin; erase HEIR; left; says {OWN};
+    says removed +two, 1 of; says-no its file is not at; says-no {INHERITED}
+an inherited file that was changed, the own one is gone: {HEIR}; echo mine >one.bin; erase HEIR;
+    left one.bin; says {INHERITED}; says erased +two, none of; says its file is not at
+an inherited file that was changed, the own one is a directory: {HEIR}; mkdir two/a.bin;
+    echo mine >one.bin; erase HEIR; left one.bin; says {INHERITED}; says {OWN}; says erased +two, none of;
+    says-no its file is not at
+an inherited file that is gone as the own one is: {HEIR}; rm one.bin; erase HEIR; left;
+    says erased +two; says its file is not at; says-no {INHERITED}
+an inherited file that is gone, the own one is a directory: {HEIR}; rm one.bin; mkdir two/a.bin; erase HEIR;
+    left; says erased +two; says {OWN}; says-no its file is not at; says-no {INHERITED}
 loaded in pre_remove, saved late: seed PACK; start-stopping-in pre_remove; erase-unwaited PACK; stops;
     load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-T TWIN; says kept .*also in {TWIN};
     left pack/a.bin pack/sub/b.bin
@@ -220,8 +206,9 @@ a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/p
 
 @each_row("story", STORIES)
 def test_a_file_stays_while_another_torrent_uses_it(story: str, bed: Bed) -> None:
-    hashes = {name: torrent.hash[:8] for name, torrent in TORRENTS.items()}
-    play(bed, story.format(UNKNOWN=UNKNOWN, SAVED=TORRENTS["BOTH"].hash, **hashes), **TORRENTS)
+    words = {name: torrent.hash[:8] for name, torrent in TORRENTS.items()}
+    words.update(UNKNOWN=UNKNOWN, SAVED=TORRENTS["BOTH"].hash, HEIR=HEIR, OWN=OWN, INHERITED=INHERITED)
+    play(bed, story.format(**words), **TORRENTS)
 
 
 @pytest.mark.parametrize("then", ["", "complete RENAMED; ", "stop; start; "])

@@ -79,6 +79,11 @@ def answer(process: Process = RUNS, loaded: Any = (), missing: Any = ("V",)) -> 
     return Answer(process.identity, NOW, NOW, "", dict.fromkeys(loaded, ""), frozenset(missing), {})
 
 
+def ended(found: Saves, identity: str = RUNS.identity, process: Process = ENDED) -> dict[str, Any]:
+    """Return the facts after a process, the one that ran unless said, has ended in order."""
+    return {"process": process, "saves": found, "ended": identity}
+
+
 VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "it answers that it is not loaded": (torrent(), {"answer": answer()}, None),
     "it answers that it is loaded": (torrent(said=True), {"answer": answer(loaded="V", missing=())}, "loaded"),
@@ -97,27 +102,15 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "it was killed after a round": (torrent(), {"process": KILLED, "saves": saves()}, "gone"),
     "it was killed, forced": (torrent(), {"process": KILLED, "forced": True}, None),
     "it was killed after it had said it": (torrent(said=True), {"process": KILLED}, None),
-    "it ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": RUNS.identity}, None),
-    "it ended in order in the grace": (torrent(), {"process": ENDED, "saves": IN_GRACE, "ended": RUNS.identity}, None),
-    "it ended in the tick of the erase": (
-        torrent(),
-        {"process": ENDED, "saves": IN_TICK, "ended": RUNS.identity},
-        None,
-    ),
-    "it ended a moment before the erase": (
-        torrent(),
-        {"process": ENDED, "saves": BEFORE, "ended": RUNS.identity},
-        "gone",
-    ),
+    "it ended in order": (torrent(), ended(saves()), None),
+    "it ended in order in the grace": (torrent(), ended(IN_GRACE), None),
+    "it ended in the tick of the erase": (torrent(), ended(IN_TICK), None),
+    "it ended a moment before the erase": (torrent(), ended(BEFORE), "gone"),
     "its end was not seen": (torrent(), {"process": ENDED, "saves": saves()}, "gone"),
-    "another one ended in order": (torrent(), {"process": ENDED, "saves": saves(), "ended": NEXT.identity}, "gone"),
-    "it ended before the erase": (torrent(), {"process": ENDED, "ended": RUNS.identity}, "gone"),
-    "it ended, the next one answers": (
-        torrent(),
-        {"process": NEXT, "answer": answer(NEXT), "saves": saves(), "ended": RUNS.identity},
-        None,
-    ),
-    "it ended, the next one saved": (torrent(), {"process": NEXT, "saves": OF_NEXT, "ended": RUNS.identity}, "gone"),
+    "another one ended in order": (torrent(), ended(saves(), NEXT.identity), "gone"),
+    "it ended before the erase": (torrent(), ended(OLD), "gone"),
+    "it ended, the next one answers": (torrent(), {**ended(saves(), process=NEXT), "answer": answer(NEXT)}, None),
+    "it ended, the next one saved": (torrent(), ended(OF_NEXT, process=NEXT), "gone"),
     "the next one saved": (torrent(), {"process": NEXT, "saves": OF_NEXT}, "gone"),
     "only the one before has saved": (torrent(said=True), {"process": NEXT, "saves": saves()}, "save"),
     "the next one saved what the one before had said": (torrent(said=True), {"process": NEXT, "saves": OF_NEXT}, None),
@@ -133,11 +126,7 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "it had said it, and its lock is gone": (torrent(said=True), {"process": LOCKLESS}, None),
     "it had said it, and it is about to end": (torrent(said=True), {"process": UNLOCKED}, "save"),
     "somebody vouches, one runs without a lock": (torrent("", said=True), {"process": UNLOCKED}, "save"),
-    "it ended as the next one began": (
-        torrent(),
-        {"process": NEXT, "saves": saves(1600.0, 1600.0), "ended": RUNS.identity},
-        "save",
-    ),
+    "it ended as the next one began": (torrent(), ended(saves(1600.0, 1600.0), process=NEXT), "save"),
     "somebody vouches, none runs": (torrent("", said=True), {"process": ENDED}, None),
 }
 
