@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from faults import fill, mounted, small_disk, strace, the_line, unprivileged
-from program import run
 from steps import AT_ONCE, SHORT, Bed, remaining
 from torrents import make, multi, single, twin_of
 
@@ -103,19 +102,6 @@ def test_a_trash_that_fails_keeps_the_files(reason: str, bed: Bed) -> None:
         assert remaining(paths) == paths
         assert bed.removed(PACK) == []
         assert len(list(trash.iterdir())) <= 1
-
-
-BEHIND = ["closed/x", "session --hooks closed/x", "-r --trash closed/x session", "-r session closed/x"]
-
-
-@pytest.mark.parametrize("options", [*BEHIND, "--db closed/x session", "loop", "~nobody-has-this-name/session"])
-def test_a_path_that_cannot_be_resolved_is_said_in_one_line(options: str, bed: Bed, tmp_path: Path) -> None:
-    (tmp_path / "closed" / "x").mkdir(parents=True)
-    (tmp_path / "loop").symlink_to("loop")
-    with forbid(tmp_path / "closed", 0):
-        result = run("--once", "-q", *options.split(), state=bed.state, cwd=tmp_path)
-    (named,) = re.findall("closed|loop|~nobody-has-this-name/session", options)
-    assert named in the_line(result, 1, 2)
 
 
 REFUSALS = {
