@@ -1,4 +1,4 @@
-"""What makes parts of the system fail below rtwatch: strace's faults, missing privileges, small disks."""
+"""What makes parts of the system fail below rtwatch: strace's faults, missing privileges, mounts, locks."""
 
 from __future__ import annotations
 
@@ -69,32 +69,12 @@ def mounted(place: Path, *options: str) -> Iterator[None]:
 
 
 @contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """Mount an empty file system of 1 MiB on a directory; skip the test where that is not allowed."""
-    with mounted(place, "-t", "tmpfs", "-o", "size=1m", "rtwatch-test"):
-        yield
-
-
-@contextmanager
 def locked(db: Path) -> Iterator[None]:
     """Hold the write lock of a database, as a user's script that does not end its transaction."""
     with closing(sqlite3.connect(db, isolation_level=None)) as con:
         con.execute("BEGIN IMMEDIATE")
         yield
         con.execute("ROLLBACK")
-
-
-def fill(place: Path) -> Path:
-    """Use up all space of a file system; return the file to remove when there is to be space again."""
-    filler = place / "filler"
-    with open(filler, "wb", 0) as file:
-        for size in (1 << 16, 4096, 1):
-            while True:
-                try:
-                    file.write(b"\0" * size)
-                except OSError:
-                    break
-    return filler
 
 
 def the_line(result: subprocess.CompletedProcess[str], *statuses: int) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Callable, Union
 
 import program
 import pytest
-from faults import mounted
+from faults import locked, mounted
 from program import Argument, Env, Paths, Place, Program
 from rtorrent import Rtorrent
 from session import STOPPED, VERSIONS, Session, pass_tick
@@ -364,7 +364,7 @@ def lock_elsewhere(session: Session) -> None:
     session.write_lock("elsewhere.example", 123)
 
 
-def confirm(truth: bool) -> None:
+def confirm(truth: object) -> None:
     assert truth
 
 
@@ -372,7 +372,7 @@ STOP, SLOW = "os.kill(os.getpid(), 19)", {"post_add": "time.sleep(2)"}
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
     "start": lambda bed, torrents, words: start(bed, *words),
     "stop": lambda bed, torrents, words: bed.program.stop(),
-    "once": lambda bed, torrents, words: bed.start(*words, "--once", ready=False).wait(),
+    "once": lambda bed, torrents, words: bed.start(*words, "--once", ready=False, cwd=bed.downloads).wait(),
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
     "seed": lambda bed, torrents, words: bed.seed(*torrents, to=place(bed, words)),
     "load": lambda bed, torrents, words: bed.rtorrent.add(torrents[0], place(bed, words)),
@@ -416,6 +416,8 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
         mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
     ),
     "umask": lambda bed, torrents, words: bed.mounts.callback(os.umask, os.umask(int(words[0], 8))),
+    "lock-database": lambda bed, torrents, words: bed.mounts.enter_context(locked(bed.db)),
+    "unlock-database": lambda bed, torrents, words: bed.mounts.close(),
     "start-stopping-in": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**{words[0]: STOP})),
     "start-with-a-slow-hook": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**SLOW)),
     "stops": lambda bed, torrents, words: wait_stopped(bed.program),
@@ -448,6 +450,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     ),
     "exits": lambda bed, torrents, words: confirm(bed.program.wait() == int(words[0])),
     "says": lambda bed, torrents, words: bed.program.wait_line(" ".join(words)),
+    "says-only": lambda bed, torrents, words: confirm(re.fullmatch(f".*{' '.join(words)}.*\n", bed.program.output)),
     "says-once": lambda bed, torrents, words: confirm(len(re.findall(" ".join(words), bed.program.output)) == 1),
     "says-no": lambda bed, torrents, words: confirm(not re.search(" ".join(words), bed.program.output)),
 }

@@ -196,21 +196,6 @@ def test_it_is_said_when(story: str, bed: Bed) -> None:
     play(bed, story.format(**{name: torrent.hash for name, torrent in TORRENTS.items()}), **TORRENTS)
 
 
-def test_another_session_than_the_one_of_the_index_is_recognized_first(bed: Bed, tmp_path: Path) -> None:
-    bed.session.download(PACK, bed.downloads)
-    assert bed.once().returncode == 0
-    for name, place in ("missing", tmp_path / "missing"), ("empty", bed.downloads):
-        line = the_line(run("--once", "-r", place, state=bed.state), 1, 2)
-        assert f"is the index of {bed.session.path}: rtwatch" in line, name
-        assert f"-r {bed.session.path}" in line
-    result = run("-r", "--once", bed.downloads, bed.session.path, state=bed.state)
-    assert f": rtwatch --once -r {bed.session.path} {bed.downloads}; " in the_line(result, 1), "swapped"
-    result = run("--orphans", bed.downloads, state=bed.state)
-    assert the_line(result, 2).endswith(f"session directory: rtwatch --orphans {bed.session.path} {bed.downloads}")
-    result = run("--orphans", bed.session.path, state=bed.state)
-    assert the_line(result, 2).endswith(f"look through: rtwatch --orphans {bed.session.path} ~/downloads")
-
-
 @pytest.mark.parametrize(
     ("content", "moves"), [(b"my notes\n" * 999, False), (b"SQLite format 3\0" + b"x" * 9999, True)]
 )

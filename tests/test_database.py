@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from faults import fill, locked, mounted, small_disk, the_line, unprivileged
-from program import PROJECT, run
-from steps import AT_ONCE, SHORT, Bed, Options, remaining
+from faults import locked, mounted, the_line, unprivileged
+from program import run
+from steps import AT_ONCE, SHORT, Bed, Options, play, remaining
 from torrents import multi, single
 
-PACK = multi("pack")
-Obstacle = Callable[[Path], AbstractContextManager[None]]
+PACK, ALSO = multi("pack"), single("also")
+TORRENTS = {"PACK": PACK, "ALSO": ALSO, "MOVES": multi("moves"), "COMES": multi("comes")}
 
 
 def run_sql(db: Path, *statements: str) -> None:
@@ -63,25 +62,30 @@ def test_an_unusable_database_is_refused_untouched(options: Options, kind: str, 
     assert bed.once(*options, "--db", db).returncode == 0
 
 
-@pytest.mark.parametrize("options", [(), ("-n",)], ids=["", "-n"])
-def test_the_database_of_another_session_is_refused(options: Options, bed: Bed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["-r", "-r -n"])
+def test_the_database_of_another_session_is_refused_with_what_to_type(options: str, bed: Bed, tmp_path: Path) -> None:
     bed.seed(PACK)
     assert bed.once().returncode == 0
-    before, suggested = bed.db.read_bytes(), set()
-    for name in "a", "b":
-        other = tmp_path / name / "same name" / "session"
+    before, path, downloads = bed.db.read_bytes(), bed.session.path, bed.downloads
+    others = [tmp_path / name / "same name" / "session" for name in "ab"]
+    for other in others:
         other.mkdir(parents=True)
         (other / "rtorrent.lock").touch()
-        line = the_line(run("--once", "-r", *options, other, state=bed.state), 1)
-        assert str(bed.db) in line
-        assert bed.db.read_bytes() == before
-        db = shlex.split(line)[shlex.split(line).index("--db") + 1]
-        suggested.add(db)
-        assert run("--once", "--db", db, other, state=bed.state).returncode == 0
-    assert len(suggested) == 2
-    link = tmp_path / "link"
-    link.symlink_to(bed.session.path)
-    assert run("--once", link, state=bed.state).returncode == 0
+        words = shlex.split(the_line(run("--once", *options.split(), other, state=bed.state), 1))
+        assert run("--once", "--db", words[words.index("--db") + 1], other, state=bed.state).returncode == 0
+    assert len([*bed.db.parent.glob("*.db")]) == 3
+    mistaken = {  # by what was typed: what to type
+        f"--once {options} {tmp_path}/missing": f"rtwatch --once {options} {path}",
+        f"--once {options} {downloads}": f"rtwatch --once {options} {path}",
+        f"--once {options} {downloads} {path}": f": rtwatch --once {options} {path} {downloads}; ",
+        f"--orphans {downloads}": f"session directory: rtwatch --orphans {path} {downloads}",
+        f"--orphans {path}": f"look through: rtwatch --orphans {path} ~/downloads",
+    }
+    for typed, better in mistaken.items():
+        assert better in the_line(run(*typed.split(), state=bed.state), 1, 2)
+    assert bed.db.read_bytes() == before
+    (tmp_path / "link").symlink_to(path)
+    assert run("--once", tmp_path / "link", state=bed.state).returncode == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--db", os.fsdecode(b"new/a\xff b?c#d%e&f=\n.db"))], ids=["", "any name"])
@@ -111,59 +115,33 @@ def test_a_database_that_may_not_be_written_ends_rtwatch(bed: Bed) -> None:
         assert bed.once("-n").returncode == 0
 
 
-@pytest.mark.parametrize("present", [False, True], ids=["new", "present"])
-def test_a_full_disk_ends_the_start(present: bool, bed: Bed) -> None:
-    bed.state.mkdir()
-    with small_disk(bed.state):
-        bed.seed(multi("one"))
-        if present:
-            assert bed.once().returncode == 0
-            bed.seed(multi("two"))
-        filler = fill(bed.state)
-        result = bed.once("-q", "-r")
-        assert str(bed.state) in the_line(result, 1)
-        filler.unlink()
-        result = bed.once("-q", "-r")
-        assert (result.returncode, result.stderr) == (0, "")
+# Where the database lies, and what takes all of its space.
+SMALL, FILL = "mount ../state -t tmpfs -o size=1m rtwatch-test", "cat /dev/zero >../state/zeros || :"
 
 
-@contextmanager
-def full(db: Path) -> Iterator[None]:
-    """Fill the disk of a database."""
-    filler = fill(db.parent)
-    yield
-    filler.unlink()
+@pytest.mark.parametrize("before", ["", "once; exits 0; seed MOVES"], ids=["new", "present"])
+def test_a_full_disk_ends_the_start(before: str, bed: Bed) -> None:
+    story = f"{SMALL}; seed PACK; {before}; {FILL}; once -q -r; exits 1; says-only {bed.state}"
+    play(bed, f"{story}; rm ../state/zeros; once -q -r; exits 0; says-no .", **TORRENTS)
 
 
-@pytest.mark.parametrize("obstacle", [locked, full])
-def test_events_that_the_database_cannot_take_are_worked_later(obstacle: Obstacle, bed: Bed) -> None:
-    goes, moves, comes, also = multi("goes"), multi("moves"), multi("comes"), single("also")
-    bed.state.mkdir()
-    with ExitStack() as disk:
-        if obstacle is full:
-            disk.enter_context(small_disk(bed.state))
-        program = bed.start(*SHORT, *bed.hooks)
-        paths = bed.download(goes, also)
-        bed.download(moves)
-        with obstacle(bed.db):
-            bed.session.erase(goes)
-            bed.seed(comes)
-            moves.write(bed.downloads / "elsewhere")
-            moved = bed.repoint(moves, "elsewhere")
-            bed.session.erase(also)
-            program.wait_line(rf"failed.*{obstacle.__name__}")
-        program.wait_files(comes.hash, comes.paths(bed.downloads / "comes"))
-        program.wait_files(moves.hash, moved)
-        for torrent in goes, also:
-            program.wait_gone(torrent.hash)
-            bed.wait_called("post_remove", torrent)
-            assert bed.hooks_called(torrent.hash)[2:] == ["pre_remove", "post_remove"]
-        assert remaining(paths) == []
-        assert sorted([*bed.removed(goes), *bed.removed(also)]) == sorted(paths)
-        assert program.stop() == 0
-        for line in "added +comes", "moved +moves", "removed +goes":
-            assert len(re.findall(line, program.output)) == 1
-        assert program.select("PRAGMA integrity_check") == [("ok",)]
+OBSTACLES = {"full": (SMALL, FILL, "rm ../state/zeros"), "locked": ("", "lock-database", "unlock-database")}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_events_that_the_database_cannot_take_are_worked_later(obstacle: str, bed: Bed) -> None:
+    before, begin, end = OBSTACLES[obstacle]
+    story = f"""{before}; start --hooks={bed.hooks[1]}; seed PACK ALSO MOVES; settle; {begin}; erase-unwaited PACK;
+        seed COMES; data MOVES elsewhere; repoint MOVES elsewhere; erase-unwaited ALSO; says failed.*{obstacle}; {end};
+        lists COMES; lists MOVES elsewhere; gone PACK; gone ALSO; called post_remove 2; stop; says-once added +comes;
+        says-once moved +moves; says-once removed +pack"""
+    play(bed, story, **TORRENTS)
+    gone = [*PACK.places(bed.downloads), *ALSO.places(bed.downloads)]
+    assert remaining(gone) == []
+    assert sorted([*bed.removed(PACK), *bed.removed(ALSO)]) == sorted(gone)
+    for torrent in PACK, ALSO:
+        assert bed.hooks_called(torrent.hash)[2:] == ["pre_remove", "post_remove"]
+    assert bed.program.select("PRAGMA integrity_check") == [("ok",)]
 
 
 def test_a_locked_database_at_the_start_loses_no_removal(bed: Bed) -> None:
@@ -180,23 +158,12 @@ def test_a_locked_database_at_the_start_loses_no_removal(bed: Bed) -> None:
 
 
 def test_post_remove_is_called_although_the_disk_of_the_database_fills_up_during_the_removal(bed: Bed) -> None:
-    filler = bed.db.parent / "filler"
-    option = bed.write_each(
-        pre_remove="__import__('faults').fill(args.db.parent)",
-        post_remove="note('removed', hash=RmTuple.hash, files=[str(path) for path in RmTuple.rmfiles])",
-    )
-    bed.state.mkdir()
-    with small_disk(bed.state):
-        program = bed.start(*SHORT, *option, env={"PYTHONPATH": f"{Path(__file__).parent}:{PROJECT}"})
-        paths = bed.download(PACK)
-        run_sql(bed.db, "PRAGMA wal_checkpoint(TRUNCATE)")
-        bed.session.erase(PACK)
-        program.wait_line("disk is full")
-        filler.unlink()
-        (call,) = bed.wait_called("removed")
-        assert (call["hash"], sorted(call["files"])) == (PACK.hash, [*map(str, paths)])
-        assert remaining(paths) == []
-        assert program.stop() == 0
+    fill = "con.execute('PRAGMA wal_checkpoint(TRUNCATE)'); os.system(f'cat /dev/zero >{args.db.parent}/../zeros')"
+    option = bed.write_each(pre_remove=fill, post_remove="note('removed', files=sorted(map(str, RmTuple.rmfiles)))")
+    start = f"{SMALL}; start {option[0]} {option[1]}; seed PACK; settle; erase-unwaited PACK"
+    play(bed, f"{start}; says disk is full; rm ../state/zeros; called removed 1; left", **TORRENTS)
+    assert [call["files"] for call in bed.wait_called("removed")] == [[*map(str, PACK.places(bed.downloads))]]
+    assert bed.program.stop() == 0
 
 
 def test_a_database_damaged_meanwhile_ends_rtwatch(bed: Bed) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import signal
 import stat
 import subprocess
@@ -13,9 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from faults import fill, mounted, small_disk, strace, the_line, unprivileged
-from steps import AT_ONCE, SHORT, Bed, remaining
-from torrents import make, multi, single, twin_of
+from faults import mounted, strace, the_line, unprivileged
+from steps import AT_ONCE, SHORT, Bed, play, remaining
+from torrents import make, single
 
 PACK = make(b"pack", {(b"a.bin",): b"a" * 100, (b"sub", b"b.bin"): b"b" * 100, (b"sub", b"c.bin"): b"c" * 100})
 
@@ -87,21 +85,22 @@ def test_a_directory_swapped_after_the_decision_loses_nothing(call: str, shell: 
     assert (bed.downloads / kept / "a.bin").read_bytes() == b"a" * 100
 
 
-@pytest.mark.parametrize("reason", ["No space left", "Permission denied"])
-def test_a_trash_that_fails_keeps_the_files(reason: str, bed: Bed) -> None:
-    with small_disk(bed.downloads):
-        paths = bed.leave_vanished(PACK)
-        trash = bed.downloads / "trash"
-        trash.mkdir(0o555 if reason == "Permission denied" else 0o755)
-        if reason == "No space left":
-            fill(bed.downloads)
-        with unprivileged():
-            result = bed.once(*AT_ONCE, "--trash", trash, *bed.hooks)
-        assert result.returncode == 0
-        assert re.search(rf"cannot be (removed|moved to \S+): {reason}", result.stderr)
-        assert remaining(paths) == paths
-        assert bed.removed(PACK) == []
-        assert len(list(trash.iterdir())) <= 1
+TRASHES = {  # and the reason
+    "a full disk": ("mkdir trash; cat /dev/zero >zeros || :", "No space left"),
+    "a directory that may not be written": ("mkdir -m 555 trash", "Permission denied"),
+}
+
+
+@pytest.mark.parametrize(("trash", "reason"), TRASHES.values(), ids=TRASHES)
+def test_a_trash_that_fails_keeps_the_files(trash: str, reason: str, bed: Bed) -> None:
+    play(bed, "mount . -t tmpfs -o size=1m rtwatch-test")
+    paths = bed.leave_vanished(PACK)
+    with unprivileged():
+        play(bed, f"{trash}; once -r --grace=0 --trash=trash --hooks={bed.hooks[1]}; exits 0")
+    bed.program.wait_line(rf"cannot be (removed|moved to \S+): {reason}")
+    assert remaining(paths) == paths
+    assert bed.removed(PACK) == []
+    assert len(list((bed.downloads / "trash").iterdir())) <= 1
 
 
 REFUSALS = {
@@ -119,79 +118,51 @@ def test_refusals_of_the_system_are_one_line(fault: str, bed: Bed) -> None:
     assert REFUSALS[fault] in the_line(result, 1)
 
 
-HASH, OTHER = "A" * 40, multi("pack")
-
-
 UNREADABLE = {  # shell commands that make the file $0
     **{"forbidden": "echo >new; chmod 0 new; mv new $0", "link to itself": "ln -s $0 $0", "pipe": "mkfifo $0"},
     **{"directory": "mkdir $0", "huge": "truncate -s 1G new; mv new $0"},
-    "socket": f"{sys.executable} -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' $0",
+    "socket": f"""{sys.executable} -c '__import__("socket").socket(1).bind("$0")'""",
 }
-
-
-def make_unreadable(what: str, file: Path) -> None:
-    """Make a file that cannot be read."""
-    subprocess.run(["sh", "-ec", UNREADABLE[what], file.name], cwd=file.parent, check=True)
-
-
-@pytest.mark.parametrize("what", UNREADABLE)
-def test_a_lock_that_cannot_be_read_is_no_other_host(what: str, bed: Bed) -> None:
-    """It holds removals, and hangs nothing."""
-    paths = bed.seed(PACK)
-    bed.session.lock.unlink()
-    make_unreadable(what, bed.session.lock)
-    with unprivileged():
-        program = bed.start(*SHORT, "--scgi", "none")
-    program.wait_line("ready .*rtorrent.lock is unreadable")
-    bed.session.erase(PACK)
-    program.wait_line("held +pack: rtorrent.lock cannot be read")
-    program.wait_line(rf"remedy +chmod a\+r {bed.session.path}/rtorrent.lock")
-    assert program.stop() == 0
-    assert "another host" not in program.output
-    assert remaining(paths) == paths
+BROKEN, KEPT = f"{'A' * 40}.torrent", "pack/a.bin pack/sub/b.bin pack/sub/c.bin"
+BESIDE = f"""start; seed PACK ONE; settle; cp ../session/{PACK.hash}.torrent{{0}} ../session/{BROKEN}{{0}}; MAKE;
+    erase PACK; says kept .*AAAAAAAA; stop; says-once unreadable .*{BROKEN}; start; says-once unreadable .*{BROKEN};
+    rm -r $0; rm ../session/{BROKEN}{{0}}; erase ONE; left {KEPT}"""
+STORIES = {  # of each file
+    "rtorrent.lock": rf"""seed PACK; rm $0; MAKE; start --scgi none; says ready .*rtorrent.lock is unreadable;
+        erase-unwaited PACK; says held +pack: rtorrent.lock cannot be read;
+        says remedy +chmod a\+r \S*/session/rtorrent.lock; stop; says-no another host; left {KEPT}""",
+    BROKEN: BESIDE.format(".rtorrent"),
+    f"{BROKEN}.rtorrent": BESIDE.format(""),
+}
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", UNREADABLE)
-@pytest.mark.parametrize("kind", ["T", "R"])
-def test_a_torrent_that_cannot_be_read_protects_the_files_it_may_have(kind: str, what: str, bed: Bed) -> None:
-    """It is said in one line, when it comes and at a start."""
-    broken = bed.session.file(HASH, kind)
+@pytest.mark.parametrize("file", STORIES)
+def test_a_file_of_the_session_that_cannot_be_read_hangs_nothing_and_keeps_files(
+    file: str, what: str, bed: Bed
+) -> None:
+    """An unreadable lock is not that of another host; an unreadable torrent is said once, when it comes or at a start,
+    and keeps the files that it may have."""
     with unprivileged():
-        program = bed.start(*SHORT)
-        paths, others = bed.download(OTHER), bed.download(single("more"))
-        if kind == "R":
-            bed.session.file(HASH).write_bytes(twin_of(OTHER).metainfo)
-        else:
-            shutil.copy(bed.session.file(OTHER, "R"), bed.session.file(HASH, "R"))
-        make_unreadable(what, broken)
-        bed.erase(OTHER)
-        program.wait_line(rf"kept\b.*{HASH[:8]}")
-        assert program.stop() == 0
-        again = bed.start(*SHORT)
-    for each in program, again:
-        assert len([line for line in each.lines if "unreadable" in line and HASH in line]) == 1
-    assert remaining(paths) == paths
-    (broken.rmdir if what == "directory" else broken.unlink)()
-    bed.session.erase(HASH)
-    bed.erase(single("more"))
-    assert not remaining(others)
+        story = STORIES[file].replace("MAKE", UNREADABLE[what].replace("; ", ";"))
+        play(bed, story.replace("$0", f"../session/{file}"), PACK=PACK, ONE=single("one"))
 
 
 def test_a_session_file_with_a_bad_block_is_read_again(bed: Bed) -> None:
-    with strace("read:error=EIO:when=1", only=bed.session.file(OTHER)):
+    with strace("read:error=EIO:when=1", only=bed.session.file(PACK)):
         program = bed.start()
-    bed.add(OTHER)
-    program.wait_known(OTHER.hash)
+    bed.add(PACK)
+    program.wait_known(PACK.hash)
 
 
 @pytest.mark.parametrize("mode", [0, 0o300])
 def test_a_session_directory_that_has_or_gets_no_permission_ends_rtwatch(mode: int, bed: Bed) -> None:
     with unprivileged():
         program = bed.start(*SHORT)
-        paths = bed.download(OTHER)
+        paths = bed.download(PACK)
         bed.session.path.chmod(mode)
-        bed.session.erase(OTHER)
+        bed.session.erase(PACK)
         assert program.wait() == 1
         again = bed.once()
     bed.session.path.chmod(0o755)
