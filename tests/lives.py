@@ -59,6 +59,7 @@ BY_HASH = {torrent.hash: torrent for torrent in TORRENTS}
 NAMES = {hash: torrent.name.decode() for hash, torrent in BY_HASH.items()}
 ENDS = ("removed", "trashed", "erased")  # a torrent's last line begins with one of them
 NAMED = r'([0-9A-F]{8,40}) "(.*)"'
+VANISHED = "SELECT hash FROM rtwatch_torrent WHERE vanished IS NOT NULL"
 
 Identity = tuple[int, ...]
 Kind = TypeVar("Kind")
@@ -142,9 +143,6 @@ class Fake(Session):
         loaded = [hash for hash, torrent in self.loaded.items() if b"13:meta_download" not in torrent.metainfo]
         return {hash: resolve(self, self.loaded[hash].rtorrent["directory"]) for hash in loaded}
 
-    def uses(self, hash: str, root: Path) -> list[Path]:
-        return BY_HASH[hash].paths(root)
-
 
 @cache
 def slow_disk() -> Path:
@@ -181,19 +179,10 @@ class Real(Rtorrent):
         if "slow" not in self.options:
             super()._wait_saved(torrent, number, full)
 
-    @property
-    def loaded(self) -> set[str]:
-        """Return the loaded torrents, without stubs."""
-        return {*self.loaded_hashes()} if self.process else set()
-
     def word(self) -> dict[str, Path]:
         """Return the root of each loaded torrent, without stubs."""
         answer = self.call("d.multicall2", "", "default", "d.hash=", "d.directory=", "d.is_meta=")
         return {hash: self.cwd / directory for hash, directory, stub in answer if not stub}
-
-    def uses(self, hash: str, root: Path) -> list[Path]:
-        """Return the files of a loaded torrent."""
-        return [root / path for (path,) in self.call("f.multicall", hash, "", "f.path=")]
 
     def finish(self, torrent: Torrent) -> None:
         """Let it check the data and seed."""
@@ -219,10 +208,8 @@ class World:
             place.mkdir(parents=True)
         (self.dl / "link").symlink_to("d1")
         self.paths = [self.places[0]] if "path" in life.options else [self.dl] if "paths" in life.options else []
-        trashes = {"trash": self.base / "trash", "elsewhere": self.other / "trash"}
-        self.trash = next((trashes[option] for option in life.options if option in trashes), None)
-        if self.trash:
-            self.trash.mkdir()
+        self.trash = (self.other if "elsewhere" in life.options else self.base) / "trash"
+        self.trash.mkdir()
         self.counts: Counter[str] = Counter()
         self.programs: list[Program] = []
         self.own: set[Path] = set()  # a person's files
@@ -230,20 +217,13 @@ class World:
         self.left: dict[Path, set[str]] = defaultdict(set)  # files of erased torrents
         self.nodes: dict[Path, int] = {}  # and their inodes
         self.young: set[Path] = set()  # of them, those that rtorrent wrote just before, when rtwatch may have been busy
-        self.erased = 0
-        self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, by canonical path
-        self.reached: dict[Path, set[str]] = defaultdict(set)  # whoever had it through a link
-        self.ways: set[tuple[Path, Path]] = set()  # symlinks that torrents had for a root, and where each led
-        self.origins: dict[Path, Path] = {}  # where a file lay before a person moved its directory, links left
-        self.brief: dict[str, list[Path]] = {}  # what vanished torrents had that came and went elsewhere at once
-        self.rewritten: set[str] = set()  # torrents for which a person's R said another place
-        self.handled: set[Path] = set()  # by a person
-        self.hard: set[int] = set()  # files that had two names
+        self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, through a link or not
+        self.ways: set[Path] = set()  # symlinks that torrents had for a root
+        self.handled: set[Path] = set()  # by a person, or by another name of the file
         self.finished: set[str] = set()  # were complete: what lies in their place is theirs
         self.uncounted: set[str] = set()  # erased before R said that there was data
         self.unsaid: set[str] = set()  # rtwatch may not have said what it did with them
         self.trouble: set[str] = {option for option in life.options if option == "container"}
-        self.problems: list[Path] = []  # files that lie there without a true reason
         self.hands = False
         self.rng = random.Random(0)
         version, home = life.driver.split("-")[1], self.dl / "home"
@@ -268,8 +248,8 @@ class World:
         return self.driver.word() if self.driver.process else read_word(self.driver)
 
     def used(self) -> dict[str, list[Path]]:
-        uses = self.driver.uses if self.driver.process else lambda hash, root: BY_HASH[hash].paths(root)
-        return {hash: uses(hash, root) for hash, root in self.word().items()}
+        """Return the files of each loaded torrent."""
+        return {hash: BY_HASH[hash].paths(root) for hash, root in self.word().items()}
 
     def loaded(self) -> list[Torrent]:
         """Return the loaded torrents, without stubs."""
@@ -289,9 +269,8 @@ class World:
             for file in files:
                 way = hops(file)
                 self.own.difference_update(way if hash in self.finished else ())
-                self.listed[way[0]].add(hash)
-                for path in way[1:]:
-                    self.reached[path].add(hash)
+                for path in way:
+                    self.listed[path].add(hash)
         return {*paths, *self.own}
 
     def look(self) -> dict[Path, Identity]:
@@ -315,7 +294,7 @@ class World:
             raise Broken("lost or changed: " + ", ".join(f"{path} {old} {now}" for path, (old, now) in lost.items()))
         files = [path for path in open_files(self.driver) if path.startswith(str(self.dl))]
         deleted = [path for path in files if path.endswith(" (deleted)")]
-        if deleted and not self.handled:
+        if deleted and "hands" not in self.trouble:
             raise Broken(f"removed while rtorrent has it open: {deleted}")
 
     @property
@@ -324,27 +303,14 @@ class World:
 
     @property
     def options(self) -> list[Any]:
-        more = [*(["--trash", self.trash] if self.trash else [])]
-        more += ["--scgi", "none"] if "nosocket" in self.life.options else []
-        return ["-r", "-v", "--grace", GRACE, *more]
+        trash = ["--trash", self.trash] if {"trash", "elsewhere"} & {*self.life.options} else []
+        return ["-r", "-v", "--grace", GRACE, *trash, *(["--scgi", "none"] if "nosocket" in self.life.options else [])]
 
     def start(self, *more: str) -> None:
         self.unloaded.clear()
         program = Program(self.driver.path, *self.options, *more, state=self.base / "state", paths=self.paths)
         self.programs.append(program)
         program.wait_ready()
-
-    def stop(self) -> None:
-        """End rtwatch in order."""
-        self.trouble.add("restarted")
-        if self.program and self.program.stop() != 0:
-            raise Broken("rtwatch did not end in order")
-
-    def kill(self) -> None:
-        """End rtwatch by SIGKILL; what it was about to say is lost."""
-        self.programs[-1].kill()
-        said = [text.split(", ")[0] for verb, text in self.lines() if verb in ENDS][:-1]
-        self.unsaid |= {hash for hashes in self.left.values() for hash in hashes if NAMES[hash] not in said}
 
     def rows(self, sql: str) -> set[Any]:
         """Return the first column of what is selected from the documented tables."""
@@ -374,9 +340,8 @@ class World:
 
     def wait_seen(self) -> None:
         """Give rtwatch, when it runs, the time to see each erase: nobody can tell who writes a file in that moment."""
-        vanished = "SELECT hash FROM rtwatch_torrent WHERE vanished IS NOT NULL"
         if self.program:
-            wait_until(lambda: self.pending() <= self.rows(vanished), 1)
+            wait_until(lambda: self.pending() <= self.rows(VANISHED), 1)
             pass_tick()
 
     def start_rtorrent(self) -> None:
@@ -398,41 +363,29 @@ class World:
         self.unloaded.update((hash, files) for hash, files in before.items() if hash not in after)
         self.trouble.add("rtorrent ended")
 
-    def note_erase(self, torrent: Torrent) -> None:
-        """Remember what an erased torrent leaves: what it really had, as far as rtwatch could know that.
-
-        What R says is rtorrent's last word, also where a person wrote that, and rtorrent saved no other.
-        """
-        self.brief.pop(torrent.hash, None)
-        if torrent.hash in self.rows("SELECT hash FROM rtwatch_torrent WHERE vanished IS NOT NULL"):
-            self.unsaid.add(torrent.hash)  # it came back and goes before rtwatch has seen that
-        indexed = self.indexed(torrent.hash)
-        file = self.driver.file(torrent, "R")
-        resume = decode(file)
-        young = file.exists() and file.stat().st_mtime > time.time() - 1  # rtwatch may not have read it
-        if young or not (resume.get(b"complete") or resume.get(b"chunks_done")):
-            self.uncounted.add(torrent.hash)
-        paths = self.used().get(torrent.hash, [])
-        if torrent.hash in self.rewritten and resume:
-            paths = torrent.paths(resolve(self.driver, resume[b"directory"]))
-        for path in paths:
-            file = canonical(path)
-            if file in indexed and os.path.lexists(file):
-                if self.nodes.setdefault(file, file.lstat().st_ino) != file.lstat().st_ino:
-                    self.left[file].clear()
-                    self.nodes[file] = file.lstat().st_ino
-                self.left[file].add(torrent.hash)
-                young = time.time() - max(file.lstat().st_mtime, file.lstat().st_ctime) < 1
-                (self.young.add if young else self.young.discard)(file)
-        self.erased += 1
-        self.trouble |= {"many"} if self.erased > 7 else set()  # some were erased before they were known
-        self.trouble |= set() if self.program else {"erased unseen"}
-
     def erase_torrents(self, *torrents: Torrent) -> None:
+        """Erase torrents, and remember what they leave: what they really had, as far as rtwatch could know that."""
         for torrent in torrents:
-            self.note_erase(torrent)
+            if torrent.hash in self.rows(VANISHED):
+                self.unsaid.add(torrent.hash)  # it came back and goes before rtwatch has seen that
+            saved = self.driver.file(torrent, "R")
+            young = saved.exists() and saved.stat().st_mtime > time.time() - 1  # rtwatch may not have read it
+            if young or not (decode(saved).get(b"complete") or decode(saved).get(b"chunks_done")):
+                self.uncounted.add(torrent.hash)
+            for file in self.indexed(torrent.hash).intersection(map(canonical, self.used().get(torrent.hash, []))):
+                if os.path.lexists(file):
+                    info = file.lstat()
+                    if self.nodes.setdefault(file, info.st_ino) != info.st_ino:
+                        self.left[file].clear()
+                        self.nodes[file] = info.st_ino
+                    self.left[file].add(torrent.hash)
+                    young = time.time() - max(info.st_mtime, info.st_ctime) < 1
+                    (self.young.add if young else self.young.discard)(file)
+            self.counts["erased"] += 1
             self.driver.erase(torrent)
             self.finished.discard(torrent.hash)
+        if not self.program:
+            self.trouble.add("erased unseen")
 
     def by_hand(self, *paths: Path) -> None:
         """Note that a person changes files, by all their names."""
@@ -450,32 +403,24 @@ class World:
         path.write_bytes(b"mine")
         self.own.add(path)
 
-    def start_both(self) -> None:
-        """Let both programs run, and all be saved."""
-        self.start_rtorrent()
-        for torrent in self.loaded():
-            self.driver.save_full(torrent)
-        if not self.program:
-            self.start()
-
     def finish(self) -> None:
         """Let everything end well, and hold the second promise."""
-        self.start_both()
         before = self.look()
         time.sleep(2 * GRACE)
+        problems: list[Path] = []
+
+        def is_over() -> bool:
+            problems[:] = self.unexplained()
+            return not problems and not self.pending() - self.held("held")
+
         for _ in range(4):  # what is due later waits for a later round
             self.driver.save_all()
-            if wait_until(self.is_over, PATIENCE / 4):
+            if wait_until(is_over, PATIENCE / 4):
                 break
         self.check(before)
-        if self.problems:
-            raise Broken("left without a true reason: " + ", ".join(map(str, self.problems)))
+        if problems:
+            raise Broken("left without a true reason: " + ", ".join(map(str, problems)))
         self.counts["files removed"] += sum(verb in ("  removed", "  trashed") for verb, _ in self.lines())
-
-    def is_over(self) -> bool:
-        """Tell whether nothing waits for rtwatch; note what it left unexplained. Asked once more, it may be at work."""
-        self.problems = self.unexplained()
-        return not self.problems and not self.pending() - self.held("held")
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Give verb and text of each line of the log."""
@@ -490,7 +435,10 @@ class World:
     def held(self, *verbs: str) -> set[str]:
         """Return the torrents that a line with one of the verbs says are held, with a true reason."""
         found = set()
-        here = {*self.trouble, *(["unfinished"] if self.has_unfinished() else [])}
+        here = {*self.trouble, *(["many"] if self.counts["erased"] > 7 else [])}  # before they were known
+        # 0.16 leaves unfinished session files of erased torrents on a slow disk
+        new = [file for file in self.driver.path.glob("*.torrent*.new") if file.name[:40] not in self.driver.loaded]
+        here |= {"unfinished"} if new else set()
         for verb, text in self.lines():
             if verb in (verbs or ("held", "waiting")):
                 names, troubles, _ = find_reason(HELD, re.sub(", looked at again .*", "", text))
@@ -499,10 +447,6 @@ class World:
                     found |= {hash for hash, name in NAMES.items() if every or name in names}
         return found & self.rows("SELECT hash FROM torrent_data")
 
-    def has_unfinished(self) -> bool:
-        """Tell whether an unfinished session file of an erased torrent stays, as 0.16 leaves one on a slow disk."""
-        return any(file.name[:40] not in self.driver.loaded for file in self.driver.path.glob("*.torrent*.new"))
-
     def is_same(self, path: Path) -> bool:
         """Tell whether a path is still the file that it was; rtwatch may remove it at this moment."""
         try:
@@ -510,33 +454,22 @@ class World:
         except FileNotFoundError:
             return False
 
-    def note_returned(self) -> None:
-        """Forget what torrents left behind that came back elsewhere, and went, where rtwatch has seen and said that."""
-        for verb, text in self.lines():
-            match = re.fullmatch(r"(.+?), .* uses .* at its former place, (.*)", text) if verb == "returned" else None
-            for hash, paths in self.brief.items() if match else ():
-                for path in paths:
-                    if match and NAMES[hash] == match[1] and Path(match[2]) in path.parents:
-                        self.left[path].discard(hash)
-
     def unexplained(self) -> list[Path]:
         """Return the files that only erased torrents used and that lie there without a true reason."""
-        self.note_returned()
-        used = {way for files in self.used().values() for file in files for way in hops(file)}
-        used.update(self.own)
-        used.update(canonical(file) for files in self.unloaded.values() for file in files)
-        rest = {path for path, hashes in self.left.items() if hashes and path not in used and os.path.lexists(path)}
-        rest = {path for path in rest if self.is_same(path) and canonical(path) not in used}
+        files = [file for files in [*self.used().values(), *self.unloaded.values()] for file in files]
+        used = {way for file in files for way in hops(file)} | self.own
+        rest = {path for path, hashes in self.left.items() if hashes and used.isdisjoint([path, canonical(path)])}
+        rest = {path for path in rest if self.is_same(path)}
         if not rest:
             return []
         forgotten = self.held() | self.unsaid
-        forgotten |= {hash for hash, torrent in BY_HASH.items() if self.driver.file(torrent).exists()}  # loaded or not
-        names = {text.split(", ")[0] for verb, text in self.lines() if verb == "dropped" or "is not known" in text}
-        forgotten |= {hash for hash, name in NAMES.items() if name in names}
+        forgotten |= {file.stem for file in self.driver.path.glob("*.torrent")}  # loaded or not
         name, explained = "", set()
         for verb, text in self.lines():
             if verb in ENDS:
                 name = text.split(", ")[0]
+            elif verb == "dropped" or "is not known" in text:
+                forgotten |= {hash for hash in NAMES if NAMES[hash] == text.split(", ")[0]}
             elif verb in ("  kept", "  missing"):
                 file, is_true, match = find_reason(KEPT, text)
                 for path in rest:
@@ -545,8 +478,8 @@ class World:
                         named = any(f"/{each}".endswith(f"/{file}") for each in (path, canonical(path))) or not file
                         if mine and named and is_true(self, path, mine, match):
                             explained.add(canonical(path))
-        rest = {path for path in rest if canonical(path) not in explained}
-        return sorted(path for path in rest if self.is_same(path) and not self.left[path] & forgotten)
+        rest = {path for path in rest if canonical(path) not in explained and not self.left[path] & forgotten}
+        return sorted(filter(self.is_same, rest))
 
 
 def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[str]]:
@@ -561,13 +494,8 @@ def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[
 def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether the named torrent had the file, under any name of its directory, and has not left it as well."""
     places = {path, *(place for place in world.listed if canonical(place) == canonical(path))}
-    origin = world.origins.get(path)
-    while origin:
-        places.add(origin)
-        origin = world.origins.get(origin)
-    named = {hash for place in places for hash in world.listed[place] | world.reached[place]}
+    named = {hash for place in places for hash in world.listed[place] if hash.startswith(match[2])}
     left = {hash for place in places for hash in world.left[place]}
-    named = {hash for hash in named if hash.startswith(match[2])}
     return any(NAMES[hash] == match[3] for hash in named - left | named & world.held())
 
 
@@ -580,7 +508,7 @@ def is_perhaps(world: World, path: Path, mine: set[str], match: re.Match[str]) -
 
 def was_handled(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether a person had it in his hands, or it has, or had, another name."""
-    return not world.handled.isdisjoint([path, *path.parents]) or path.lstat().st_ino in world.hard
+    return not world.handled.isdisjoint([path, *path.parents])
 
 
 def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
@@ -618,9 +546,9 @@ KEPT: dict[str, Truth] = {
     r"its directory is a symlink now|already gone|outside the torrent's directory": was_handled,
     r"(?:none of its \d+ files is|its file is not) at .*: moved, or its disk is not mounted": was_handled,
     r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
-    r"no --trash is on its file system": lambda world, *_: world.trash and world.other in world.trash.parents,
+    r"no --trash is on its file system": lambda world, *_: "elsewhere" in world.life.options,
     r"reached through the symlink (.*)": lambda world, path, mine, match: (
-        was_handled(world, path, mine, match) or any((Path(match[2]), place) in world.ways for place in path.parents)
+        was_handled(world, path, mine, match) or Path(match[2]) in world.ways
     ),
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
@@ -673,7 +601,7 @@ class Steps(World):
         self.rng = random.Random(number)
         self.hands = False
         method, on, arguments = STEPS[name]
-        target = getattr(self, f"pick_{on}")() if on else None
+        target = self.pick(on) if on else None
         if target or not on:
             method(self, *([target] if on else []), *arguments)
             self.counts[name] += 1
@@ -686,27 +614,19 @@ class Steps(World):
         d0, d1 = f"{self.dl}/d0", f"{self.dl}/d1"
         return self.rng.choice([d0, d0, d0, d1, d1, f"{d0}/../d1", f"{self.dl}/link", "~/d2", "rel"])
 
-    def pick_loaded(self) -> Optional[Torrent]:
-        """Choose a loaded torrent; rtorrent runs then."""
-        if not self.driver.process and self.rng.random() < 0.5:
-            self.start_rtorrent()
-        loaded = self.loaded() if self.driver.process else []
-        return self.rng.choice(loaded) if loaded else None
-
-    def pick_new(self) -> Optional[Torrent]:
-        """Choose a torrent that is not loaded; rtorrent runs then."""
+    def pick(self, kind: str) -> Union[Torrent, Path, None]:
+        """Choose a torrent that is loaded or one that is not, when rtorrent runs; or a torrent's regular file."""
+        if kind == "file":
+            files = [path for path in files_below(self.dl) if path.is_file() and not path.is_symlink()]
+            files = [path for path in files if path not in self.own]
+            left = [path for path in files if path in self.left]  # rather one of an erased torrent
+            return self.rng.choice(left if left and self.rng.random() < 0.5 else files) if files else None
         if not self.driver.process and self.rng.random() < 0.5:
             self.start_rtorrent()
         loaded = {*self.driver.loaded, *(file.stem for file in self.driver.path.glob("*.torrent"))}
         new = [torrent for torrent in TORRENTS if torrent.hash not in loaded]
-        return self.rng.choice(new) if self.driver.process and new else None
-
-    def pick_file(self) -> Optional[Path]:
-        """Choose a regular file of a torrent, that of an erased one rather than another."""
-        files = [path for path in files_below(self.dl) if path.is_file() and not path.is_symlink()]
-        files = [path for path in files if path not in self.own]
-        left = [path for path in files if path in self.left]
-        return self.rng.choice(left if left and self.rng.random() < 0.5 else files) if files else None
+        chosen = new if kind == "new" else self.loaded()
+        return self.rng.choice(chosen) if self.driver.process and chosen else None
 
     def place_data(self, torrent: Torrent, root: Path, how: str) -> None:
         """Bring the files of a torrent where nothing lies yet: written, or as links to files of the same content."""
@@ -715,7 +635,7 @@ class Steps(World):
         with suppress(OSError):  # a link or file stands in the way, or a twin has just been removed
             if how == "dirlink" and roots and not isinstance(torrent.content, bytes) and not os.path.lexists(root):
                 root.symlink_to(self.rng.choice(roots))
-                self.ways.add((canonical(root), Path(os.path.realpath(root))))
+                self.ways.add(canonical(root))
             for path, data in zip(torrent.paths(root), torrent.contents()):
                 twins = [file for file in known if holds(file, data)]
                 if "container" in self.life.options:  # no name tells whose a link in an unknown place is
@@ -726,8 +646,9 @@ class Steps(World):
                 if how == "links" and twins:
                     path.symlink_to(self.rng.choice(twins))
                 elif how == "hard" and twins:
-                    os.link(self.rng.choice(twins), path, follow_symlinks=True)
-                    self.hard.add(path.stat().st_ino)
+                    twin = Path(os.path.realpath(self.rng.choice(twins)))
+                    os.link(twin, path)
+                    self.handled.update([twin, canonical(path)])
                 else:
                     path.write_bytes(data)
 
@@ -786,8 +707,8 @@ class Steps(World):
     def add_and_erase(self, torrent: Torrent, how: str) -> None:
         """Load and erase a torrent before rtwatch has looked at it, the first time or while it is vanished."""
         if (torrent.hash in self.pending()) == (how == "again"):
-            self.brief[torrent.hash] = [path for path, hashes in self.left.items() if torrent.hash in hashes]
             self.driver.add(torrent, self.places[1])
+            self.wanted()  # what it left before does not count any more
             self.driver.erase(torrent)
 
     @step(6, "here", "elsewhere", "in_place", on="loaded")
@@ -843,13 +764,16 @@ class Steps(World):
                 self.driver.save(torrent)
             self.erase_torrents(other)
 
-    @step(4, "one", "full", "all", on="loaded")
+    @step(4, "one", "full", "all", "full_disk", on="loaded")
     def save(self, torrent: Torrent, how: str) -> None:
-        """Let rtorrent save."""
+        """Let rtorrent save; perhaps the session's disk is full."""
         if how == "all":
             self.driver.save_all()
-        else:
+        elif how != "full_disk":
             (self.driver.save_full if how == "full" else self.driver.save)(torrent)
+        elif isinstance(self.driver, Fake):
+            self.trouble.add("full disk")
+            self.driver.save_on_full_disk(torrent)
 
     @step(3, on="new")
     def magnet(self, torrent: Torrent) -> None:
@@ -928,7 +852,8 @@ class Steps(World):
         if not any(home == place or place in home.parents for home in self.places):
             moved = self.dl / f"moved{self.rng.randrange(10000)}"
             self.by_hand(place)
-            self.origins.update((moved / file.relative_to(place), canonical(file)) for file in files_below(place))
+            for file in files_below(place):
+                self.listed[moved / file.relative_to(place)] |= self.listed[canonical(file)]
             place.rename(moved)
             place.symlink_to(moved)
             self.by_hand(moved)
@@ -953,19 +878,11 @@ class Steps(World):
             if resume:
                 root = BY_HASH[file.name[:40]].root(self.rng.choice(self.places))
                 file.write_bytes(bencodepy.encode({**resume, b"directory": os.fsencode(root)}))
-                self.rewritten.add(file.name[:40])
                 for path in map(canonical, BY_HASH[file.name[:40]].paths(root)):
                     self.listed[path].add(file.name[:40])
                     if resume.get(b"complete") and not self.program:
                         self.own.discard(path)  # the person says that it is the torrent's
                 self.trouble.add("session files")
-
-    @step(3, on="loaded")
-    def save_on_full_disk(self, torrent: Torrent) -> None:
-        """Save a torrent while the session's disk is full."""
-        if isinstance(self.driver, Fake):
-            self.trouble.add("full disk")
-            self.driver.save_on_full_disk(torrent)
 
     @step(3, on="new")
     def load_on_full_disk(self, torrent: Torrent) -> None:
@@ -980,23 +897,25 @@ class Steps(World):
     def rtwatch(self, how: str) -> None:
         """End or start rtwatch."""
         if how != "started":
-            self.stop()
+            self.trouble.add("restarted")
+            if self.program and self.program.stop() != 0:
+                raise Broken("rtwatch did not end in order")
         if how != "stopped" and not self.program:
             self.start(*(["--catch-up"] if how == "catch_up" else []))
 
-    @step(3)
-    def rtwatch_killed(self) -> None:
-        """Kill rtwatch, perhaps just after an erase or when a grace is over, and start it again."""
-        if self.program is None:
-            return
-        torrent = self.pick_loaded() if self.rng.random() < 0.7 else None
-        if torrent:
+    @step(3, on="loaded")
+    def rtwatch_killed(self, torrent: Torrent) -> None:
+        """Kill rtwatch just after an erase or when its grace is over, and start it again."""
+        if self.program:
             self.erase_torrents(torrent)
+            time.sleep(self.rng.choice([0, 0, GRACE, GRACE + 0.01, GRACE + 0.02]))
+            self.trouble.add("erased unseen")
+            self.programs[-1].kill()
+            # what it was about to say is lost
+            said = [text.split(", ")[0] for verb, text in self.lines() if verb in ENDS][:-1]
+            self.unsaid |= {hash for hash in set().union(*self.left.values()) if NAMES[hash] not in said}
             self.unsaid.add(torrent.hash)
-        time.sleep(self.rng.choice([0, 0, GRACE, GRACE + 0.01, GRACE + 0.02]))
-        self.trouble.add("erased unseen")
-        self.kill()
-        self.start()
+            self.start()
 
     @step(4, "shut_down", "killed")
     def rtorrent(self, how: str) -> None:
@@ -1022,7 +941,11 @@ class Steps(World):
     @step(0)
     def farewell(self) -> None:
         """Let both programs run, and erase most torrents: a life disturbs so much that little is removed before."""
-        self.start_both()
+        self.start_rtorrent()
+        for torrent in self.loaded():
+            self.driver.save_full(torrent)
+        if not self.program:
+            self.start()
         for torrent in self.loaded():
             self.wait_known(torrent)
         self.erase_torrents(*(torrent for torrent in self.loaded() if self.rng.random() < 0.7))
@@ -1035,7 +958,7 @@ class Steps(World):
     def dry_run(self) -> None:
         """Run rtwatch -n, beside the service or alone; it changes nothing."""
         quiet = not self.pending()
-        places = (self.dl, *filter(None, [self.trash]))  # a running rtwatch may ask rtorrent for saves
+        places = (self.dl, self.trash)  # a running rtwatch may ask rtorrent for saves
         before = tree(*places) if quiet else {}
         done = run("-n", "--once", *self.options, self.driver.path, *self.paths, state=self.base / "state")
         if done.returncode not in (0, 3) or "Traceback" in done.stderr or (quiet and tree(*places) != before):
@@ -1055,15 +978,15 @@ def make_life(driver: str, seed: int, length: int) -> Life:
 
 
 def shrink(life: Life, seconds: float) -> Life:
-    """Return a life with fewer steps that breaks a promise as well; each is tried twice."""
+    """Return a life with fewer steps that breaks a promise as well; each is tried twice, and the farewell stays."""
     deadline = time.monotonic() + seconds
-    size = len(life.steps)
+    size = len(life.steps) - 1
     while size and time.monotonic() < deadline:
-        for first in range(len(life.steps) - size, -1, -size):
+        for first in range(len(life.steps) - 1 - size, -1, -size):
             less = life._replace(steps=life.steps[:first] + life.steps[first + size :])
             if time.monotonic() < deadline and (live(less)[0] or live(less)[0]):
                 life = less
-        size = min(size // 2, len(life.steps))
+        size = min(size // 2, len(life.steps) - 1)
     return life
 
 

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, Callable, Union
 from xml.parsers.expat import ExpatError
 
-import bencodepy
 import pytest
-from session import VERSIONS, Directory, SessionDirectory, hash_of, pass_tick
+from session import VERSIONS, SessionDirectory, decode, hash_of, pass_tick
 from torrents import ANNOUNCE, Torrent
 
 PROGRAMS = (Path("/usr/bin/rtorrent"), Path(__file__).resolve().parents[1] / ".rtorrent/bin/rtorrent")
@@ -107,18 +106,17 @@ class Rtorrent(SessionDirectory):
         saved = {file.stem for file in self.path.glob("*.torrent")}
         self._wait(lambda: isinstance(self._try("system.pid"), int), "rtorrent does not start")
         # 0.16 answers before it has loaded the session; a broken T is loaded never
-        wait_until(lambda: saved <= {*self.loaded_hashes()}, RETRY)
+        wait_until(lambda: saved <= self.loaded, RETRY)
 
     def _wait(self, happened: Callable[[], Any], problem: str) -> None:
         """Wait until something has happened; fail with what rtorrent printed when it does not, or rtorrent ends."""
-        ended = False
-        deadline = time.monotonic() + DEADLINE
-        while not happened():
-            if ended or time.monotonic() > deadline:
-                self.kill()
-                pytest.fail(f"{problem}: {self.log.read_text(errors='replace')}")
-            ended = self.process is not None and self.process.poll() is not None
-            time.sleep(PAUSE)
+        wait_until(lambda: happened() or self._has_ended(), DEADLINE)
+        if not happened():
+            self.kill()
+            pytest.fail(f"{problem}: {self.log.read_text(errors='replace')}")
+
+    def _has_ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
 
     def shutdown(self, *calls: tuple[Any, ...]) -> None:
         """Have rtorrent save its session and end, after `calls` in one request; returns when the process is gone."""
@@ -155,10 +153,10 @@ class Rtorrent(SessionDirectory):
         except (xmlrpc.client.Fault, OSError) as error:
             return error
 
-    def loaded_hashes(self) -> list[str]:
-        """Return the hashes of all loaded torrents."""
-        hashes: list[str] = self.call("download_list", "")
-        return hashes
+    @property
+    def loaded(self) -> set[str]:
+        """The hashes of all loaded torrents."""
+        return {*self.call("download_list", "")} if self.process else set()
 
     def used(self, torrent: Torrent | str) -> list[Path]:
         """Return the paths of a torrent's files: d.directory joined with f.path, not resolved, byte for byte.
@@ -175,48 +173,50 @@ class Rtorrent(SessionDirectory):
         cwd = os.readlink(b"/proc/%d/cwd" % self.process.pid)
         return [Path(os.fsdecode(os.path.join(cwd, directory) + b"/" + path)) for path in paths]
 
-    def add(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
-        """Load a torrent without starting it."""
-        self.load(torrent, directory, base, start=False)
-
-    def load(
-        self, torrent: Torrent, directory: Name | None = None, base: Name | None = None, start: bool = True
+    def add(
+        self,
+        torrent: Torrent,
+        directory: Name,
+        base: Name | None = None,
+        start: bool = False,
+        source: str = "",
+        again: bool = False,
     ) -> None:
-        """Load a torrent, with d.directory.set=`directory` or d.directory_base.set=`base`; it is saved on return."""
-        self.load_source("load.raw_start" if start else "load.raw", torrent, torrent.metainfo, directory, base)
+        """Load a torrent, with d.directory.set=`directory` or d.directory_base.set=`base`; it is saved on return.
 
-    def load_source(
-        self, method: str, torrent: Torrent, source: Name, directory: Name | None = None, base: Name | None = None
-    ) -> None:
-        """Load a torrent by one of rtorrent's methods, from a path, a link or its metainfo, as `load` does."""
+        `source` is a path or link in place of the metainfo; `again`: it is erased in the same request.
+        """
         # rtorrent ignores a torrent that it has, so that no save with the number would come.
-        assert self._try("d.hash", hash_of(torrent)) != hash_of(torrent), "it is loaded already"
+        assert again == (torrent.hash in self.loaded)
         number = next(self._numbers)
-        place = [] if directory is None else [set_directory(directory, base)]
-        self.call(method, "", source, *place, f"d.custom.set={NUMBER},{number}")
+        text = os.fsencode(directory if base is None else base).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+        place = b'd.directory%b.set="%b"' % (b"" if base is None else b"_base", text)
+        method = "load.start" if source else "load.raw_start" if start else "load.raw"
+        self.multicall(
+            *([("d.erase", torrent.hash)] if again else []),
+            (method, "", source or torrent.metainfo, place, f"d.custom.set={NUMBER},{number}"),
+        )
         self._wait_saved(torrent, number, full=True)
 
-    def readd(self, torrent: Torrent, directory: Directory, base: Directory | None = None) -> None:
+    def readd(self, torrent: Torrent, directory: Name, base: Name | None = None) -> None:
         """Erase and load again, both in one request, as web interfaces do to edit a torrent or to move its data."""
-        number = next(self._numbers)
-        commands = set_directory(directory, base), f"d.custom.set={NUMBER},{number}"
         self.wait_checked(torrent)
-        self.multicall(("d.erase", torrent.hash), ("load.raw_start", "", torrent.metainfo, *commands))
-        self._wait_saved(torrent, number, full=True)
+        self.add(torrent, directory, base, start=True, again=True)
 
-    def readd_in_place(self, torrent: Torrent, directory: Directory) -> None:
+    def readd_in_place(self, torrent: Torrent, directory: Name) -> None:
         """Erase, write T into the session directory and load that, as ruTorrent does with a big one."""
         self.erase(torrent)
         self.file(torrent).write_bytes(torrent.metainfo)
-        self.load_source("load.start", torrent, str(self.file(torrent)), directory)
+        self.add(torrent, directory, source=str(self.file(torrent)))
 
-    def magnet(self, torrent: Torrent, directory: Directory) -> None:
-        self.load_source("load.start", torrent, magnet_link(torrent), directory)
+    def magnet(self, torrent: Torrent, directory: Name, again: bool = False) -> None:
+        link = f"magnet:?xt=urn:btih:{torrent.hash}&tr={ANNOUNCE.decode()}"
+        self.add(torrent, directory, source=link, again=again)
 
     def download(self, torrent: Torrent, directory: Path, base: Path | None = None) -> list[Path]:
         """Have rtorrent seed a torrent whose data is there, and say so in R; return the paths of its files."""
         paths = torrent.write_root(torrent.root(directory) if base is None else base)
-        self.load(torrent, directory, base)
+        self.add(torrent, directory, base, start=True)
         self.wait_complete(torrent)
         return paths
 
@@ -244,18 +244,14 @@ class Rtorrent(SessionDirectory):
         wait_until(lambda: self._try("d.hashing", torrent.hash) != 0, FORGOTTEN)
         self.wait_checked(torrent)
 
-    def set_directory(self, torrent: Torrent | str, directory: Name) -> None:
-        """Do d.directory.set, which is in memory only until the next save."""
-        self._set("d.directory.set", torrent, directory)
-
-    def set_directory_base(self, torrent: Torrent | str, base: Name) -> None:
-        self._set("d.directory_base.set", torrent, base)
-
-    def _set(self, method: str, torrent: Torrent | str, directory: Name) -> None:
-        """Set a directory; where the files have been moved already, rtorrent closes the torrent and refuses once."""
+    def set_directory(self, torrent: Torrent | str, directory: Name, method: str = "d.directory.set") -> None:
+        """Set a directory in memory; where the files have been moved, rtorrent closes the torrent and refuses once."""
         self.wait_checked(torrent)
         if isinstance(self._try(method, hash_of(torrent), os.fsencode(directory)), xmlrpc.client.Fault):
             self.call(method, hash_of(torrent), os.fsencode(directory))
+
+    def set_directory_base(self, torrent: Torrent | str, base: Name) -> None:
+        self.set_directory(torrent, base, "d.directory_base.set")
 
     def erase(self, *torrents: Torrent | str) -> None:
         """Erase torrents, all in one request; their session files are gone on return."""
@@ -264,27 +260,24 @@ class Rtorrent(SessionDirectory):
         left = [file for torrent in torrents for file in self.files(torrent)]
         self._wait(lambda: not any(map(os.path.lexists, left)), f"session files stay: {left}")
 
-    def save(self, *torrents: Torrent | str) -> None:
-        self._save("d.save_resume", *torrents)
-
-    def save_full(self, *torrents: Torrent | str) -> None:
-        self._save("d.save_full_session", *torrents)
-
-    def save_all(self) -> None:
-        """Do session.save: L and R of all torrents are written anew on return."""
-        pass_tick()
-        number, hashes = next(self._numbers), self.loaded_hashes()
-        calls = [("d.custom.set", hash, NUMBER, str(number)) for hash in hashes]
-        self.multicall(*calls, ("session.save",))
-        for hash in hashes:
-            self._wait_saved(hash, number)
-
-    def _save(self, method: str, *torrents: Torrent | str) -> None:
-        """Have some torrents saved by a method."""
+    def save(self, *torrents: Torrent | str, method: str = "d.save_resume") -> None:
+        """Have torrents saved by a method."""
         for torrent in torrents:
             number = next(self._numbers)
             self.multicall(("d.custom.set", hash_of(torrent), NUMBER, str(number)), (method, hash_of(torrent)))
             self._wait_saved(torrent, number, full=method == "d.save_full_session")
+
+    def save_full(self, *torrents: Torrent | str) -> None:
+        self.save(*torrents, method="d.save_full_session")
+
+    def save_all(self) -> None:
+        """Do session.save: L and R of all torrents are written anew on return."""
+        pass_tick()
+        number, hashes = next(self._numbers), self.loaded
+        calls = [("d.custom.set", hash, NUMBER, str(number)) for hash in hashes]
+        self.multicall(*calls, ("session.save",))
+        for hash in hashes:
+            self._wait_saved(hash, number)
 
     def _wait_saved(self, torrent: Torrent | str, number: int, full: bool = False) -> None:
         """Wait until R has come from a save with the number (or a later one), with `full` also that there is a T.
@@ -296,19 +289,13 @@ class Rtorrent(SessionDirectory):
         for _ in range(int(DEADLINE / RETRY)):
             if wait_until(lambda: self._number(hash) >= number and (not full or self.file(hash).exists()), RETRY):
                 return
-            if self.process is None or self.process.poll() is not None:
-                break
             if self._try("d.hash", hash) == hash:
                 self.call("d.save_full_session", hash)
         pytest.fail(f"{hash} is not saved: {self.log.read_text(errors='replace')}")
 
     def _number(self, hash: str) -> int:
         """Return the number of the save that R has come from; 0 when there is none, or R is broken."""
-        try:
-            saved = bencodepy.decode(self.file(hash, "R").read_bytes())
-            return int(saved[b"custom"][NUMBER.encode()])
-        except (OSError, KeyError, ValueError, bencodepy.BencodeDecodeError):
-            return 0
+        return int(decode(self.file(hash, "R")).get(b"custom", {}).get(NUMBER.encode(), 0))
 
     def fetch(self, torrent: Torrent | str, other: Rtorrent, method: str = "d.complete", value: int = 1) -> None:
         """Download from another rtorrent until a method answers `value`; a peer that is told too early is forgotten."""
@@ -342,13 +329,3 @@ def wait_until(happened: Callable[[], Any], seconds: float) -> bool:
             return False
         time.sleep(PAUSE)
     return True
-
-
-def set_directory(directory: Name, base: Name | None = None) -> bytes:
-    """Return the command that sets a directory, or a `base`, of any bytes, as an argument of `load.*`."""
-    text = os.fsencode(directory if base is None else base).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    return b'd.directory%b.set="%b"' % (b"" if base is None else b"_base", text)
-
-
-def magnet_link(torrent: Torrent) -> str:
-    return f"magnet:?xt=urn:btih:{torrent.hash}&tr={ANNOUNCE.decode()}"

@@ -18,9 +18,10 @@ import tempfile
 import threading
 import time
 import xmlrpc.client
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union, cast
+from xmlrpc.server import SimpleXMLRPCDispatcher
 
 import bencodepy
 from torrents import ANNOUNCE, PIECE_LENGTH, Torrent
@@ -133,12 +134,9 @@ class Session(SessionDirectory):
         self.process: Any = None  # a Popen while rtorrent runs
         self.busy = threading.RLock()
         self.scgi = Scgi(self, scgi == "tcp")
+        self.asked = self.scgi.asked
         self._listens = bool(scgi)
         path.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def asked(self) -> list[str]:
-        return [method for method, *_ in self.scgi.asked]
 
     def start(self) -> None:
         """Start rtorrent: replace a stale lock, and load what the directory holds (which writes nothing)."""
@@ -423,22 +421,23 @@ UNKNOWN = {
     "0.16": xmlrpc.client.Fault(-503, "invalid parameters: info-hash not found"),
 }
 HEAD = "Status: 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n"
-VIEWS = ("", "default", "main")
 SAVES = ("d.save_resume", "d.save_full_session")
 
 
-class Scgi:
+class Scgi(SimpleXMLRPCDispatcher):
     """Answers for a session, whose process must listen on `socket`; a test may change what is answered and how."""
 
     def __init__(self, session: Session, tcp: bool) -> None:
         """Answer as rtorrent does; nothing is bound yet."""
+        super().__init__(allow_none=True)
         self.session = session
         self.tcp = tcp
-        self.asked: list[tuple[Any, ...]] = []  # each method with its parameters
+        self.asked: list[str] = []  # methods
         self.answers: dict[str, Any] = {}  # by method, instead of the true answer: a value, or a function
         self.change: Change = lambda reply: reply  # of the reply's bytes; None keeps the connection open and silent
         self.socket: Any = None  # while it is bound
-        self._threads: dict[socket.socket, threading.Thread] = {}  # by what they wait for
+        self._connection: Any = None  # the last one
+        self._later: list[Callable[[], None]] = []  # saves that have been asked for
 
     def bind(self, directory: Union[str, Path]) -> int:
         """Bind a new socket, in `directory` or to a port of 127.0.0.1; return its descriptor."""
@@ -448,85 +447,63 @@ class Scgi:
 
     def start(self) -> None:
         """Answer from now on; the process listens."""
-        self._run(self._accept, self.socket)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """Close the socket, after which no more connections come, and then those."""
+        """Close the socket and the connection."""
         if self.socket is not None:
-            self._end(self.socket)
-            for connection in [*self._threads]:
-                self._end(connection)
+            for each in filter(None, (self.socket, self._connection)):
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+            if self._thread is not threading.current_thread():
+                self._thread.join()
             self.socket.close()
             self.socket = None
 
-    def _run(self, target: Callable[[socket.socket], None], connection: socket.socket) -> None:
-        """Run a function in a thread of its own."""
-        self._threads[connection] = threading.Thread(target=target, args=(connection,), daemon=True)
-        self._threads[connection].start()
-
-    def _end(self, connection: socket.socket) -> None:
-        """Wait for the end of a thread, to which its connection is closed."""
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        thread = self._threads.pop(connection)
-        if thread is not threading.current_thread():
-            thread.join()
-
-    def _accept(self, listener: socket.socket) -> None:
-        """Take connections until the socket is shut down."""
+    def _serve(self) -> None:
+        """Answer one connection after the other until the socket is shut down."""
         with contextlib.suppress(OSError):
             while True:
-                connection, _ = listener.accept()
-                self._run(self._serve, connection)
+                self._connection, _ = self.socket.accept()
+                with self._connection, contextlib.suppress(OSError, EOFError):
+                    self._reply(self._connection)
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _reply(self, connection: socket.socket) -> None:
         """Answer the one request of a connection; a save that it asks for comes before the reply only in 0.9.8."""
-        with connection, contextlib.suppress(OSError, EOFError):
-            method, params = read_request(connection)
-            saves = method in SAVES and method not in self.answers
-            with self.session.busy:
-                answer = self._answer(method, params)
-                if saves and self.session.version == "0.9.8":
-                    self._save(method, params)
-            answers = answer if isinstance(answer, xmlrpc.client.Fault) else (answer,)
-            reply = xmlrpc.client.dumps(answers, methodresponse=True, allow_none=True).encode()
-            changed = self.change(HEAD.format(len(reply)).encode() + reply)
-            if changed is None:
-                connection.recv(1)
-            else:
-                connection.sendall(changed)
-                connection.shutdown(socket.SHUT_WR)
-            if saves and self.session.version != "0.9.8":
-                self._save(method, params)
-
-    def _save(self, method: str, params: tuple[Any, ...]) -> None:
-        """Do d.save_resume or d.save_full_session."""
+        request = read_request(connection)
         with self.session.busy:
-            if params[0] in self.session.loaded:
-                (self.session.save if method == "d.save_resume" else self.session.save_full)(params[0])
+            reply = cast(bytes, self._marshaled_dispatch(request))
+        changed = self.change(HEAD.format(len(reply)).encode() + reply)
+        if changed is None:
+            connection.recv(1)
+        else:
+            connection.sendall(changed)
+            connection.shutdown(socket.SHUT_WR)
+        while self._later:
+            with contextlib.suppress(KeyError):  # it has been erased meanwhile
+                self._later.pop()()
 
-    def _answer(self, method: str, params: Sequence[Any]) -> Any:
-        """Return the answer to a call, the one that a test has set or the true one, or the fault in its place."""
-        self.asked.append((method, *params))
-        try:
-            if method == "system.multicall":
-                answers = (self._answer(call["methodName"], call["params"]) for call in params[0])
-                return [vars(each) if isinstance(each, xmlrpc.client.Fault) else [each] for each in answers]
-            answer = self.answers[method] if method in self.answers else self._tell(method, *params)
-            return answer(*params) if callable(answer) else answer
-        except xmlrpc.client.Fault as fault:
-            return fault
+    def _dispatch(self, method: str, params: Any) -> Any:
+        """Return the answer to a call, the one that a test has set or the true one; raise a Fault in its place."""
+        self.asked.append(method)
+        if method == "system.multicall":
+            return self.system_multicall(*params)
+        answer = self.answers[method] if method in self.answers else self._tell(method, *params)
+        return answer(*params) if callable(answer) else answer
 
     def _tell(self, method: str, *params: Any) -> Any:
         """Return the true answer of a method."""
         session, process = self.session, self.session.process
         if method == "d.multicall2":
-            _, view, *columns = params
-            if view not in VIEWS:
-                raise xmlrpc.client.Fault(-503, "Could not find view.")
-            return [[self.column(hash, column.rstrip("=")) for column in columns] for hash in session.loaded]
+            return [[self.column(hash, column.rstrip("=")) for column in params[2:]] for hash in session.loaded]
         if method in SAVES:
-            self.column(params[0], "d.hash")
+            hash = self.column(params[0], "d.hash")
+            save = functools.partial(session.save if method == "d.save_resume" else session.save_full, hash)
+            if session.version == "0.9.8":
+                save()
+            else:
+                self._later.append(save)
             return int(session.version == "0.9.8")
         if method.startswith("d."):
             return self.column(params[0], method)
@@ -553,8 +530,8 @@ class Scgi:
         return odd.sub(lambda match: "".join(f"%{byte:02X}" for byte in os.fsencode(match[0])), text) or "."
 
 
-def read_request(connection: socket.socket) -> tuple[str, tuple[Any, ...]]:
-    """Read an SCGI request: a netstring of headers, then XML-RPC; raise EOFError when it is cut short."""
+def read_request(connection: socket.socket) -> bytes:
+    """Read an SCGI request: a netstring of headers, then the XML that is returned; raise EOFError when it is short."""
     data, headers = b"", None
     while headers is None or len(data) < headers.end() + int(headers[1]):
         more = connection.recv(65536)
@@ -562,5 +539,4 @@ def read_request(connection: socket.socket) -> tuple[str, tuple[Any, ...]]:
             raise EOFError
         data += more
         headers = re.match(rb"\d+:CONTENT_LENGTH\0(\d+)\0[^,]*,", data)
-    params, method = xmlrpc.client.loads(data[headers.end() :])
-    return str(method), params
+    return data[headers.end() :]

@@ -100,7 +100,7 @@ def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Stor
             os.truncate(path, 0)
             os.truncate(path, size)
     else:
-        rtorrent.load(twin, start=case != "never started", directory=story.elsewhere)
+        rtorrent.add(twin, start=case != "never started", directory=story.elsewhere)
     if case != "never started":
         program.wait_for(lambda: remaining(copies) == copies, "rtorrent creates no files")
         rtorrent.wait_checked(twin)

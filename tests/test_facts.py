@@ -168,7 +168,7 @@ def test_a_newcomers_data_is_its_own_when_checked_or_started(case: str, rtorrent
     paths = PACK.places(rtorrent.downloads)
     if case == "data in place":
         place_old(PACK, rtorrent.downloads)
-    rtorrent.load(PACK, start="stopped" not in case, directory=rtorrent.downloads)
+    rtorrent.add(PACK, start="stopped" not in case, directory=rtorrent.downloads)
     program.wait_known(PACK.hash)
     if case == "data in place":
         program.wait_for(lambda: decode(rtorrent.file(PACK, "R")).get(b"complete"), "it is not saved")
@@ -185,7 +185,7 @@ def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, r
     paths[1].write_bytes(b"not the torrent's" * 1000)
     os.utime(paths[1], (OLD, OLD))
     program = real_launcher.start("-r", "--grace", "0.5")
-    rtorrent.load(DOCUMENTS, start=False, directory=rtorrent.downloads)
+    rtorrent.add(DOCUMENTS, rtorrent.downloads)
     rtorrent.call("f.multicall", DOCUMENTS.hash, "", "f.priority.set=0")
     rtorrent.check(DOCUMENTS)
     rtorrent.wait(1, "d.completed_chunks", DOCUMENTS.hash)

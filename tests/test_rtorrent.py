@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from program import Program
-from rtorrent import Rtorrent, magnet_link, set_directory
+from rtorrent import Rtorrent
 from session import VERSIONS
 from steps import SHORT, Bed, pack, remaining
 from torrents import Torrent, make, single, twin_of
@@ -54,7 +54,7 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorr
     program = bed.start(*RETURN, *bed.hooks)
     rtorrent.erase(later)
     program.wait_line("vanished +again 5")
-    rtorrent.load(edited_later, directory=bed.downloads)
+    rtorrent.add(edited_later, bed.downloads, start=True)
     rtorrent.readd(same, bed.downloads)
     rtorrent.readd(elsewhere, new)
     rtorrent.readd_in_place(written, bed.downloads)
@@ -79,7 +79,7 @@ def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(rtorrent: Rtorre
         seeder.download(each, seeder.downloads)
     kept = rtorrent.download(again, bed.downloads)
     program = bed.start(*SHORT, *bed.hooks)
-    rtorrent.multicall(("d.erase", again.hash), ("load.start", "", magnet_link(again), set_directory(bed.downloads)))
+    rtorrent.magnet(again, bed.downloads, again=True)
     rtorrent.wait(1, "d.is_meta", again.hash)
     rtorrent.magnet(torrent, bed.downloads)
     bed.erase_another()
@@ -110,7 +110,7 @@ def test_data_that_rtorrent_moves_when_finished_goes(save: str, rtorrent: Rtorre
         closing(Bed(leecher, tmp_path)) as bed,
     ):
         program = bed.start(*SHORT)
-        leecher.load(torrent)
+        leecher.add(torrent, leecher.downloads, start=True)
         moved, old = torrent.places(bed.downloads), torrent.places(leecher.downloads)
         leecher.fetch(torrent, rtorrent)
         program.wait_for(lambda: remaining(moved) == moved and not remaining(old), "rtorrent moves nothing")
@@ -263,7 +263,7 @@ def load(rtorrent: Rtorrent, shapes: dict[str, Shape]) -> None:
     """
     for shape in shapes.values():
         directory = re.sub(b"^DL", lambda _: os.fsencode(rtorrent.downloads), shape.directory)
-        rtorrent.load(shape.torrent, directory, directory if shape.base else None, start=False)
+        rtorrent.add(shape.torrent, directory, directory if shape.base else None)
     rtorrent.multicall(*(("d.start", shape.torrent.hash) for shape in shapes.values() if shape.start))
 
 
