@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
+from contextlib import closing
 
 import bencodepy
 import pytest
 from program import Program, Rows
 from session import VERSIONS, Session
-from steps import LONG, SHORT, Bed, play, remaining
+from steps import SHORT, Bed, play, remaining
 from torrents import Torrent, make, multi, single
 
 import rtwatch
@@ -36,21 +36,17 @@ def lines_of(program: Program, torrent: Torrent) -> list[str]:
     return [line for line in program.lines if torrent.name.decode() in line]
 
 
-@pytest.mark.parametrize(
-    ("torrent", "name"),
-    [(ONE, "one.bin"), (PACK, "pack"), (make(b"caf\xe9", {(b"a",): b"x"}), "caf\N{REPLACEMENT CHARACTER}")],
-    ids=["single", "multi", "not UTF-8"],
-)
-def test_a_new_torrent_gets_its_rows(torrent: Torrent, name: str, bed: Bed) -> None:
+def test_a_new_torrent_gets_its_rows(bed: Bed) -> None:
+    torrent = make(b"caf\xe9", {(b"a",): b"x", (b"b", b"c\xff"): b"y"})
     program = bed.start()
     bed.add(torrent)
     paths = sorted(torrent.places(bed.downloads))
     program.wait_files(torrent.hash, paths)
+    name = "caf\N{REPLACEMENT CHARACTER}"
     assert rows_of(program, torrent)[0] == (torrent.hash, name, "127.0.0.1", *blobs_of(bed.session, torrent))
-    con = rtwatch.connect(program.db)
-    assert [file for (file,) in con.execute("SELECT file FROM session_file ORDER BY file")] == paths
-    found = con.execute("SELECT hash FROM session_file WHERE file = ?", (paths[0],)).fetchall()
-    con.close()
+    with closing(rtwatch.connect(program.db)) as con:
+        assert [file for (file,) in con.execute("SELECT file FROM session_file ORDER BY file")] == paths
+        found = con.execute("SELECT hash FROM session_file WHERE file = ?", (paths[0],)).fetchall()
     assert [tuple(row) for row in found] == [(torrent.hash,)]
 
 
@@ -116,14 +112,8 @@ def test_a_save_changes_only_what_differs_without_hooks(bed: Bed) -> None:
 
 
 def test_a_place_once_known_outlives_rtorrent(bed: Bed) -> None:
-    bed.session.add(ONE, "relative")
-    program = bed.start()
-    bed.session.shutdown()
-    bed.session.save(ONE)
-    bed.settle()
-    program.wait_files(ONE.hash, ONE.paths(bed.session.cwd / "relative"))
-    program.stop()
-    bed.start().wait_files(ONE.hash, ONE.paths(bed.session.cwd / "relative"))
+    lists = "lists ONE ../relative"
+    play(bed, f"load-raw ONE relative; start; end-rtorrent; save ONE; settle; {lists}; stop; start; {lists}", ONE=ONE)
 
 
 def test_broken_session_files_change_nothing(bed: Bed) -> None:
@@ -157,25 +147,6 @@ def test_a_start_reads_only_session_files_that_were_written_since_the_last_run(b
     bed.session.save(PACK)
     labels = bed.start().select("SELECT hash, label FROM rtwatch_torrent")
     assert {*labels} == {(PACK.hash, ""), (ONE.hash, "invented")}
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_vanished_torrent_keeps_rows_and_files_for_the_grace_over_a_restart(number: int, bed: Bed) -> None:
-    program = bed.start(*LONG, *bed.hooks)
-    paths = bed.download(PACK)
-    bed.wait_vanished(PACK)
-    bed.settle()
-    program.wait_files(PACK.hash, paths)
-    assert len(lines_of(program, PACK)) == 2
-    program.send_signal(number)
-    program.wait()
-    assert bed.hooks_called(PACK.hash) == ADDED
-    assert remaining(paths) == paths
-    again = bed.start(*SHORT, *bed.hooks)
-    again.wait_gone(PACK.hash)
-    assert remaining(paths) == []
-    bed.wait_called("post_remove", PACK)
-    assert bed.hooks_called(PACK.hash) == ADDED + REMOVED
 
 
 WHEN = {

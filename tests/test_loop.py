@@ -60,20 +60,29 @@ def test_only_events_with_a_handler_are_watched(bed: Bed) -> None:
     assert watched(bed.start(*option)) == needed | flags.CREATE
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_rtwatch_in_order(number: int, bed: Bed) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_ends_rtwatch_in_order_and_a_vanished_torrent_keeps_its_files_for_the_grace(
+    number: int, bed: Bed
+) -> None:
+    one, killed = single("one"), number == signal.SIGKILL
     program = bed.start(*LONG, *bed.hooks)
-    (path, *_) = bed.download(single("one"))
-    bed.wait_vanished(single("one"))
+    paths = bed.download(one)
+    bed.wait_vanished(one)
+    bed.settle()
     program.send_signal(number)
-    assert program.wait() == 0
-    assert bed.hooks_called()[0] == "pre_loop"
-    assert bed.hooks_called()[-1] == "post_loop"
-    assert "pre_remove" not in bed.hooks_called()
+    assert program.wait() == (-number if killed else 0)
+    program.wait_files(one.hash, paths)
+    assert (bed.hooks_called()[0], bed.hooks_called().count("post_loop")) == ("pre_loop", int(not killed))
+    assert bed.hooks_called(one.hash) == ["pre_add", "post_add"]
     told = "\n".join(program.notified).split("\n")
-    assert told.count("READY=1") == told.count("STOPPING=1") == 1
+    assert (told.count("READY=1"), told.count("STOPPING=1")) == (1, int(not killed))
     assert any(line.startswith("STATUS=") for line in told)
-    assert path.exists()
+    assert len([line for line in program.lines if "one.bin" in line]) == 2
+    assert remaining(paths) == paths
+    bed.start(*SHORT, *bed.hooks).wait_gone(one.hash)
+    bed.wait_called("post_remove", one)
+    assert remaining(paths) == []
+    assert bed.hooks_called(one.hash) == ["pre_add", "post_add", "pre_remove", "post_remove"]
 
 
 LOSSES = {

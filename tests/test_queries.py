@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import program
 import pytest
-from conftest import Mount
 from faults import NEXT_WEEK, the_line
 from program import environment
-from steps import SHORT, Bed, link_files, play, tree
+from steps import SHORT, Bed, each_row, link_files, play, tree
 from torrents import make, multi, single
 
 ONE, PACK = single("one"), multi("pack")
@@ -67,22 +65,14 @@ def test_what_if_says_what_the_removal_does_then(known: bool, bed: Bed) -> None:
     assert len(foreseen) == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "paths", "said"),
-    [
-        (["--keep", "a b"], [], "leaves 2 files: it has the label"),
-        ([], ["elsewhere"], r"kept .*a\.bin: "),
-        (["--trash", "{trash}"], [], "would trash +pack, 2 of 2 files, .* in {trash}/" + PACK.hash),
-    ],
-    ids=["--keep", "PATH", "--trash"],
-)
-def test_what_if_heeds_options(options: list[str], paths: list[str], said: str, bed: Bed, trash: Path) -> None:
+def test_what_if_heeds_options(bed: Bed, trash: Path) -> None:
     bed.seed(PACK)
     bed.save_changed(PACK, custom1="a%20b")
-    (bed.downloads / "elsewhere").mkdir()
-    options = [option.format(trash=trash) for option in options]
-    answer = ask(bed, "pack", *options, paths=[bed.downloads / path for path in paths])
-    assert re.search(said.format(trash=trash), answer)
+    (elsewhere := bed.downloads / "elsewhere").mkdir()
+    assert "leaves 2 files: it has the label" in ask(bed, "pack", "--keep", "a b")
+    assert re.search(r"kept .*a\.bin: ", ask(bed, "pack", paths=[elsewhere]))
+    trashed = f"would trash +pack, 2 of 2 files, .* in {trash}/{PACK.hash}"
+    assert re.search(trashed, ask(bed, "pack", "--trash", trash))
     assert [*trash.iterdir()] == []
 
 
@@ -183,30 +173,22 @@ def test_what_was_put_there_today_with_an_old_time_is_no_orphan(bed: Bed) -> Non
     assert list_orphans(bed, bed.downloads, aged=False).stdout == ""
 
 
-USES = {
-    "bound": "seed pack; bind ../bound .",
-    "bound below": "seed one; seed pack ../else; bind below ../else; touch below/on-another-disk",
-    "symlinks": "data pack data; mkdir pack; ln -s ../data/pack/a.bin ../data/pack/sub pack; load-complete pack",
-    "a link made after the last look": "seed one; once; mv one.bin moved; ln -s moved one.bin",
-    "open elsewhere": "seed one; touch open; open open",
-    "by its name, of a torrent in an unknown place": "seed one; data pack",
-    "in another case": "seed one; truncate -s 16M ../image; mkntfs -qF ../image >/dev/null; mkdir folding",
-}
+USES = """
+bound: seed pack; bind ../bound .
+bound below: seed one; seed pack ../else; bind below ../else; touch below/on-another-disk
+symlinks: data pack data; mkdir pack; ln -s ../data/pack/a.bin ../data/pack/sub pack; load-complete pack
+a link made after the last look: seed one; once; mv one.bin moved; ln -s moved one.bin
+open elsewhere: seed one; touch open; open open
+by its name, of a torrent in a place that only a running rtorrent knows: seed one; data pack; load-raw pack downloads;
+    kill-rtorrent
+in another case, as on a file system that folds it: seed one; ln one.bin ONE.BIN
+"""
 
 
-@pytest.mark.parametrize("use", USES)
-def test_what_is_used_in_another_way_is_no_orphan(use: str, bed: Bed, mount: Mount) -> None:
-    if use == "in another case" and not shutil.which("mkntfs"):
-        pytest.skip("a file system that folds case needs ntfs-3g")
-    play(bed, USES[use], one=ONE, pack=PACK)
-    place = bed.downloads.parent / {"bound": "bound", "in another case": "downloads/folding"}.get(use, "downloads")
-    if "unknown" in use:
-        bed.session.add(PACK, "downloads")  # only a running rtorrent knows where this is
-        bed.session.kill()
-    elif use == "in another case":
-        mount(place, "-t", "lowntfs-3g", "-o", "ignore_case", bed.downloads / "../image")
-        (path,) = bed.seed(make(b"One.BIN", b"one"), to=place)
-        assert path.name not in os.listdir(place)
+@each_row("story", USES)
+def test_what_is_used_in_another_way_is_no_orphan(story: str, bed: Bed) -> None:
+    play(bed, story, one=ONE, pack=PACK)
+    place = bed.downloads.with_name("bound") if "../bound" in story else bed.downloads
     (place / "orphan").touch()
     assert found(bed, place) == [f"{place}/orphan"]
 
