@@ -13,14 +13,9 @@ import pytest
 from rtorrent import Rtorrent
 from session import VERSIONS
 from steps import SHORT, Bed, pack, remaining
-from torrents import Torrent, make, single, twin_of
+from torrents import Torrent, make, single
 
 RETURN = ("-r", "--grace", "2")  # what comes back does so in time
-MOVE_WHEN_FINISHED = """\
-method.insert = d.data_path, simple, "if=(d.is_multi_file), (cat,(d.directory),/), (cat,(d.directory),/,(d.name))"
-method.insert = d.move_to, simple, "d.directory.set=$argument.1=; execute=mv,-u,$argument.0=,$argument.1=; {0}"
-method.set_key = event.download.finished,move,"d.move_to=$d.data_path=,{1}"
-"""
 
 
 @pytest.fixture
@@ -88,30 +83,6 @@ def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(rtorrent: Rtorre
     assert (bed.hooks_called(again.hash), remaining(kept)) == ([], kept)
     bed.erase(torrent)
     assert not remaining(torrent.places(bed.downloads))
-
-
-@pytest.mark.parametrize("save", ["d.save_full_session=", ""], ids=["saved at once", "saved later"])
-def test_data_that_rtorrent_moves_when_finished_goes(save: str, rtorrent: Rtorrent, tmp_path: Path) -> None:
-    torrent, twin = pack("downloaded"), twin_of(pack("downloaded"))
-    rtorrent.download(torrent, rtorrent.downloads)
-    lines = MOVE_WHEN_FINISHED.format(save or "cat=", tmp_path / "downloads")
-    with (
-        Rtorrent(tmp_path / "leecher", lines, version=rtorrent.version) as leecher,
-        closing(Bed(leecher, tmp_path)) as bed,
-    ):
-        program = bed.start(*SHORT)
-        leecher.add(torrent, leecher.downloads, start=True)
-        moved, old = torrent.places(bed.downloads), torrent.places(leecher.downloads)
-        leecher.fetch(torrent, rtorrent)
-        program.wait_for(lambda: remaining(moved) == moved and not remaining(old), "rtorrent moves nothing")
-        if not save:
-            leecher.wait_complete(torrent)
-        program.wait_files(torrent.hash, moved)
-        assert leecher.download(twin, leecher.downloads) == old
-        program.wait_files(twin.hash, old)
-        bed.erase(torrent)
-        assert (remaining(moved), remaining(old)) == ([], old)
-        assert leecher.used(twin) == old
 
 
 class Shape(NamedTuple):

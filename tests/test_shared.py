@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import sqlite3
-from contextlib import closing
-
 import pytest
 from session import SAVES, VERSIONS
-from steps import SHORT, Bed, below, each_row, link_files, names, paused, play, remaining, wait_stopped
+from steps import SHORT, STOP, Bed, below, each_row, names, paused, play, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
 PACK, TWIN = multi("pack"), twin_of(multi("pack"))
@@ -88,13 +84,11 @@ def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_
     program.wait_files(new.hash, paths)
     assert remaining(paths) == paths
     assert bed.hooks_called(PACK.hash) == ([] if new is EDITED else ["pre_remove", "post_remove"])
-    bed.add_complete(new)
-    bed.settle()
-    bed.erase(new)
-    assert remaining(paths) == []
 
 
+MANY = {f"MANY{number}": single(f"many{number}", 1) for number in range(200)}
 TORRENTS = {
+    **MANY,
     **{"PACK": PACK, "TWIN": TWIN, "RENAMED": RENAMED, "FILE": make(b"pack", b"one file"), "ONE": single("one")},
     **{name.upper(): make(name.encode(), single("one").content) for name in ("two", "three")},
     **{"COPY": twin_of(single("one")), "OTHER": twin_of(PACK, b"another name")},
@@ -184,6 +178,12 @@ another is loaded before a removal begins: seed PACK; start-stopping-in pre_remo
 another is pointed there after a long save: seed PACK; seed WIDE; seed TWIN x; start-stopping-in pre_remove;
     erase-unwaited PACK; stops; repoint WIDE moved; repoint TWIN .; resume; says kept .*also in {TWIN};
     ls pack/a.bin pack/sub/b.bin
+another is pointed there after many saves: seed PACK {MANY}; seed TWIN x; start-stopping-in pre_remove;
+    erase-unwaited PACK; stops; save {MANY}; repoint TWIN .; resume; says kept .*also in {TWIN};
+    ls pack/a.bin pack/sub/b.bin
+another is pointed there on a locked database: seed PACK; seed TWIN x; start-stopping-in pre_remove;
+    erase-unwaited PACK; stops; repoint TWIN .; lock-database; resume; says failed .*locked; unlock-database;
+    says kept .*also in {TWIN}; ls pack/a.bin pack/sub/b.bin
 a name in another case: seed LOWER; ln One.bin oNE.BIN; load UPPER; start; erase LOWER; cat One.bin;
     says kept .*also in {UPPER}
 a name in another normal form: seed COMPOSED; ln café café; load DECOMPOSED; start; erase COMPOSED; cat café;
@@ -207,71 +207,41 @@ a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/p
 @each_row("story", STORIES)
 def test_a_file_stays_while_another_torrent_uses_it(story: str, bed: Bed) -> None:
     words = {name: torrent.hash[:8] for name, torrent in TORRENTS.items()}
-    words.update(UNKNOWN=UNKNOWN, SAVED=TORRENTS["BOTH"].hash, HEIR=HEIR, OWN=OWN, INHERITED=INHERITED)
+    words.update(
+        MANY=" ".join(MANY), UNKNOWN=UNKNOWN, SAVED=TORRENTS["BOTH"].hash, HEIR=HEIR, OWN=OWN, INHERITED=INHERITED
+    )
     play(bed, story.format(**words), **TORRENTS)
 
 
+LINKED = """
+no data yet: load RENAMED links
+complete: seed RENAMED links; settle; rm -r links
+no data any more: seed RENAMED links; settle; rm -r links; save-no-data RENAMED; repoint RENAMED links
+no data where it was moved: seed RENAMED links; settle; rm -r links; save-no-data RENAMED; repoint RENAMED moved
+"""
+
+
 @pytest.mark.parametrize("then", ["", "complete RENAMED; ", "stop; start; "])
-@pytest.mark.parametrize(
-    ("before", "place"),
-    [
-        ("load RENAMED links", "links"),
-        ("seed RENAMED links; settle; rm -r links", "links"),
-        ("seed RENAMED links; settle; rm -r links; save-no-data RENAMED; repoint RENAMED links", "links"),
-        ("seed RENAMED links; settle; rm -r links; save-no-data RENAMED; repoint RENAMED moved", "moved"),
-    ],
-    ids=["no data yet", "complete", "no data any more", "no data where it was moved"],
-)
+@each_row("before place", LINKED, r"(.*?): (.* (\w+))")
 def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, place: str, then: str, bed: Bed) -> None:
     links = f"mkdir -p {place}/two; ln -s $PWD/real/pack/a.bin {place}/two/x.bin; ln -s $PWD/real/pack/sub/b.bin"
-    left = sorted(["real/pack/a.bin", "real/pack/sub/b.bin", f"{place}/two/x.bin", f"{place}/two/y.bin"])
     story = f"seed PACK real; start; {before}; settle; {links} {place}/two/y.bin; {then}settle; erase PACK"
-    play(bed, f"{story}; says kept .* in {RENAMED.hash[:8]}; left {' '.join(left)}", **TORRENTS)
-
-
-@pytest.mark.parametrize("locked", [False, True], ids=["among many", "on a locked database"])
-def test_a_removal_about_to_begin_waits_for_every_save_that_came(locked: bool, bed: Bed) -> None:
-    others = [single(f"other{number}", 1) for number in range(200)]
-    paths = bed.seed(PACK, *others)[:2]
-    bed.seed(TWIN, to="elsewhere")
-    program = bed.start(*SHORT, *bed.write_each(pre_remove="os.kill(os.getpid(), 19)"))
-    bed.rtorrent.erase(PACK)
-    wait_stopped(program)
-    bed.session.save(*others)
-    bed.repoint(TWIN, "")
-    with closing(sqlite3.connect(bed.db)) as locking:
-        if locked:
-            locking.execute("BEGIN EXCLUSIVE")
-        program.send_signal(signal.SIGCONT)
-        if locked:
-            program.wait_line("failed .*locked")
-    program.wait_line("kept .*" + names(TWIN))
-    assert remaining(paths) == paths
+    play(bed, f"{story}; says kept .* in {RENAMED.hash[:8]}; cat {place}/two/*; ls real/pack/*", **TORRENTS)
 
 
 def test_an_unreadable_torrent_whose_mended_files_cannot_be_written_to_the_database_keeps_its_files(bed: Bed) -> None:
-    paths = bed.seed(PACK)
-    bed.seed(TWIN, to="elsewhere")
-    bed.session.file(TWIN).write_bytes(b"")
     body = """
     errors = [1, 1, 1]
     con.create_function("fail", 0, lambda: bool(errors and errors.pop() / 0))
     con.execute("CREATE TEMP TRIGGER t BEFORE INSERT ON torrent_data BEGIN SELECT fail(); END")
 """
-    program = bed.start(*SHORT, *bed.write_each(pre_loop=body, pre_remove="os.kill(os.getpid(), 19)"))
-    bed.rtorrent.erase(PACK)
-    wait_stopped(program)
-    bed.session.set_directory(TWIN, bed.downloads)
-    bed.session.save_full(TWIN)
-    program.send_signal(signal.SIGCONT)
-    program.wait_gone(PACK.hash)
-    assert remaining(paths) == paths
+    play(bed, "seed PACK; seed TWIN x; empty-t TWIN", **TORRENTS)
+    bed.start(*SHORT, *bed.write_each(pre_loop=body, pre_remove=STOP))
+    play(bed, "erase-unwaited PACK; stops; point TWIN; save-T TWIN; resume; gone PACK", **TORRENTS)
+    play(bed, "cat pack/a.bin pack/sub/b.bin")
 
 
 def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Bed) -> None:
-    paths, links = bed.seed(PACK, to="real"), TWIN.places(bed.downloads / "links")
-    link_files(paths, links)
-    bed.add_complete(TWIN, to="links")
     body = """
     def fail(con, item, args, queues):
         raise OSError(5, "of this queue")
@@ -280,9 +250,7 @@ def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Be
     con.create_function("come", 0, lambda: queues["mine"].append(1))
     con.execute("CREATE TEMP TRIGGER t INSERT ON rtwatch_use WHEN new.why = 'inherited' BEGIN SELECT come(); END")
 """
-    program = bed.start(*SHORT, *bed.write_each(pre_loop=body))
-    bed.erase(PACK)
-    program.wait_line("failed .*of this queue")
-    assert remaining(paths) == paths
-    bed.erase(TWIN)
-    assert not remaining([*paths, *links])
+    play(bed, "seed PACK real; mkdir links; cp -rs $PWD/real/pack links; load-complete TWIN links", **TORRENTS)
+    bed.start(*SHORT, *bed.write_each(pre_loop=body))
+    play(bed, "erase PACK; says failed .*of this queue; cat links/pack/a.bin links/pack/sub/b.bin", **TORRENTS)
+    play(bed, "erase TWIN; left", **TORRENTS)
