@@ -2723,19 +2723,28 @@ def opened_directory(path: bytes) -> Iterator[Directory]:
         os.close(fd)
 
 
-def remove_file(file: ListedFile, target: Optional[Path]) -> None:
-    """Unlink one file, still the one that was looked at, or rename it to `target`, where nothing is; raise OSError."""
+class EventsPending(Exception):
+    """Something came up at the moment at which a file would have been removed."""
+
+
+def remove_file(file: ListedFile, target: Optional[Path], has_events: Callable[[], bool]) -> None:
+    """Unlink one file, still the one that was looked at, or rename it to `target`, where nothing is; raise OSError.
+
+    Raise EventsPending when there are events: one may bring back the torrent, and moves to the trash take a while.
+    """
     name, directory = os.path.basename(file.path), file.directory
     directory.check()
     info = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
     if file.info is None or not os.path.samestat(info, file.info) or info.st_mtime_ns != file.info.st_mtime_ns:
         raise OSError("it was changed meanwhile")
-    if target is None:
-        os.unlink(name, dir_fd=directory.fd)
-        return
-    if os.path.lexists(target):
+    if target and os.path.lexists(target):
         raise OSError(f"{target} is there already")
-    os.rename(name, target, src_dir_fd=directory.fd)
+    if has_events():
+        raise EventsPending
+    if target:
+        os.rename(name, target, src_dir_fd=directory.fd)
+    else:
+        os.unlink(name, dir_fd=directory.fd)
 
 
 def remove_directory(path: bytes) -> None:
@@ -2911,8 +2920,8 @@ class Trash:
             pattern=shlex.quote(re.sub(r"([][*?\\])", r"\\\1", file)),
         )
 
-    def move(self, file: ListedFile, device: int) -> None:
-        """Move a file into the trash on its device, as it lay below the torrent's root; raise OSError.
+    def move(self, file: ListedFile, device: int, has_events: Callable[[], bool]) -> None:
+        """Move a file into the trash on its device, as it lay below the torrent's root; raise as remove_file.
 
         What lay elsewhere keeps its absolute path there. The trash is opened for each file, so that its disk can be
         unmounted in between.
@@ -2927,7 +2936,7 @@ class Trash:
             below = path.is_relative_to(self.root)
             target = inside / path.relative_to(self.root) if below else Path(f"{inside}/{LINKED}{path}")
             make_alike(target.parent, path.parent, inside)
-            remove_file(file, target)
+            remove_file(file, target, has_events)
 
 
 def make_alike(directory: Path, model: Path, top: Path) -> None:
@@ -3013,8 +3022,11 @@ class Result:
 class Removal:
     """The removal of the files of one erased torrent, as far as it went."""
 
-    def __init__(self, index: Index, args: Args, torrent: Torrent, t_data: bytes) -> None:
-        self.index, self.args, self.torrent = index, args, torrent
+    def __init__(
+        self, index: Index, args: Args, torrent: Torrent, t_data: bytes, has_events: Callable[[], bool]
+    ) -> None:
+        """Begin with the files that the index has; `has_events` tells whether to decide anew before one is removed."""
+        self.index, self.args, self.torrent, self.has_events = index, args, torrent, has_events
         metainfo = parse_metainfo(t_data, index.meanwhile)
         self.files = list_lengths(index.find_files(torrent.hash), metainfo, torrent.root)
         self.top = top_directory(torrent, metainfo)
@@ -3141,14 +3153,14 @@ class Removal:
         self.todo.popleft()
 
     def remove_or_trash(self, file: ListedFile, info: os.stat_result) -> None:
-        """Unlink one file or move it to the trash, and note that; raise OSError."""
+        """Unlink one file or move it to the trash, and note that; raise as remove_file."""
         target = os.path.realpath(file.path) if stat.S_ISLNK(info.st_mode) else None
         if self.trash and self.args.no_action:
             self.trash.places[info.st_dev] = self.trash.choose_place(info.st_dev)
         elif self.trash:
-            self.trash.move(file, info.st_dev)
+            self.trash.move(file, info.st_dev, self.has_events)
         elif not self.args.no_action:
-            remove_file(file, None)
+            remove_file(file, None, self.has_events)
         if target:
             self.result.targets[file.path] = target
         self.result.note_removed(file, info, self.trash is not None)
@@ -3448,10 +3460,13 @@ class Loop:
         # poll takes an int of milliseconds.
         return min(max(0.0, self.next_due() - time.monotonic()) * 1000 + 1, 1e9) if self.due else None
 
+    def has_events(self) -> bool:
+        """Tell whether there are unread events or a signal."""
+        return bool(self.stopping or self.poller.poll(0))
+
     def is_wanted(self) -> bool:
         """Tell whether anything came up that a step of long work has to make way for."""
-        came = self.stopping or any(self.queues.values()) or self.poller.poll(0)
-        return bool(came) or self.next_due() <= time.monotonic()
+        return self.has_events() or any(self.queues.values()) or self.next_due() <= time.monotonic()
 
     def work(self) -> None:
         """Make one pass: some items of each queue, of those that stand in it now, then some of those that are due."""
@@ -4523,14 +4538,16 @@ class Removals:
         if torrent.label is None:
             # It vanished before rtwatch was updated.
             torrent = torrent._replace(label=parse_resume(r_data).label)
-        removal = self.removals[torrent.hash] = Removal(self.index, self.args, torrent, t_data)
+        removal = Removal(self.index, self.args, torrent, t_data, self.loop.has_events)
+        self.removals[torrent.hash] = removal
         return removal
 
     def remove_files(self, removal: Removal, limits: Limits) -> Iterator[None]:
         """Carry out the plan file by file, as long as nothing speaks against it.
 
         The inotify queue is looked at before every file. Its events are worked first, and only when that changed rows
-        are the next files decided on anew.
+        are the next files decided on anew. It is looked at once more before the unlink itself: to look at the open
+        files takes milliseconds, on a busy machine more.
         """
         con, checked = self.index.con, time.monotonic()
         while removal.todo:
@@ -4550,7 +4567,10 @@ class Removals:
                     if self.is_open(file):
                         self.hold_open(removal.torrent.hash)
                         return
-                    self.work_file(removal, file, reason, limits)
+                    try:
+                        self.work_file(removal, file, reason, limits)
+                    except EventsPending:
+                        break
                     changes = con.total_changes
 
     def is_open(self, file: ListedFile) -> bool:
@@ -5091,7 +5111,7 @@ def imagine_erased(
     files = [*index.find_files(torrent.hash), *index.find_uses(torrent.hash, "inherited")]
     infos = ((file, read_info(file)) for file in files)
     index.insert_left(torrent.hash, [(file, identify_file(info)) for file, info in infos if info])
-    removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1])
+    removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1], bool)
     removal.spare(True)
     short, shared = 0, 0
     owners: set[Owner] = set()

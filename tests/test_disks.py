@@ -85,6 +85,23 @@ def test_a_directory_swapped_after_the_decision_loses_nothing(call: str, shell: 
     assert (bed.downloads / kept / "a.bin").read_bytes() == b"a" * 100
 
 
+@pytest.mark.parametrize("options", [(), ("--trash", "trash")], ids=["unlinked", "to the trash"])
+def test_a_torrent_that_returns_while_open_files_are_looked_at_loses_nothing(
+    options: tuple[str, ...], bed: Bed
+) -> None:
+    paths = bed.leave_vanished(PACK)
+    (bed.downloads / "trash").mkdir()
+    trace = bed.state / "trace"
+    with strace("openat:signal=STOP", trace=trace, only=Path("/proc")):
+        program = bed.start("--once", *AT_ONCE, *options, ready=False, cwd=bed.downloads)
+    program.wait_for(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "rtwatch does not stop")
+    bed.add(PACK)
+    program.send_signal(signal.SIGCONT)
+    assert program.wait() == 0
+    program.wait_line("returned")
+    assert remaining(paths) == paths
+
+
 TRASHES = {  # and the reason
     "a full disk": ("mkdir trash; cat /dev/zero >zeros || :", "No space left"),
     "a directory that may not be written": ("mkdir -m 555 trash", "Permission denied"),
