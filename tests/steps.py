@@ -432,7 +432,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "save-a-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], {"bitfield": b"\x80"}),
     "save-no-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], {"bitfield": b"\0"}),
     "save-incomplete": lambda bed, torrents, words: bed.save_changed(torrents[0], complete=0),
-    "save-a-label": lambda bed, torrents, words: bed.save_changed(torrents[0], custom1="a label"),
+    "save-a-label": lambda bed, torrents, words: bed.save_changed(torrents[0], custom1="label"),
     "finish": lambda bed, torrents, words: bed.session.finish(torrents[0]),
     "save": lambda bed, torrents, words: bed.session.save(*torrents),
     "save-R-on-full-disk": lambda bed, torrents, words: bed.session.save_on_full_disk(torrents[0], "R"),

@@ -136,9 +136,8 @@ def test_a_directory_is_known_while_rtorrents_home_and_working_directory_are(hom
     cwd, tilde, relative = tmp_path / "cwd", [b"~", b"~/x"], [b"", b".", b"rel"]
     cwd.mkdir()
     with subprocess.Popen(["sleep", "60"], cwd=cwd, env={"HOME": home}) as process:
-        wait_until(
-            Path(f"/proc/{process.pid}/environ").read_bytes, 9
-        )  # which the kernel shows a moment after the start
+        # The kernel shows it a moment after the start.
+        wait_until(Path(f"/proc/{process.pid}/environ").read_bytes, 9)
         found = [rtwatch.expand_directory(directory, process.pid) for directory in [*tilde, *relative]]
         assert found[:2] == ([b"/home/me", b"/home/me/x"] if home == "/home/me" else [None, None])
         assert found[2:] == [os.fsencode(cwd) + b"/" + directory for directory in relative]
@@ -149,29 +148,27 @@ def test_a_directory_is_known_while_rtorrents_home_and_working_directory_are(hom
     assert [rtwatch.expand_directory(directory, 0) for directory in [*tilde, *relative]] == [None] * 5
 
 
-@pytest.mark.parametrize(
-    ("path", "place", "leads"),
-    [
-        ("absolute/sub", "absolute", True),
-        ("absolute/sub", "relative", True),
-        ("absolute/sub", "real", True),
-        ("relative/../real", "relative", True),
-        ("relative/sub", "absolute", False),
-        ("real/sub", "relative", False),
-        ("loop/sub", "real", False),
-        ("alias/sub", "absolute", True),
-    ],
-)
-def test_a_path_leads_through_the_links_on_it_and_through_theirs(
-    path: str, place: str, leads: bool, tmp_path: Path
-) -> None:
+PLACES = ("absolute", "alias", "relative", "real")
+LEADS = {  # a path, and the links through which it leads
+    "absolute/sub": ["absolute", "alias", "relative", "real"],
+    "relative/../real": ["relative", "real"],
+    "relative/sub": ["relative", "real"],
+    "real/sub": ["real"],
+    "loop/sub": [],
+    "alias/sub": ["absolute", "alias", "relative", "real"],
+}
+
+
+@pytest.mark.parametrize("path", LEADS)
+def test_a_path_leads_through_the_links_on_it_and_through_theirs(path: str, tmp_path: Path) -> None:
     (tmp_path / "real" / "sub").mkdir(parents=True)
     (tmp_path / "relative").symlink_to("real")
     (tmp_path / "absolute").symlink_to(tmp_path / "relative")
     (tmp_path / "loop").symlink_to("loop")
     # As a bind mount shows one symlink under two paths.
     os.link(tmp_path / "absolute", tmp_path / "alias", follow_symlinks=False)
-    assert rtwatch.leads_through(os.fsencode(tmp_path / path), os.fsencode(tmp_path / place)) is leads
+    leads = [rtwatch.leads_through(os.fsencode(tmp_path / path), os.fsencode(tmp_path / place)) for place in PLACES]
+    assert [place for place, found in zip(PLACES, leads) if found] == LEADS[path]
 
 
 @pytest.mark.parametrize("number", [1, 10])
@@ -187,25 +184,17 @@ def test_links_are_found_among_few_files_and_among_many(number: int, tmp_path: P
     assert ways == {os.fsencode(tmp_path / "way" / "target")}
 
 
-@pytest.mark.parametrize(
-    ("root", "names", "covers"),
-    [
-        ("", b"sub", True),
-        ("", b"other", False),
-        ("link", b"other", True),
-        (None, b"other", True),
-        (None, b"", False),
-    ],
-)
-def test_a_link_may_be_a_torrents_by_its_name_or_lead_to_its_files(
-    root: str | None, names: bytes, covers: bool, tmp_path: Path
-) -> None:
+def test_a_link_may_be_a_torrents_by_its_name_or_lead_to_its_files(tmp_path: Path) -> None:
+    def covers(root: str, names: bytes) -> bool:
+        """Tell whether a torrent with this root, of which nothing is known if it is "", may use the link."""
+        ways = [os.fsencode(tmp_path / root)] if root else []
+        real = os.path.realpath(ways[0]) if root else None
+        return rtwatch.Doubt(rtwatch.Owner("0", "?"), real, names, ways=ways).covers(os.fsencode(tmp_path / "sub"))
+
     (tmp_path / "sub").symlink_to("/")
     (tmp_path / "link").symlink_to("sub")
-    way = os.fsencode(tmp_path / (root or ""))
-    real = None if root is None else os.path.realpath(way)
-    doubt = rtwatch.Doubt(rtwatch.Owner("0", "?"), real, names, ways=() if root is None else (way,))
-    assert doubt.covers(os.fsencode(tmp_path / "sub")) is covers
+    assert [covers(".", b"sub"), covers("link", b"other"), covers("", b"other")] == [True] * 3
+    assert [covers(".", b"other"), covers("", b"")] == [False] * 2
 
 
 def test_all_but_the_root_itself_lies_below_the_root() -> None:

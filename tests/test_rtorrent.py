@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,21 +17,8 @@ from torrents import Torrent, make, single
 RETURN = ("-r", "--grace", "2")  # what comes back does so in time
 
 
-@pytest.fixture
-def bed(real_launcher: Bed) -> Bed:
-    """Give a test bed with the real rtorrent."""
-    return real_launcher
-
-
-@pytest.fixture
-def seeder(tmp_path: Path) -> Iterator[Rtorrent]:
-    """Give a second rtorrent, from which the first can download: of 0.9.8, for 0.16 gives 0.16 no metadata."""
-    with Rtorrent(tmp_path / "seeder", version=VERSIONS[0]) as seeder:
-        yield seeder
-
-
-def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorrent, bed: Bed) -> None:
-    torrents = [pack(f"again {number}") for number in range(6)]
+def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorrent, real_launcher: Bed) -> None:
+    bed, torrents = real_launcher, [pack(f"again {number}") for number in range(6)]
     same, elsewhere, written, written_elsewhere, at_once, later = torrents
     edited_at_once, edited_later = (make(t.name, t.content, b"http://localhost:1/announce") for t in (at_once, later))
     (new := bed.downloads / "new").mkdir()
@@ -58,25 +44,28 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorr
     assert remaining(files) == files
 
 
-def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(rtorrent: Rtorrent, seeder: Rtorrent, bed: Bed) -> None:
-    torrent, again = pack("by magnet"), pack("by magnet again")
-    for each in torrent, again:
-        seeder.download(each, seeder.downloads)
-    kept = rtorrent.download(again, bed.downloads)
+def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
+    rtorrent: Rtorrent, real_launcher: Bed, tmp_path: Path
+) -> None:
+    bed, torrent, again = real_launcher, pack("by magnet"), pack("by magnet again")
+    kept = bed.seed(again)
     program = bed.start(*SHORT, *bed.hooks)
-    rtorrent.magnet(again, bed.downloads, again=True)
-    rtorrent.wait(1, "d.is_meta", again.hash)
-    rtorrent.magnet(torrent, bed.downloads)
-    bed.erase_another()
-    assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{torrent.hash}'") == []
-    assert not bed.hooks_called(torrent.hash) + bed.hooks_called(again.hash)
-    assert remaining(kept) == kept
-    for each in torrent, again:
-        rtorrent.fetch(each, seeder, "d.is_meta", 0)
-        rtorrent.fetch(each, seeder)
-        rtorrent.wait_complete(each)
-        program.wait_files(each.hash, each.places(bed.downloads))
-        assert rtorrent.used(each) == each.places(bed.downloads)
+    # 0.16 gives 0.16 no metadata, so the data come from a 0.9.8.
+    with Rtorrent(tmp_path / "seeder", version=VERSIONS[0]) as seeder:
+        rtorrent.magnet(again, bed.downloads, again=True)
+        rtorrent.wait(1, "d.is_meta", again.hash)
+        rtorrent.magnet(torrent, bed.downloads)
+        bed.erase_another()
+        assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{torrent.hash}'") == []
+        assert not bed.hooks_called(torrent.hash) + bed.hooks_called(again.hash)
+        assert remaining(kept) == kept
+        for each in torrent, again:
+            seeder.download(each, seeder.downloads)
+            rtorrent.fetch(each, seeder, "d.is_meta", 0)
+            rtorrent.fetch(each, seeder)
+            rtorrent.wait_complete(each)
+            program.wait_files(each.hash, each.places(bed.downloads))
+            assert rtorrent.used(each) == each.places(bed.downloads)
     bed.wait_called("complete", torrent)
     bed.erase_another("one more")
     assert bed.hooks_called(torrent.hash) == ["pre_add", "post_add", "complete"]
