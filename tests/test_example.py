@@ -8,33 +8,23 @@ from pathlib import Path
 
 import pytest
 from program import PROJECT
-from steps import AT_ONCE, SHORT, Bed, remaining, tree
+from steps import AT_ONCE, SHORT, Bed, each_row, play, remaining, tree
 from torrents import make, multi, single
 
-EXAMPLE = ("--hooks", PROJECT / "hooks_example.py")
+from hooks_example import safe_name
+
+EXAMPLE = f"--hooks={PROJECT}/hooks_example.py"
 ONE, PACK = single("one"), multi("pack")
+SCRIPT = '#!/bin/sh\necho "$#:$1" >>../ran\ntest ! -e ../fails\n'
 
 
-class Command:
-    """A program named as the example's command, first in PATH: it writes its arguments down and does as it is told."""
-
-    def __init__(self, directory: Path) -> None:
-        """Make the program; it works until it is told otherwise."""
-        self.record, self.fails = directory / "record", directory / "fails"
-        directory.mkdir()
-        script = directory / "true"
-        script.write_text(f'#!/bin/sh\necho "$#:$1" >>"{self.record}"\n[ ! -e "{self.fails}" ]\n')
-        script.chmod(0o755)
-        self.env = {"PATH": os.pathsep.join([str(directory), os.environ["PATH"]])}
-
-    def calls(self) -> list[str]:
-        return self.record.read_text().splitlines() if self.record.exists() else []
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Give the command."""
-    return Command(tmp_path / "bin")
+@pytest.fixture(autouse=True)
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program named as the example's command first in PATH: it writes its arguments down and fails as told."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "true").write_text(SCRIPT)
+    (tmp_path / "bin" / "true").chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([f"{tmp_path}/bin", os.environ["PATH"]]))
 
 
 @pytest.fixture
@@ -46,72 +36,43 @@ def drop(bed: Bed) -> Path:
 
 
 NAMES = [
-    *("one.bin", "..\u2215..\u2215x", "...", "-rf", ".hidden", "new\nline", "a\\b\x1b[2J", "\udcff", " "),
+    *("one.bin", "..\u2215..\u2215x", "...", "-rf", ".hidden", "new\nline", "a\\b\x1b[2J", "\udcff", " ", "../x"),
     *("雪" * 85, "x" * 255),
 ]
 
 
-def test_the_torrent_file_of_an_erased_torrent_is_kept_where_its_name_cannot_choose(bed: Bed) -> None:
-    torrents = {name: make(os.fsencode(name), b"data") for name in NAMES}
-    bed.start(*SHORT, *EXAMPLE)
-    bed.download(*torrents.values())
-    bed.erase(*torrents.values())
-    erased = bed.state / "rtwatch-example" / "erased"
-    bed.settle()
-    for torrent in torrents.values():
-        (kept,) = erased.glob(f"*-{torrent.hash[:8]}.torrent")
-        assert re.fullmatch(rf"[\w ()\[\]+][\w .()\[\]+-]*-{torrent.hash[:8]}\.torrent", kept.name)
-        assert kept.read_bytes() == torrent.metainfo
-    assert (erased / f"one.bin-{torrents['one.bin'].hash[:8]}.torrent").exists()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_torrents_name_cannot_choose_where_its_torrent_file_is_kept(name: str) -> None:
+    assert re.fullmatch(r"[\w ()\[\]+][\w .()\[\]+-]*", safe_name(name))
+    assert len(os.fsencode(safe_name(name))) <= 200
+    assert name != "one.bin" or safe_name(name) == name
 
 
-@pytest.mark.parametrize("when", ["before the start", "before the torrent", "later"])
-def test_the_command_runs_whenever_the_mark_is_written(when: str, bed: Bed, command: Command) -> None:
-    foreign = bed.session.path / f"{'A' * 40}.complete"
-    foreign.touch()
-    os.utime(foreign, (0, 0))
-    marks = [bed.session.path / f"{torrent.hash}.complete" for torrent in (ONE, PACK)]
-    if when == "before the start":
-        bed.seed(ONE, PACK)
-        for torrent in ONE, PACK:
-            bed.session.mark_complete(torrent)
-    program = bed.start(*EXAMPLE, env=command.env)
-    for mark in marks if when == "before the torrent" else ():
-        mark.touch()
-    if when != "before the start":
-        bed.download(ONE, PACK)
-    for torrent in (ONE, PACK) if when == "later" else ():
-        bed.session.mark_complete(torrent)
-    program.wait_for(lambda: remaining(marks) == [], "a mark is still there")
-    assert {*command.calls()} == {f"1:{bed.downloads / torrent.name.decode()}" for torrent in (ONE, PACK)}
-    program.wait_line("ran +true ")
-    assert foreign.exists()
-    assert "A" * 40 not in program.output
+MARKS = f"touch ../session/{ONE.hash}.complete ../session/{PACK.hash}.complete"
+STORIES = f"""
+a mark from before the start: seed ONE PACK; mark-complete ONE; mark-complete PACK; start {EXAMPLE}
+a mark from before the torrent: start {EXAMPLE}; {MARKS}; seed ONE PACK
+a mark from after the torrent: start {EXAMPLE}; seed ONE PACK; settle; mark-complete ONE; mark-complete PACK
+a command that fails at first: touch ../fails; start {EXAMPLE}; seed ONE PACK; settle; mark-complete ONE;
+    says failed +true \\S*/one\\.bin; sleep 1.5; test $(wc -l <../ran) -ge 2 && test -e ../session/{ONE.hash}.complete;
+    rm ../fails; mark-complete PACK; says-once it is run again until it works
+"""
 
 
-@pytest.mark.parametrize("end", ["works", "is erased"])
-def test_a_failing_command_is_run_until_it_works_or_its_torrent_is_erased(end: str, bed: Bed, command: Command) -> None:
-    command.fails.touch()
-    program = bed.start(*SHORT, *EXAMPLE, env=command.env)
-    bed.download(ONE)
-    mark = bed.session.mark_complete(ONE)
-    program.wait_for(lambda: len(command.calls()) >= 2, "the command is not run again")
-    assert mark.exists()
-    if end == "works":
-        command.fails.unlink()
-        program.wait_line("ran +true ")
-    else:
-        bed.session.erase(ONE)
-    program.wait_for(lambda: not mark.exists(), "the mark is still there")
-    assert program.output.count("it is run again until it works") == 1
+@each_row("story", STORIES)
+def test_the_command_runs_whenever_the_mark_is_written_until_it_works(story: str, bed: Bed) -> None:
+    """A mark of a torrent that nobody has is left alone, a torrent that is erased takes its mark along."""
+    foreign, path = "A" * 40, bed.downloads
+    end = rf"""says ran +true {path}/one\.bin$; says ran +true {path}/pack$; says-no {foreign}; stop;
+        test "$(sort -u ../ran | xargs)" = "1:{path}/one.bin 1:{path}/pack"; ls ../session/{foreign}.complete;
+        test ! -e ../session/{ONE.hash}.complete && test ! -e ../session/{PACK.hash}.complete;
+        touch ../fails; start {EXAMPLE}; mark-complete ONE; says failed +true; erase ONE; settle;
+        test ! -e ../session/{ONE.hash}.complete"""
+    play(bed, f"touch -d @0 ../session/{foreign}.complete; {story}; {end}", ONE=ONE, PACK=PACK)
 
 
-def test_it_names_no_function_nearly_like_a_hook(bed: Bed) -> None:
-    assert "no hook" not in bed.once(*EXAMPLE).stderr
-
-
-def test_the_history_says_when_torrents_came_and_went(bed: Bed) -> None:
-    program = bed.start(*AT_ONCE, *EXAMPLE)
+def test_the_history_and_the_saved_torrent_files_say_what_came_and_went(bed: Bed) -> None:
+    program = bed.start(*AT_ONCE, EXAMPLE)
     for _ in range(2):
         bed.download(ONE)
         bed.erase(ONE)
@@ -119,45 +80,40 @@ def test_the_history_says_when_torrents_came_and_went(bed: Bed) -> None:
     sql = f"SELECT name, erased > added FROM example_history WHERE hash = '{ONE.hash}' ORDER BY rowid"
     program.wait_rows(sql, lambda rows: rows == [("one.bin", 1), ("one.bin", 1), ("one.bin", None)])
     assert program.stop() == 0
-    assert len(bed.start(*EXAMPLE).select(sql)) == 3
+    assert len(bed.start(EXAMPLE).select(sql)) == 3
+    assert "no hook" not in program.output
+    saved = bed.state / "rtwatch-example" / "erased" / f"one.bin-{ONE.hash[:8]}.torrent"
+    assert saved.read_bytes() == ONE.metainfo
 
 
 def test_any_dropped_file_is_looked_up(bed: Bed, drop: Path) -> None:
-    program = bed.start(*EXAMPLE)
+    program = bed.start(EXAMPLE)
     bed.download(PACK)
     dropped = make(b"other", {(b"a.bin",): b"1", (b"b.bin",): b"2", (b"c.bin",): b"3"})
-    (drop / "written.torrent").write_bytes(dropped.metainfo)
     (bed.downloads / "elsewhere").write_bytes(dropped.metainfo)
-    (bed.downloads / "elsewhere").rename(drop / "moved.torrent")
+    bed.shell(f"cp elsewhere {drop}/written.torrent; mv elsewhere {drop}/moved.torrent")
     for name in "written", "moved":
         program.wait_line(rf"found +{name}\.torrent, 2 of 3 file names are in the session already$")
-    os.mkfifo(drop / "pipe.torrent.new")
-    (drop / "zero.torrent.new").symlink_to("/dev/zero")
-    (drop / "huge.torrent.new").touch()
-    os.truncate(drop / "huge.torrent.new", 1 << 30)
-    for name in "pipe", "zero", "huge":  # up to 64 MiB of a regular file are read, nothing else
-        (drop / f"{name}.torrent.new").rename(drop / f"{name}.torrent")
+    # Up to 64 MiB of a regular file are read, nothing else.
+    bed.shell("mkfifo pipe; ln -s /dev/zero zero; truncate -s 1G huge; touch empty; echo d1:ai1e-6:e >endless")
+    for name in "pipe", "zero", "huge", "empty", "endless":
+        bed.shell(f"mv {name} {drop}/other.torrent.new; cd {drop}; mv other.torrent.new {name}.torrent")
         program.wait_line(rf"found +{name}\.torrent cannot be read")
-    for name, content in ("empty", b""), ("endless", b"d1:ai1e-6:e"), ("none", b"d4:infodee"):
-        (drop / f"{name}.torrent").write_bytes(content)
-        (drop / "other.torrent.new").write_bytes(content)
-        program.wait_line(rf"found +{name}\.torrent cannot be read")
-    bed.download(ONE)  # rtwatch's own function for this key is still called
-    for file in drop.iterdir():
-        file.unlink()
-    drop.rmdir()
+    # rtwatch's own function for this key is still called.
+    bed.download(ONE)
+    bed.shell(f"rm -r {drop}")
     bed.download(single("after"))
     assert program.stop() == 0
     assert "other" not in program.output
 
 
-def test_with_no_action_it_changes_nothing(bed: Bed, command: Command, drop: Path) -> None:
+def test_with_no_action_it_changes_nothing(bed: Bed, drop: Path) -> None:
     bed.seed(PACK, ONE)
-    assert bed.once(*EXAMPLE).returncode == 0
+    assert bed.once(EXAMPLE).returncode == 0
     marks = [bed.session.mark_complete(known) for known in (PACK, ONE)]
     (drop / "some.torrent").write_bytes(single("two").metainfo)
     before = tree(bed.downloads, bed.state)
-    program = bed.start("-n", *SHORT, *EXAMPLE, env=command.env)
+    program = bed.start("-n", *SHORT, EXAMPLE)
     bed.add(single("three"))
     marks.append(bed.session.mark_complete(single("three")))
     for name in "pack", "one.bin", "three.bin":
@@ -166,4 +122,4 @@ def test_with_no_action_it_changes_nothing(bed: Bed, command: Command, drop: Pat
     program.wait_line(rf"would save +\S+pack-{PACK.hash[:8]}\.torrent$")
     assert program.stop() == 0
     assert tree(bed.downloads, bed.state) == before
-    assert (command.calls(), remaining(marks)) == ([], marks)
+    assert (remaining([bed.state.with_name("ran")]), remaining(marks)) == ([], marks)
