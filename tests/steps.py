@@ -364,6 +364,12 @@ def lock_elsewhere(session: Session) -> None:
     session.write_lock("elsewhere.example", 123)
 
 
+def wait_asked(bed: Bed, method: str) -> None:
+    """Wait until rtorrent was asked something twice more, so that what the first answer led to is done."""
+    asked = bed.session.asked.count(method)
+    bed.program.wait_for(lambda: bed.session.asked.count(method) > asked + 1, f"{method} is not asked again")
+
+
 def confirm(truth: object) -> None:
     assert truth
 
@@ -416,6 +422,9 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
         mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
     ),
     "umask": lambda bed, torrents, words: bed.mounts.callback(os.umask, os.umask(int(words[0], 8))),
+    "answers": lambda bed, torrents, words: bed.session.scgi.answers.update({words[0]: int(words[1])}),
+    "asked": lambda bed, torrents, words: confirm(bed.session.asked.count(words[0]) == int(words[1])),
+    "asked-again": lambda bed, torrents, words: wait_asked(bed, words[0]),
     "lock-database": lambda bed, torrents, words: bed.mounts.enter_context(locked(bed.db)),
     "unlock-database": lambda bed, torrents, words: bed.mounts.close(),
     "start-stopping-in": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**{words[0]: STOP})),

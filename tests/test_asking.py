@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 import bencodepy
 import pytest
 from session import UNKNOWN, VERSIONS, decode
-from steps import PACK, SHORT, TWIN, Bed, bed_in, parse_rows, pattern, paused, play, remaining, wait_stopped
+from steps import PACK, SHORT, TWIN, Bed, bed_in, each_row, pattern, play, remaining, wait_stopped
 from torrents import make, multi, single, twin_of
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "system.multicall"}
@@ -124,68 +124,37 @@ def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
 
 
 TORRENTS = {"PACK": multi("pack"), "TWIN": twin_of(multi("pack")), "FILE": make(b"pack", {(b"a.bin",): b"pack" * 100})}
-STORIES = """
-pointed here: d.save_resume: seed TWIN elsewhere; settle; point TWIN
-never saved: d.save_full_session: load-unsaved TWIN
-without its T: d.save_full_session: seed TWIN elsewhere; settle; point TWIN; rm ../session/{0}.torrent
-without session files: d.save_full_session: seed TWIN elsewhere; settle; point TWIN; rm ../session/{0}.*
-unreadable: d.save_full_session: seed TWIN elsewhere; settle; point TWIN; stop; rm -r ../state;
-    cp /dev/null ../session/{0}.torrent; start
+BEFORE = "start; seed PACK; settle"
+POINTED = f"{BEFORE}; seed TWIN elsewhere; settle; point TWIN"
+END = "erase PACK; ls pack/a.bin pack/sub/b.bin"
+NOT_ITS = "start --scgi none; pause; erase-unwaited PACK"
+T = f"../session/{TORRENTS['TWIN'].hash}.torrent"
+STORIES = rf"""
+one is pointed here: {POINTED}; {END}; asked d.save_resume 1
+one is never saved: {BEFORE}; load-unsaved TWIN; {END}; asked d.save_full_session 1
+one is without its T: {POINTED}; rm {T}; {END}; asked d.save_full_session 1
+one is without session files: {POINTED}; rm {T}*; {END}; asked d.save_full_session 1
+one is unreadable: {POINTED}; stop; rm -r ../state; cp /dev/null {T}; start; {END}; asked d.save_full_session 1
+the disk of the session is full: {BEFORE}; load-unsaved TWIN; save-R-on-full-disk TWIN; answers d.save_full_session 0;
+    erase-unwaited PACK; says waiting .*to save where other torrents are; asked-again d.multicall2;
+    says-no does not save it; save-T TWIN; gone PACK; ls pack/a.bin pack/sub/b.bin; asked d.save_full_session 1
+nothing is asked for in a dry run: seed PACK; seed TWIN elsewhere; start -n; point TWIN; erase-unwaited PACK;
+    says would wait; asked-again d.multicall2; asked d.save_resume 0; asked d.save_full_session 0
+a file is open, until it is closed, be it by another name: {BEFORE}; seed FILE; settle; ln pack/sub/b.bin linked;
+    settle; open pack/sub/b.bin; erase-unwaited PACK; says waiting .*close files; ls pack/a.bin pack/sub/b.bin;
+    open linked; seed PACK; settle; erase PACK; left linked pack/a.bin
+another program has the number of the lock: seed PACK; kill-rtorrent; rm ../session/rtorrent.lock;
+    echo "$(uname -n):+1" >../session/rtorrent.lock; {NOT_ITS}; resume; ls pack/a.bin pack/sub/b.bin;
+    says waiting .*next save, within 20 minutes$
+the process was killed, and nobody has waited for it: seed PACK; {NOT_ITS};
+    P=$(sed 's/.*+//' ../session/rtorrent.lock);kill -9 $P;until grep -q ') Z' /proc/$P/stat;do sleep 0.1;done;
+    resume; says (held|waiting) +pack; ls pack/a.bin pack/sub/b.bin
 """
-ROWS = parse_rows("(.*?): (.*?): (.*)", STORIES.format(TORRENTS["TWIN"].hash))
 
 
-@pytest.mark.parametrize(("asked", "story"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_a_torrent_that_is_elsewhere_than_saved_is_saved_first(asked: str, story: str, bed: Bed) -> None:
-    play(bed, f"start; seed PACK; settle; {story}; erase PACK; ls pack/a.bin pack/sub/b.bin", **TORRENTS)
-    assert bed.session.asked.count(asked) == 1
-
-
-def test_a_file_that_a_running_rtorrent_has_open_is_kept_until_it_is_closed(bed: Bed) -> None:
-    """A link to it, which it has open by another name, is no reason."""
-    story = """start; seed PACK FILE; settle; ln pack/sub/b.bin linked; settle; open pack/sub/b.bin;
-        erase-unwaited PACK; says waiting .*close files; ls pack/a.bin pack/sub/b.bin; open linked; seed PACK; settle;
-        erase PACK; left linked pack/a.bin"""
+@each_row("story", STORIES)
+def test_files_stay_until_the_running_rtorrent_has_said_where_torrents_are(story: str, bed: Bed) -> None:
     play(bed, story, **TORRENTS)
-
-
-def test_a_full_disk_of_the_session_is_said(files: list[Path], bed: Bed) -> None:
-    bed.session.load(TWIN, bed.downloads)
-    bed.session.save_on_full_disk(TWIN)
-    bed.session.scgi.answers.update(dict.fromkeys(SAVES, 0))
-    bed.session.erase(PACK)
-    bed.program.wait_line("waiting .*to save where other torrents are")
-    bed.program.wait_for(lambda: not SAVES.isdisjoint(bed.session.asked), "no save was asked for")
-    assert "does not save it" not in bed.program.output  # which takes a second request, after a minute
-    bed.session.save_full(TWIN)
-    bed.program.wait_gone(PACK.hash)
-    assert remaining(files) == files
-
-
-def test_a_dry_run_asks_for_no_save(bed: Bed) -> None:
-    story = "seed PACK; seed TWIN elsewhere; start -n; point TWIN; erase-unwaited PACK; says would wait "
-    play(bed, story, **TORRENTS)
-    asked = bed.session.asked.count("d.multicall2")
-    bed.program.wait_for(lambda: bed.session.asked.count("d.multicall2") > asked + 1, "it is not asked again")
-    assert SAVES.isdisjoint(bed.session.asked)
-
-
-@pytest.mark.parametrize("case", ["another program has the number of the lock", "killed, and nobody has waited for it"])
-def test_a_process_that_is_not_the_running_rtorrent_proves_nothing(case: str, files: list[Path], bed: Bed) -> None:
-    bed.program.stop()
-    process = bed.session.process
-    if "another" in case:
-        bed.session.kill()
-        bed.session.lock.unlink()
-        bed.session.write_lock(os.uname().nodename, os.getpid())
-    program = bed.start(*SHORT, "--scgi", "none")
-    with paused(program):
-        bed.session.erase(PACK)
-        if "killed" in case:
-            process.send_signal(signal.SIGKILL)
-            program.wait_for(lambda: "Z" in Path(f"/proc/{process.pid}/stat").read_text(), "it is no zombie")
-    program.wait_line("waiting .*next save, within 20 minutes$" if "another" in case else "(held|waiting) ")
-    assert remaining(files) == files
 
 
 def test_a_removal_goes_on_beside_saves_and_lets_others_through(bed: Bed) -> None:
