@@ -394,6 +394,8 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "called": lambda bed, torrents, words: bed.wait_called(words[0], count=int(words[1])),
     "save-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=1),
     "save-no-data": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=0, complete=0),
+    "metadata": lambda bed, torrents, words: bed.session.metadata(torrents[0], bed.downloads),
+    "write": lambda bed, torrents, words: [bed.session.write(torrents[0], kind) for kind in words[0]],
     "empty-t": lambda bed, torrents, words: bed.session.file(torrents[0]).write_bytes(b""),
     "settle": lambda bed, torrents, words: bed.settle_saves(),
     "erase": lambda bed, torrents, words: bed.erase(*torrents),

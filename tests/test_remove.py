@@ -50,8 +50,6 @@ a directory in place of a file: [PACK] rm pack/a.bin; mkdir pack/a.bin -> pack p
     (kept +a\.bin: not a regular file)
 a pipe in place of a file: [PACK] rm pack/a.bin; mkfifo pack/a.bin -> pack pack/a.bin
     (kept +a\.bin: not a regular file)
-a socket in place of a file: [PACK] rm pack/a.bin; python3 -c '__import__("socket").socket(1).bind("pack/a.bin")'
-    -> pack pack/a.bin (kept +a\.bin: not a regular file)
 a tagger made a file longer: [PACK] echo tags >>pack/a.bin -> pack pack/a.bin (kept +a\.bin: longer than the \w+ says)
 a file of an empty last element is longer: [GAP] echo more >>pack/x -> pack pack/x (kept +x: longer than the \w+ says)
 somebody's file in a subdirectory: [PACK] touch pack/sub/mine -> pack pack/sub pack/sub/mine (pack, 2 of 2)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from session import SAVES, VERSIONS
-from steps import SHORT, STOP, Bed, below, each_row, names, paused, play, remaining
-from torrents import Torrent, make, multi, single, twin_of
+from session import SAVES
+from steps import SHORT, STOP, Bed, below, each_row, names, play, remaining
+from torrents import make, multi, single, twin_of
 
 PACK, TWIN = multi("pack"), twin_of(multi("pack"))
 RENAMED = make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})  # the data of PACK
@@ -57,38 +57,9 @@ def test_a_shared_file_goes_with_its_last_torrent(
         assert {*left} <= ({"real/pack"} if "another name" in name else set())
 
 
-PARTS = {"0.9.8": ("LR", "T"), "0.16": ("T", "LR")}  # of a full save, between which it may be looked at
-EDITED = make(PACK.name, PACK.content, b"http://tracker.example/announce")
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("new", [EDITED, TWIN], ids=["edited", "replaced"])
-def test_a_torrent_that_follows_an_erased_one_keeps_its_files_while_its_save_is_late(new: Torrent, bed: Bed) -> None:
-    paths = bed.seed(PACK)
-    program = bed.start(*SHORT, *bed.hooks)
-    early, late = PARTS[bed.session.version]
-    with paused(program):
-        bed.session.erase(PACK)
-        bed.session.load(new, bed.downloads)
-        for kind in early:
-            bed.session.write(new, kind)
-    program.wait_line(rf"((held|returned) +pack|(held|kept) .*{TWIN.hash[:8]})")
-    assert remaining(paths) == paths
-    for kind in late:
-        bed.session.write(new, kind)
-    host = "tracker.example" if new is EDITED else "127.0.0.1"
-    expected = (host, *(bed.session.file(new, kind).read_bytes() for kind in "TLR"))
-    sql = f"SELECT tracker, torrent, libtorrent, rtorrent FROM torrent_data WHERE hash = '{new.hash}'"
-    program.wait_rows(sql, [expected].__eq__)
-    bed.erase_another()
-    program.wait_files(new.hash, paths)
-    assert remaining(paths) == paths
-    assert bed.hooks_called(PACK.hash) == ([] if new is EDITED else ["pre_remove", "post_remove"])
-
-
 MANY = {f"MANY{number}": single(f"many{number}", 1) for number in range(200)}
 TORRENTS = {
-    **MANY,
+    **{**MANY, "EDITED": make(PACK.name, PACK.content, b"http://tracker.example/announce")},
     **{"PACK": PACK, "TWIN": TWIN, "RENAMED": RENAMED, "FILE": make(b"pack", b"one file"), "ONE": single("one")},
     **{name.upper(): make(name.encode(), single("one").content) for name in ("two", "three")},
     **{"COPY": twin_of(single("one")), "OTHER": twin_of(PACK, b"another name")},
@@ -178,6 +149,15 @@ another is loaded before a removal begins: seed PACK; start-stopping-in pre_remo
 another is pointed there after a long save: seed PACK; seed WIDE; seed TWIN x; start-stopping-in pre_remove;
     erase-unwaited PACK; stops; repoint WIDE moved; repoint TWIN .; resume; says kept .*also in {TWIN};
     ls pack/a.bin pack/sub/b.bin
+edited, T is written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved EDITED; write LR EDITED; resume;
+    says (held|returned) +pack; write T EDITED; erase-another; says-no erased +pack; left pack/a.bin pack/sub/b.bin
+edited, R and L are written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved EDITED; write T EDITED;
+    resume; says (held|returned) +pack; write LR EDITED; erase-another; says-no erased +pack;
+    left pack/a.bin pack/sub/b.bin
+replaced, T is written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved TWIN; write LR TWIN; resume;
+    says (held|kept) .*{TWIN}; write T TWIN; known TWIN; gone PACK; left pack/a.bin pack/sub/b.bin
+replaced, R and L are written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved TWIN; write T TWIN;
+    resume; says (held|kept) .*{TWIN}; write LR TWIN; known TWIN; gone PACK; left pack/a.bin pack/sub/b.bin
 another is pointed there after many saves: seed PACK {MANY}; seed TWIN x; start-stopping-in pre_remove;
     erase-unwaited PACK; stops; save {MANY}; repoint TWIN .; resume; says kept .*also in {TWIN};
     ls pack/a.bin pack/sub/b.bin
