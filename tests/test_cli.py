@@ -15,7 +15,7 @@ from faults import NEXT_WEEK, the_line
 from program import command, environment, run
 from rtorrent import Rtorrent
 from session import Session
-from steps import SHORT, Bed, parse_rows, play
+from steps import Bed, each_row, play
 from torrents import make, multi, single, twin_of
 
 import rtwatch
@@ -89,26 +89,24 @@ CONFIGURATIONS = {
 PLACES = {".config/rtorrent/rtorrent.rc": "", "xdg/rtorrent/rtorrent.rc": "xdg"}  # and XDG_CONFIG_HOME
 CASES = [*((*case, ".rtorrent.rc") for case in CONFIGURATIONS.values())]
 CASES += [(*CONFIGURATIONS["plain"], place) for place in PLACES]
+UNKNOWN = ["session.path.set = (cfg.loop)", "session.path.set = (", "session = relative", "x"]
+CASES += [(f"method.insert = cfg.loop, string, (cfg.loop)\n{text}\n", "", ".rtorrent.rc") for text in UNKNOWN]
 
 
-@pytest.mark.parametrize(("text", "path", "place"), CASES, ids=[*CONFIGURATIONS, *PLACES])
-def test_the_session_of_rtorrent_rc_is_taken(text: str, path: str, place: str, tmp_path: Path) -> None:
-    (tmp_path / path).mkdir(parents=True)
+@pytest.mark.parametrize(("text", "path", "place"), CASES, ids=[*CONFIGURATIONS, *PLACES, *UNKNOWN])
+def test_the_session_of_rtorrent_rc_is_taken_or_asked_for(text: str, path: str, place: str, tmp_path: Path) -> None:
+    (tmp_path / path).mkdir(parents=True, exist_ok=True)
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).write_text(text.replace("{home}", str(tmp_path)))
     config = str(tmp_path / PLACES[place]) if PLACES.get(place) else ""
     env = {"HOME": str(tmp_path), "NAME": "name", "XDG_CONFIG_HOME": config}
     result = run("--once", state=tmp_path / "state", env=env)
+    if not path:
+        assert "name the one of session.path.set" in the_line(result, 2)
+        return
     assert result.returncode == 0, result.stderr
     assert f"session      {tmp_path / place} says that the session is {tmp_path / path}\n" in result.stderr
     assert f"watching     ~/{path}, " in result.stderr
-
-
-@pytest.mark.parametrize("text", ["session.path.set = (cfg.loop)", "session.path.set = (", "session = relative", "x"])
-def test_a_session_that_nobody_names_is_asked_for(text: str, tmp_path: Path) -> None:
-    (tmp_path / ".rtorrent.rc").write_text(f"method.insert = cfg.loop, string, (cfg.loop)\n{text}\n")
-    result = run("--once", state=tmp_path / "state", env={"HOME": str(tmp_path)})
-    assert "name the one of session.path.set" in the_line(result, 2)
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -121,42 +119,6 @@ def test_the_session_of_a_running_rtorrent_is_taken_if_it_is_the_only_one(number
         assert re.search("has its session in .*watching     ~/session 0, ", result.stderr, re.S)
     else:
         assert "more than one session directory" in the_line(result, 2)
-
-
-@pytest.mark.parametrize(
-    ("line", "warns"),
-    [
-        ('method.set_key = event.download.erased,rm,"execute={{rm,-rf,--,$d.base_path=}}"', True),
-        ("method.set_key = event.download.erased,x,\\\n  execute=rm", True),
-        ("#method.set_key = event.download.erased,rm,execute=rm", False),
-        ("method.set_key = event.download.erased,log,print=form", False),
-    ],
-)
-def test_an_rm_of_rtorrent_itself_is_warned_of(line: str, warns: bool, bed: Bed, tmp_path: Path) -> None:
-    (tmp_path / ".rtorrent.rc").write_text(f"{line}\n")
-    for options in ("-r",), ():
-        result = run("--once", *options, bed.session.path, state=tmp_path / "state", env={"HOME": str(tmp_path)})
-        assert ("conflict " in result.stderr) == (warns and bool(options))
-
-
-def test_the_command_for_held_torrents_has_the_options_of_the_run_and_is_for_all(bed: Bed, trash: Path) -> None:
-    options = ("-v", "-n", "--catch-up", "--keep", "a b", "--trash", str(trash), "--scgi", "none")
-    bed.seed(ONE, PACK)
-    program = bed.start(*SHORT, *options)
-    bed.session.kill()
-    for torrent in ONE, PACK:
-        for file in bed.session.files(torrent):
-            file.unlink()
-    program.wait_line("  command ")
-    program.stop()
-    said = program.output
-    assert re.search(r"held +(one.bin, pack|pack, one.bin): .* the erase, looked at again every minute", said)
-    assert "to remove anyway all 2 held torrents: make sure" in said
-    words = shlex.split(re.findall(r"command +(rtwatch .*)", said)[0])
-    assert words == [
-        *("rtwatch", "--once", "--force", "-r", "-n", "-v", "--catch-up", "--scgi=none", f"--trash={trash}"),
-        *("--keep=a b", "--grace=0.2", str(bed.session.path)),
-    ]
 
 
 def test_the_start_and_the_end_of_rtorrent_are_said(rtorrent: Rtorrent, real_launcher: Bed) -> None:
@@ -172,38 +134,37 @@ TORRENTS = {
     **{"ONE": ONE, "PACK": PACK, "TWIN": TWIN, "OTHER": make(b"pack", {(b"b", b"other"): b"3"})},
     "DEEP": make(b"pack", {(b"a", b"1"): b"1", (b"b", b"2"): b"2", (b"c", b"3"): b"3"}),
 }
-STORIES = r"""
+KEY = "method.set_key = event.download.erased"
+STORIES = rf"""
+an rm of rtorrent itself: printf '{KEY},rm,"execute={{rm,-rf,--,$d.base_path=}}"' >.rtorrent.rc; once -r;
+    says conflict ; once; says-no conflict
+an rm on a line that goes on: printf '{KEY},x,\\\n  execute=rm' >.rtorrent.rc; once -r; says conflict
+no rm of rtorrent itself: printf '#{KEY},rm,execute=rm\n{KEY},log,print=form' >.rtorrent.rc; once -r; says-no conflict
 -q says nothing: load ONE; once -q; says-no .
 -v says every file: start -v; seed PACK; settle; erase PACK; says a\.bin; says b\.bin
-a link to a torrent is one: load ONE; mv ../session/{ONE}.torrent moved; ln -s $PWD/moved ../session/{ONE}.torrent;
-    start; says ready +1 torrent
+a link to a torrent is one: load ONE; mv ../session/{ONE.hash}.torrent moved;
+    ln -s $PWD/moved ../session/{ONE.hash}.torrent; start; says ready +1 torrent
 torrents of one name are told apart: start; seed PACK; settle; seed TWIN other; settle; repoint TWIN third;
-    says added +pack \({TWIN:.8}\), 2 files; says moved +pack \({TWIN:.8}\), to; stop; erase-unwaited PACK; once -r -n;
-    says would drop +pack \({PACK:.8}\), erased while rtwatch was off, leaves 2 files;
+    says added +pack \({TWIN.hash:.8}\), 2 files; says moved +pack \({TWIN.hash:.8}\), to; stop; erase-unwaited PACK;
+    once -r -n; says would drop +pack \({PACK.hash:.8}\), erased while rtwatch was off, leaves 2 files;
     says --catch-up removes such files, --orphans finds them; says ended +done$
 a directory that stays is named with its reason: data DEEP; load-complete DEEP; seed OTHER; touch pack/a/mine; start -v;
     erase DEEP; test ! -e pack/c; says stays +\S*/pack/a/: mine in it; says stays +\S*/pack/b/: another torrent uses it
 a reason whose advice was followed is not repeated at the next start: seed PACK ONE; start --scgi=none;
-    rm ../session/{PACK}.torrent; says remedy .* does not have it, move these away: \S*/session/{PACK}.torrent\*; stop;
-    erase-unwaited PACK; start --scgi=none; says waiting +pack: for rtorrent's next save; stop;
+    rm ../session/{PACK.hash}.torrent; says remedy .* does not have it, move these away: \S*/{PACK.hash}.torrent\*;
+    stop; erase-unwaited PACK; start --scgi=none; says waiting +pack: for rtorrent's next save; stop;
     says-no some of its session files; says ended +SIGTERM, 1 torrent still to be finished
+held torrents get one command, with the options of the run: seed ONE PACK; start -v -n --scgi none; kill-rtorrent;
+    rm ../session/{ONE.hash}* ../session/{PACK.hash}*; says to remove anyway all 2 held torrents: make sure;
+    says held +(one.bin, pack|pack, one.bin): .* the erase, looked at again every minute;
+    says command +rtwatch --once --force -r -n -v --scgi=none --grace=0.2 \S+/session$
 """
-ROWS = parse_rows(r"(.*?): (.*)", STORIES)
 
 
-@pytest.mark.parametrize("story", [row[1] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_it_is_said_when(story: str, bed: Bed) -> None:
-    play(bed, story.format(**{name: torrent.hash for name, torrent in TORRENTS.items()}), **TORRENTS)
-
-
-@pytest.mark.parametrize(
-    ("content", "moves"), [(b"my notes\n" * 999, False), (b"SQLite format 3\0" + b"x" * 9999, True)]
-)
-def test_only_a_database_is_moved_away(content: bytes, moves: bool, bed: Bed, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(content)
-    result = bed.once("--db", tmp_path / "file")
-    assert ("mv -n" in the_line(result, 1)) == moves
-    assert (tmp_path / "file").read_bytes() == content
+@each_row("story", STORIES)
+def test_it_is_said_when(story: str, bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(bed.downloads))
+    play(bed, story, **TORRENTS)
 
 
 def test_no_placeholder_is_left_in_what_is_said() -> None:

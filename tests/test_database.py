@@ -43,6 +43,7 @@ SPOILS: dict[str, Callable[[Path], object]] = {
     "without tables": lambda db: run_sql(db, *(f"DROP TABLE {table}" for table in find_tables(db))),
     "of no session": lambda db: run_sql(db, *(f"DELETE FROM {table}" for table in find_tables(db))),
 }
+CAN_MOVE = ["truncated", "damaged pages"]  # what was an sqlite database
 
 
 @pytest.mark.parametrize("kind", SPOILS)
@@ -57,6 +58,7 @@ def test_an_unusable_database_is_refused_untouched(options: Options, kind: str, 
     if not (options and kind == "in a file"):  # a dry run needs no place for a database
         result = bed.once("-q", *AT_ONCE, *options, "--db", db)
         assert str(db) in the_line(result, 1)
+        assert ("mv -n" in result.stderr) == (kind in CAN_MOVE)
     assert {path: path.read_bytes() for path in tmp_path.rglob("place/*.db*") if path.is_file()} == before
     place.rename(tmp_path / "bad")
     assert bed.once(*options, "--db", db).returncode == 0
