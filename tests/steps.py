@@ -209,7 +209,7 @@ class Bed:
     def add(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None, **keys: Any) -> None:
         self.session.add(torrent, self.downloads / to, base, **keys)
 
-    def add_complete(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None) -> None:
+    def load_complete(self, torrent: Torrent, to: Path | str = "", base: Path | str | None = None) -> None:
         """Load a torrent whose data is there, by whatever name, and save it as complete."""
         self.add(torrent, to, base)
         self.complete(torrent)
@@ -219,7 +219,7 @@ class Bed:
         self.session.finish(torrent)
         self.session.save(torrent)
 
-    def save_changed(self, torrent: Torrent, resume: Mapping[str, Any] = MappingProxyType({}), **keys: Any) -> None:
+    def change(self, torrent: Torrent, resume: Mapping[str, Any] = MappingProxyType({}), **keys: Any) -> None:
         """Save a torrent with changes in R, and in L as `resume`."""
         self.session.loaded[torrent.hash].rtorrent.update(keys)
         self.session.loaded[torrent.hash].resume.update(resume)
@@ -269,24 +269,19 @@ class Bed:
         self.program.wait_known(torrent.hash)
         self.erase(torrent)
 
-    def wait_vanished(self, *torrents: Torrent) -> None:
-        """Erase torrents and wait until rtwatch has seen that."""
+    def vanish(self, *torrents: Torrent) -> None:
+        """Erase torrents and wait until rtwatch has seen that and recorded what their files are."""
         since = len(self.program.lines)
         self.rtorrent.erase(*torrents)
         for torrent in torrents:
             self.program.wait_line(rf"vanished .*{pattern(torrent)}", since)
-
-    def wait_recorded(self, *torrents: Torrent) -> None:
-        """Wait until rtwatch has recorded what the files of vanished torrents are."""
-        for torrent in torrents:
             self.program.wait_rows(f"SELECT 1 FROM rtwatch_torrent WHERE recorded AND hash = '{torrent.hash}'", bool)
 
     def leave_vanished(self, *torrents: Torrent) -> list[Path]:
         """Download and erase torrents under an rtwatch that ends within their grace; return the paths of all files."""
         self.start(*LONG)
         paths = self.download(*torrents)
-        self.wait_vanished(*torrents)
-        self.wait_recorded(*torrents)
+        self.vanish(*torrents)
         assert self.program.stop() == 0
         return paths
 
@@ -306,10 +301,10 @@ class Bed:
         """Run a shell command in the directory for downloads."""
         subprocess.run(["sh", "-ec", command], cwd=self.downloads, check=True)
 
-    def change_db(self, sql: str, *values: object) -> None:
+    def change_db(self, sql: str) -> None:
         """Change rows of the default database."""
         with closing(sqlite3.connect(self.db)) as con, con:
-            con.execute(sql, values)
+            con.execute(sql)
 
     def write_hooks(self, text: str) -> tuple[str, str]:
         """Write a hooks file, `text` behind a preamble that has note(); return the option that names it."""
@@ -340,28 +335,10 @@ def place(bed: Bed, words: list[str]) -> Path:
     return bed.downloads.joinpath(*words[:1])
 
 
-def lose(bed: Bed, torrent: Torrent) -> None:
-    """Erase a torrent, and wait until rtwatch knows what its files were."""
-    bed.wait_vanished(torrent)
-    bed.wait_recorded(torrent)
-
-
 def start(bed: Bed, *words: str) -> None:
     """Start rtwatch in the directory for downloads, with options and, behind "--", directories."""
     end = words.index("--") if "--" in words else len(words)
     bed.start(*SHORT, *words[:end], paths=[*map(Path, words[end + 1 :])], cwd=bed.downloads)
-
-
-def lose_rtorrent(session: Session) -> None:
-    """Kill rtorrent and remove its lock, so that nobody can tell where its home is."""
-    session.kill()
-    session.lock.unlink()
-
-
-def lock_elsewhere(session: Session) -> None:
-    """Let rtorrent run on another host."""
-    lose_rtorrent(session)
-    session.write_lock("elsewhere.example", 123)
 
 
 def wait_asked(bed: Bed, method: str) -> None:
@@ -377,29 +354,19 @@ def confirm(truth: object) -> None:
 STOP, SLOW = "os.kill(os.getpid(), 19)", {"post_add": "time.sleep(2)"}
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
     "start": lambda bed, torrents, words: start(bed, *words),
-    "stop": lambda bed, torrents, words: bed.program.stop(),
     "once": lambda bed, torrents, words: bed.start(*words, "--once", ready=False, cwd=bed.downloads).wait(),
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
-    "seed": lambda bed, torrents, words: bed.seed(*torrents, to=place(bed, words)),
     "load": lambda bed, torrents, words: bed.rtorrent.add(torrents[0], place(bed, words)),
     "load-at": lambda bed, torrents, words: bed.add(torrents[0], base=place(bed, words)),
-    "load-complete": lambda bed, torrents, words: bed.add_complete(torrents[0], place(bed, words)),
     "load-home": lambda bed, torrents, words: bed.session.add(torrents[0], "/".join(["~", *words])),
     "load-unsaved": lambda bed, torrents, words: bed.session.load(torrents[0], place(bed, words)),
     "magnet": lambda bed, torrents, words: bed.session.magnet(torrents[0], bed.downloads),
     "point": lambda bed, torrents, words: bed.session.set_directory(torrents[0], place(bed, words)),
-    "repoint": lambda bed, torrents, words: bed.repoint(torrents[0], words[0]),
-    "complete": lambda bed, torrents, words: bed.complete(torrents[0]),
-    "mark-complete": lambda bed, torrents, words: bed.session.mark_complete(torrents[0]),
     "called": lambda bed, torrents, words: bed.wait_called(words[0], count=int(words[1])),
-    "save-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=1),
-    "save-no-data": lambda bed, torrents, words: bed.save_changed(torrents[0], chunks_done=0, complete=0),
     "metadata": lambda bed, torrents, words: bed.session.metadata(torrents[0], bed.downloads),
     "write": lambda bed, torrents, words: [bed.session.write(torrents[0], kind) for kind in words[0]],
     "empty-t": lambda bed, torrents, words: bed.session.file(torrents[0]).write_bytes(b""),
     "settle": lambda bed, torrents, words: bed.settle_saves(),
-    "erase": lambda bed, torrents, words: bed.erase(*torrents),
-    "erase-another": lambda bed, torrents, words: bed.erase_another(),
     "erase-unwaited": lambda bed, torrents, words: bed.rtorrent.erase(*torrents),
     "kill-rtorrent": lambda bed, torrents, words: bed.rtorrent.kill(),
     "start-rtorrent": lambda bed, torrents, words: bed.rtorrent.start(),
@@ -412,11 +379,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "lists": lambda bed, torrents, words: bed.program.wait_files(
         torrents[0].hash, torrents[0].places(place(bed, words).resolve())
     ),
-    "save-all": lambda bed, torrents, words: bed.rtorrent.save_all(),
-    "lock-elsewhere": lambda bed, torrents, words: lock_elsewhere(bed.session),
-    "lose-rtorrent": lambda bed, torrents, words: lose_rtorrent(bed.session),
     "overflow": lambda bed, torrents, words: overflow(bed.rtorrent),
-    "let-save": lambda bed, torrents, words: bed.let_save(),
     "gone": lambda bed, torrents, words: bed.program.wait_gone(torrents[0].hash),
     "open": lambda bed, torrents, words: bed.session.open_files([bed.downloads / word for word in words]),
     "mount": lambda bed, torrents, words: bed.mounts.enter_context(mounted(place(bed, words), *words[1:])),
@@ -437,22 +400,12 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "old-data": lambda bed, torrents, words: place_old(torrents[0], bed.downloads),
     "tick": lambda bed, torrents, words: pass_tick(),
     "load-stopped": lambda bed, torrents, words: bed.add(torrents[0], **STOPPED),
-    "load-done": lambda bed, torrents, words: bed.add(torrents[0], complete=1),
     "reload": lambda bed, torrents, words: bed.session.readd(torrents[0], bed.downloads),
     "known": lambda bed, torrents, words: bed.program.wait_known(torrents[0].hash),
-    "save-a-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], {"bitfield": b"\x80"}),
-    "save-no-piece": lambda bed, torrents, words: bed.save_changed(torrents[0], {"bitfield": b"\0"}),
-    "save-incomplete": lambda bed, torrents, words: bed.save_changed(torrents[0], complete=0),
-    "save-a-label": lambda bed, torrents, words: bed.save_changed(torrents[0], custom1="label"),
-    "finish": lambda bed, torrents, words: bed.session.finish(torrents[0]),
-    "save": lambda bed, torrents, words: bed.session.save(*torrents),
+    "save-a-piece": lambda bed, torrents, words: bed.change(torrents[0], {"bitfield": b"\x80"}),
+    "save-no-piece": lambda bed, torrents, words: bed.change(torrents[0], {"bitfield": b"\0"}),
     "save-R-on-full-disk": lambda bed, torrents, words: bed.session.save_on_full_disk(torrents[0], "R"),
-    "save-T": lambda bed, torrents, words: bed.session.save_full(torrents[0]),
-    "vanish": lambda bed, torrents, words: lose(bed, torrents[0]),
-    "set-clock-back": lambda bed, torrents, words: bed.change_db(
-        "UPDATE rtwatch_session SET present = ?", time.time() + 3600
-    ),
-    "hold-away": lambda bed, torrents, words: bed.change_db("UPDATE rtwatch_torrent SET held = 'away' WHERE vanished"),
+    "change-db": lambda bed, torrents, words: bed.change_db(" ".join(words)),
     "is-noted": lambda bed, torrents, words: bed.program.wait_rows(
         "SELECT 1 FROM rtwatch_torrent WHERE vanished AND NOT said", lambda rows: not rows
     ),
@@ -483,13 +436,20 @@ def each_row(names: str, text: str, pattern: str = "(.*?): (.*)") -> pytest.Mark
 def play(bed: Bed, story: str, **torrents: Torrent) -> None:
     """Do the steps of a story, parted by ";": a verb with its words, some of them torrents' names, or a shell command.
 
-    "left", with the files that must be there then, ends many stories.
+    A verb stands in VERBS, or is a method of the bed, of its rtorrent or of its rtwatch: that gets torrents, the words
+    NAME=VALUE as keywords, and another word as `to`. "left", with the files that must be there then, ends many stories.
     """
     for step in re.split(r";\s+", story):
         verb, *words = step.split() or [":"]
+        given, words = [torrents[word] for word in words if word in torrents], [w for w in words if w not in torrents]
+        name = verb.replace("-", "_")
+        owners = [each for each in (bed, bed.rtorrent, *bed.started[-1:]) if hasattr(type(each), name)]
         if verb == "left":
             assert [name for name in below(bed.downloads) if not (bed.downloads / name).is_dir()] == words
         elif verb in VERBS:
-            VERBS[verb](bed, [torrents[w] for w in words if w in torrents], [w for w in words if w not in torrents])
+            VERBS[verb](bed, given, words)
+        elif owners:
+            pairs = ((word if "=" in word else f"to={word}").split("=") for word in words)
+            getattr(owners[0], name)(*given, **{key: int(text) if text.isdigit() else text for key, text in pairs})
         else:
             bed.shell(step)

@@ -93,7 +93,7 @@ def test_the_socket_may_be_a_path_or_a_port(scgi: str, named: bool, version: str
 def test_an_answer_does_not_tell_where_a_torrent_is_whose_session_file_says_another_place_since(bed: Bed) -> None:
     bed.start(*SHORT)
     files = bed.download(PACK)
-    bed.add_complete(TWIN)
+    bed.load_complete(TWIN)
     bed.settle()
 
     def answer_and_write(_: str, __: str, *columns: str) -> Any:
@@ -137,7 +137,7 @@ one is without session files: {POINTED}; rm {T}*; {END}; asked d.save_full_sessi
 one is unreadable: {POINTED}; stop; rm -r ../state; cp /dev/null {T}; start; {END}; asked d.save_full_session 1
 the disk of the session is full: {BEFORE}; load-unsaved TWIN; save-R-on-full-disk TWIN; answers d.save_full_session 0;
     erase-unwaited PACK; says waiting .*to save where other torrents are; asked-again d.multicall2;
-    says-no does not save it; save-T TWIN; gone PACK; ls pack/a.bin pack/sub/b.bin; asked d.save_full_session 1
+    says-no does not save it; save-full TWIN; gone PACK; ls pack/a.bin pack/sub/b.bin; asked d.save_full_session 1
 nothing is asked for in a dry run: seed PACK; seed TWIN elsewhere; start -n; point TWIN; erase-unwaited PACK;
     says would wait; asked-again d.multicall2; asked d.save_resume 0; asked d.save_full_session 0
 a file is open, until it is closed, be it by another name: {BEFORE}; seed FILE; settle; ln pack/sub/b.bin linked;

@@ -87,8 +87,7 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         (bed.downloads / "linked").mkdir()
         (bed.downloads / "linked" / "used.bin").symlink_to("../target/used.bin")
         program = bed.start(*LONG)
-        bed.wait_vanished(*ERASED)
-        bed.wait_recorded(*ERASED)
+        bed.vanish(*ERASED)
         assert program.stop() == 0
         place = Place(bed)
         place.save()

@@ -66,36 +66,37 @@ never started, its root a link: data D; mv docs library; ln -s library docs; loa
     erase-another; test -L docs -> a b z (here before)
 in the place of a stopped one: seed D; rm docs/a; start --grace=3; vanish D; load-stopped D; says returned;
     echo mine >docs/a; stop; start; erase D -> a (here before)
-in the place of an incomplete one: seed D; save-incomplete D; rm docs/a; start --grace=3; vanish D; load-stopped D;
+in the place of an incomplete one: seed D; change D complete=0; rm docs/a; start --grace=3; vanish D; load-stopped D;
     says returned; echo mine >docs/a; stop; start; erase D -> a (here before)
-back and stopped: old-data D; start --grace=3; load-done D; settle; vanish D; load-stopped D; says returned; erase D ->
-back, one written: old-data D; start --grace=3; load-done D; settle; vanish D; touch docs/a; load D; says returned;
+back and stopped: old-data D; start --grace=3; add D complete=1; settle; vanish D; load-stopped D; says returned;
+    erase D ->
+back, one written: old-data D; start --grace=3; add D complete=1; settle; vanish D; touch docs/a; load D; says returned;
     erase D -> a (here before)
-back and complete, all written: old-data D; start --grace=3; load-done D; settle; vanish D; touch docs/*; load-done D;
-    says returned; erase D ->
+back and complete, all written: old-data D; start --grace=3; add D complete=1; settle; vanish D; touch docs/*;
+    add D complete=1; says returned; erase D ->
 back unread, one written: start --grace=3; seed D; settle; vanish D; echo mine >docs/a; pause; load D; erase-unwaited D;
     resume; gone D -> a (after the torrent vanished)
 loaded again, written by rtorrent: start; load D; settle; data D; mv docs/z .; ln -s ../z docs; settle; reload D;
     says returned; erase-another; erase D ->
 loaded again while rtwatch was down: start; seed D; settle; stop; erase-unwaited D; data D; tick; load D; start; erase D
     -> a b z (here before)
-complete while rtwatch was down, T written anew: old-data D; start; load D; settle; stop; finish D; save-T D; start;
+complete while rtwatch was down, T written anew: old-data D; start; load D; settle; stop; finish D; save-full D; start;
     erase D ->
 dated ahead: data D; touch -d '5 seconds' docs/*; tick; load D; start; sleep 5; erase D -> a b z (here before)
-a clock set back: start; seed D; settle; stop; set-clock-back; erase-unwaited D; data D; start --catch-up; gone D
-    -> a b z (after the torrent vanished)
+a clock set back: start; seed D; settle; stop; change-db UPDATE rtwatch_session SET present = strftime('%s') + 3600;
+    erase-unwaited D; data D; start --catch-up; gone D -> a b z (after the torrent vanished)
 other modes, times and names: seed D; ln docs/a link; start --grace=3; vanish D; chmod 600 docs/a; chown 12345 docs/b;
     touch -a docs/z; rm link; gone D ->
-moved, saved and labelled: start; seed D; settle; mkdir films; mv docs films; repoint D films; settle; save-a-label D;
-    settle; erase D; left ->
-moved, incomplete: start; seed D; settle; save-incomplete D; mkdir films; mv docs films; repoint D films; settle;
+moved, saved and labelled: start; seed D; settle; mkdir films; mv docs films; repoint D films; settle;
+    change D custom1=label; settle; erase D; left ->
+moved, incomplete: start; seed D; settle; change D complete=0; mkdir films; mv docs films; repoint D films; settle;
     erase D; left ->
-beside the former ones: start; seed D; settle; mkdir films; cp -r docs films; repoint D films; settle; save-a-label D;
-    settle; erase D; says kept .*{FOREIGN}; cat films/docs/a films/docs/b films/docs/z -> a b z
+beside the former ones: start; seed D; settle; mkdir films; cp -r docs films; repoint D films; settle;
+    change D custom1=label; settle; erase D; says kept .*{FOREIGN}; cat films/docs/a films/docs/b films/docs/z -> a b z
 others in a new place: start; seed D; settle; rm -r docs; mkdir -p films/docs; echo|tee films/docs/a films/docs/b;
     repoint D films; settle; erase D; says kept .*{FOREIGN}; cat films/docs/a films/docs/b ->
-beside the former ones, incomplete: start; seed D; settle; save-incomplete D; mkdir films; cp -r docs films;
-    repoint D films; settle; save-a-label D; settle; erase D; says kept .*{FOREIGN}; cat films/docs/* -> a b z
+beside the former ones, incomplete: start; seed D; settle; change D complete=0; mkdir films; cp -r docs films;
+    repoint D films; settle; change D custom1=label; settle; erase D; says kept .*{FOREIGN}; cat films/docs/* -> a b z
 returned elsewhere: start --grace=5; seed D old; settle; vanish D; load D new; cat old/docs/*;
     says returned +docs, 3 files, nobody uses 3 files at its former place, .*/old/docs$; erase D ->
 hard links whose other names went just before: start; seed MANY; settle; cp -rl many last; load-complete LAST; settle;
@@ -121,7 +122,7 @@ def test_rtwatchs_own_files_are_kept_though_a_torrent_bears_their_names(name: st
         place.read_bytes() if place.is_file() else {(file.name.encode(),): b"d" * 10**7 for file in place.iterdir()}
     )
     own = make(os.fsencode(place.name), content)
-    bed.add_complete(own, place.parent)
+    bed.load_complete(own, place.parent)
     program.wait_known(own.hash)
     bed.erase(own)
     program.wait_line("kept .*belongs to rtwatch")

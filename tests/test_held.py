@@ -87,10 +87,11 @@ not forced, as session files are there: seed ONE; start; kill-rtorrent; rm ../se
     says held .*one; stop; start-rtorrent; once -r --grace=0.2 --force; exits 3; left one/a.bin one/sub/b.bin;
     known-torrents 1
 held as the session directory was gone, though rtorrent answers: seed ONE; start --grace=600; vanish ONE; stop;
-    hold-away; once -r --grace=0.2; exits 3; left one/a.bin one/sub/b.bin; once -r --grace=0.2 --force; exits 0; left
+    change-db UPDATE rtwatch_torrent SET held = 'away' WHERE vanished; once -r --grace=0.2; exits 3;
+    left one/a.bin one/sub/b.bin; once -r --grace=0.2 --force; exits 0; left
 held with all others, as a loaded one has no T: seed ONE OTHER; {WITHOUT_T}; erase-unwaited ONE OTHER; let-save;
     says held .*other.*: the .torrent of another; stop; once -r --grace=0.2 --scgi none --force; exits 3;
-    left one/a.bin one/sub/b.bin other/a.bin other/sub/b.bin; save-T TWIN; start --scgi none; gone ONE; gone OTHER;
+    left one/a.bin one/sub/b.bin other/a.bin other/sub/b.bin; save-full TWIN; start --scgi none; gone ONE; gone OTHER;
     left one/a.bin one/sub/b.bin
 kept alone, as a loaded one has an empty T: seed ONE OTHER; {WITHOUT_T}; touch t; mv t ../session/{TWIN.hash}.torrent;
     erase-unwaited ONE OTHER; let-save; gone ONE; gone OTHER; left one/a.bin one/sub/b.bin

@@ -90,7 +90,7 @@ def test_a_save_changes_only_what_differs_without_hooks(bed: Bed) -> None:
     bed.download(linked, to="link")
     torrents = [ONE, PACK, linked]
     before = [(rows_of(program, torrent), lines_of(program, torrent)) for torrent in torrents]
-    bed.save_changed(PACK, state_counter=7)
+    bed.change(PACK, state_counter=7)
     bed.session.save_full(PACK)
     bed.session.save_all()
     bed.settle()

@@ -67,7 +67,7 @@ def test_a_signal_ends_rtwatch_in_order_and_a_vanished_torrent_keeps_its_files_f
     one, killed = single("one"), number == signal.SIGKILL
     program = bed.start(*LONG, *bed.hooks)
     paths = bed.download(one)
-    bed.wait_vanished(one)
+    bed.vanish(one)
     bed.settle()
     program.send_signal(number)
     assert program.wait() == (-number if killed else 0)

@@ -67,7 +67,7 @@ def test_what_if_says_what_the_removal_does_then(known: bool, bed: Bed) -> None:
 
 def test_what_if_heeds_options(bed: Bed, trash: Path) -> None:
     bed.seed(PACK)
-    bed.save_changed(PACK, custom1="a%20b")
+    bed.change(PACK, custom1="a%20b")
     (elsewhere := bed.downloads / "elsewhere").mkdir()
     assert "leaves 2 files: it has the label" in ask(bed, "pack", "--keep", "a b")
     assert re.search(r"kept .*a\.bin: ", ask(bed, "pack", paths=[elsewhere]))
@@ -81,7 +81,7 @@ def test_what_if_tells_whose_a_file_is(bed: Bed) -> None:
     links = twin.places(bed.downloads)
     paths = bed.seed(first)
     link_files(paths, links)
-    bed.add_complete(twin)
+    bed.load_complete(twin)
     (bed.downloads / "mine").touch()
     assert ask(bed, paths[0]).splitlines() == [
         f'file         {paths[0]}: listed by {first.hash[:8]} "x.bin"',

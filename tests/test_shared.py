@@ -36,7 +36,7 @@ def test_a_shared_file_goes_with_its_last_torrent(
 ) -> None:
     paths, torrent = bed.seed(PACK, to="real"), TORRENTS[other]
     play(bed, before or ":")
-    bed.add_complete(torrent, base=base if base[0] == "~" else f"{bed.downloads}/{base}")
+    bed.load_complete(torrent, base=base if base[0] == "~" else f"{bed.downloads}/{base}")
     if "unreadable" in first:
         bed.session.file(torrent).write_bytes(b"")
         bed.session.scgi.answers.update(dict.fromkeys(SAVES, 0))
@@ -79,9 +79,9 @@ HEIR = """seed ONE; mkdir two; ln -s ../one.bin two/a.bin; load-complete HEIR; s
     says used by a symlink in; rm two/a.bin"""
 OWN, INHERITED = r"kept +a\.bin: not a regular file", r"kept +\S*one\.bin: (?!used by)"
 STORIES = r"""
-a file and a directory of one name: seed PACK; load FILE; save-piece FILE; start; erase FILE;
-    says pack: not a regular file; left pack/a.bin pack/sub/b.bin; load FILE; save-piece FILE; settle; rm -r pack;
-    printf 'one file' >pack; erase PACK; left pack
+a file and a directory of one name: seed PACK; load FILE; change FILE chunks_done=1; start; erase FILE;
+    says pack: not a regular file; left pack/a.bin pack/sub/b.bin; load FILE; change FILE chunks_done=1; settle;
+    rm -r pack; printf 'one file' >pack; erase PACK; left pack
 hard links, erased one by one: seed PACK real; cp -rl real links; load-complete TWIN links; start; erase PACK;
     left links/pack/a.bin links/pack/sub/b.bin; settle; erase TWIN; says removed .*2 of 2 files, 0 B;
     says removed .*2 of 2 files, 8 KiB; left
@@ -131,17 +131,17 @@ an inherited file that is gone as the own one is: {HEIR}; rm one.bin; erase HEIR
 an inherited file that is gone, the own one is a directory: {HEIR}; rm one.bin; mkdir two/a.bin; erase HEIR;
     left; says erased +two; says {OWN}; says-no its file is not at; says-no {INHERITED}
 loaded in pre_remove, saved late: seed PACK; start-stopping-in pre_remove; erase-unwaited PACK; stops;
-    load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-T TWIN; says kept .*also in {TWIN};
+    load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-full TWIN; says kept .*also in {TWIN};
     left pack/a.bin pack/sub/b.bin
 pointed there in pre_remove, saved late: seed PACK; seed TWIN x; start-stopping-in pre_remove; erase-unwaited PACK;
-    stops; load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-T TWIN;
+    stops; load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-full TWIN;
     says kept .*also in {TWIN}; ls pack/a.bin pack/sub/b.bin
 unreadable, pointed there in a removal: seed ONE; seed ANY; seed BOTH x; empty-t BOTH; start-stopping-in post_remove;
     erase-unwaited ONE ANY; stops; load-unsaved BOTH ..; save BOTH; resume; says kept .* in {BOTH};
     test $(ls | grep -c bin) = 1
 loaded and being saved in a removal: seed ONE; seed ANY; start-stopping-in post_remove; erase-unwaited ONE ANY; stops;
     load-unsaved BOTH ..; touch ../session/{SAVED}.torrent.new; resume; says waiting .*where other torrents are now;
-    save-T BOTH; says kept .* in {BOTH}; test $(ls | grep -c bin) = 1
+    save-full BOTH; says kept .* in {BOTH}; test $(ls | grep -c bin) = 1
 back before its removal begins: seed PACK; start-stopping-in pre_remove; erase-unwaited PACK; stops; load-complete PACK;
     resume; says returned +pack; left pack/a.bin pack/sub/b.bin
 another is loaded before a removal begins: seed PACK; start-stopping-in pre_remove; erase-unwaited PACK; stops;
@@ -168,15 +168,16 @@ a name in another case: seed LOWER; ln One.bin oNE.BIN; load UPPER; start; erase
     says kept .*also in {UPPER}
 a name in another normal form: seed COMPOSED; ln café café; load DECOMPOSED; start; erase COMPOSED; cat café;
     says kept .*also in {DECOMPOSED}
-a file that may be of a torrent in an unknown place: seed ANY; lose-rtorrent; data B; load-complete B;
-    load-home COPY_OF_B x; start; {UNKNOWN}; erase-unwaited B ANY; let-save; gone B; gone ANY;
+a file that may be of a torrent in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data B;
+    load-complete B; load-home COPY_OF_B x; start; {UNKNOWN}; erase-unwaited B ANY; let-save; gone B; gone ANY;
     says kept .*perhaps in {COPY_OF_B}; left b.bin
-a link that may be of a torrent in an unknown place: seed ANY; lose-rtorrent; data B; load-complete B;
-    mkdir -p ../x/pack/sub; ln -s $PWD/b.bin ../x/pack/sub; load-home PACK x; start; {UNKNOWN}; erase-unwaited B ANY;
-    let-save; gone B; gone ANY; says kept .*perhaps in {PACK}; left b.bin; cat ../x/pack/sub/b.bin
-a root's link that may be of one in an unknown place: seed ANY; lose-rtorrent; data PACK; ln -s $PWD/pack ..;
-    load-at PACK ../pack; complete PACK; load-home TWIN; start; {UNKNOWN}; erase-unwaited PACK ANY; let-save; gone PACK;
-    gone ANY; says kept .*perhaps in {TWIN}; left pack/a.bin pack/sub/b.bin; test -L ../pack
+a link that may be of a torrent in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data B;
+    load-complete B; mkdir -p ../x/pack/sub; ln -s $PWD/b.bin ../x/pack/sub; load-home PACK x; start; {UNKNOWN};
+    erase-unwaited B ANY; let-save; gone B; gone ANY; says kept .*perhaps in {PACK}; left b.bin; cat ../x/pack/sub/b.bin
+a root's link that may be of one in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data PACK;
+    ln -s $PWD/pack ..; load-at PACK ../pack; complete PACK; load-home TWIN; start; {UNKNOWN};
+    erase-unwaited PACK ANY; let-save; gone PACK; gone ANY; says kept .*perhaps in {TWIN};
+    left pack/a.bin pack/sub/b.bin; test -L ../pack
 a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/pool old/set/sub/deep;
     cp new/pool/one.bin old/pool; ln -s ../../../pool/one.bin old/set/sub/deep/link; load-complete SET old; start;
     sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;
@@ -196,8 +197,10 @@ def test_a_file_stays_while_another_torrent_uses_it(story: str, bed: Bed) -> Non
 LINKED = """
 no data yet: load RENAMED links
 complete: seed RENAMED links; settle; rm -r links
-no data any more: seed RENAMED links; settle; rm -r links; save-no-data RENAMED; repoint RENAMED links
-no data where it was moved: seed RENAMED links; settle; rm -r links; save-no-data RENAMED; repoint RENAMED moved
+no data any more: seed RENAMED links; settle; rm -r links; change RENAMED chunks_done=0 complete=0;
+    repoint RENAMED links
+no data where it was moved: seed RENAMED links; settle; rm -r links; change RENAMED chunks_done=0 complete=0;
+    repoint RENAMED moved
 """
 
 
@@ -217,7 +220,7 @@ def test_an_unreadable_torrent_whose_mended_files_cannot_be_written_to_the_datab
 """
     play(bed, "seed PACK; seed TWIN x; empty-t TWIN", **TORRENTS)
     bed.start(*SHORT, *bed.write_each(pre_loop=body, pre_remove=STOP))
-    play(bed, "erase-unwaited PACK; stops; point TWIN; save-T TWIN; resume; gone PACK", **TORRENTS)
+    play(bed, "erase-unwaited PACK; stops; point TWIN; save-full TWIN; resume; gone PACK", **TORRENTS)
     play(bed, "cat pack/a.bin pack/sub/b.bin")
 
 

@@ -47,7 +47,7 @@ def test_the_undo_file_brings_files_back(torrent: Torrent, place: str, bed: Bed,
     undo(there)
     assert [(mode, data) for mode, _, data in tree(downloads).values()] == [(m, data) for m, _, data in before.values()]
     undo(there)  # a second time does no harm
-    bed.add_complete(torrent, downloads)
+    bed.load_complete(torrent, downloads)
     program.wait_files(torrent.hash, paths)
     bed.settle_saves()
     bed.erase(torrent)
