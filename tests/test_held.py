@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from program import Program, run
+from program import run
 from steps import SHORT, Bed, Options, each_row, paused, play, remaining
 from torrents import Torrent, multi, single, twin_of
 
@@ -25,11 +25,6 @@ def forced(bed: Bed) -> subprocess.CompletedProcess[str]:
     _, *arguments = shlex.split(bed.program.wait_line("rtwatch --once --force.*")[0])
     bed.program.stop()
     return run(*arguments, "--grace", "0.2", state=bed.state, env={"RTWATCH_RECORD": str(bed.record)})
-
-
-def wait_count(program: Program, number: int) -> None:
-    """Wait until a number of torrents have rows."""
-    program.wait_rows("SELECT count(*) FROM torrent_data", lambda rows: rows == [(number,)])
 
 
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
@@ -54,31 +49,28 @@ def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed
     assert len(list(trash.glob("*/number*.bin"))) == number
 
 
-@pytest.mark.parametrize(("of", "gone", "mass"), [(10, 10, False), (11, 11, True), (20, 11, True), (22, 11, False)])
-@pytest.mark.parametrize("removes", [True, False], ids=["", "without -r it only waits"])
-def test_a_mass_is_held_where_nobody_knows_which_rtorrent_has_said_it(
-    removes: bool, of: int, gone: int, mass: bool, bed: Bed
-) -> None:
-    paths = bed.seed(*singles(of))
-    if removes:
-        bed.session.lock.unlink()  # as with session.use_lock = no
-    program = bed.start(*SHORT[not removes :], *NOT_ASKED)
+@pytest.mark.parametrize("number", [10, 11])
+def test_without_r_a_mass_of_erased_torrents_only_waits(number: int, bed: Bed) -> None:
+    paths = bed.seed(*singles(number))
+    program = bed.start(*SHORT[1:], *NOT_ASKED)
     with paused(program):
-        bed.session.erase(*singles(of)[:gone])
-    if removes or mass:
+        bed.session.erase(*singles(number))
+    if number > 10:
         bed.let_save()
-    if removes and mass:
-        program.wait_line("held .*so many at once")
-        assert remaining(paths) == paths
-        assert forced(bed).returncode == 0
-    else:
-        wait_count(program, of - gone + (removes or mass))
-    assert removes or ("waiting" in program.output) == mass
-    assert remaining(paths) == paths[gone * removes :]
+    program.wait_rows("SELECT count(*) FROM torrent_data", [(number - 10,)].__eq__)
+    assert ("waiting" in program.output) == (number > 10)
+    assert remaining(paths) == paths
 
 
+NUMBERED = {f"N{number}": torrent for number, torrent in enumerate(singles(11))}
+FEW, MANY = " ".join([*NUMBERED][:10]), " ".join(NUMBERED)
 WITHOUT_T = "start --scgi none; load-unsaved TWIN; save TWIN"
 STORIES = f"""
+a mass, as nobody knows which rtorrent has said it: seed {MANY}; rm ../session/rtorrent.lock; start --scgi none; pause;
+    erase-unwaited {MANY}; resume; let-save; says held .*so many at once; ls number010.bin; stop;
+    once -r --grace=0.2 --force; exits 0; left
+no mass, as they are ten: seed {FEW}; rm ../session/rtorrent.lock; start --scgi none; pause; erase-unwaited {FEW};
+    resume; let-save; gone N9; says-no so many at once; left
 forced with -r: seed ONE; start; kill-rtorrent; rm ../session/{ONE.hash}*; says held .*one; stop; start-rtorrent;
     once -r --grace=0.2 --force; exits 0; left; known-torrents 0
 forced without -r: seed ONE; start; kill-rtorrent; rm ../session/{ONE.hash}*; says held .*one; stop; start-rtorrent;
@@ -111,8 +103,8 @@ held, its directory a link now: start; seed ONE; settle; kill-rtorrent; rm ../se
 
 
 @each_row("story", STORIES)
-def test_a_held_torrents_files_stay(story: str, bed: Bed) -> None:
-    play(bed, story, ONE=ONE, TWIN=TWIN, OTHER=OTHER)
+def test_held_torrents_files_stay_until_they_are_forced(story: str, bed: Bed) -> None:
+    play(bed, story, ONE=ONE, TWIN=TWIN, OTHER=OTHER, **NUMBERED)
 
 
 def test_a_magnet_link_that_was_saved_on_a_full_disk_holds_nothing(bed: Bed) -> None:
