@@ -373,7 +373,11 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "end-rtorrent": lambda bed, torrents, words: bed.rtorrent.shutdown(*(("d.erase", t.hash) for t in torrents)),
     "move-home": lambda bed, torrents, words: vars(bed.rtorrent).update(cwd=place(bed, words), home=place(bed, words)),
     "call": lambda bed, torrents, words: (
-        isinstance(bed.rtorrent, Rtorrent) and bed.rtorrent.call(words[0], "", words[1])
+        isinstance(bed.rtorrent, Rtorrent)
+        and bed.rtorrent.call(words[0], *([torrent.hash for torrent in torrents] or [""]), *words[1:])
+    ),
+    "exist": lambda bed, torrents, words: bed.program.wait_for(
+        lambda: all((bed.downloads / word).exists() for word in words), f"not all are there: {words}"
     ),
     "load-raw": lambda bed, torrents, words: bed.rtorrent.add(torrents[0], words[0]),
     "lists": lambda bed, torrents, words: bed.program.wait_files(

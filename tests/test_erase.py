@@ -5,21 +5,20 @@ Every story runs on both versions, with rtorrent's SCGI socket and without one.
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from program import Argument, Program
 from rtorrent import Rtorrent, wait_until
-from steps import PACK, TWIN, Bed, each_row, names, overflow, pack, pattern, paused, play, remaining
-from torrents import Torrent, make, single, twin_of
+from steps import Bed, each_row, names, pack, pattern, play, remaining
+from torrents import Torrent, make, multi, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
 GRACE = ("-r", "--grace", "0.5")
+PACK, TWIN = multi("pack"), twin_of(multi("pack"))
 OTHERS = [pack("bystander"), pack("another")]
 
 
@@ -80,105 +79,79 @@ def test_torrents_erased_together_in_the_middle_of_saves_all_go(story: Story) ->
     assert sorted(hooks) == ["post_remove"] * 40 + ["pre_remove"] * 40
 
 
-POINTED = [
-    *("empty files", "never started", "another name", "a full copy", "a sparse copy"),
-    *("in the grace", "the lock is deleted", "views hide all torrents"),
-]
+COPY = "seed TWIN ../elsewhere"
+STOP = "wait-checked TWIN; call d.stop TWIN; call d.close TWIN"
+STARTED = f"load TWIN ../elsewhere; call d.start TWIN; exist ../elsewhere/pack/sub/b.bin; {STOP}"
+POINT = "set-directory-base TWIN base={0}; call d.check_hash TWIN; wait-complete TWIN"
+POINTED = f"""
+empty files: start; {STARTED}; {POINT}; erase-unwaited PACK
+never started: start; load TWIN ../elsewhere; {POINT}; erase-unwaited PACK
+another name: start; {STARTED.replace("/pack/", "/another/").replace("TWIN", "NAMED")};
+    {POINT.replace("TWIN", "NAMED")}; erase-unwaited PACK
+a full copy: start; {COPY}; {STOP}; {POINT}; erase-unwaited PACK
+a sparse copy: start; {COPY}; cd ../elsewhere/pack && truncate -s 0 *.bin */*.bin && truncate -s 400 a.bin &&
+    truncate -s 800 sub/b.bin; {STOP}; {POINT}; erase-unwaited PACK
+in the grace: start --grace=3; {STARTED}; erase-unwaited PACK; says vanished; {POINT}
+the lock is deleted: start; {STARTED}; rm ../rtorrent/session/rtorrent.lock; {POINT}; erase-unwaited PACK
+views hide all torrents: start; {STARTED}; call view.filter main false=; call view.filter default false=; {POINT};
+    erase-unwaited PACK
+"""
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("case", POINTED)
-def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Story, case: str) -> None:
-    rtorrent = story.real
-    twin = twin_of(PACK, b"another name" if case == "another name" else None)
-    copies = twin.places(story.elsewhere)
-    program = story.start(*(("--grace", "3") if case == "in the grace" else ()))
-    if "copy" in case:
-        story.seed(twin, to=story.elsewhere)
-        for path in copies if case == "a sparse copy" else ():
-            size = path.stat().st_size
-            os.truncate(path, 0)
-            os.truncate(path, size)
-    else:
-        rtorrent.add(twin, start=case != "never started", directory=story.elsewhere)
-    if case != "never started":
-        program.wait_for(lambda: remaining(copies) == copies, "rtorrent creates no files")
-        rtorrent.wait_checked(twin)
-        for method in "d.stop", "d.close":
-            rtorrent.call(method, twin.hash)
-    if case == "in the grace":
-        rtorrent.erase(PACK)
-        program.wait_line("vanished")
-    elif case == "the lock is deleted":
-        rtorrent.lock.unlink()
-    elif case == "views hide all torrents":
-        for view in "main", "default":
-            rtorrent.call("view.filter", "", view, "false=")
-    rtorrent.set_directory_base(twin, PACK.root(story.downloads))
-    rtorrent.call("d.check_hash", twin.hash)
-    rtorrent.wait_complete(twin)
-    if case != "in the grace":
-        rtorrent.erase(PACK)
-    story.save_when_waited_for(PACK)
-    program.wait_gone(PACK.hash)
-    program.wait_line(names(twin, "(also|perhaps) in"))
-    assert remaining(story.files) == story.files == rtorrent.used(twin)
-    rtorrent.save(twin)
-    program.wait_files(twin.hash, story.files)
+@each_row("text", POINTED)
+def test_files_that_a_torrent_was_pointed_at_without_a_save_are_kept(story: Story, text: str) -> None:
+    torrents = {"PACK": PACK, "TWIN": TWIN, "NAMED": twin_of(PACK, b"another")}
+    twin = torrents["NAMED" if "NAMED" in text else "TWIN"]
+    play(story, text.format(PACK.root(story.downloads)) + "; save-when-waited-for PACK; gone PACK", **torrents)
+    story.program.wait_line(names(twin, "(also|perhaps) in"))
+    assert remaining(story.files) == story.files == story.real.used(twin)
+    story.real.save(twin)
+    story.program.wait_files(twin.hash, story.files)
     story.erase(twin)
     assert remaining(story.files) == []
 
 
-BY_HAND = {  # $A and $B are names of T; find deletes in the order of the directory
-    "everything": "rm *",
-    "everything, in the order of the directory": "find . -type f -delete",
-    "T of all": "rm *.torrent",
-    "two, kind by kind": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end $B$end; done",
-    "one, slowly": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end; sleep 1.2; done",
-    "one, T first": "for end in '' .libtorrent_resume .rtorrent; do rm $A$end; done",
-    "T of one": "rm $A",
-    "everything moved away": "mv * ..",
-    "one moved away": "mv $A* ..",
-    "one moved below": "mkdir old; mv $A* old",
-    "T of one moved away": "mv $A ..",
-    "one renamed": "for file in $A*; do mv $file old-$file; done",
-    "the directory, made again": "dir=$PWD; rm -r $dir; mkdir $dir",
-    "one, in an overflow": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end; done",
-    "one, while rtwatch is down": "for end in .libtorrent_resume .rtorrent ''; do rm $A$end; done",
-    "T of one, while rtwatch is down": "rm $A",
-}
+GO = "cd ../rtorrent/session && A={0}.torrent B={1}.torrent &&"
+EACH = "for end in .libtorrent_resume .rtorrent '';do"
+BY_HAND = f"""
+everything: pause; {GO} rm *; resume
+everything, in the order of the directory: pause; {GO} find . -type f -delete; resume
+T of all: pause; {GO} rm *.torrent; resume
+two, kind by kind: pause; {GO} {EACH} rm $A$end $B$end;done; resume
+one, slowly: {GO} {EACH} rm $A$end;sleep 1.2;done
+one, T first: pause; {GO} for end in '' .libtorrent_resume .rtorrent;do rm $A$end;done; resume
+T of one: pause; {GO} rm $A; resume
+everything moved away: pause; {GO} mv * ..; resume
+one moved away: pause; {GO} mv $A* ..; resume
+one moved below: pause; {GO} mkdir old;mv $A* old; resume
+T of one moved away: pause; {GO} mv $A ..; resume
+one renamed: pause; {GO} for file in $A*;do mv $file old-$file;done; resume
+the directory, made again: {GO} dir=$PWD;rm -r $dir;mkdir $dir; exits 1; start {{2}} --catch-up
+one, in an overflow: pause; {GO} {EACH} rm $A$end;done; overflow; resume
+one, while rtwatch is down: stop; {GO} {EACH} rm $A$end;done; start {{2}} --catch-up
+T of one, while rtwatch is down: stop; {GO} rm $A; start {{2}} --catch-up
+"""
 
 
 @pytest.mark.sampled(4)
-@pytest.mark.parametrize("case", BY_HAND)
-def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, case: str) -> None:
-    rtorrent, lost, gone = story.real, [pack("lost"), pack("lost too")], pack("gone")
-    files = story.seed(*lost)
-    shell = ["env", *(f"{key}={rtorrent.file(torrent).name}" for key, torrent in zip("AB", lost)), "sh", "-ec"]
-    program = story.start(*story.hooks)
-    down = "down" in case
-    if down:
-        program.stop()
-    with nullcontext() if down or "slowly" in case or "made again" in case else paused(program):
-        subprocess.run([*shell, BY_HAND[case]], cwd=rtorrent.path, check=True)
-        if "overflow" in case:
-            overflow(rtorrent)
-    if "made again" in case:
-        assert program.wait() == 1
-    if down or "made again" in case:
-        program = story.start("--catch-up", *story.hooks)
+@each_row("text", BY_HAND)
+def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, text: str) -> None:
+    lost, gone = [pack("lost"), pack("lost too")], pack("gone")
+    files, hooks = story.seed(*lost), f"--hooks={story.hooks[1]}"
+    play(story, f"start {hooks}; {text}".format(*(torrent.hash for torrent in lost), hooks))
     erased = story.download(gone)
     story.erase(gone)
     # A torrent whose session files rtwatch asks rtorrent to save comes back.
     back, status = ("returned", 0) if story.mode == ASKED else ("held", 3)
-    program.wait_line(rf"{back} .*({pattern(lost[0])}|and \d+ more)")
-    assert program.stop() == 0
+    story.program.wait_line(rf"{back} .*({pattern(lost[0])}|and \d+ more)")
+    assert story.program.stop() == 0
     assert story.once(*story.options, "--catch-up", "--force").returncode == status
     assert remaining(files) == files
     assert not remaining(erased)
     assert [call["hash"] for call in story.calls() if "remove" in call["hook"]] == [gone.hash] * 2
-    rtorrent.save_full(*lost)
-    program = story.start()
+    story.real.save_full(*lost)
+    story.start()
     story.erase(lost[0])
     assert remaining(files) == files[2:]
 
