@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
-from typing import Callable
 
 import pytest
-from faults import mounted
 from program import PROJECT
 from rtorrent import COMPLETE_MARK, Rtorrent
 from session import VERSIONS
 from steps import PACK, SHORT, Bed, bed_in
 
-Mount = Callable[..., Path]
 NIGHTLY = os.environ.get("RTWATCH_PROFILE") == "nightly"
 
 
@@ -86,15 +83,3 @@ def trash(tmp_path: Path) -> Path:
     path = tmp_path / "trash"
     path.mkdir()
     return path
-
-
-@pytest.fixture
-def mount() -> Iterator[Mount]:
-    """Give what mounts something on a place, as mount(8) is told, until the end of the test; it returns the place."""
-    with ExitStack() as stack:
-
-        def mount(place: Path, *options: str | Path) -> Path:
-            stack.enter_context(mounted(place, *map(str, options)))
-            return place
-
-        yield mount

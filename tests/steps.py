@@ -72,13 +72,6 @@ def place_old(torrent: Torrent, directory: Path) -> list[Path]:
     return paths
 
 
-def link_files(paths: Iterable[Path], links: Iterable[Path]) -> None:
-    """Make symlinks to files, as tools for cross-seeding do."""
-    for path, link in zip(paths, links):
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-
-
 def wait_stopped(program: Program) -> None:
     """Wait until a hook has stopped rtwatch with signal 19."""
     status = Path(f"/proc/{program.pid}/status")

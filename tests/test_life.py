@@ -167,6 +167,7 @@ HOW = {
     "events were lost": "start {0}; pause; {1}; overflow; {2}; resume",
 }
 NAMES = ("stays", "moves", "goes", "returns", "comes")
+SEEN = "gone goes; says goes.* 2 files; lists moves elsewhere; lists stays; lists comes; erase-another; lists returns"
 FIRST, LATER = "erase-unwaited returns", "erase-unwaited goes; seed comes returns; repoint moves elsewhere"
 
 
@@ -174,14 +175,8 @@ FIRST, LATER = "erase-unwaited returns", "erase-unwaited goes; seed comes return
 def test_what_changed_unseen_is_taken_over(how: str, bed: Bed) -> None:
     stays, moves, goes, returns, comes = torrents = [multi(name) for name in NAMES]
     kept, left = bed.seed(stays, moves, returns) + moves.write(bed.downloads / "elsewhere"), bed.seed(goes)
-    play(bed, HOW[how].format(f"--hooks={bed.hooks[1]}", FIRST, LATER), **dict(zip(NAMES, torrents)))
-    bed.program.wait_files(moves.hash, moves.places(bed.downloads / "elsewhere"))
-    for torrent in stays, comes:
-        bed.program.wait_files(torrent.hash, torrent.places(bed.downloads))
-    bed.program.wait_gone(goes.hash)
-    bed.program.wait_line(r"goes.*\b2\b")
-    bed.erase_another()
-    bed.program.wait_files(returns.hash, returns.places(bed.downloads))
+    story = HOW[how].format(f"--hooks={bed.hooks[1]}", FIRST, LATER)
+    play(bed, f"{story}; {SEEN}", **dict(zip(NAMES, torrents)))
     removes = how != "rtwatch was down"
     assert remaining(left) == ([] if removes else left)
     kept += comes.places(bed.downloads)

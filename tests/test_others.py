@@ -19,11 +19,9 @@ import pytest
 from faults import below, mounted, the_line
 from program import environment, run
 from steps import Bed, Options
-from torrents import multi
 
 import rtwatch
 
-PACK = multi("pack")
 NOBODY, STRANGER = 65534, 54321  # the latter has no entry in passwd(5)
 AS_STRANGER = (  # without HOME; who may read all files, as the tests and Python may lie in root's home
     *("setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups"),
@@ -139,8 +137,7 @@ def test_root_is_refused_on_anothers_session(options: Options, sudo: bool, uid: 
 def test_a_user_without_home_and_entry_in_passwd_can_name_the_database(bed: Bed, tmp_path: Path) -> None:
     with below(*AS_STRANGER):
         for options in ("--db", tmp_path / "my.db"), ():
-            given = bed.once("-r", *options)
-            assert (given.returncode, "Traceback" in given.stderr) == (0, False)
+            assert bed.once("-r", *options).returncode == 0
         result = run("--once", bed.session.path, state=tmp_path, env={"XDG_STATE_HOME": ""})
         default = run("--once", state=tmp_path)
     shutil.rmtree("/nonexistent", ignore_errors=True)  # that user may write anywhere

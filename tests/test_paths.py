@@ -148,7 +148,7 @@ def test_a_directory_is_known_while_rtorrents_home_and_working_directory_are(hom
     assert [rtwatch.expand_directory(directory, 0) for directory in [*tilde, *relative]] == [None] * 5
 
 
-PLACES = ("absolute", "alias", "relative", "real")
+LINKS = ("absolute", "alias", "relative", "real")
 LEADS = {  # a path, and the links through which it leads
     "absolute/sub": ["absolute", "alias", "relative", "real"],
     "relative/../real": ["relative", "real"],
@@ -167,8 +167,8 @@ def test_a_path_leads_through_the_links_on_it_and_through_theirs(path: str, tmp_
     (tmp_path / "loop").symlink_to("loop")
     # As a bind mount shows one symlink under two paths.
     os.link(tmp_path / "absolute", tmp_path / "alias", follow_symlinks=False)
-    leads = [rtwatch.leads_through(os.fsencode(tmp_path / path), os.fsencode(tmp_path / place)) for place in PLACES]
-    assert [place for place, found in zip(PLACES, leads) if found] == LEADS[path]
+    leads = [rtwatch.leads_through(os.fsencode(tmp_path / path), os.fsencode(tmp_path / place)) for place in LINKS]
+    assert [place for place, found in zip(LINKS, leads) if found] == LEADS[path]
 
 
 @pytest.mark.parametrize("number", [1, 10])

@@ -14,8 +14,6 @@ from session import VERSIONS
 from steps import SHORT, Bed, pack, remaining
 from torrents import Torrent, make, single
 
-RETURN = ("-r", "--grace", "2")  # what comes back does so in time
-
 
 def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorrent, real_launcher: Bed) -> None:
     bed, torrents = real_launcher, [pack(f"again {number}") for number in range(6)]
@@ -23,7 +21,7 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorr
     edited_at_once, edited_later = (make(t.name, t.content, b"http://localhost:1/announce") for t in (at_once, later))
     (new := bed.downloads / "new").mkdir()
     files = bed.seed(*torrents)
-    program = bed.start(*RETURN, *bed.hooks)
+    program = bed.start("-r", "--grace", "2", *bed.hooks)  # what comes back does so in time
     rtorrent.erase(later)
     program.wait_line("vanished +again 5")
     rtorrent.add(edited_later, bed.downloads, start=True)
@@ -106,11 +104,10 @@ ODD_NAMES = {
     **{"usual": b"usual", "non-UTF-8": b"\xff\xfe\x80 latin \xe9", "newline": b"\nnew\nline\r\n", "tilde": b"~root"},
     **{"blanks": b"  blanks  ", "dots": b"...", "evil characters": EVIL, "longest": b"n" * 255},
 }
-IN_UTF8 = {  # and what is there of a torrent that is not started: without and with `encoding.add`
-    "name and path": (odd(b"8", {"path": [b"p"], "path.utf-8": [b"u"]}, **{"name.utf-8": b"used"}), ()),
-    "path": (odd(b"path 8", {"path": [b"p"], "path.utf-8": [b"u"]}), (b"path 8/p", b"path 8/u")),
-    "name": (make(b"name 8", DATA, **{"name.utf-8": b"name used"}), (b"name 8", b"name used")),
-}
+# with names in UTF-8, which rtorrent uses when it is told `encoding.add`
+NAME_8 = make(b"name 8", DATA, **{"name.utf-8": b"name used"})
+PATH_8 = odd(b"path 8", {"path": [b"p"], "path.utf-8": [b"u"]})
+BOTH_8 = odd(b"8", {"path": [b"p"], "path.utf-8": [b"u"]}, **{"name.utf-8": b"used"})
 SHAPES = {
     **{f"{kind} single": Shape(make(name, DATA)) for kind, name in ODD_NAMES.items()},
     **{
@@ -136,11 +133,12 @@ SHAPES = {
         odd(b"some 8", {"path": [b"p"], "path.utf-8": [b"u"]}, {"path": [b"q"]}, **{"name.utf-8": b"some used"}),
         encoding=True,
     ),
-    **{
-        f"{what} in UTF-8, {used}": Shape(torrent, start=not there, before=there[used : used + 1], encoding=bool(used))
-        for what, (torrent, there) in IN_UTF8.items()
-        for used in (0, 1)
-    },
+    "name and path in UTF-8": Shape(BOTH_8),
+    "name and path in UTF-8, used": Shape(BOTH_8, encoding=True),
+    "name in UTF-8": Shape(NAME_8, start=False, before=(b"name 8",)),
+    "name in UTF-8, used": Shape(NAME_8, start=False, before=(b"name used",), encoding=True),
+    "path in UTF-8": Shape(PATH_8, start=False, before=(b"path 8/p",)),
+    "path in UTF-8, used": Shape(PATH_8, start=False, before=(b"path 8/u",), encoding=True),
     "dot": Shape(pack("dot"), b"."),
     **{
         f"{way} {kind.__name__}": Shape(kind(f"{way} {kind.__name__}"), directory)

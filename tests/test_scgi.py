@@ -7,14 +7,14 @@ import socket
 import struct
 import xmlrpc.client
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import pytest
 from rtorrent import DEADLINE, Rtorrent, call, wait_until
 from session import Session, decode
+from steps import Client
 from torrents import multi, single
 
-Client = Union[Session, Rtorrent]
 COLUMNS = ("d.hash=", "d.directory=", "d.complete=", "d.state_changed=", "d.state_counter=")
 
 

@@ -119,10 +119,6 @@ a directory's link, its torrent read anew while rtorrent did not run: data PACK;
     touch ../session/{TWIN}*.torrent; start; start-rtorrent; erase PACK; test -e pack/sub
 an inherited file, the own one is gone: {HEIR}; erase HEIR; left; says removed +two, 1 of;
     says its file is not at; says-no {INHERITED}
-an inherited file, the own one is a directory: {HEIR}; mkdir two/a.bin; erase HEIR; left; says {OWN};
-    says removed +two, 1 of; says-no its file is not at; says-no {INHERITED}
-an inherited file that was changed, the own one is gone: {HEIR}; echo mine >one.bin; erase HEIR;
-    left one.bin; says {INHERITED}; says erased +two, none of; says its file is not at
 an inherited file that was changed, the own one is a directory: {HEIR}; mkdir two/a.bin;
     echo mine >one.bin; erase HEIR; left one.bin; says {INHERITED}; says {OWN}; says erased +two, none of;
     says-no its file is not at

@@ -63,13 +63,10 @@ def test_rtorrent_finds_the_data_with_the_command_that_the_undo_prints(
 ) -> None:
     trash = tmp_path / "trash, of 'mine'"
     trash.mkdir()
-    torrents: list[Torrent] = []
-    for name in NAMES:
-        raw = os.fsencode(name)
-        kinds = make(raw, {(b"a",): b"a" * 99, (b"b", raw): raw}), make(raw, raw * 99)
-        for torrent in kinds[: 2 if name in NAMES[:2] else 1]:
-            rtorrent.download(torrent, rtorrent.downloads / f"{len(torrents)} {name}")
-            torrents.append(torrent)
+    torrents = [make(raw, {(b"a",): b"a" * 99, (b"b", raw): raw}) for raw in map(os.fsencode, NAMES)]
+    torrents += [make(raw, raw * 99) for raw in map(os.fsencode, NAMES[:2])]
+    for number, torrent in enumerate(torrents):
+        rtorrent.download(torrent, rtorrent.downloads / f"{number} {os.fsdecode(torrent.name)}")
     before = [rtorrent.used(torrent) for torrent in torrents]
     program = real_launcher.start(*SHORT, "--trash", trash)
     real_launcher.erase(*torrents)
@@ -78,21 +75,19 @@ def test_rtorrent_finds_the_data_with_the_command_that_the_undo_prints(
     for torrent, paths in zip(torrents, before):
         said, typed, _ = undo(trash / torrent.hash).split("\n")
         assert (" is back in " in said, typed.isascii() and typed.isprintable()) == (True, True)
-        file = tmp_path / "typed"
-        file.write_text(f"{typed}\n")
-        rtorrent.call("import", "", str(file))
+        (tmp_path / "typed").write_text(f"{typed}\n")
+        rtorrent.call("import", "", str(tmp_path / "typed"))
         rtorrent.wait_complete(torrent)
         assert rtorrent.used(torrent) == paths
         assert rtorrent.call("d.tied_to_file", torrent.hash) == ""
 
 
 ALBUM = make(b"pack", {(b"a.bin",): b"a" * 100, (b"pack.torrent",): b"mine", (b"sub", b"c"): b"c"})
-X, Y = make(b"x.bin", b"first"), make(b"x.bin", b"second")
 LINKS = make(b"pack", {(b"a.bin",): b"first", (b"b.bin",): b"second"})
 TORRENTS = {
-    **{"PACK": PACK, "ALBUM": ALBUM, "X": X, "Y": Y, "LINKS": LINKS, "ONE": single("one")},
-    **{"LINES": make(b"two\nlines", b"x"), "RAW": make(b"\xff", b"x")},
-    "HALF": make(b"pack", {(b"a.bin",): b"pack" * 100}),
+    **{"PACK": PACK, "ALBUM": ALBUM, "LINKS": LINKS, "ONE": single("one")},
+    **{"X": make(b"x.bin", b"first"), "Y": make(b"x.bin", b"second"), "RAW": make(b"\xff", b"x")},
+    **{"LINES": make(b"two\nlines", b"x"), "HALF": make(b"pack", {(b"a.bin",): b"pack" * 100})},
 }
 LEFT_TO_WEB = "grep 'its name cannot be typed in rtorrent' ../said; test $(wc -l <../said) = 2"
 MODES = r"find . -printf '%m %p\n' | sort"
