@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import stat
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faults import mounted, strace, the_line, unprivileged
-from steps import AT_ONCE, SHORT, Bed, play, remaining
+from steps import AT_ONCE, SHORT, Bed, each_row, play, remaining
 from torrents import make, single
 
 PACK = make(b"pack", {(b"a.bin",): b"a" * 100, (b"sub", b"b.bin"): b"b" * 100, (b"sub", b"c.bin"): b"c" * 100})
@@ -68,38 +66,32 @@ def test_other_programs_may_work_beside_it(error: str, bed: Bed) -> None:
     assert "No such file" not in result.stderr
 
 
-SWAPS = {"for a link": ("; ln -s moved pack", "moved"), "for a copy": ("; cp -r moved pack", "pack"), "": ("", "moved")}
+# At which system call on which path rtwatch is stopped, with which options, what happens then, and what is left.
+RACES = """
+opened, moved: openat:when=2 on pack : mv pack moved -> moved/a.bin
+opened, moved, and a link instead: openat:when=2 on pack : mv pack moved; ln -s moved pack -> moved/a.bin
+opened, moved, and a copy instead: openat:when=2 on pack : mv pack moved; cp -r moved pack -> pack/a.bin
+looked at, moved: newfstatat:when=8 on pack : mv pack moved -> moved/a.bin
+looked at, moved, and a link instead: newfstatat:when=8 on pack : mv pack moved; ln -s moved pack -> moved/a.bin
+looked at, moved, and a copy instead: newfstatat:when=8 on pack : mv pack moved; cp -r moved pack -> pack/a.bin
+back as open files are looked at: openat on /proc : load PACK -> pack/a.bin pack/sub/b.bin pack/sub/c.bin
+back, with a trash: openat on /proc --trash=trash: load PACK -> pack/a.bin pack/sub/b.bin pack/sub/c.bin
+"""
 
 
-@pytest.mark.parametrize(("shell", "kept"), SWAPS.values(), ids=SWAPS)
-@pytest.mark.parametrize("call", ["openat:when=2", "newfstatat:when=8"], ids=["directory opened", "file looked at"])
-def test_a_directory_swapped_after_the_decision_loses_nothing(call: str, shell: str, kept: str, bed: Bed) -> None:
-    paths = bed.leave_vanished(PACK)
-    trace = bed.state / "trace"
-    with strace(f"{call}:signal=STOP", trace=trace, only=paths[0].parent):
-        program = bed.start("--once", *AT_ONCE, ready=False)
-    program.wait_for(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "rtwatch does not stop")
-    subprocess.run(["sh", "-ec", f"mv pack moved{shell}"], cwd=bed.downloads, check=True)
-    program.send_signal(signal.SIGCONT)
-    assert program.wait() == 0
-    assert (bed.downloads / kept / "a.bin").read_bytes() == b"a" * 100
-
-
-@pytest.mark.parametrize("options", [(), ("--trash", "trash")], ids=["unlinked", "to the trash"])
-def test_a_torrent_that_returns_while_open_files_are_looked_at_loses_nothing(
-    options: tuple[str, ...], bed: Bed
+@each_row("call path option story left", RACES, r"(.*?): (\S+) on (\S+) (\S*): (.*) -> (.*)")
+def test_what_happens_after_the_decision_loses_nothing(
+    call: str, path: str, option: str, story: str, left: str, bed: Bed
 ) -> None:
-    paths = bed.leave_vanished(PACK)
-    (bed.downloads / "trash").mkdir()
+    bed.leave_vanished(PACK)
     trace = bed.state / "trace"
-    with strace("openat:signal=STOP", trace=trace, only=Path("/proc")):
-        program = bed.start("--once", *AT_ONCE, *options, ready=False, cwd=bed.downloads)
+    (bed.downloads / "trash").mkdir()
+    with strace(f"{call}:signal=STOP", trace=trace, only=bed.downloads / path):
+        program = bed.start("--once", *AT_ONCE, *option.split(), ready=False, cwd=bed.downloads)
     program.wait_for(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "rtwatch does not stop")
-    bed.add(PACK)
-    program.send_signal(signal.SIGCONT)
-    assert program.wait() == 0
-    program.wait_line("returned")
-    assert remaining(paths) == paths
+    play(bed, f"{story}; resume; exits 0", PACK=PACK)
+    assert all((bed.downloads / file).stat().st_size == 100 for file in left.split())
+    assert "load" not in story or "returned" in program.output
 
 
 TRASHES = {  # and the reason

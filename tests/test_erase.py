@@ -156,18 +156,6 @@ def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, text:
     assert remaining(files) == files[2:]
 
 
-def test_an_rtorrent_without_a_lock_is_believed(story: Story) -> None:
-    story.real.shutdown()
-    with story.real.configuration.open("a") as configuration:
-        configuration.write("session.use_lock.set = no\n")
-    story.real.start()
-    program = story.start()
-    assert not story.real.lock.exists()
-    story.erase(PACK)
-    assert not remaining(story.files)
-    assert sum("waiting" in line for line in program.lines) == (story.mode == SAVED)
-
-
 TORRENTS = {
     **{"PACK": PACK, "TWIN": TWIN},
     **{
@@ -193,6 +181,8 @@ one that is killed, forced: start --scgi none; erase-unwaited PACK; says vanishe
 one that is killed and restarted, forced: start --scgi none; erase-unwaited PACK; says vanished; kill-rtorrent;
     start-rtorrent; stop; start; says held .*pack: no rtorrent that ran at that time; test -e pack; stop; save-all;
     once --force --grace=0; exits 0 -> gone
+one without a lock is believed: end-rtorrent; echo session.use_lock.set = no >>../rtorrent/rtorrent.rc; start-rtorrent;
+    start; test ! -e ../rtorrent/session/rtorrent.lock; erase PACK -> gone
 a relative directory, looked at again at another start: {THERE}; load-raw TWIN downloads;
     lists TWIN ../elsewhere/downloads; end-rtorrent; move-home ..; start-rtorrent; {MOVED} -> kept
 a directory at home, looked at again at another start: {THERE}; load-raw TWIN ~/downloads;
