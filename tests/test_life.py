@@ -136,11 +136,9 @@ def test_broken_session_files_change_nothing(bed: Bed) -> None:
 
 def test_a_start_reads_only_session_files_that_were_written_since_the_last_run(bed: Bed) -> None:
     """A label that rtorrent never saved shows which rows a start has written."""
-    bed.seed(PACK, ONE)
-    bed.start().stop()
-    bed.change_db("UPDATE rtwatch_torrent SET label = 'invented'")
-    bed.session.save(PACK)
-    labels = bed.start().select("SELECT hash, label FROM rtwatch_torrent")
+    story = "seed PACK ONE; start; stop; change-db UPDATE rtwatch_torrent SET label = 'invented'; save PACK; start"
+    play(bed, story, PACK=PACK, ONE=ONE)
+    labels = bed.program.select("SELECT hash, label FROM rtwatch_torrent")
     assert {*labels} == {(PACK.hash, ""), (ONE.hash, "invented")}
 
 

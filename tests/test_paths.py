@@ -43,9 +43,6 @@ LAST = pack([b"file", b""], [b"directory", b""], [b"link", b""], [b"missing", b"
 # a file, a directory "NAME/" or a symlink "NAME -> TARGET".
 CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
     # the root
-    "single: in the directory": ("", ONE, ["x"], []),
-    "multi: below the directory that bears its name": ("/pack", PACK, ["pack/a", "pack/s/b"], []),
-    "multi: below a directory of another name": ("/else", PACK, ["else/a", "else/s/b"], []),
     "length beats files": ("", {**pack([b"a"]), "length": 1}, ["pack"], ["a"]),
     **{
         f"written as {tail} {kind}": (tail, info, files, ["root/s/", "link -> root"])

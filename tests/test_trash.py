@@ -135,7 +135,6 @@ a name that no command can hold is left to a web interface: seed LINES; start --
 a name below a path that no command can hold is left to one, too: seed RAW; mkdir ../müll; start --trash ../müll;
     erase RAW; undo ../müll >../said; {LEFT_TO_WEB}
 with umask 000 the trash is private, and directories come back as they were: {UMASK.format("000")}
-with umask 002 the trash is private, and directories come back as they were: {UMASK.format("002")}
 with umask 077 the trash is private, and directories come back as they were: {UMASK.format("077")}
 """
 
