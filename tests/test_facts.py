@@ -8,9 +8,7 @@ from typing import Any
 
 import bencodepy
 import pytest
-from rtorrent import Rtorrent
-from session import decode, pass_tick
-from steps import OLD, PACK, SHORT, Bed, each_row, place_old, play, remaining
+from steps import PACK, SHORT, Bed, each_row, play, remaining
 from torrents import make, single
 
 import rtwatch
@@ -162,38 +160,20 @@ def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(files: list[Path],
     bed.start(*SHORT).wait_rows(trackers, lambda rows: rows == [("tracker.example",)])
 
 
-@pytest.mark.parametrize("case", ["data in place", "data later", "data later, stopped"])
-def test_a_newcomers_data_is_its_own_when_checked_or_started(case: str, rtorrent: Rtorrent, real_launcher: Bed) -> None:
-    """Of one that came with its data in place, rtwatch asks until the check is over, and then for a save."""
-    program = real_launcher.start("-r", "--grace", "0.5")
-    paths = PACK.places(rtorrent.downloads)
-    if case == "data in place":
-        place_old(PACK, rtorrent.downloads)
-    rtorrent.add(PACK, start="stopped" not in case, directory=rtorrent.downloads)
-    program.wait_known(PACK.hash)
-    if case == "data in place":
-        program.wait_for(lambda: decode(rtorrent.file(PACK, "R")).get(b"complete"), "it is not saved")
-    else:
-        pass_tick()
-        PACK.write(rtorrent.downloads)
-    real_launcher.settle_saves()
-    real_launcher.erase(PACK)
-    assert remaining(paths) == (paths if "stopped" in case else [])
+COMPLETE = f"../rtorrent/session/{DOCUMENTS.hash}.torrent.rtorrent"
+REAL = f"""
+its data in place, of which rtwatch asks until the check is over, and then for a save: start; old-data D; load D;
+    call d.start D; known D; timeout 90 sh -c 'until grep -aq 8:completei1e {COMPLETE};do sleep 0.1;done'; settle;
+    erase D ->
+its data later: start; load D; call d.start D; save D; known D; tick; data D; settle; erase D ->
+its data later, stopped: start; load D; known D; tick; data D; settle; erase D -> a b z
+no piece of one file: old-data D; yes other | head -c 17000 >docs/b; touch -d 2001-01-01 docs/b; start; load D;
+    call f.multicall D * f.priority.set=0; check D; call d.start D; save D; known D; settle; erase D; grep other docs/b
+    -> b z
+"""
 
 
-def test_a_file_that_rtorrent_never_had_a_piece_of_is_kept(rtorrent: Rtorrent, real_launcher: Bed) -> None:
-    paths = place_old(DOCUMENTS, rtorrent.downloads)
-    paths[1].write_bytes(b"not the torrent's" * 1000)
-    os.utime(paths[1], (OLD, OLD))
-    program = real_launcher.start("-r", "--grace", "0.5")
-    rtorrent.add(DOCUMENTS, rtorrent.downloads)
-    rtorrent.call("f.multicall", DOCUMENTS.hash, "", "f.priority.set=0")
-    rtorrent.check(DOCUMENTS)
-    rtorrent.wait(1, "d.completed_chunks", DOCUMENTS.hash)
-    rtorrent.call("d.start", DOCUMENTS.hash)
-    rtorrent.save(DOCUMENTS)
-    program.wait_known(DOCUMENTS.hash)
-    real_launcher.settle_saves()
-    real_launcher.erase(DOCUMENTS)
-    assert paths[1].read_bytes() == b"not the torrent's" * 1000
-    assert not paths[0].exists()
+@each_row("story left", REAL, r"(.*?): (.*) ->(.*)")
+def test_what_rtorrent_itself_has_checked_or_written_is_the_torrents(story: str, left: str, real_launcher: Bed) -> None:
+    play(real_launcher, story, **TORRENTS)
+    assert [path.name for path in remaining(DOCUMENTS.places(real_launcher.downloads))] == left.split()

@@ -145,48 +145,40 @@ def text(value: bytes) -> bytes:
     return b"%d:%s" % (len(value), value)
 
 
-def repeat(head: bytes, piece: Callable[[int], bytes], tail: bytes) -> Callable[[], bytes]:
-    """Return what makes bytes of head, as many pieces made from their number as fit into the size, and tail."""
+def repeat(head: bytes, piece: bytes, tail: bytes) -> Callable[[], bytes]:
+    """Return what makes bytes of head, as many pieces as fit into the size, and tail.
 
-    def make_all() -> bytes:
-        parts, size = [head], len(head) + len(tail)
-        while size < SIZE:
-            parts.append(piece(len(parts)))
-            size += len(parts[-1])
-        return b"".join([*parts, tail])
+    {WORD} in a piece stands for a bencoded string that begins with the word and is another one in each piece.
+    """
 
-    return make_all
+    def fill(number: int) -> bytes:
+        return re.sub(rb"{(.*?)}", lambda match: text(match[1] + b"%x" % number), piece)
 
-
-def entries(path: Callable[[bytes], bytes], more: Callable[[int], bytes] = lambda n: b"") -> Callable[[], bytes]:
-    """Return what makes a torrent of many entries of `files`, with bencoded path elements made of a number."""
-    entry = b"d6:lengthi1e4:pathl%be%be"
-    return repeat(b"d4:infod5:filesl", lambda n: entry % (path(text(b"%x" % n)), more(n)), b"e4:name1:aee")
+    count = SIZE // len(fill(1 << 16))
+    return lambda: head + (b"".join(map(fill, range(count))) if b"{" in piece else piece * count) + tail
 
 
+ENTRY, FILES, END = b"d6:lengthi1e4:pathl%be%be", b"d4:infod5:filesl", b"e4:name1:aee"
+PATH = FILES + b"d6:lengthi1e4:pathl"
 COSTLY: dict[str, Callable[[], bytes]] = {
     **{
-        kind: repeat(b"d1:al", lambda n, item=item: item, b"e" + SINGLE)  # type: ignore[misc]
+        kind: repeat(b"d1:al", item, b"e" + SINGLE)
         for kind, item in {
             **{"lists": b"le", "dictionaries": b"de", "empty strings": b"0:", "numbers": b"i1e"},
             "lists of some depth": b"l" * 900 + b"e" * 900,
         }.items()
     },
-    "keys": repeat(b"d", lambda n: text(b"%x" % n) + b"0:", SINGLE),
-    "trackers": repeat(b"d13:announce-listll", lambda n: text(b"%x" % n), b"ee" + SINGLE),
-    "tiers": repeat(b"d13:announce-listl", lambda n: b"l" + text(b"%x" % n) + b"e", b"e" + SINGLE),
-    "files": entries(lambda n: n),
-    "directories": entries(lambda n: n + b"1:a"),
-    "depth": entries(lambda n: n + b"1:a" * 40),
-    "encodings": entries(lambda n: b"1:a", lambda n: text(b"path.%x" % n) + b"l1:be"),
-    "some encodings": entries(lambda n: b"1:a", lambda n: text(b"path.%x" % (n % 7)) + b"l1:be"),
-    "one path": repeat(b"d4:infod5:filesld6:lengthi1e4:pathl", lambda n: b"1:a", b"eee4:name1:aee"),
-    "encodings of a path": repeat(
-        b"d4:infod5:filesld6:lengthi1e4:pathl1:ae",
-        lambda n: text(b"path.%x" % n) + b"l" + text(b"%x" % n) + b"e",
-        b"ee4:name1:aee",
-    ),
-    "encodings of the name": repeat(b"d" + SINGLE[:-2], lambda n: text(b"name.%x" % n) + text(b"%x" % n), b"ee"),
+    "keys": repeat(b"d", b"{}0:", SINGLE),
+    "trackers": repeat(b"d13:announce-listll", b"{}", b"ee" + SINGLE),
+    "tiers": repeat(b"d13:announce-listl", b"l{}e", b"e" + SINGLE),
+    "files": repeat(FILES, ENTRY % (b"{}", b""), END),
+    "directories": repeat(FILES, ENTRY % (b"{}1:a", b""), END),
+    "depth": repeat(FILES, ENTRY % (b"{}" + b"1:a" * 40, b""), END),
+    "encodings": repeat(FILES, ENTRY % (b"1:a", b"{path.}l1:be"), END),
+    "some encodings": repeat(FILES, b"".join(ENTRY % (b"1:a", b"6:path.%dl1:be" % n) for n in range(7)), END),
+    "one path": repeat(PATH, b"1:a", b"ee" + END),
+    "encodings of a path": repeat(PATH + b"1:ae", b"{path.}l{}e", b"e" + END),
+    "encodings of the name": repeat(b"d" + SINGLE[:-2], b"{name.}{}", b"ee"),
     "name": lambda: b"d4:infod6:lengthi1e4:name" + text(b"x" * SIZE) + b"ee",
     "refused name": lambda: b"d4:infod6:lengthi1e4:name" + text(b"\0\n" * (SIZE // 2)) + b"ee",
     "digits": lambda: b"d1:a" + b"9" * SIZE + b":",
