@@ -6,9 +6,10 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import program
 import pytest
@@ -40,18 +41,14 @@ def traced(*injections: str, trace: str | Path = os.devnull, only: Path | None =
     return ["strace", "-D", "-qq", "-o", str(trace), *paths, f"--trace={calls}", *faults]
 
 
-@contextmanager
-def strace(*injections: str, trace: str | Path = os.devnull, only: Path | None = None) -> Iterator[None]:
+def strace(*injections: str, **options: Any) -> AbstractContextManager[None]:
     """Start every rtwatch below strace with `injections`."""
-    with below(*traced(*injections, trace=trace, only=only)):
-        yield
+    return below(*traced(*injections, **options))
 
 
-@contextmanager
-def unprivileged() -> Iterator[None]:
+def unprivileged() -> AbstractContextManager[None]:
     """Start every rtwatch as a user to whom permissions apply."""
-    with below(*(NO_OVERRIDE if os.geteuid() == 0 else ())):
-        yield
+    return below(*(NO_OVERRIDE if os.geteuid() == 0 else ()))
 
 
 @contextmanager
@@ -82,12 +79,6 @@ def the_line(result: subprocess.CompletedProcess[str], *statuses: int) -> str:
     assert result.returncode in statuses, result.stderr
     (line,) = result.stderr.splitlines()
     return line
-
-
-def count_calls(trace: Path, calls: Sequence[str]) -> dict[str, int]:
-    """Return how often each of `calls` stands in a trace of strace."""
-    names = [line.partition("(")[0] for line in trace.read_text("utf-8", "replace").splitlines()]
-    return {call: names.count(call) for call in calls}
 
 
 # An rtwatch to which no file was touched today: nobody can set a ctime.

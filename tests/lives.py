@@ -164,10 +164,7 @@ class Real(Rtorrent):
         super().__init__(directory, f'directory.default.set = "{home}"', *more, version=version)
         self.cwd, self.home, self.options = cwd, home, options
         if "slow" in options:
-            slow = directory / "slow"
-            slow.write_text(f'#!/bin/sh\nLD_PRELOAD={slow_disk()} exec {self.program} "$@"\n')
-            slow.chmod(0o755)
-            self.program = slow
+            self.environment["LD_PRELOAD"] = str(slow_disk())
 
     def start(self) -> None:
         super().start()
@@ -338,12 +335,6 @@ class World:
         if self.program:
             wait_until(lambda: self.indexed(torrent.hash) == wanted, 1)
 
-    def wait_seen(self) -> None:
-        """Give rtwatch, when it runs, the time to see each erase: nobody can tell who writes a file in that moment."""
-        if self.program:
-            wait_until(lambda: self.pending() <= self.rows(VANISHED), 1)
-            pass_tick()
-
     def start_rtorrent(self) -> None:
         """Start rtorrent, if it does not run; what it does not load any more is nobody's, but was not erased."""
         if not self.driver.process:
@@ -351,17 +342,6 @@ class World:
             if "container" in self.life.options and isinstance(self.driver, Fake):
                 self.driver.lock.unlink()
                 self.driver.write_lock("another.host", 1)
-
-    def end_rtorrent(self, orderly: bool) -> None:
-        known = self.rows("SELECT hash FROM torrent_data")
-        before = {hash: files for hash, files in self.used().items() if hash in known}
-        if orderly and self.driver.lock.exists():
-            self.driver.shutdown()
-        else:
-            self.driver.kill()
-        after = self.used()
-        self.unloaded.update((hash, files) for hash, files in before.items() if hash not in after)
-        self.trouble.add("rtorrent ended")
 
     def erase_torrents(self, *torrents: Torrent) -> None:
         """Erase torrents, and remember what they leave: what they really had, as far as rtwatch could know that."""
@@ -516,10 +496,8 @@ def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str])
 
     Nobody watches while rtwatch is busy, or waits five seconds for an answer.
     """
-    waited = {line[:14] for program in world.programs for line in program.lines if "does not answer" in line}
-    written = (path.lstat().st_mtime + seconds for seconds in range(7))
-    unwatched = waited.intersection(time.strftime("%m-%d %H:%M:%S", time.localtime(when)) for when in written)
-    seen = not unwatched and path not in world.young and world.trouble.isdisjoint(["erased unseen", "full disk"])
+    waited = any("does not answer" in program.output for program in world.programs)
+    seen = not waited and path not in world.young and world.trouble.isdisjoint(["erased unseen", "full disk"])
     return not seen or was_handled(world, path, mine, match)
 
 
@@ -542,7 +520,6 @@ KEPT: dict[str, Truth] = {
     rf"on the way to files in {NAMED}": lambda world, path, *_: path.is_symlink(),
     rf"perhaps in {NAMED}": is_perhaps,
     r"not below the directories you named": lambda world, path, *_: not {*path.parents} & {*world.paths},
-    r"in the session directory": lambda world, path, *_: world.driver.path in path.parents,
     r"its directory is a symlink now|already gone|outside the torrent's directory": was_handled,
     r"(?:none of its \d+ files is|its file is not) at .*: moved, or its disk is not mounted": was_handled,
     r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
@@ -558,7 +535,6 @@ KEPT: dict[str, Truth] = {
     re.escape(FOREIGN.words): had_another_place,
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
     r"cannot be removed: (?:it was changed|/.* was replaced) meanwhile": was_handled,
-    r"cannot be removed: .*": lambda *_: False,  # nothing is at fault here but rtwatch
 }
 HELD: dict[str, set[str]] = {
     r"some of its session files are still there": {"session files", "full disk", "magnet"},
@@ -703,13 +679,12 @@ class Steps(World):
             torrent, *self.rng.sample(others, min(len(others), self.rng.choice([0] * 9 + [1] * 5 + [2, 2, 100])))
         )
 
-    @step(3, "first", "again", on="new")
-    def add_and_erase(self, torrent: Torrent, how: str) -> None:
+    @step(6, on="new")
+    def add_and_erase(self, torrent: Torrent) -> None:
         """Load and erase a torrent before rtwatch has looked at it, the first time or while it is vanished."""
-        if (torrent.hash in self.pending()) == (how == "again"):
-            self.driver.add(torrent, self.places[1])
-            self.wanted()  # what it left before does not count any more
-            self.driver.erase(torrent)
+        self.driver.add(torrent, self.places[1])
+        self.wanted()  # what it left before does not count any more
+        self.driver.erase(torrent)
 
     @step(6, "here", "elsewhere", "in_place", on="loaded")
     def edit(self, torrent: Torrent, how: str) -> None:
@@ -791,7 +766,9 @@ class Steps(World):
         if how == "notes":
             self.write_own(path.with_name("notes.txt"))
             return
-        self.wait_seen()
+        if self.program:  # nobody can tell who writes a file in the moment of an erase
+            wait_until(lambda: self.pending() <= self.rows(VANISHED), 1)
+            pass_tick()
         self.by_hand(path)
         ways = {way for files in self.used().values() for file in files for way in hops(file)}
         with suppress(FileNotFoundError):  # removed this very moment
@@ -815,12 +792,7 @@ class Steps(World):
     @step(4, "append", "pipe", "own", on="loaded")
     def erase_and_handle(self, torrent: Torrent, how: str) -> None:
         """Erase a torrent and change one of its files as soon as rtwatch has seen that."""
-        if self.program is None:
-            return
-        program, since = self.program, len(self.program.lines)
         self.erase_torrents(torrent)
-        wait_until(lambda: any("vanished" in line for line in program.lines[since:]), 1)
-        pass_tick()  # else its times may be those of a file that was there before
         files = [path for path, hashes in self.left.items() if torrent.hash in hashes]
         files = [path for path in files if path.is_file() and not path.is_symlink()]
         if files:
@@ -921,7 +893,15 @@ class Steps(World):
     def rtorrent(self, how: str) -> None:
         """End rtorrent, and perhaps start it."""
         if self.driver.process:
-            self.end_rtorrent(how == "shut_down")
+            known = self.rows("SELECT hash FROM torrent_data")
+            before = {hash: files for hash, files in self.used().items() if hash in known}
+            if how == "shut_down" and self.driver.lock.exists():
+                self.driver.shutdown()
+            else:
+                self.driver.kill()
+            after = self.used()
+            self.unloaded.update((hash, files) for hash, files in before.items() if hash not in after)
+            self.trouble.add("rtorrent ended")
         if self.rng.random() < 0.5:
             self.start_rtorrent()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from argparse import Namespace
 from collections import OrderedDict
 from functools import partial
@@ -29,7 +28,6 @@ def note(hook: str, con: sqlite3.Connection, *given: Any) -> None:
         "known": [hash for (hash,) in con.execute("SELECT hash FROM torrent_data")],
         "listed": [hash for (hash,) in con.execute("SELECT DISTINCT hash FROM session_file")],
         "no_action": next(value for value in given if isinstance(value, Namespace)).no_action,
-        "time": time.monotonic(),
     }
     if hook == "post_remove":
         call["removed"] = {key: text(value) for key, value in given[-1]._asdict().items()}

@@ -67,9 +67,8 @@ def make(name: bytes, content: Content, announce: bytes = ANNOUNCE, **info: Any)
         if isinstance(content, bytes)
         else {"files": [{"length": len(d), "path": list(p)} for p, d in content.items()]}
     )
-    layout.update(info, name=name, **{"piece length": PIECE_LENGTH})
-    layout["pieces"] = b"".join(hashlib.sha1(piece).digest() for piece in pieces)
-    return Torrent(info_hash(layout), bencodepy.encode({"announce": announce, "info": layout}), name, content)
+    layout.update(info, name=name, pieces=b"".join(hashlib.sha1(piece).digest() for piece in pieces))
+    return craft(layout, announce=announce)._replace(content=content)
 
 
 def craft(info: dict[str, Any], **metainfo: Any) -> Torrent:
