@@ -45,6 +45,7 @@ program.DEADLINE = 900.0  # seconds: a first start may take minutes
 SEED = 5
 ADDS = 31
 GRACE = 2  # seconds
+REMOVE = ("-r", "--grace", str(GRACE))
 Returned = TypeVar("Returned")
 
 
@@ -143,13 +144,6 @@ class World:
         with self.running() as program:
             cost, status = now(program.pid), read_status(program.pid)
         return cost._replace(wall=cost.wall - begin), status
-
-    @contextmanager
-    def removing(self) -> Iterator[Program]:
-        """Give an rtwatch that knows everything and removes files, with rtorrent running."""
-        self.measure_start()
-        with self.session, self.running("-r", "--grace", str(GRACE)) as program:
-            yield program
 
     def erase(self, program: Program, torrents: Sequence[Torrent]) -> Cost:
         """Erase torrents; return what it takes until they are gone, without the grace."""
@@ -263,25 +257,20 @@ def ask(session: Path, hashes: Sequence[str]) -> float:
 # ---- Figures ---------------------------------------------------------------------------------------------------------
 
 
-def show(name: str, value: float, unit: str, floor: float | None = None, target: str = "", met: object = None) -> None:
-    """Print one line of the table."""
+def show(name: str, value: float, unit: str, floor: float = 0, most: float | None = None) -> None:
+    """Print one line of the table; `most` is what the value may be, as a multiple of the floor where it has one."""
     floor_text, ratio = (f"{floor:.4g} {unit}", f"{value / floor:.2f}") if floor else ("", "")
-    verdict = "" if met is None else "met" if met else "MISSED"
+    target = "" if most is None else f"{most:g} x floor" if floor else f"{most:g} {unit}"
+    verdict = "" if most is None else "met" if value <= most * (floor or 1) else "MISSED"
     line = f"{name:48} {f'{value:.4g} {unit}':>12} {floor_text:>12} {ratio:>7}  {verdict:7} {target}"
     print(line.rstrip(), flush=True)
-
-
-def limit(name: str, value: float, unit: str, most: float) -> None:
-    """Print a figure that has a limit of its own."""
-    show(name, value, unit, None, f"{most:g} {unit}".strip(), value <= most)
 
 
 def compare(name: str, costs: Sequence[Cost], floors: Sequence[Cost], most: float, clock: float | None = None) -> None:
     """Print processor time and time on the clock, medians, beside their floors, with what they may be of these."""
     cost, floor = (Cost(*map(statistics.median, zip(*each))) for each in (costs, floors))
-    show(f"{name}, CPU", cost.cpu, "s", floor.cpu, f"{most:g} x floor", cost.cpu <= most * floor.cpu)
-    met = () if clock is None else (f"{clock:g} x floor", cost.wall <= clock * floor.wall)
-    show(f"{name}, clock", cost.wall, "s", floor.wall, *met)
+    show(f"{name}, CPU", cost.cpu, "s", floor.cpu, most)
+    show(f"{name}, clock", cost.wall, "s", floor.wall, clock)
 
 
 def first(world: World, repeat: int) -> None:
@@ -294,7 +283,7 @@ def first(world: World, repeat: int) -> None:
         shutil.rmtree(world.state)
         starts.append(world.measure_start())
     compare("first start", [cost for cost, _ in starts], floors, 1.5)
-    limit("first start, peak memory", max(status["VmHWM"] for _, status in starts) / 1024, "MiB", 60)
+    show("first start, peak memory", max(status["VmHWM"] for _, status in starts) / 1024, "MiB", most=60)
 
 
 def restart(world: World, repeat: int) -> None:
@@ -304,8 +293,8 @@ def restart(world: World, repeat: int) -> None:
     starts = [world.measure_start() for _ in floors]
     costs = [cost for cost, _ in starts]
     compare("restart", costs, floors, 1.5 if world.number >= 10_000 else 3)
-    limit("restart, resident memory", starts[-1][1]["VmRSS"] / 1024, "MiB", 30)
-    limit("restart", statistics.median(cost.wall for cost in costs), "s", 1.5 * max(1.0, world.number / 10000))
+    show("restart, resident memory", starts[-1][1]["VmRSS"] / 1024, "MiB", most=30)
+    show("restart", statistics.median(cost.wall for cost in costs), "s", most=1.5 * max(1.0, world.number / 10000))
 
 
 def event(world: World, repeat: int) -> None:
@@ -323,7 +312,7 @@ def event(world: World, repeat: int) -> None:
                 while not program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{torrent.hash}'"):
                     pass
                 times.append(1000 * (time.monotonic() - begin))
-            limit(f"event to its rows, {name}", statistics.median(times), "ms", 5)
+            show(f"event to its rows, {name}", statistics.median(times), "ms", most=5)
             world.session.erase(*torrents)
 
 
@@ -357,15 +346,15 @@ def save(world: World, repeat: int) -> None:
             lost += len({(torrent.hash, os.fsencode(torrent.paths(place)[0])) for torrent in moving} - rows)
         lost += sum("overflow" in line for line in program.lines)
     compare("periodic save", costs, floors, 2)  # rtorrent's own speed is in the time on the clock
-    limit("periodic save, lost", lost, "", 0)
-    limit("periodic save, erase recorded", statistics.median(delays), "ms", 100)
+    show("periodic save, lost", lost, "", most=0)
+    show("periodic save, erase recorded", statistics.median(delays), "ms", most=100)
 
 
 def question(world: World, repeat: int) -> None:
     """Ask rtorrent which torrents it has, and where, as before removals."""
     with world.session:
         took = statistics.median(elsewhere(ask, world.session.path, world.hashes) for _ in range(repeat))
-    limit("question, CPU", took, "s", 0.5)
+    show("question, CPU", took, "s", most=0.5)
 
 
 def removal(world: World, repeat: int) -> None:
@@ -383,7 +372,7 @@ def removal(world: World, repeat: int) -> None:
         small = World(Path(directory), max(10, world.number // 10))
         costs, _ = remove(small, [small.make_many(1, 50_000) for _ in range(repeat)])
     in_small = 1000 * statistics.median(cost.cpu for cost in costs) / 50_000
-    show("the same in a session of a tenth", in_small, "ms", ms, "not a fifth less", ms < 1.2 * in_small)
+    show("the same, beside a session of a tenth", ms, "ms", in_small, 1.2)
 
 
 def remove(world: World, batches: Sequence[Sequence[Torrent]]) -> tuple[list[Cost], list[Cost]]:
@@ -396,7 +385,7 @@ def remove(world: World, batches: Sequence[Sequence[Torrent]]) -> tuple[list[Cos
     shutil.copy(world.state / "rtwatch" / "rtwatch.db", copy)
     written = [[(t.hash, str(t.root(place)), [*map(str, t.write(place))]) for t in batch] for batch in batches]
     floors = [elsewhere(floor_removal, copy, victims) for victims in written]
-    with world.removing() as program:
+    with world.session, world.running(*REMOVE) as program:
         costs = [world.erase(program, batch) for batch in batches]
         left = sum(torrent.root(world.data / "other").exists() for torrent in every)
         if left:
@@ -408,11 +397,10 @@ def missing(world: World, repeat: int) -> None:
     """Erase a torrent of 300,000 files that are not there."""
     made = world.make_many(1, 300_000)
     world.session.save_full(*made)
-    with world.removing() as program:
-        before = read_status(program.pid)["VmHWM"] / 1024
+    world.measure_start()
+    with world.session, world.running(*REMOVE) as program:
         show("300,000 missing files, CPU", world.erase(program, made).cpu, "s")
-        peak = read_status(program.pid)["VmHWM"] / 1024
-    show("300,000 missing files, memory", peak, "MiB", before, "300 MiB", peak < 300)
+        show("300,000 missing files, memory", read_status(program.pid)["VmHWM"] / 1024, "MiB", most=300)
 
 
 FIGURES = (first, restart, event, save, question, removal, missing)

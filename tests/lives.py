@@ -115,26 +115,6 @@ def resolve(driver: Driver, directory: bytes) -> Path:
     return driver.cwd / (str(driver.home) + text[1:] if text[:1] == "~" else text)
 
 
-def read_word(driver: Driver) -> dict[str, Path]:
-    """Return the root of each torrent that the next start would load."""
-    found = {}
-    for file in driver.path.glob("*.torrent"):
-        metainfo = decode(file)
-        if metainfo and b"meta_download" not in metainfo[b"info"]:
-            directory = decode(driver.file(file.stem, "R")).get(b"directory", os.fsencode(driver.home))
-            found[file.stem] = resolve(driver, directory)
-    return found
-
-
-def open_files(driver: Driver) -> list[str]:
-    """Return the open files of rtorrent as the kernel names them."""
-    found = []
-    for link in Path(f"/proc/{driver.process.pid}/fd").iterdir() if driver.process else ():
-        with suppress(FileNotFoundError):  # closed this very moment
-            found.append(os.readlink(link))
-    return found
-
-
 class Fake(Session):
     """The fake writer; `word` is its memory."""
 
@@ -215,8 +195,7 @@ class World:
         self.nodes: dict[Path, int] = {}  # and their inodes
         self.young: set[Path] = set()  # of them, those that rtorrent wrote just before, when rtwatch may have been busy
         self.listed: dict[Path, set[str]] = defaultdict(set)  # whoever had a file, through a link or not
-        self.ways: set[Path] = set()  # symlinks that torrents had for a root
-        self.handled: set[Path] = set()  # by a person, or by another name of the file
+        self.handled: set[Path] = set()  # by a person, or by another name of the file; symlinks that were roots
         self.finished: set[str] = set()  # were complete: what lies in their place is theirs
         self.uncounted: set[str] = set()  # erased before R said that there was data
         self.unsaid: set[str] = set()  # rtwatch may not have said what it did with them
@@ -242,7 +221,15 @@ class World:
 
     def word(self) -> dict[str, Path]:
         """Return the root of each loaded torrent, or of each that the next start of rtorrent would load."""
-        return self.driver.word() if self.driver.process else read_word(self.driver)
+        if self.driver.process:
+            return self.driver.word()
+        found = {}
+        for file in self.driver.path.glob("*.torrent"):
+            metainfo = decode(file)
+            if metainfo and b"meta_download" not in metainfo[b"info"]:
+                directory = decode(self.driver.file(file.stem, "R")).get(b"directory", os.fsencode(self.driver.home))
+                found[file.stem] = resolve(self.driver, directory)
+        return found
 
     def used(self) -> dict[str, list[Path]]:
         """Return the files of each loaded torrent."""
@@ -289,10 +276,11 @@ class World:
         lost = {path: (old, now) for path, old in before.items() if (now := self.identity(path)) != old}
         if lost:
             raise Broken("lost or changed: " + ", ".join(f"{path} {old} {now}" for path, (old, now) in lost.items()))
-        files = [path for path in open_files(self.driver) if path.startswith(str(self.dl))]
-        deleted = [path for path in files if path.endswith(" (deleted)")]
-        if deleted and "hands" not in self.trouble:
-            raise Broken(f"removed while rtorrent has it open: {deleted}")
+        for link in Path(f"/proc/{self.driver.process.pid}/fd").iterdir() if self.driver.process else ():
+            with suppress(FileNotFoundError):  # closed this very moment
+                file = os.readlink(link)
+                if re.match(rf"{self.dl}.* \(deleted\)$", file) and "hands" not in self.trouble:
+                    raise Broken(f"removed while rtorrent has it open: {file}")
 
     @property
     def program(self) -> Optional[Program]:
@@ -340,8 +328,7 @@ class World:
         if not self.driver.process:
             self.driver.start()
             if "container" in self.life.options and isinstance(self.driver, Fake):
-                self.driver.lock.unlink()
-                self.driver.write_lock("another.host", 1)
+                self.driver.lock.write_text("another.host:+1\n")
 
     def erase_torrents(self, *torrents: Torrent) -> None:
         """Erase torrents, and remember what they leave: what they really had, as far as rtwatch could know that."""
@@ -525,7 +512,7 @@ KEPT: dict[str, Truth] = {
     r"not a regular file": lambda world, path, *_: not path.is_file() and not path.is_symlink(),
     r"no --trash is on its file system": lambda world, *_: "elsewhere" in world.life.options,
     r"reached through the symlink (.*)": lambda world, path, mine, match: (
-        was_handled(world, path, mine, match) or Path(match[2]) in world.ways
+        was_handled(world, path, mine, match) or Path(match[2]) in world.handled
     ),
     r"longer than the torrent says": is_longer,
     r"(?:changed|put there) after the torrent vanished": was_modified,
@@ -611,7 +598,7 @@ class Steps(World):
         with suppress(OSError):  # a link or file stands in the way, or a twin has just been removed
             if how == "dirlink" and roots and not isinstance(torrent.content, bytes) and not os.path.lexists(root):
                 root.symlink_to(self.rng.choice(roots))
-                self.ways.add(canonical(root))
+                self.handled.add(canonical(root))
             for path, data in zip(torrent.paths(root), torrent.contents()):
                 twins = [file for file in known if holds(file, data)]
                 if "container" in self.life.options:  # no name tells whose a link in an unknown place is

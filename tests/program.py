@@ -168,8 +168,7 @@ class Program:
 
     def kill(self) -> None:
         """End the process without letting it know."""
-        if self.process.poll() is None:
-            self.process.kill()
+        self.process.kill()
         self.process.wait(DEADLINE)
         self._close()
 

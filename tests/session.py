@@ -90,6 +90,8 @@ class SessionDirectory:
     """The session directory `path` of an rtorrent, which runs within the context of the object."""
 
     path: Path
+    start: Callable[..., None]
+    kill: Callable[..., None]
 
     def __enter__(self: Self) -> Self:
         """Start rtorrent."""
@@ -98,14 +100,6 @@ class SessionDirectory:
 
     def __exit__(self, *exception: object) -> None:
         self.kill()
-
-    def start(self) -> None:
-        """Start rtorrent."""
-        raise NotImplementedError
-
-    def kill(self) -> None:
-        """End the process as kill -9 does, if it still runs."""
-        raise NotImplementedError
 
     @property
     def lock(self) -> Path:
@@ -153,7 +147,7 @@ class Session(SessionDirectory):
         )
         self._wait_process()
         self.lock.unlink(missing_ok=True)
-        self.write_lock(socket.gethostname(), self.process.pid)
+        self.lock.write_text(f"{socket.gethostname()}:+{self.process.pid}\n")
         hashes = [file.stem for file in sorted(self.path.glob("*.torrent")) if decode(file)]
         self.loaded = {hash: self._load(hash) for hash in hashes}
         if self._listens:
@@ -168,12 +162,6 @@ class Session(SessionDirectory):
         self.process.stdin.write(" ".join(os.fsencode(path).hex() for path in paths).encode() + b"\n")
         self.process.stdin.flush()
         self._wait_process()
-
-    def write_lock(self, host: str, pid: int) -> None:
-        """Write the lock as the process `pid` on `host` does."""
-        fd = os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o444)
-        os.write(fd, f"{host}:+{pid}\n".encode())
-        os.close(fd)
 
     def shutdown(self) -> None:
         """End rtorrent in order: everything is saved, the lock goes last, then the process."""

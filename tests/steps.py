@@ -232,16 +232,17 @@ class Bed:
         self.settle()
         return paths
 
-    def settle(self) -> None:
-        """Wait until rtwatch has worked what happened so far: another torrent, added now, is known."""
+    def settle(self) -> Torrent:
+        """Wait until rtwatch has worked what happened so far: another torrent, added now, is known; return that."""
         torrent = single(f"settled {time.monotonic_ns()}")
         self.rtorrent.add(torrent, self.downloads)
         self.program.wait_known(torrent.hash)
+        return torrent
 
     def settle_saves(self) -> None:
         """Wait until rtwatch has worked all saves so far, too: in each pass, adds are worked before them."""
-        for _ in range(2):
-            self.settle()
+        self.settle()
+        self.settle()
 
     def erase(self, *torrents: Torrent) -> None:
         """Erase torrents and wait until rtwatch has finished them."""
@@ -255,12 +256,9 @@ class Bed:
         self.settle()
         self.session.save_all()
 
-    def erase_another(self, name: str = "another") -> None:
+    def erase_another(self) -> None:
         """Let another torrent come and go: every grace that began before is over then."""
-        torrent = single(name)
-        self.rtorrent.add(torrent, self.downloads)
-        self.program.wait_known(torrent.hash)
-        self.erase(torrent)
+        self.erase(self.settle())
 
     def vanish(self, *torrents: Torrent) -> None:
         """Erase torrents and wait until rtwatch has seen that and recorded what their files are."""
@@ -401,7 +399,6 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "known": lambda bed, torrents, words: bed.program.wait_known(torrents[0].hash),
     "save-a-piece": lambda bed, torrents, words: bed.change(torrents[0], {"bitfield": b"\x80"}),
     "save-no-piece": lambda bed, torrents, words: bed.change(torrents[0], {"bitfield": b"\0"}),
-    "save-R-on-full-disk": lambda bed, torrents, words: bed.session.save_on_full_disk(torrents[0], "R"),
     "change-db": lambda bed, torrents, words: bed.change_db(" ".join(words)),
     "is-noted": lambda bed, torrents, words: bed.program.wait_rows(
         "SELECT 1 FROM rtwatch_torrent WHERE vanished AND NOT said", lambda rows: not rows
@@ -417,16 +414,14 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
 }
 
 
-def parse_rows(pattern: str, text: str) -> list[tuple[str, ...]]:
-    """Return what the groups of a pattern match in each line of a table; a line that is indented goes on."""
+def each_row(names: str, text: str, pattern: str = "(.*?): (.*)") -> pytest.MarkDecorator:
+    """Give the rows of a table, of which an indented line goes on, to a test.
+
+    The first group of the pattern is the id, the others are the parameters.
+    """
     matches = [re.fullmatch(pattern, line) for line in re.sub(r"\n +", " ", text.strip()).splitlines()]
     assert all(matches), text
-    return [match.groups() for match in matches if match]
-
-
-def each_row(names: str, text: str, pattern: str = "(.*?): (.*)") -> pytest.MarkDecorator:
-    """Give the rows of a table to a test: the first group of the pattern is the id, the others are the parameters."""
-    rows = parse_rows(pattern, text)
+    rows = [match.groups() for match in matches if match]
     return pytest.mark.parametrize(names.split(), [row[1:] for row in rows], ids=[row[0] for row in rows])
 
 

@@ -135,9 +135,10 @@ one is never saved: {BEFORE}; load-unsaved TWIN; {END}; asked d.save_full_sessio
 one is without its T: {POINTED}; rm {T}; {END}; asked d.save_full_session 1
 one is without session files: {POINTED}; rm {T}*; {END}; asked d.save_full_session 1
 one is unreadable: {POINTED}; stop; rm -r ../state; cp /dev/null {T}; start; {END}; asked d.save_full_session 1
-the disk of the session is full: {BEFORE}; load-unsaved TWIN; save-R-on-full-disk TWIN; answers d.save_full_session 0;
-    erase-unwaited PACK; says waiting .*to save where other torrents are; asked-again d.multicall2;
-    says-no does not save it; save-full TWIN; gone PACK; ls pack/a.bin pack/sub/b.bin; asked d.save_full_session 1
+the disk of the session is full: {BEFORE}; load-unsaved TWIN; save-on-full-disk TWIN kinds=R;
+    answers d.save_full_session 0; erase-unwaited PACK; says waiting .*to save where other torrents are;
+    asked-again d.multicall2; says-no does not save it; save-full TWIN; gone PACK; ls pack/a.bin pack/sub/b.bin;
+    asked d.save_full_session 1
 nothing is asked for in a dry run: seed PACK; seed TWIN elsewhere; start -n; point TWIN; erase-unwaited PACK;
     says would wait; asked-again d.multicall2; asked d.save_resume 0; asked d.save_full_session 0
 a file is open, until it is closed, be it by another name: {BEFORE}; seed FILE; settle; ln pack/sub/b.bin linked;

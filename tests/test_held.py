@@ -94,7 +94,7 @@ kept for a link made under a loaded torrent whose T was deleted: seed ONE real; 
     rm ../session/{TWIN.hash}.torrent; says vanished; rm -r one; cp -rs $PWD/real/one .; erase-unwaited ONE; let-save;
     gone ONE; left one/a.bin one/sub/b.bin real/one/a.bin real/one/sub/b.bin
 held as an R of the round of saves does not decode: seed OTHER; seed TWIN x; seed ONE; start --grace=600; vanish ONE;
-    stop; point TWIN; save-all; save-R-on-full-disk TWIN; once -r --grace=0.2 --scgi none; exits 3; save-all;
+    stop; point TWIN; save-all; save-on-full-disk TWIN kinds=R; once -r --grace=0.2 --scgi none; exits 3; save-all;
     once -r --grace=0.2 --scgi none; exits 0; cat one/a.bin one/sub/b.bin
 held, its directory a link now: start; seed ONE; settle; kill-rtorrent; rm ../session/{ONE.hash}.torrent;
     says held .*one; mv one store; ln -s store one; start-rtorrent; load-complete TWIN; settle; erase TWIN;

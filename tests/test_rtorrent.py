@@ -65,7 +65,7 @@ def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
             program.wait_files(each.hash, each.places(bed.downloads))
             assert rtorrent.used(each) == each.places(bed.downloads)
     bed.wait_called("complete", torrent)
-    bed.erase_another("one more")
+    bed.erase_another()
     assert bed.hooks_called(torrent.hash) == ["pre_add", "post_add", "complete"]
     assert (bed.hooks_called(again.hash), remaining(kept)) == ([], kept)
     bed.erase(torrent)
