@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -11,7 +10,7 @@ from typing import Any, Callable, Optional
 import bencodepy
 import pytest
 from session import UNKNOWN, VERSIONS, decode
-from steps import PACK, SHORT, TWIN, Bed, bed_in, each_row, pattern, play, remaining, wait_stopped
+from steps import PACK, SHORT, TWIN, Bed, bed_in, each_row, pattern, play, remaining
 from torrents import make, multi, single, twin_of
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "system.multicall"}
@@ -90,18 +89,24 @@ def test_the_socket_may_be_a_path_or_a_port(scgi: str, named: bool, version: str
         bed.erase(PACK)
 
 
+def answer_truly(bed: Bed, *params: str) -> Any:
+    """Return the true answer to d.multicall2, also to the next questions."""
+    bed.session.scgi.answers.clear()
+    columns = [column.rstrip("=") for column in params[2:]]
+    return [[bed.session.scgi.column(hash, column) for column in columns] for hash in bed.session.loaded]
+
+
 def test_an_answer_does_not_tell_where_a_torrent_is_whose_session_file_says_another_place_since(bed: Bed) -> None:
     bed.start(*SHORT)
     files = bed.download(PACK)
     bed.load_complete(TWIN)
     bed.settle()
 
-    def answer_and_write(_: str, __: str, *columns: str) -> Any:
+    def answer_and_write(*params: str) -> Any:
         """Answer, and then write another directory into R, as a script does."""
-        del bed.session.scgi.answers["d.multicall2"]
         file = bed.session.file(TWIN, "R")
         file.write_bytes(bencodepy.encode({**decode(file), b"directory": os.fsencode(bed.downloads / "elsewhere")}))
-        return [[bed.session.scgi.column(hash, name.rstrip("=")) for name in columns] for hash in bed.session.loaded]
+        return answer_truly(bed, *params)
 
     bed.session.scgi.answers["d.multicall2"] = answer_and_write
     bed.erase(PACK)
@@ -173,18 +178,12 @@ def test_a_removal_goes_on_beside_saves_and_lets_others_through(bed: Bed) -> Non
 
 
 def test_a_question_goes_on_after_a_pause_of_rtwatch(files: list[Path], bed: Bed) -> None:
-    scgi, asked = bed.session.scgi, []
-
     def pause_and_answer(*params: str) -> Any:
-        bed.program.send_signal(signal.SIGSTOP)
-        wait_stopped(bed.program)
-        bed.program.send_signal(signal.SIGCONT)
-        asked.append(params)
-        del scgi.answers["d.multicall2"]
-        return [[scgi.column(hash, column.rstrip("=")) for column in params[2:]] for hash in bed.session.loaded]
+        play(bed, "pause; stops; resume")
+        return answer_truly(bed, *params)
 
-    scgi.answers["d.multicall2"] = pause_and_answer
+    bed.session.scgi.answers["d.multicall2"] = pause_and_answer
     bed.erase(PACK)
-    assert asked
+    assert not bed.session.scgi.answers
     assert "waiting" not in bed.program.output
     assert not remaining(files)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from faults import NEXT_WEEK, the_line
 from program import command, environment, run
-from rtorrent import Rtorrent
 from session import Session
 from steps import Bed, each_row, play
 from torrents import make, multi, single, twin_of
@@ -121,15 +120,6 @@ def test_the_session_of_a_running_rtorrent_is_taken_if_it_is_the_only_one(number
         assert "more than one session directory" in the_line(result, 2)
 
 
-def test_the_start_and_the_end_of_rtorrent_are_said(rtorrent: Rtorrent, real_launcher: Bed) -> None:
-    program = real_launcher.start("-r")
-    rtorrent.shutdown()
-    program.wait_line(r"rtorrent +ended$")
-    rtorrent.start()
-    program.wait_line(r"rtorrent +started$")
-    assert program.output.count("rtorrent     ended") == 1
-
-
 TORRENTS = {
     **{"ONE": ONE, "PACK": PACK, "TWIN": TWIN, "OTHER": make(b"pack", {(b"b", b"other"): b"3"})},
     "DEEP": make(b"pack", {(b"a", b"1"): b"1", (b"b", b"2"): b"2", (b"c", b"3"): b"3"}),
@@ -140,6 +130,8 @@ an rm of rtorrent itself: printf '{KEY},rm,"execute={{rm,-rf,--,$d.base_path=}}"
     says conflict ; once; says-no conflict
 an rm on a line that goes on: printf '{KEY},x,\\\n  execute=rm' >.rtorrent.rc; once -r; says conflict
 no rm of rtorrent itself: printf '#{KEY},rm,execute=rm\n{KEY},log,print=form' >.rtorrent.rc; once -r; says-no conflict
+the start and the end of rtorrent: start; end-rtorrent; says rtorrent +ended$; start-rtorrent;
+    says rtorrent +started$; says-once rtorrent +ended
 -q says nothing: load ONE; once -q; says-no .
 -v says every file: start -v; seed PACK; settle; erase PACK; says a\.bin; says b\.bin
 a link to a torrent is one: load ONE; mv ../session/{ONE.hash}.torrent moved;

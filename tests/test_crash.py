@@ -33,13 +33,10 @@ class Place:
     """A session with its downloads, trash and rtwatch's state, of which the latter three can be put back."""
 
     def __init__(self, bed: Bed) -> None:
-        """Take what lies in a test bed."""
+        """Take what lies in a test bed; keep a copy of the state, and links to all other files, which stay the same."""
         self.bed, self.path, self.state, self.downloads = bed, bed.session.path.parent, bed.state, bed.downloads
         self.trash = self.path / "trash"
         self.trash.mkdir()
-
-    def save(self) -> None:
-        """Keep a copy of the state, and links to all other files, which thus stay the files that they are."""
         shutil.copytree(self.state, f"{self.path}.saved/state")
         shutil.copytree(self.downloads, f"{self.path}.saved/downloads", symlinks=True, copy_function=os.link)
 
@@ -89,9 +86,7 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         program = bed.start(*LONG)
         bed.vanish(*ERASED)
         assert program.stop() == 0
-        place = Place(bed)
-        place.save()
-        yield place
+        yield Place(bed)
 
 
 def check_each(place: Place, call: str, *options: Argument, known: bool = True) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from faults import strace, the_line, unprivileged
-from steps import AT_ONCE, SHORT, Bed, each_row, play, remaining
+from steps import AT_ONCE, Bed, each_row, play, remaining
 from torrents import make, single
 
 PACK = make(b"pack", {(b"a.bin",): b"a" * 100, (b"sub", b"b.bin"): b"b" * 100, (b"sub", b"c.bin"): b"c" * 100})
@@ -141,16 +141,11 @@ def test_a_session_file_with_a_bad_block_is_read_again(bed: Bed) -> None:
     program.wait_known(PACK.hash)
 
 
-@pytest.mark.parametrize("mode", [0, 0o300])
-def test_a_session_directory_that_has_or_gets_no_permission_ends_rtwatch(mode: int, bed: Bed) -> None:
+@pytest.mark.parametrize("mode", ["000", "300"])
+def test_a_session_directory_that_has_or_gets_no_permission_ends_rtwatch(mode: str, bed: Bed) -> None:
+    session = bed.session.path
     with unprivileged():
-        program = bed.start(*SHORT)
-        paths = bed.download(PACK)
-        bed.session.path.chmod(mode)
-        bed.session.erase(PACK)
-        assert program.wait() == 1
-        again = bed.once()
-    bed.session.path.chmod(0o755)
-    for line in program.lines[-1], the_line(again, 1, 2):
-        assert str(bed.session.path) in line
-    assert remaining(paths) == paths
+        play(bed, f"start; seed PACK; settle; chmod {mode} {session}; erase-unwaited PACK; exits 1", PACK=PACK)
+        assert str(session) in bed.program.lines[-1]
+        assert str(session) in the_line(bed.once(), 1, 2)
+    play(bed, f"chmod 755 {session}; left {KEPT}")

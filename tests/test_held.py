@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ ONE, TWIN, OTHER = multi("one"), twin_of(multi("one")), multi("other")
 def singles(count: int, name: str = "number") -> list[Torrent]:
     """Make some small torrents."""
     return [single(f"{name}{number:03}", 20) for number in range(count)]
-
-
-def forced(bed: Bed) -> subprocess.CompletedProcess[str]:
-    """End rtwatch and run the command that it says lets held removals go ahead, but with a short grace."""
-    _, *arguments = shlex.split(bed.program.wait_line("rtwatch --once --force.*")[0])
-    bed.program.stop()
-    return run(*arguments, "--grace", "0.2", state=bed.state, env={"RTWATCH_RECORD": str(bed.record)})
 
 
 @pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
@@ -44,7 +36,9 @@ def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed
     assert bed.once(*options, paths=[bed.downloads]).returncode == 3
     assert remaining(paths + others) == paths + others
     program = bed.start(*options, paths=[bed.downloads])
-    assert forced(bed).returncode == 0
+    _, *command = shlex.split(program.wait_line("rtwatch --once --force.*")[0])
+    program.stop()
+    assert run(*command, state=bed.state).returncode == 0
     assert remaining(paths + others) == others
     assert len(list(trash.glob("*/number*.bin"))) == number
 

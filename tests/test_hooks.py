@@ -218,8 +218,8 @@ def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed)
     chdir = "os.chdir('/'); con.row_factory = lambda cursor, row: {'hash': row[0]}"
     bed.write_each(pre_loop=chdir, post_remove="con.row_factory = sqlite3.Row")
     life = "seed {0}; settle; erase {0}; called post_remove {1}"
-    story = f"start --hooks=../hooks.py --db=../my.db; {life.format('PACK', 1)}; {life.format('ONE', 2)}; left"
-    play(bed, story.replace("--db=", "--db "), PACK=PACK, ONE=ONE)
+    story = f"start --hooks=../hooks.py --db ../my.db; {life.format('PACK', 1)}; {life.format('ONE', 2)}; left"
+    play(bed, story, PACK=PACK, ONE=ONE)
 
 
 DEEDS = ["del queues['mine']", "queues['nobody'] = collections.deque([1])", "del qfuncs['mine']", "inot_funcs.clear()"]
