@@ -180,9 +180,8 @@ def elsewhere(function: Callable[..., Returned], *args: Any) -> Returned:
 
 def connect(db: Path) -> sqlite3.Connection:
     """Open a database with rtwatch's pragmas."""
-    con = sqlite3.connect(db)
-    for pragma in ("foreign_keys = ON", "journal_mode = WAL", "synchronous = NORMAL"):
-        con.execute(f"PRAGMA {pragma}")
+    con = rtwatch.connect(db)
+    con.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
     return con
 
 
@@ -409,14 +408,9 @@ FIGURES = (first, restart, event, save, question, removal, missing)
 def main() -> None:
     """Make the session and print the table."""
     figures = {figure.__name__: figure for figure in FIGURES}
-    texts = "".join(f"\n  {name:10} {str(figure.__doc__).splitlines()[0]}" for name, figure in figures.items())
-    parser = argparse.ArgumentParser(
-        description=str(__doc__).split("\n", 1)[0],
-        epilog=f"figures:{texts}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     parser.add_argument("--torrents", metavar="N", type=int, default=1000, help="size of the session, default 1000")
-    parser.add_argument("--only", metavar="NAME", choices=figures, action="append", help="one of the figures below")
+    parser.add_argument("--only", metavar="NAME", choices=figures, action="append", help=", ".join(figures))
     parser.add_argument("--repeat", metavar="N", type=int, default=3, help="times that each is measured, default 3")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rtwatch-bench-") as directory:

@@ -283,6 +283,11 @@ class Bed:
         self.program.wait_for(lambda: self.hooks_called(hash).count(hook) >= count, problem)
         return [call for call in self.calls(hash) if call["hook"] == hook]
 
+    def asked_again(self, to: str) -> None:
+        """Wait until rtorrent was asked something twice more, so that what the first answer led to is done."""
+        asked = self.session.asked.count(to)
+        self.program.wait_for(lambda: self.session.asked.count(to) > asked + 1, f"{to} is not asked again")
+
     def removed(self, torrent: Torrent) -> list[Path]:
         """Return the files that post_remove was given as removed, in the one call that there was, sorted."""
         (call,) = [call for call in self.calls(torrent.hash) if call["hook"] == "post_remove"]
@@ -332,12 +337,6 @@ def start(bed: Bed, *words: str) -> None:
     bed.start(*SHORT, *words[:end], paths=[*map(Path, words[end + 1 :])], cwd=bed.downloads)
 
 
-def wait_asked(bed: Bed, method: str) -> None:
-    """Wait until rtorrent was asked something twice more, so that what the first answer led to is done."""
-    asked = bed.session.asked.count(method)
-    bed.program.wait_for(lambda: bed.session.asked.count(method) > asked + 1, f"{method} is not asked again")
-
-
 def confirm(truth: object) -> None:
     assert truth
 
@@ -349,7 +348,6 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
     "load": lambda bed, torrents, words: bed.rtorrent.add(torrents[0], place(bed, words)),
     "load-at": lambda bed, torrents, words: bed.add(torrents[0], base=place(bed, words)),
-    "load-home": lambda bed, torrents, words: bed.session.add(torrents[0], "/".join(["~", *words])),
     "load-unsaved": lambda bed, torrents, words: bed.session.load(torrents[0], place(bed, words)),
     "magnet": lambda bed, torrents, words: bed.session.magnet(torrents[0], bed.downloads),
     "point": lambda bed, torrents, words: bed.session.set_directory(torrents[0], place(bed, words)),
@@ -384,7 +382,6 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "umask": lambda bed, torrents, words: bed.mounts.callback(os.umask, os.umask(int(words[0], 8))),
     "answers": lambda bed, torrents, words: bed.session.scgi.answers.update({words[0]: int(words[1])}),
     "asked": lambda bed, torrents, words: confirm(bed.session.asked.count(words[0]) == int(words[1])),
-    "asked-again": lambda bed, torrents, words: wait_asked(bed, words[0]),
     "lock-database": lambda bed, torrents, words: bed.mounts.enter_context(locked(bed.db)),
     "unlock-database": lambda bed, torrents, words: bed.mounts.close(),
     "start-stopping-in": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**{words[0]: STOP})),

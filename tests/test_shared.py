@@ -115,7 +115,7 @@ a bind mount that is not mounted: seed ONE real; bind view real; load-complete C
     bind view empty; erase ONE; says kept .* in; left real/one.bin
 a bind mount of a directory that gets empty: seed PACK; bind view pack; load ONE view; start; erase PACK; ls pack view
 a directory's link, its torrent read anew while rtorrent did not run: data PACK; mv pack/sub library;
-    ln -s ../library pack/sub; load-complete PACK; load-home TWIN downloads; complete TWIN; start; stop; end-rtorrent;
+    ln -s ../library pack/sub; load-complete PACK; load-raw TWIN ~/downloads; complete TWIN; start; stop; end-rtorrent;
     touch ../session/{TWIN}*.torrent; start; start-rtorrent; erase PACK; test -e pack/sub
 an inherited file, the own one is gone: {HEIR}; erase HEIR; left; says removed +two, 1 of;
     says its file is not at; says-no {INHERITED}
@@ -165,13 +165,13 @@ a name in another case: seed LOWER; ln One.bin oNE.BIN; load UPPER; start; erase
 a name in another normal form: seed COMPOSED; ln café café; load DECOMPOSED; start; erase COMPOSED; cat café;
     says kept .*also in {DECOMPOSED}
 a file that may be of a torrent in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data B;
-    load-complete B; load-home COPY_OF_B x; start; {UNKNOWN}; erase-unwaited B ANY; let-save; gone B; gone ANY;
+    load-complete B; load-raw COPY_OF_B ~/x; start; {UNKNOWN}; erase-unwaited B ANY; let-save; gone B; gone ANY;
     says kept .*perhaps in {COPY_OF_B}; left b.bin
 a link that may be of a torrent in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data B;
-    load-complete B; mkdir -p ../x/pack/sub; ln -s $PWD/b.bin ../x/pack/sub; load-home PACK x; start; {UNKNOWN};
+    load-complete B; mkdir -p ../x/pack/sub; ln -s $PWD/b.bin ../x/pack/sub; load-raw PACK ~/x; start; {UNKNOWN};
     erase-unwaited B ANY; let-save; gone B; gone ANY; says kept .*perhaps in {PACK}; left b.bin; cat ../x/pack/sub/b.bin
 a root's link that may be of one in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data PACK;
-    ln -s $PWD/pack ..; load-at PACK ../pack; complete PACK; load-home TWIN; start; {UNKNOWN};
+    ln -s $PWD/pack ..; load-at PACK ../pack; complete PACK; load-raw TWIN ~; start; {UNKNOWN};
     erase-unwaited PACK ANY; let-save; gone PACK; gone ANY; says kept .*perhaps in {TWIN};
     left pack/a.bin pack/sub/b.bin; test -L ../pack
 a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/pool old/set/sub/deep;
