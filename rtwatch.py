@@ -1532,11 +1532,6 @@ class Index:
         """Return the targets of symlinks that are reached through other symlinks, with their torrents."""
         return self.query("SELECT hash, CAST(file AS BLOB) FROM rtwatch_use WHERE why = 'way'").fetchall()
 
-    def is_linked(self, hash: str, file: bytes) -> bool:
-        """Tell whether a symlink of a torrent leads through a path."""
-        sql = "SELECT 1 FROM rtwatch_use WHERE hash = ? AND file = ? AND why = 'link'"
-        return self.query(sql, hash, file).fetchone() is not None
-
     def find_newcomers(self) -> list[str]:
         """Return the torrents with files that existed before them."""
         return [row[0] for row in self.query("SELECT DISTINCT hash FROM rtwatch_use WHERE why = 'found'")]
@@ -1573,16 +1568,18 @@ class Index:
         return [row[0] for row in self.query(sql, hash)]
 
     def find_users(self, table: str, hash: str, files: Sequence[bytes]) -> dict[bytes, list[Owner]]:
-        """Return the other torrents that list (`session_file`) or link to (`rtwatch_use`) some files, at most 500.
+        """Return the other torrents that list (`session_file`) or link to (`rtwatch_use`) some files.
 
         One whose row in `torrent_data` somebody has deleted counts as well; its next save or start writes it anew.
         """
         linked = f"AND {self.BY_LINK}" if table == "rtwatch_use" else ""
-        sql = f"""SELECT DISTINCT CAST(file AS BLOB), hash, coalesce(name, '?') FROM {table} LEFT JOIN torrent_data
-                  USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(files))}) {linked}"""
         users: dict[bytes, list[Owner]] = {}
-        for file, *owner in self.query(sql, hash, *files):
-            users.setdefault(file, []).append(Owner(*owner))
+        # Before 3.32, sqlite takes at most 999 values.
+        for some in (files[first : first + 500] for first in range(0, len(files), 500)):
+            sql = f"""SELECT DISTINCT CAST(file AS BLOB), hash, coalesce(name, '?') FROM {table} LEFT JOIN torrent_data
+                      USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(some))}) {linked}"""
+            for file, *owner in self.query(sql, hash, *some):
+                users.setdefault(file, []).append(Owner(*owner))
         return users
 
     def is_used_directory(self, directory: bytes, hash: str) -> bool:
@@ -2044,17 +2041,20 @@ class Rtorrent:
 
 def read_listeners(pid: int) -> list[str]:
     """Return the addresses that a process listens on: unix sockets first, then TCP on the loopback (proc(5))."""
-    try:
-        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        unix, *tcp = (Path(f"/proc/{pid}/net/{name}").read_bytes().splitlines()[1:] for name in ("unix", "tcp", "tcp6"))
-    except OSError:
-        return []
-    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+    inodes, tables = set(), dict[str, list[bytes]]()
+    with suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # It was closed meanwhile.
+                link = os.readlink(f"/proc/{pid}/fd/{fd}")
+                inodes |= {link[8:-1]} if link.startswith("socket:[") else set()
+    for name in ("unix", "tcp", "tcp6"):
+        with suppress(OSError):  # A kernel may have no IPv6.
+            tables[name] = Path(f"/proc/{pid}/net/{name}").read_bytes().splitlines()[1:]
     found = []
-    for fields in (os.fsdecode(line).split(None, 7) for line in unix):
+    for fields in (os.fsdecode(line).split(None, 7) for line in tables.pop("unix", ())):
         if len(fields) == 8 and fields[3] == "00010000" and fields[6] in inodes and not fields[7].startswith("@"):
             found.append(f"/proc/{pid}/{'root' if fields[7].startswith('/') else 'cwd'}/{fields[7].lstrip('/')}")
-    for fields in (line.decode().split() for line in itertools.chain(*tcp)):
+    for fields in (line.decode().split() for line in itertools.chain(*tables.values())):
         if fields[3] == "0A" and fields[9] in inodes:
             found.append(f"127.0.0.1:{int(fields[1].rpartition(':')[2], 16)}")
     return list(dict.fromkeys(found))
@@ -2081,16 +2081,22 @@ def read_open_files(but: int = 0) -> OpenFiles:
     hidden = False
     for pid in set(each_rtorrent()) - {str(but)}:
         try:
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                with suppress(FileNotFoundError):
-                    info = os.stat(f"/proc/{pid}/fd/{fd}")
-                    if stat.S_ISREG(info.st_mode):
-                        name = os.readlink(f"/proc/{pid}/fd/{fd}")  # in its own root, perhaps that of a container
-                        paths.setdefault((info.st_dev, info.st_ino), set()).add(f"/proc/{pid}/root{name}")
+            descriptors = os.listdir(f"/proc/{pid}/fd")
         except PermissionError:
             hidden = True
+            continue
         except OSError:  # The process has ended.
             continue
+        for fd in descriptors:
+            try:
+                info = os.stat(f"/proc/{pid}/fd/{fd}")
+                if stat.S_ISREG(info.st_mode):
+                    name = os.readlink(f"/proc/{pid}/fd/{fd}")  # in its own root, perhaps that of a container
+                    paths.setdefault((info.st_dev, info.st_ino), set()).add(f"/proc/{pid}/root{name}")
+            except PermissionError:
+                hidden = True
+            except OSError:  # It was closed meanwhile, or lies on a server that does not answer.
+                continue
     return OpenFiles(paths, hidden)
 
 
@@ -2380,7 +2386,7 @@ class Hold(NamedTuple):
     remedy: str = ""
     waits: bool = False
     forced: bool = False  # whether --force waives it, and so is the remedy
-    again: Optional[float] = RETRY_INTERVAL  # seconds until it is looked at again, None: at the next start
+    again: Optional[float] = RETRY_INTERVAL  # seconds until it is looked at again; None: not in this run
 
 
 PROMPT = (
@@ -2432,7 +2438,7 @@ def guard_present(torrent: Torrent, facts: Facts) -> Optional[str]:
 
 
 def guard_lasting(torrent: Torrent, facts: Facts) -> Optional[str]:
-    """Hold a torrent until the next start, or until --force."""
+    """Hold a torrent until its session files are back, or until --force; for a hook, until the next start."""
     hold = HOLDS.get(torrent.held or "")
     return torrent.held if hold and hold.again is None and not (hold.forced and facts.evidence.forced) else None
 
@@ -2527,7 +2533,7 @@ class ListedFile(NamedTuple):
     length: Optional[int]  # bytes, by the metainfo
     left: Optional[Left]  # what it was when the torrent vanished, None when it was not there
     trashless: bool  # is to be moved to a trash, and none is on its file system
-    heritage: bool  # inherited from a torrent that was removed
+    heritage: bool  # may lie outside the root: inherited, or a symlink among the torrent's own directories
     top: Optional[bytes]  # the directory that stays; those below it go when they are empty
     found: bool  # had data before the torrent, and rtorrent never said that it has it
     owners: Sequence[Owner]  # list it as well
@@ -3513,15 +3519,15 @@ class Loop:
 
     def survive(self, error: BaseException, what: str) -> bool:
         """Log the exception of a function; return False when it asked for the end; raise one that ends rtwatch."""
-        if isinstance(error, Error):
-            raise error
         if isinstance(error, SystemExit):
             self.con.commit()
             self.stop("a function of your hooks file has called sys.exit")
             return False
+        self.con.rollback()
+        if isinstance(error, Error):
+            raise error
         if type(error) is sqlite3.DatabaseError:
             raise unusable(self.args.db, error) from None
-        self.con.rollback()
         logger.error("%-12s %s", "failed", f"{what}; rtwatch goes on", exc_info=error)
         return True
 
@@ -3540,7 +3546,9 @@ class Loop:
         with suppress(BlockingIOError):
             signals = self.wake.recv(4096)
         if waits and signal.SIGCONT not in signals:
-            self.drained = now
+            # Nor was a process that a container's freezer had stopped awake since the last change of the directory.
+            changed = read_info(self.args.session)
+            self.drained = min(now, changed.st_mtime + TICK) if changed else self.drained
 
     def run(self, check: Callable[[], None], is_done: Callable[[], bool], after: Callable[[], None]) -> None:
         """Block until something happens or is due, and work it, until there is a reason to stop; raise SessionGone.
@@ -3576,21 +3584,27 @@ class Vanished:
         """Work the queue `unlinked`."""
         self.index, self.loop, self.session, self.rtorrent, self.args = run
         self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
-        self.unrecorded: deque[tuple[Torrent, bytes]] = deque()  # with the last of their files that was looked at
+        self.unrecorded: deque[tuple[Torrent, bytes]] = deque()  # to look at, with the last file that was looked at
         self.graces: dict[str, float] = {}  # when each grace ends (monotonic), the earliest first, by hash
         self.own_unlinks: dict[tuple[int, int], tuple[float, float]] = {}  # when a removal took another name of a file
 
     def note_deleted(self, path: Path) -> None:
-        """Queue a deleted T, with the time and the rtorrent that ran then.
-
-        An rtorrent that has ended since was that one, unless its lock was removed before T.
-        """
+        """Queue a deleted T, with the time and the rtorrent that ran then."""
         if self.session.is_owner_of(path):
-            when, process, last = time.time(), self.rtorrent.read_process().identity, self.rtorrent.last.identity
-            if not process and last != self.rtorrent.ended and self.rtorrent.last.runs:
-                process = last
-            self.deletions[path.stem] = (when, self.loop.drained, process)
+            self.deletions[path.stem] = self.describe_moment()
             self.loop.queues["unlinked"].append(path)
+
+    def describe_moment(self) -> tuple[float, float, str]:
+        """Return when a missing T is found missing, when it was last there (Unix times), and the rtorrent in between.
+
+        An rtorrent that has ended since was that one, unless its lock was removed before T. One that may have started
+        since is not known to have had the torrent: rtwatch may have been stopped, or busy, while session files were
+        deleted by hand.
+        """
+        process, last = self.rtorrent.read_process(), self.rtorrent.last
+        identity = process.identity or (last.identity if last.runs and last.identity != self.rtorrent.ended else "")
+        known = process.lock.written + TICK < self.loop.drained
+        return time.time(), self.loop.drained, identity if known else ""
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Record that T of a known torrent was deleted and start its grace; it may be back already."""
@@ -3604,8 +3618,7 @@ class Vanished:
 
     def vanish_missing(self, hash: str) -> None:
         """Let a known torrent vanish whose T is not there, deleted or moved away."""
-        now = time.time(), self.loop.drained, self.rtorrent.read_process().identity
-        self.vanish(hash, *self.deletions.get(hash, now))
+        self.vanish(hash, *(self.deletions.get(hash) or self.describe_moment()))
 
     def vanish(
         self, hash: str, when: float, present: float, process: str, said: bool = False, held: Optional[str] = None
@@ -3625,7 +3638,7 @@ class Vanished:
         self.begin_grace(hash)
         torrent = self.index.find_torrent(hash)
         if torrent:
-            self.record_later(torrent)
+            self.unrecorded.append((torrent, b""))
         new = before is None or before.vanished is None
         if torrent and new and not held and not os.path.lexists(self.session.file(hash)):
             name = self.index.title(hash, torrent.name)
@@ -3636,12 +3649,6 @@ class Vanished:
         self.graces.pop(hash, None)
         self.graces[hash] = time.monotonic() + self.args.grace
         self.loop.schedule_sooner("word", self.args.grace)
-
-    def look_at_end(self) -> None:
-        """Arrange to look for rtorrent's word when the next grace ends."""
-        pause = self.next_end() - time.monotonic()
-        if pause < float("inf"):
-            self.loop.schedule_sooner("word", pause)
 
     def next_end(self) -> float:
         """Return when the next grace ends (monotonic), infinity when none does."""
@@ -3656,10 +3663,6 @@ class Vanished:
         """Return the hashes of the torrents whose grace is over."""
         now = time.monotonic()
         return {*itertools.takewhile(lambda hash: self.graces[hash] <= now, self.graces)}
-
-    def record_later(self, torrent: Torrent) -> None:
-        """Arrange to look at the files of a vanished torrent."""
-        self.unrecorded.append((torrent, b""))
 
     def record(self) -> None:
         """Record, in one transaction, what the next files of vanished torrents are.
@@ -3859,7 +3862,7 @@ class Registry:
         if found and metainfo and known.root:
             self.index.delete_found(hash, found & self.session.read_finished(hash, metainfo, known.root))
         if moved:
-            self.relocate(known._replace(complete=complete), resume.directory, metainfo)
+            self.say_written(*self.relocate(known._replace(complete=complete), resume.directory, metainfo))
 
     def note_complete(self, hash: str, known: Optional[Torrent], resume: Resume) -> None:
         """Record, when R first says that a torrent is complete, that nothing of it is somebody else's."""
@@ -3871,12 +3874,12 @@ class Registry:
         blobs = self.index.find_blobs(hash)
         return parse_metainfo(blobs[1], self.index.meanwhile) if blobs else None
 
-    def say_written(self, verb: str, name: str, *details: str) -> None:
-        """Say how a torrent's rows changed, once they are committed: a full disk makes the event come again."""
+    def say_written(self, *line: str) -> None:
+        """Say how a torrent's rows changed, if they did, once they are committed: a full disk makes it come again."""
         level = logging.DEBUG if self.starting else logging.INFO
-        if logger.isEnabledFor(level):
+        if line and logger.isEnabledFor(level):
             self.index.con.commit()
-        say(level, verb, name, *details)
+            say(level, *line)
 
     def note_newcomer(self, hash: str, found: Collection[bytes]) -> None:
         """Ask rtorrent soon whether it has all data of a torrent that came with its data in place."""
@@ -3974,9 +3977,7 @@ class Registry:
         ]
         for directory in changed:
             self.index.keep_aliases(directory)
-        for directory in changed:
             stale |= self.find_stale(directory, real_paths)
-            self.index.update_directory(directory, since)
         real = cache(partial(resolve_directory, pid=self.rtorrent.read_process().pid))
         for torrent in self.index.find_torrents():
             # Many torrents have the same parent.
@@ -3987,13 +3988,19 @@ class Registry:
                 stale.add(torrent.hash)
         for hash, way in self.index.find_ways():
             parent, name = os.path.split(way)
-            if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
+            if os.path.join(real(parent) or b"", name) not in self.index.find_uses(hash, "link"):
                 stale.add(hash)
+        moved = []
         for known in filter(None, map(self.index.find_torrent, stale)):
             if known.vanished is None:
-                self.relocate(known, known.directory, self.read_stored(known.hash))
+                moved.append(self.relocate(known, known.directory, self.read_stored(known.hash)))
             else:  # It has left its files where they were, and may be loaded all the same.
                 self.index.insert_targets(known.hash)
+        # Nothing is committed before all was looked at: a directory that counts as such is not looked at again.
+        for directory in changed:
+            self.index.update_directory(directory, since)
+        for line in moved:
+            self.say_written(*line)
 
     def find_stale(self, directory: bytes, real_paths: set[bytes]) -> set[str]:
         """Return the torrents that may use other files since something changed in a directory; see `is_real`."""
@@ -4006,11 +4013,16 @@ class Registry:
                     found |= self.index.find_hashes_of(entry.path)
         return found
 
-    def relocate(self, known: Torrent, directory: bytes, metainfo: Optional[Metainfo]) -> None:
-        """Look again where the files of a torrent are; a root once known stays until rtorrent says another."""
+    def relocate(self, known: Torrent, directory: bytes, metainfo: Optional[Metainfo]) -> Sequence[str]:
+        """Look again where the files of a torrent are, and return what to say of that.
+
+        A root once known stays until rtorrent says another.
+        """
         since, hash, path = time.time(), known.hash, expand_directory(directory, self.read_pid(directory))
+        if path is None and directory == known.directory:
+            path = known.root
         if metainfo is None or (path is None and directory == known.directory):
-            return
+            return ()
         files, links = locate_files(metainfo, path, os.fsencode(self.args.session)) if path else ([], [])
         root = os.path.realpath(path) if path else None
         found = self.select_foreign(known, metainfo, root, files) if root else []
@@ -4019,9 +4031,9 @@ class Registry:
         self.index.insert_files(hash, files, links, found, since, before)
         self.note_place(known, directory, root)
         self.note_newcomer(hash, found)
-        if root != known.root or directory != known.directory:
-            name = self.index.title(hash, known.name)
-            self.say_written("moved", name, f"to {os.fsdecode(root or directory)}")
+        if (root, directory) == (known.root, known.directory):
+            return ()
+        return "moved", self.index.title(hash, known.name), f"to {os.fsdecode(root or directory)}"
 
     def select_foreign(self, known: Torrent, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> list[bytes]:
         """Return the files with data at a torrent's new place that may be somebody else's.
@@ -4258,7 +4270,7 @@ class Word:
             here = [hash for hash, letters in listing.items() if letters != "L"]
             if expired:
                 self.renew_answer([torrent.hash for torrent in expired], here)
-            saves = self.read_saves(expired, here)
+            saves = self.read_saves(vanished, here)
             every = self.index.find_torrents()
             loaded.update((torrent.hash, torrent.directory) for torrent in every if torrent.vanished is None)
             self.note_unsaved(listing, loaded, saves)
@@ -4295,10 +4307,10 @@ class Word:
         self.rtorrent.answer = self.rtorrent.ask(expired, here)
         self.pause = 1.0 if self.rtorrent.answer else min(RETRY_INTERVAL, 2 * self.pause)
 
-    def read_saves(self, expired: Iterable[Torrent], here: Iterable[str]) -> Saves:
+    def read_saves(self, vanished: Iterable[Torrent], here: Iterable[str]) -> Saves:
         """Read when rtorrent saved; of no torrent where the answer of the right process serves for all."""
         answer = self.rtorrent.answer
-        answered = answer and not self.unsaved and all(torrent.process == answer.process for torrent in expired)
+        answered = answer and not self.unsaved and all(torrent.process == answer.process for torrent in vanished)
         saves = self.session.read_saves(() if answered else here)
         for hash in self.registry.unreadable.keys() & saves.begun.keys():
             # A save counts when its R decodes. Without that, nobody knows where the torrent is.
@@ -4501,8 +4513,7 @@ class Removals:
         """Finish an erased torrent in steps."""
         for trash in self.args.trash:
             # This fails, and so the removal comes again, while the trash is not mounted.
-            with own_directory(trash):
-                pass
+            os.close(open_own(trash, os.O_PATH | os.O_DIRECTORY))
         torrent, row = self.index.find_torrent(hash), self.index.find_blobs(hash)
         if torrent is None or row is None:
             # pre_remove has deleted it.
@@ -4596,7 +4607,11 @@ class Removals:
         """Tell whether a torrent is still to be removed, and the last look at everything still counts."""
         now = self.index.find_torrent(torrent.hash)
         again = self.vanished.graces.get(torrent.hash, float("inf")) > time.monotonic()
-        if self.loop.stopping or now is None or now.vanished != torrent.vanished or again:
+        if now is None or now.vanished != torrent.vanished:
+            self.removals.pop(torrent.hash, None)
+            self.agreed.pop((torrent.hash, torrent.vanished), None)
+            return False
+        if self.loop.stopping or again:
             return False
         if not self.word.is_valid():
             self.ready.clear()
@@ -4723,7 +4738,9 @@ class Watch:
 
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
-        self.vanished.look_at_end()
+        pause = self.vanished.next_end() - time.monotonic()
+        if pause < float("inf"):
+            self.loop.schedule_sooner("word", pause)
         if self.removals.is_busy() or not self.index.find_vanished():
             return
         if self.vanished.unrecorded:
@@ -4825,7 +4842,7 @@ class Watch:
         for torrent in self.index.find_vanished():
             hold = HOLDS.get(torrent.held or "")
             if not torrent.recorded and torrent.hash not in begun:
-                self.vanished.record_later(torrent)
+                self.vanished.unrecorded.append((torrent, b""))
             new = torrent.hash in self.vanished.graces
             if not new:
                 self.vanished.begin_grace(torrent.hash)
@@ -5074,8 +5091,11 @@ def list_orphans(watch: Watch, args: Args) -> None:
 
     Raise Error when no torrent has a file below a PATH, as that is the wrong directory.
     """
-    if not all(torrent.doubt for torrent in watch.registry.unreadable.values()):
-        raise Error("an unreadable torrent, see above, may use any file; mend it or move it away")
+    for hash, letters in watch.session.list().items():
+        if letters != "L" and watch.registry.is_nameless(hash, letters):
+            file = watch.session.file(hash, "T" if "T" in letters else "R")
+            what = "the files of this torrent are not known, so it may use any; in rtorrent, press Ctrl-X, type"
+            raise Error(f"{file}: {what} d.multicall2=main,d.save_full_session= and Enter, or move this file away")
     odd = 0
     orphans = Orphans(watch, args)
     if orphans.open.hidden:
@@ -5151,7 +5171,11 @@ def find_owners(index: Index, doubts: Doubts, path: bytes, whole: bool) -> Itera
     """Yield whose a file or directory is, with `whole` hashes."""
     file = canonical(path)
     parent, name = os.path.split(file)
-    files = [os.path.join(place, name) for place in (parent, *index.find_aliases(parent))]
+    info, place = read_info(file), identify_directory(parent, 0)[:2]
+    places = {parent, *(directory for directory, *identity in index.find_directories() if identity[:2] == [*place])}
+    files = [file, *(os.path.join(other, name) for other in places - {parent})]
+    if info and is_folding(file, info):
+        files += [other for other in index.find_children(*places) if fold(other) == fold(file) and other not in files]
     for table, how in zip(index.USERS, ("listed by", "used through a symlink by")):
         for users in index.find_users(table, "", files).values():
             yield from (f"{how} {user.tell(whole)}" for user in users)
@@ -5281,7 +5305,8 @@ def catch_signals(loop: Loop, wake: socket.socket) -> None:
         """End the loop, or rtwatch at once."""
         loop.stop(signal.Signals(number).name)
         if loop.stopping > 1:
-            raise SystemExit(0)
+            # It may come in the middle of a transaction, so that it must not look like a hook's sys.exit.
+            raise KeyboardInterrupt
 
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -5315,9 +5340,10 @@ def watch_session(watch: Watch, hooks: dict[str, Callable[..., object]], args: A
         watch.note_read()
     except SessionGone:
         with suppress(sqlite3.Error):
+            watch.index.con.rollback()
             watch.note_session_gone()
         raise
-    except SystemExit:
+    except (SystemExit, KeyboardInterrupt):
         watch.index.con.rollback()
     finally:
         notify("STOPPING=1")

@@ -336,7 +336,10 @@ class World:
             if torrent.hash in self.rows(VANISHED):
                 self.unsaid.add(torrent.hash)  # it came back and goes before rtwatch has seen that
             saved = self.driver.file(torrent, "R")
-            young = saved.exists() and saved.stat().st_mtime > time.time() - 1  # rtwatch may not have read it
+            # rtwatch may not have read it.
+            age = time.time() - saved.stat().st_mtime if saved.exists() else 0
+            known = self.rows("SELECT hash FROM rtwatch_torrent WHERE complete")
+            young = age < (5 if torrent.hash not in known else 1)
             if young or not (decode(saved).get(b"complete") or decode(saved).get(b"chunks_done")):
                 self.uncounted.add(torrent.hash)
             for file in self.indexed(torrent.hash).intersection(map(canonical, self.used().get(torrent.hash, []))):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from faults import strace, the_line, unprivileged
-from steps import AT_ONCE, Bed, each_row, play, remaining
+from rtorrent import wait_until
+from steps import AT_ONCE, SHORT, Bed, each_row, play, remaining
 from torrents import make, single
 
 PACK = make(b"pack", {(b"a.bin",): b"a" * 100, (b"sub", b"b.bin"): b"b" * 100, (b"sub", b"c.bin"): b"c" * 100})
@@ -68,6 +71,38 @@ def test_what_happens_after_the_decision_loses_nothing(
     play(bed, f"{story}; resume; exits 0", PACK=PACK)
     assert all((bed.downloads / file).stat().st_size == 100 for file in left.split())
     assert "load" not in story or "returned" in program.output
+
+
+def test_a_file_that_cannot_be_looked_at_hides_no_other_open_file(bed: Bed) -> None:
+    paths = bed.seed(PACK)
+    (unlucky := bed.downloads / "unlucky").touch()
+    bed.session.open_files([unlucky, paths[0]])
+    (fd,) = (fd for fd in Path(f"/proc/{bed.session.process.pid}/fd").iterdir() if fd.resolve() == unlucky)
+    with strace("newfstatat:error=EIO", only=fd):
+        program = bed.start(*SHORT)
+    bed.rtorrent.erase(PACK)
+    program.wait_line("waiting .*close files")
+    assert remaining(paths) == paths
+
+
+@pytest.mark.parametrize(("call", "path"), [("openat", "net/tcp6"), ("readlink", "fd/0")])
+def test_the_socket_is_found_where_something_of_the_process_cannot_be_read(call: str, path: str, bed: Bed) -> None:
+    with strace(f"{call}:error=ENOENT", only=Path(f"/proc/{bed.session.process.pid}/{path}")):
+        bed.start(*SHORT).wait_line("ready .*rtorrent answers")
+
+
+def test_a_file_put_in_place_while_rtwatch_is_frozen_is_kept(bed: Bed) -> None:
+    """A process that is frozen gets no signal when it goes on; a poll that ends late stands for that."""
+    (path,) = bed.seed(single("one"))
+    with strace("poll:delay_exit=400000"):
+        program = bed.start(*SHORT, "--scgi", "none")
+    bed.rtorrent.erase(single("one"))
+    wait_until(lambda: not bed.session.file(single("one")).exists(), 5)
+    time.sleep(0.1)
+    path.write_bytes(path.read_bytes())
+    bed.let_save()
+    program.wait_gone(single("one").hash)
+    assert path.exists()
 
 
 TRASHES = {  # and the reason

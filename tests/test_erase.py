@@ -167,6 +167,7 @@ TORRENTS = {
 }
 THERE = "data TWIN ../elsewhere/downloads; end-rtorrent; move-home ../elsewhere; start-rtorrent; start"
 EDIT = f"cd ../rtorrent/session && cp {PACK.hash}.torrent.rtorrent {TWIN.hash}.torrent.rtorrent"
+EMPTY = f"rm ../rtorrent/session/{PACK.hash}*"
 MOVED = f"erase PACK; says {names(TWIN)}; ls ../elsewhere/downloads/pack/*"
 # What happens, and what becomes of the files of PACK.
 STORIES = """
@@ -183,6 +184,8 @@ one that is killed and restarted, forced: start --scgi none; erase-unwaited PACK
     once --force --grace=0; exits 0 -> gone
 one without a lock is believed: end-rtorrent; echo session.use_lock.set = no >>../rtorrent/rtorrent.rc; start-rtorrent;
     start; test ! -e ../rtorrent/session/rtorrent.lock; erase PACK -> gone
+one that is restarted with an emptied session while rtwatch is stopped: start; pause; end-rtorrent; {EMPTY};
+    start-rtorrent; resume; says held .*pack: no rtorrent that ran at that time -> kept
 a relative directory, looked at again at another start: {THERE}; load-raw TWIN downloads;
     lists TWIN ../elsewhere/downloads; end-rtorrent; move-home ..; start-rtorrent; {MOVED} -> kept
 a directory at home, looked at again at another start: {THERE}; load-raw TWIN ~/downloads;
@@ -206,7 +209,11 @@ a torrent that rtorrent refuses blocks nothing and keeps its files: seed REFUSED
 @pytest.mark.sampled(2)
 @each_row("text end", STORIES, "(.*?): (.*) -> (gone|kept)")
 def test_what_an_rtorrent_has_said_counts(story: Story, text: str, end: str) -> None:
-    play(story, text.format(REFUSED=TORRENTS["REFUSED"].hash, THERE=THERE, EDIT=EDIT, MOVED=MOVED), **TORRENTS)
+    play(
+        story,
+        text.format(REFUSED=TORRENTS["REFUSED"].hash, THERE=THERE, EDIT=EDIT, EMPTY=EMPTY, MOVED=MOVED),
+        **TORRENTS,
+    )
     assert remaining(story.files) == (story.files if end == "kept" else [])
 
 

@@ -92,6 +92,12 @@ def test_what_if_tells_whose_a_file_is(bed: Bed) -> None:
     assert "no torrent uses it" in ask(bed, bed.downloads / "mine")
 
 
+def test_what_if_tells_whose_a_file_is_by_another_path_to_it(bed: Bed) -> None:
+    play(bed, "seed pack; bind ../bound .; mv pack/a.bin a; ln a pack/a.bin; ln a pack/A.BIN", pack=PACK)
+    for path in "bound/pack/sub/b.bin", "downloads/pack/A.BIN":
+        assert f'listed by {PACK.hash[:8]} "pack"' in ask(bed, bed.downloads.parent / path)
+
+
 def test_what_nobody_knows_is_refused_in_one_line(bed: Bed) -> None:
     bed.seed(PACK)
     near, everything = "there is pack", "--what-if all"
@@ -149,11 +155,15 @@ def test_nothing_is_an_orphan_where_no_torrent_is_and_beside_an_unreadable_one(b
     result = list_orphans(bed, bed.downloads / "other")
     assert (result.returncode, result.stdout) == (2, "")
     assert "no torrent has a file below it" in result.stderr
-    bed.session.file(PACK).write_bytes(b"")
     (bed.downloads / "may be its file").touch()
-    result = list_orphans(bed, bed.downloads)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "an unreadable torrent, see above" in result.stderr
+    bed.session.file(PACK).write_bytes(b"")
+    empty = list_orphans(bed, bed.downloads)
+    bed.add(PACK)
+    bed.session.file(PACK).unlink()
+    missing = list_orphans(bed, bed.downloads)
+    for result in empty, missing:
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "the files of this torrent are not known" in result.stderr
 
 
 USES = """
