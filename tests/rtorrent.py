@@ -101,13 +101,10 @@ class Rtorrent(SessionDirectory):
 
     def _wait(self, happened: Callable[[], Any], problem: str) -> None:
         """Wait until something has happened; fail with what rtorrent printed when it does not, or rtorrent ends."""
-        wait_until(lambda: happened() or self._has_ended(), DEADLINE)
+        wait_until(lambda: happened() or self.process is None or self.process.poll() is not None, DEADLINE)
         if not happened():
             self.kill()
             pytest.fail(f"{problem}: {self.log.read_text(errors='replace')}")
-
-    def _has_ended(self) -> bool:
-        return self.process is None or self.process.poll() is not None
 
     def shutdown(self, *calls: tuple[Any, ...]) -> None:
         """Have rtorrent save its session and end, after `calls` in one request; returns when the process is gone."""

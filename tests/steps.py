@@ -60,22 +60,8 @@ def pack(name: str) -> Torrent:
     return make(data, {(b"first of " + data,): data * 3000, (b"below", b"second of " + data): data})
 
 
-OLD = 1_000_000_000  # Unix time long before any torrent here
+OLD = "2001-01-01"  # long before any torrent here
 PACK, TWIN = pack("pack"), twin_of(pack("pack"))
-
-
-def place_old(torrent: Torrent, directory: Path) -> list[Path]:
-    """Put a torrent's data in place, long before it comes."""
-    paths = torrent.write_root(torrent.root(directory))
-    for path in paths:
-        os.utime(path, (OLD, OLD))
-    return paths
-
-
-def wait_stopped(program: Program) -> None:
-    """Wait until a hook has stopped rtwatch with signal 19."""
-    status = Path(f"/proc/{program.pid}/status")
-    program.wait_for(lambda: "\nState:\tT" in status.read_text(), "rtwatch does not stop")
 
 
 @contextmanager
@@ -386,10 +372,14 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "unlock-database": lambda bed, torrents, words: bed.mounts.close(),
     "start-stopping-in": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**{words[0]: STOP})),
     "start-with-a-slow-hook": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**SLOW)),
-    "stops": lambda bed, torrents, words: wait_stopped(bed.program),
+    "stops": lambda bed, torrents, words: bed.program.wait_for(
+        lambda: "\nState:\tT" in Path(f"/proc/{bed.program.pid}/status").read_text(), "no hook stops rtwatch"
+    ),
     "pause": lambda bed, torrents, words: bed.program.send_signal(signal.SIGSTOP),
     "resume": lambda bed, torrents, words: bed.program.send_signal(signal.SIGCONT),
-    "old-data": lambda bed, torrents, words: place_old(torrents[0], bed.downloads),
+    "old-data": lambda bed, torrents, words: subprocess.run(
+        ["touch", "-d", OLD, *torrents[0].write(bed.downloads)], check=True
+    ),
     "tick": lambda bed, torrents, words: pass_tick(),
     "load-stopped": lambda bed, torrents, words: bed.add(torrents[0], **STOPPED),
     "reload": lambda bed, torrents, words: bed.session.readd(torrents[0], bed.downloads),
