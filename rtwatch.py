@@ -795,20 +795,13 @@ def read_links(directories: Mapping[bytes, list[bytes]]) -> tuple[set[bytes], se
     return targets, ways
 
 
-def is_real(path: bytes, known: set[bytes]) -> bool:
+def is_real(directory: bytes, real: Callable[[bytes], Optional[bytes]]) -> bool:
     """Tell whether no symlink leads to a directory: one above it may have been moved, with a link left.
 
-    `known` has the directories of which that is known already; they are added to it.
+    `real` returns real paths, and remembers them: many directories have the same parent.
     """
-    above = []
-    while path not in known:
-        above.append(path)
-        path = os.path.dirname(path)
-    for place in reversed(above):
-        if os.path.islink(place):
-            return False
-        known.add(place)
-    return True
+    above = os.path.dirname(directory)
+    return not os.path.islink(directory) and real(above) == above
 
 
 def leads_through(path: bytes, place: bytes) -> bool:
@@ -1150,6 +1143,12 @@ class Session:
             if not os.path.lexists(self.file(hash)):
                 raise FileNotFoundError(errno.ENOENT, MISSING, str(self.file(hash))) from None
             raise UnreadableTorrent(Path(file), error) from None
+
+    def read_directory(self, hash: str) -> Optional[bytes]:
+        """Return the directory named in R; None when it cannot be read."""
+        with suppress(UnreadableTorrent, FileNotFoundError):
+            return self.read_resume(hash)[1].directory
+        return None
 
     def read_metainfo(self, hash: str) -> tuple[bytes, Optional[Metainfo]]:
         """Read T and return it with its meaning, None for a magnet; raise UnreadableTorrent, FileNotFoundError."""
@@ -3028,11 +3027,8 @@ class Result:
 class Removal:
     """The removal of the files of one erased torrent, as far as it went."""
 
-    def __init__(
-        self, index: Index, args: Args, torrent: Torrent, t_data: bytes, has_events: Callable[[], bool]
-    ) -> None:
-        """Begin with the files that the index has; `has_events` tells whether to decide anew before one is removed."""
-        self.index, self.args, self.torrent, self.has_events = index, args, torrent, has_events
+    def __init__(self, index: Index, args: Args, torrent: Torrent, t_data: bytes) -> None:
+        self.index, self.args, self.torrent = index, args, torrent
         metainfo = parse_metainfo(t_data, index.meanwhile)
         self.files = list_lengths(index.find_files(torrent.hash), metainfo, torrent.root)
         self.top = top_directory(torrent, metainfo)
@@ -3138,14 +3134,16 @@ class Removal:
             names += [file for file in self.folded[parent].get(fold(path), ()) if file not in names]
         return names
 
-    def carry_out(self, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
+    def carry_out(
+        self, file: ListedFile, reason: Optional[Reason], limits: Limits, has_events: Callable[[], bool]
+    ) -> None:
         """Remove or keep the next file; one that cannot be removed is kept. With -n, nothing on the disk changes.
 
         Whatever else is raised, the file stays the first to do.
         """
         if file.info and reason is None:
             try:
-                self.remove_or_trash(file, file.info)
+                self.remove_or_trash(file, file.info, has_events)
             except OSError as error:
                 reason = self.explain(error, file, file.info)
         if reason and is_inherited(file, reason, limits):
@@ -3158,15 +3156,15 @@ class Removal:
             self.result.emptied.add((file.directory.path, file.top))
         self.todo.popleft()
 
-    def remove_or_trash(self, file: ListedFile, info: os.stat_result) -> None:
+    def remove_or_trash(self, file: ListedFile, info: os.stat_result, has_events: Callable[[], bool]) -> None:
         """Unlink one file or move it to the trash, and note that; raise as remove_file."""
         target = os.path.realpath(file.path) if stat.S_ISLNK(info.st_mode) else None
         if self.trash and self.args.no_action:
             self.trash.places[info.st_dev] = self.trash.choose_place(info.st_dev)
         elif self.trash:
-            self.trash.move(file, info.st_dev, self.has_events)
+            self.trash.move(file, info.st_dev, has_events)
         elif not self.args.no_action:
-            remove_file(file, None, self.has_events)
+            remove_file(file, None, has_events)
         if target:
             self.result.targets[file.path] = target
         self.result.note_removed(file, info, self.trash is not None)
@@ -3408,8 +3406,9 @@ class Loop:
         self.due[name] = Due(time.monotonic() + seconds, name, self.args.session)
 
     def schedule_sooner(self, name: str, seconds: float) -> None:
-        """Work the watched directory in a queue after some time, unless it is due there before that."""
-        if name not in self.due or self.due[name].when > time.monotonic() + seconds:
+        """Work the watched directory in a queue after some time, which may be infinite, unless it is due before."""
+        before = self.due[name].when if name in self.due else float("inf")
+        if time.monotonic() + seconds < before:
             self.schedule(name, seconds)
 
     def add_watch(self, directory: Path) -> None:
@@ -3966,19 +3965,18 @@ class Registry:
         A file or directory that is replaced by a symlink changes the ctime of its directory, and nothing else need to.
         """
         stale, since = set(), time.time()
-        real_paths: set[bytes] = {b"/"}
+        real = cache(partial(resolve_directory, pid=self.rtorrent.read_process().pid))
         # The ctime is 0 where the directory may have changed since the last look.
         changed = [
             directory
             for directory, *identity in self.index.find_directories()
             if identity[2] == 0
             or [*identify_directory(directory, since)] != identity
-            or (identity[0] and not is_real(directory, real_paths))
+            or (identity[0] and not is_real(directory, real))
         ]
         for directory in changed:
             self.index.keep_aliases(directory)
-            stale |= self.find_stale(directory, real_paths)
-        real = cache(partial(resolve_directory, pid=self.rtorrent.read_process().pid))
+            stale |= self.find_stale(directory, is_real(directory, real))
         for torrent in self.index.find_torrents():
             # Many torrents have the same parent.
             parent, name = os.path.split(torrent.directory.rstrip(b"/"))
@@ -4002,9 +4000,9 @@ class Registry:
         for line in moved:
             self.say_written(*line)
 
-    def find_stale(self, directory: bytes, real_paths: set[bytes]) -> set[str]:
+    def find_stale(self, directory: bytes, is_real: bool) -> set[str]:
         """Return the torrents that may use other files since something changed in a directory; see `is_real`."""
-        if not is_real(directory, real_paths):
+        if not is_real:
             return self.index.find_hashes_in(directory)
         found = self.index.find_hashes_in(directory, ["rtwatch_use"])
         with suppress(OSError), os.scandir(directory) as entries:
@@ -4018,9 +4016,8 @@ class Registry:
 
         A root once known stays until rtorrent says another.
         """
-        since, hash, path = time.time(), known.hash, expand_directory(directory, self.read_pid(directory))
-        if path is None and directory == known.directory:
-            path = known.root
+        since, hash, former = time.time(), known.hash, known.root if directory == known.directory else None
+        path = expand_directory(directory, self.read_pid(directory)) or former
         if metainfo is None or (path is None and directory == known.directory):
             return ()
         files, links = locate_files(metainfo, path, os.fsencode(self.args.session)) if path else ([], [])
@@ -4057,12 +4054,6 @@ class Registry:
                 foreign.append(file)
         return foreign
 
-    def read_directory(self, hash: str) -> Optional[bytes]:
-        """Return the directory named in R; None when it cannot be read."""
-        with suppress(UnreadableTorrent, FileNotFoundError):
-            return self.session.read_resume(hash)[1].directory
-        return None
-
     def is_nameless(self, hash: str, letters: str) -> bool:
         """Tell whether a torrent that has some session files (T, R, L) may use files that neither row nor name tells.
 
@@ -4070,7 +4061,7 @@ class Registry:
         protect its files.
         """
         known = self.index.find_torrent(hash)
-        if known and self.read_directory(hash) == known.directory:
+        if known and self.session.read_directory(hash) == known.directory:
             return False
         return "T" not in letters or (hash in self.unreadable and self.unreadable[hash].doubt is None)
 
@@ -4314,7 +4305,7 @@ class Word:
         saves = self.session.read_saves(() if answered else here)
         for hash in self.registry.unreadable.keys() & saves.begun.keys():
             # A save counts when its R decodes. Without that, nobody knows where the torrent is.
-            if self.registry.read_directory(hash) is None:
+            if self.session.read_directory(hash) is None:
                 saves.unfinished[hash], saves.begun[hash] = saves.begun[hash], NEVER
         return saves
 
@@ -4330,7 +4321,7 @@ class Word:
             saved, unreadable = known.get(hash), self.registry.unreadable.get(hash)
             if saved is None and unreadable and unreadable.doubt and "T" in listing.get(hash, ""):
                 # The files that it may use are kept.
-                saved = self.registry.read_directory(hash)
+                saved = self.session.read_directory(hash)
             before = self.unsaved.get(hash, now)
             renewed = saves.begun.get(hash, NEVER) > before.since
             same = saved is not None and agrees(saved, directory, home, renewed)
@@ -4549,8 +4540,7 @@ class Removals:
         if torrent.label is None:
             # It vanished before rtwatch was updated.
             torrent = torrent._replace(label=parse_resume(r_data).label)
-        removal = Removal(self.index, self.args, torrent, t_data, self.loop.has_events)
-        self.removals[torrent.hash] = removal
+        removal = self.removals[torrent.hash] = Removal(self.index, self.args, torrent, t_data)
         return removal
 
     def remove_files(self, removal: Removal, limits: Limits) -> Iterator[None]:
@@ -4592,7 +4582,7 @@ class Removals:
     def work_file(self, removal: Removal, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
         """Remove or keep one file, and note when its other names lose one."""
         begin = time.time()
-        removal.carry_out(file, reason, limits)
+        removal.carry_out(file, reason, limits, self.loop.has_events)
         if file.info and file.info.st_nlink > 1:
             self.vanished.own_unlinks[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
@@ -4738,9 +4728,7 @@ class Watch:
 
     def on_word(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
         """Look at everything that waits for rtorrent's word, with one listing and one question for all."""
-        pause = self.vanished.next_end() - time.monotonic()
-        if pause < float("inf"):
-            self.loop.schedule_sooner("word", pause)
+        self.loop.schedule_sooner("word", self.vanished.next_end() - time.monotonic())
         if self.removals.is_busy() or not self.index.find_vanished():
             return
         if self.vanished.unrecorded:
@@ -5131,7 +5119,7 @@ def imagine_erased(
     files = [*index.find_files(torrent.hash), *index.find_uses(torrent.hash, "inherited")]
     infos = ((file, read_info(file)) for file in files)
     index.insert_left(torrent.hash, [(file, identify_file(info)) for file, info in infos if info])
-    removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1], bool)
+    removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1])
     removal.spare(True)
     short, shared = 0, 0
     owners: set[Owner] = set()
@@ -5142,7 +5130,7 @@ def imagine_erased(
                 shared += bool(file.owners or file.users)
                 owners.update(file.owners, file.users)
                 used = file.info and not (file.owners or file.users) and is_open(file.path, file.info, open_files)
-                removal.carry_out(file, reason or (OPEN if used else None), limits)
+                removal.carry_out(file, reason or (OPEN if used else None), limits, bool)
     removal.prune(limits)
     result, everything = removal.result, len(removal.files)
     missing = len(result.kept.get(GONE, ()))
