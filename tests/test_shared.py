@@ -118,7 +118,7 @@ a directory's link, its torrent read anew while rtorrent did not run: data PACK;
     ln -s ../library pack/sub; load-complete PACK; load-raw TWIN ~/downloads; complete TWIN; start; stop; end-rtorrent;
     touch ../session/{TWIN}*.torrent; start; start-rtorrent; erase PACK; test -e pack/sub
 a link made while nothing ran, of a torrent whose directory then was not known: seed ONE; mkdir x; cp one.bin x;
-    load-home COPY downloads/x; complete COPY; start; lists COPY x; stop; kill-rtorrent;
+    load-raw COPY ~/downloads/x; complete COPY; start; lists COPY x; stop; kill-rtorrent;
     rm ../session/rtorrent.lock; ln -sf ../one.bin x; sleep 1.1; start; start-rtorrent; settle;
     erase ONE; says kept .*used by a symlink in; left one.bin x/one.bin
 an inherited file, the own one is gone: {HEIR}; erase HEIR; left; says removed +two, 1 of;
