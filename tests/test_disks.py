@@ -45,16 +45,17 @@ def test_what_cannot_be_removed_stays_and_the_rest_goes(step: str, names: str, s
     assert bed.removed(PACK) == [path for path in paths if path not in kept]
 
 
-# At which system call on which path rtwatch is stopped, with which options, what happens then, and what is left.
+# At which system call on which path rtwatch is stopped, with which options, what happens then, and what is left. The
+# ninth newfstatat is the last before the directory is checked and the file removed.
 RACES = """
 opened, moved: openat:when=2 on pack : mv pack moved -> moved/a.bin
 opened, moved, and a link instead: openat:when=2 on pack : mv pack moved; ln -s moved pack -> moved/a.bin
 opened, moved, and a copy instead: openat:when=2 on pack : mv pack moved; cp -r moved pack -> pack/a.bin
-looked at, moved: newfstatat:when=8 on pack : mv pack moved -> moved/a.bin
-looked at, moved, and a link instead: newfstatat:when=8 on pack : mv pack moved; ln -s moved pack -> moved/a.bin
-looked at, moved, and a copy instead: newfstatat:when=8 on pack : mv pack moved; cp -r moved pack -> pack/a.bin
+looked at, moved: newfstatat:when=9 on pack : mv pack moved -> moved/a.bin
+looked at, moved, and a link instead: newfstatat:when=9 on pack : mv pack moved; ln -s moved pack -> moved/a.bin
+looked at, moved, and a copy instead: newfstatat:when=9 on pack : mv pack moved; cp -r moved pack -> pack/a.bin
 back as open files are looked at: openat on /proc : load PACK -> pack/a.bin pack/sub/b.bin pack/sub/c.bin
-back, with a trash: openat on /proc --trash=trash: load PACK -> pack/a.bin pack/sub/b.bin pack/sub/c.bin
+back, with a trash: openat on /proc --trash=../trash: load PACK -> pack/a.bin pack/sub/b.bin pack/sub/c.bin
 """
 
 
@@ -64,7 +65,7 @@ def test_what_happens_after_the_decision_loses_nothing(
 ) -> None:
     bed.leave_vanished(PACK)
     trace = bed.state / "trace"
-    (bed.downloads / "trash").mkdir()
+    bed.state.with_name("trash").mkdir()
     with strace(f"{call}:signal=STOP", trace=trace, only=bed.downloads / path):
         program = bed.start("--once", *AT_ONCE, *option.split(), ready=False, cwd=bed.downloads)
     program.wait_for(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "rtwatch does not stop")
