@@ -832,17 +832,17 @@ def look_below(root: bytes) -> tuple[set[bytes], set[bytes], set[tuple[int, int]
 
     A directory of downloads may be large: what lies behind its first 20,000 entries is not looked at.
     """
-    links: dict[bytes, list[bytes]] = {}
+    entries: dict[bytes, list[bytes]] = {}
     places, number = set(), 0
     for parent, _, names in os.walk(root):
         with suppress(OSError):
             info = os.stat(parent)
             places.add((info.st_dev, info.st_ino))
-        links[parent] = [os.path.join(parent, name) for name in names]
+        entries[parent] = [os.path.join(parent, name) for name in names]
         number += 1 + len(names)
         if number > 20_000:
             break
-    return *read_links(links), places
+    return *read_links(entries), places
 
 
 def identify_directory(path: bytes, since: float) -> tuple[Optional[int], Optional[int], Optional[int]]:
@@ -1082,6 +1082,7 @@ class Session:
         try:
             with os.scandir(self.path) as entries:
                 for name in (entry.name for entry in entries):
+                    # The pattern is matched once for each hash, because this runs over every name.
                     hash, letter = name[:40], LETTERS.get(name[40:])
                     if letter and (hash in found or SESSION_NAME.fullmatch(name)):
                         found[hash] = sys.intern(found.get(hash, "") + letter)
@@ -1574,10 +1575,10 @@ class Index:
         linked = f"AND {self.BY_LINK}" if table == "rtwatch_use" else ""
         users: dict[bytes, list[Owner]] = {}
         # Before 3.32, sqlite takes at most 999 values.
-        for some in (files[first : first + 500] for first in range(0, len(files), 500)):
+        for chunk in (files[first : first + 500] for first in range(0, len(files), 500)):
             sql = f"""SELECT DISTINCT CAST(file AS BLOB), hash, coalesce(name, '?') FROM {table} LEFT JOIN torrent_data
-                      USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(some))}) {linked}"""
-            for file, *owner in self.query(sql, hash, *some):
+                      USING (hash) WHERE hash <> ? AND file IN ({", ".join("?" * len(chunk))}) {linked}"""
+            for file, *owner in self.query(sql, hash, *chunk):
                 users.setdefault(file, []).append(Owner(*owner))
         return users
 
@@ -1637,8 +1638,8 @@ class Index:
     ) -> None:
         """Replace the files of a torrent and the targets of its symlinks, as they were looked at since a Unix time.
 
-        Inherited files stay, and those at the same path that existed before the torrent. What it reached `before` stays
-        as the target of a symlink while some of its files are not there: the symlink may lie on a disk not mounted.
+        Inherited files stay, and those at the same path that existed before the torrent. While some of its files are
+        not there, the torrent keeps what it reached `before`: a symlink may lie on a disk that is not mounted.
         """
         self.query("DELETE FROM session_file WHERE hash = ?", hash)
         rows = ((hash, file) for file in paced(files, self.meanwhile))
@@ -2342,9 +2343,9 @@ class Evidence(NamedTuple):
             return True
         # Its last round counts when it has ended, and is over then: it saves all that it has as it ends, perhaps in the
         # tick of the erase. A save since the lock of the next process was written is not its word.
-        own = lock.state == "missing" or self.saves.renamed <= lock.written
+        saved_last = lock.state == "missing" or self.saves.renamed <= lock.written
         ended = torrent.process != "" and torrent.process == self.ended
-        return ended and own and self._replace(now=float("inf")).has_round(torrent.present - TICK)
+        return ended and saved_last and self._replace(now=float("inf")).has_round(torrent.present - TICK)
 
     def verdict(self, torrent: Torrent) -> Optional[str]:
         """Return the name of the reason to wait for rtorrent's word on a vanished torrent, None when it has given it.
@@ -2360,6 +2361,7 @@ class Evidence(NamedTuple):
             return "unanswered"
         lasting = process.runs and torrent.process == process.identity
         if not torrent.said and not self.has_said(torrent):
+            # Where nobody knows which process ran then, another one may run now.
             replaced = not lasting if torrent.process else process.identity != ""
             if not replaced:
                 return unsaid
@@ -3109,7 +3111,7 @@ class Removal:
             ways = [torrent.directory, *self.index.find_uses(torrent.hash, "way")]
             if any(not way.startswith(b"/") or leads_through(way, link) for way in ways):
                 found.append(Owner(torrent.hash, torrent.name))
-        # The files of a vanished torrent stay listed as they were before a directory above them became a link.
+        # The rows of a vanished torrent are not resolved again: a directory above its files may be a link since then.
         for torrent in self.index.find_vanished():
             parents = {os.path.dirname(file) for file in self.index.find_files(torrent.hash)}
             if torrent.hash != self.torrent.hash and any(leads_through(parent, link) for parent in parents):
@@ -3533,7 +3535,7 @@ class Loop:
     def wait(self, timeout: Optional[float]) -> None:
         """Wait for an event, a signal or the timeout (ms).
 
-        An event that comes meanwhile is read at once, unless the process was stopped, as by Ctrl-Z.
+        An event that comes meanwhile is read at once, unless rtwatch was stopped, as by Ctrl-Z: then it is old.
         """
         now, signals = time.time(), b""
         waits = not self.poller.poll(0) and timeout != 0
@@ -3733,7 +3735,7 @@ class Registry:
         self.index, self.loop, self.session, self.rtorrent, self.args = run
         self.vanished, self.hooks = vanished, hooks
         self.starting = True  # then people need not know of each torrent
-        self.read: dict[str, tuple[Optional[str], ...]] = {}  # identities of T and R that gave no rows, by hash
+        self.fruitless: dict[str, tuple[Optional[str], ...]] = {}  # identities of T and R that gave no rows, by hash
         self.stubs: set[str] = set()  # hashes of magnet links whose metadata has not come
         self.unreadable: dict[str, UnreadableTorrent] = {}  # by hash
         self.doubted = 0  # how often a torrent came whose files are not known, or went elsewhere
@@ -3756,7 +3758,7 @@ class Registry:
         # The rows of a loaded torrent protect its files, as long as they follow its directory.
         protected = Doubt(Owner(hash, known.name), None, b"") if known and loaded_before else None
         if not loaded_before:
-            self.read[hash] = self.session.identify(hash, "T"), self.session.identify(hash, "R")
+            self.fruitless[hash] = self.session.identify(hash, "T"), self.session.identify(hash, "R")
         try:
             if known and loaded_before and not self.is_rewritten(known):
                 self.follow(known, self.session.read_resume(hash)[1])
@@ -3764,7 +3766,7 @@ class Registry:
                 loaded = self.session.read_loaded(hash, self.read_pid)
                 if loaded:
                     self.enter(known, loaded)
-                    self.read.pop(hash, None)
+                    self.fruitless.pop(hash, None)
                 (self.stubs.discard if loaded else self.stubs.add)(hash)
             self.note_unreadable(hash, None)
         except FileNotFoundError:
@@ -3838,9 +3840,9 @@ class Registry:
             # Nobody has seen whether it was erased and loaded again.
             return loaded, []
         resume = loaded.resume
-        # The files that rtorrent wrote are older than T, now that T is new. Of them only those count as found that
-        # are not as the torrent left them: somebody else has written these, until R says that rtorrent has them.
-        # Until it is started again, rtorrent writes no file: one that comes where none was left is a person's own.
+        # T is new, so the files that rtorrent wrote look as if they were there before. Of them only those count as
+        # found that are not as the torrent left them: somebody else has written these, until R says that rtorrent
+        # has them. A torrent that was not started again writes nothing, so every new file there is a person's own.
         files = loaded.found if resume.started or resume.complete else loaded.files
         found = self.vanished.select_changed(known, files) if known.started or known.complete else loaded.found
         complete = resume.complete or (known.complete and not found)
@@ -4035,8 +4037,8 @@ class Registry:
     def select_foreign(self, known: Torrent, metainfo: Metainfo, root: bytes, files: Iterable[bytes]) -> list[bytes]:
         """Return the files with data at a torrent's new place that may be somebody else's.
 
-        Data that was moved is no longer at the former place. What is still there is not what lies at the new one, even
-        if R says that the torrent is complete: `d.directory.set` changes nothing of that. Nor is a file of another
+        A file that still lies at the former place was not moved, so the one at the new place is somebody else's, even
+        if R says that the torrent is complete: `d.directory.set` changes nothing of that. So is a file of another
         length. While a torrent is not complete, only L tells.
         """
         # rtorrent may have written the files that the torrent had before.
@@ -4753,10 +4755,10 @@ class Watch:
         listing = self.session.list()
         known = set(self.index.find_loaded())
         unread = [hash for hash in listing.keys() - known if listing[hash] != "L"]
-        for hash in self.registry.read.keys() - listing.keys():
-            del self.registry.read[hash]
+        for hash in self.registry.fruitless.keys() - listing.keys():
+            del self.registry.fruitless[hash]
         identities = ((hash, tuple(self.session.identify(hash, letter) for letter in "TR")) for hash in unread)
-        unread = [hash for hash, identity in identities if self.registry.read.get(hash) != identity]
+        unread = [hash for hash, identity in identities if self.registry.fruitless.get(hash) != identity]
         self.loop.queues["added"].extend(map(self.session.file, unread))
         for hash in known:
             # No event says so when somebody moved T away, as rtorrent never does.
@@ -4776,7 +4778,7 @@ class Watch:
         self.reconcile()
         if loop.stopping:
             return
-        self.resume()
+        self.restart_graces()
         self.say_ready()
         self.say_without_trash()
         self.holds.say()
@@ -4823,7 +4825,7 @@ class Watch:
             self.registry.look_at_directories()
         self.index.con.commit()
 
-    def resume(self) -> None:
+    def restart_graces(self) -> None:
         """Let the graces of torrents that vanished before begin anew, with everything that an earlier run left open."""
         waiting: list[str] = []
         begun = {torrent.hash for torrent, _ in self.vanished.unrecorded}
