@@ -293,7 +293,7 @@ class World:
 
     def start(self, *more: str) -> None:
         self.unloaded.clear()
-        program = Program(self.driver.path, *self.options, *more, state=self.base / "state", paths=self.paths)
+        program = Program(self.driver.path, *self.options, *more, *self.paths, state=self.base / "state")
         self.programs.append(program)
         program.wait_ready()
 

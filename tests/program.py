@@ -32,7 +32,6 @@ sys.exit(rtwatch.main())
 
 Rows = list[tuple[Any, ...]]
 Argument = Union[str, Path]
-Paths = Sequence[Path]
 Place = Optional[Path]
 Env = Optional[Mapping[str, str]]
 Found = TypeVar("Found")
@@ -72,9 +71,7 @@ def run(*args: Argument, state: Path, cwd: Place = None, env: Env = None) -> sub
 class Program:
     """A running rtwatch that watches `session`."""
 
-    def __init__(
-        self, session: Path, *options: Argument, state: Path, paths: Paths = (), cwd: Place = None, env: Env = None
-    ) -> None:
+    def __init__(self, session: Path, *options: Argument, state: Path, cwd: Place = None, env: Env = None) -> None:
         """Start rtwatch; its standard output and error are both `output`."""
         texts = [*map(str, options)]
         self.db = state / "rtwatch" / "rtwatch.db"
@@ -89,7 +86,7 @@ class Program:
         self._notify.bind(notify_path)
         with self._file.open("wb") as file:
             self.process = subprocess.Popen(
-                command(*texts, session, *paths),
+                command(session, *texts),
                 env=environment(state, {"NOTIFY_SOCKET": notify_path, **(env or {})}),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -124,18 +121,19 @@ class Program:
     def wait_line(self, regex: str, since: int = 0) -> re.Match[str]:
         """Wait until a line, the `since` first ones left out, matches `regex`; return the match."""
         search = re.compile(regex).search
-        return self._wait(lambda: next(filter(None, map(search, self.lines[since:])), None), f"no line: {regex!r}")
+        return self.wait_for(lambda: next(filter(None, map(search, self.lines[since:])), None), f"no line: {regex!r}")
 
     def wait_rows(self, sql: str, predicate: Callable[[Rows], Any]) -> Rows:
         """Wait until `predicate` is true of the rows that `sql` selects, and return them."""
         seen: list[Rows] = []
 
-        def find() -> Rows | None:
+        def find() -> Any:
             with suppress(sqlite3.OperationalError):  # no database or no table yet
                 seen[:] = [self.select(sql)]
-            return seen[0] if seen and predicate(seen[0]) else None
+            return seen and predicate(seen[0])
 
-        return self._wait(find, f"{sql!r} does not select what is waited for", seen)
+        self.wait_for(find, f"{sql!r} does not select what is waited for", seen)
+        return seen[0]
 
     def wait_known(self, hash: str) -> None:
         self.wait_rows(f"SELECT 1 FROM torrent_data WHERE hash = '{hash}'", bool)
@@ -149,9 +147,17 @@ class Program:
         sql = f"SELECT CAST(file AS BLOB) FROM session_file WHERE hash = '{hash}'"
         self.wait_rows(sql, lambda rows: sorted(file for (file,) in rows) == wanted)
 
-    def wait_for(self, predicate: Callable[[], Any], problem: str) -> None:
-        """Wait until `predicate` is true, as of a file that is to vanish."""
-        self._wait(lambda: predicate() or None, problem)
+    def wait_for(self, find: Callable[[], Found | None], problem: str, facts: Sequence[object] = ()) -> Found:
+        """Wait until `find` finds something; raise AssertionError when it takes too long or the process has ended."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            if ended := self.process.poll() is not None:
+                self._close()
+            if found := find():
+                return found
+            if ended or time.monotonic() > deadline:
+                raise AssertionError(self.report(f"{problem}; last seen {facts}" if facts else problem))
+            time.sleep(PAUSE)
 
     def select(self, sql: str) -> Rows:
         """Return what `sql` selects from the database now."""
@@ -194,15 +200,3 @@ class Program:
             self._data = self._file.read_bytes()
             self._notify.close()
             self._place.cleanup()
-
-    def _wait(self, find: Callable[[], Found | None], problem: str, facts: Sequence[object] = ()) -> Found:
-        """Return what `find` finds; raise AssertionError when it takes too long or the process has ended."""
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            if ended := self.process.poll() is not None:
-                self._close()
-            if (found := find()) is not None:
-                return found
-            if ended or time.monotonic() > deadline:
-                raise AssertionError(self.report(f"{problem}; last seen {facts}" if facts else problem))
-            time.sleep(PAUSE)

@@ -21,7 +21,7 @@ from typing import Any, Callable, Union
 import program
 import pytest
 from faults import locked, mounted
-from program import Argument, Env, Paths, Place, Program
+from program import Argument, Env, Place, Program
 from rtorrent import Rtorrent
 from session import STOPPED, VERSIONS, Session, pass_tick
 from torrents import Torrent, make, single, twin_of
@@ -136,25 +136,23 @@ class Bed:
         assert isinstance(self.rtorrent, Session)
         return self.rtorrent
 
-    def start(
-        self, *options: Argument, paths: Paths = (), ready: bool = True, cwd: Place = None, env: Env = None
-    ) -> Program:
-        """Start the daemon and wait until it is ready."""
+    def start(self, *options: Argument, ready: bool = True, cwd: Place = None, env: Env = None) -> Program:
+        """Start the daemon, with options and directories, and wait until it is ready."""
         env = {"RTWATCH_RECORD": str(self.record), **(env or {})}
-        program = Program(self.rtorrent.path, *options, state=self.state, paths=paths, cwd=cwd, env=env)
+        program = Program(self.rtorrent.path, *options, state=self.state, cwd=cwd, env=env)
         self.started.append(program)
         if ready:
             program.wait_ready()
         return program
 
-    def once(self, *options: Argument, paths: Paths = ()) -> subprocess.CompletedProcess[str]:
+    def once(self, *options: Argument) -> subprocess.CompletedProcess[str]:
         """Run rtwatch --once to its end."""
-        return self.run("--once", *options, paths=paths)
+        return self.run("--once", *options)
 
-    def run(self, *options: Argument, paths: Paths = ()) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: Argument) -> subprocess.CompletedProcess[str]:
         """Run rtwatch, with options that let it end by itself, to its end; they may stand anywhere."""
         env = {"RTWATCH_RECORD": str(self.record)}
-        result = program.run(self.rtorrent.path, *options, *paths, state=self.state, env=env)
+        result = program.run(self.rtorrent.path, *options, state=self.state, env=env)
         assert "Traceback" not in result.stderr, result.stderr
         return result
 
@@ -317,19 +315,13 @@ def place(bed: Bed, words: list[str]) -> Path:
     return bed.downloads.joinpath(*words[:1])
 
 
-def start(bed: Bed, *words: str) -> None:
-    """Start rtwatch in the directory for downloads, with options and, behind "--", directories."""
-    end = words.index("--") if "--" in words else len(words)
-    bed.start(*SHORT, *words[:end], paths=[*map(Path, words[end + 1 :])], cwd=bed.downloads)
-
-
 def confirm(truth: object) -> None:
     assert truth
 
 
 STOP, SLOW = "os.kill(os.getpid(), 19)", {"post_add": "time.sleep(2)"}
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
-    "start": lambda bed, torrents, words: start(bed, *words),
+    "start": lambda bed, torrents, words: bed.start(*SHORT, *words, cwd=bed.downloads),
     "once": lambda bed, torrents, words: bed.start(*words, "--once", ready=False, cwd=bed.downloads).wait(),
     "data": lambda bed, torrents, words: torrents[0].write(place(bed, words)),
     "load": lambda bed, torrents, words: bed.rtorrent.add(torrents[0], place(bed, words)),

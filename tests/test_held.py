@@ -28,14 +28,14 @@ def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed
     bed.session.erase(*singles(number), single("outside"))
     others += bed.seed(single("stays"))
     options = (*SHORT, *options, "--trash", str(trash))
-    program = bed.start(*options, *bed.hooks, paths=[bed.downloads])
+    program = bed.start(*options, *bed.hooks, bed.downloads)
     program.wait_line(f"held .*{number + 1} of {number + 2} torrents missing")
     others += bed.download(*singles(number + 2, "new"))
     bed.erase_another()
     program.stop()
-    assert bed.once(*options, paths=[bed.downloads]).returncode == 3
+    assert bed.once(*options, bed.downloads).returncode == 3
     assert remaining(paths + others) == paths + others
-    program = bed.start(*options, paths=[bed.downloads])
+    program = bed.start(*options, bed.downloads)
     _, *command = shlex.split(program.wait_line("rtwatch --once --force.*")[0])
     program.stop()
     assert run(*command, state=bed.state).returncode == 0

@@ -78,7 +78,7 @@ def test_hooks_get_the_options_and_an_open_queue_and_inotify_descriptor(bed: Bed
         complete="note('left', left=[*queues['complete']], same=None)",
         post_loop="inot.add_watch('/', flags.CREATE); note('args', **{k: str(v) for k, v in vars(args).items()})",
     )
-    bed.start("-r", "--grace", "0.25", *option, paths=[bed.downloads])
+    bed.start("-r", "--grace", "0.25", *option, bed.downloads)
     bed.add(ONE)
     bed.session.mark_complete(ONE)
     lefts = bed.wait_called("left", count=2)

@@ -19,10 +19,10 @@ from torrents import make, multi, single
 ONE, PACK = single("one"), multi("pack")
 
 
-def ask(launcher: Bed, what: str | Path, *options: str | Path, paths: list[Path] | None = None) -> str:
+def ask(launcher: Bed, what: str | Path, *options: str | Path) -> str:
     """Return what rtwatch answers."""
     state = tree(launcher.state)
-    result = launcher.run("--what-if", what, *options, paths=paths or [])
+    result = launcher.run("--what-if", what, *options)
     assert result.returncode == 0, result.stderr
     if not any(program.process.poll() is None for program in launcher.started):
         assert tree(launcher.state) == state
@@ -70,7 +70,7 @@ def test_what_if_heeds_options(bed: Bed, trash: Path) -> None:
     bed.change(PACK, custom1="a%20b")
     (elsewhere := bed.downloads / "elsewhere").mkdir()
     assert "leaves 2 files: it has the label" in ask(bed, "pack", "--keep", "a b")
-    assert re.search(r"kept .*a\.bin: ", ask(bed, "pack", paths=[elsewhere]))
+    assert re.search(r"kept .*a\.bin: ", ask(bed, "pack", elsewhere))
     trashed = f"would trash +pack, 2 of 2 files, .* in {trash}/{PACK.hash}"
     assert re.search(trashed, ask(bed, "pack", "--trash", trash))
     assert [*trash.iterdir()] == []
@@ -125,7 +125,7 @@ def list_orphans(launcher: Bed, *places: Path, aged: bool = True) -> subprocess.
     with pytest.MonkeyPatch.context() as patch:
         if aged:
             patch.setattr(program, "command", lambda *args: [sys.executable, "-c", NEXT_WEEK, *map(str, args)])
-        return launcher.run("--orphans", paths=places)
+        return launcher.run("--orphans", *places)
 
 
 def test_orphans_are_the_files_that_no_torrent_lists_and_that_nobody_put_there_today(bed: Bed) -> None:

@@ -113,12 +113,12 @@ a dry run finishes vanished torrents in words: seed ONE PACK OTHER DEEP; start -
 files of a torrent with a label of --keep stay: seed PACK ONE; change PACK custom1=label;
     start --keep=other --keep=label; erase PACK ONE; says erased +pack, leaves 2 files: it has the label "label"$;
     left pack/a.bin pack/sub/b.bin
-only files below a PATH go, and never itself: mkdir -p in/pack; ln -s in/pack link; start -- link; seed PACK in;
+only files below a PATH go, and never itself: mkdir -p in/pack; ln -s in/pack link; start link; seed PACK in;
     seed PACK2 in; seed DEEP out; settle; erase PACK PACK2 DEEP; says erased +pack2, none of 2 files;
     left in/pack2/a.bin in/pack2/sub/b.bin out/pack/a out/pack/b/c out/pack/d/e/f; test -d in/pack
 the lock of another host needs a PATH: seed PACK in; seed PACK2 in; seed ONE; kill-rtorrent;
     rm ../session/rtorrent.lock; echo elsewhere.example:+123 >../session/rtorrent.lock; start;
-    erase-unwaited PACK; says held .*host; stop; start -- in; erase-unwaited PACK2 ONE; says waiting .*one.bin;
+    erase-unwaited PACK; says held .*host; stop; start in; erase-unwaited PACK2 ONE; says waiting .*one.bin;
     let-save; gone PACK; gone PACK2; gone ONE; left one.bin
 """
 
