@@ -15,6 +15,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -865,33 +866,41 @@ class Steps(World):
 
     @step(3, on="loaded")
     def rtwatch_killed(self, torrent: Torrent) -> None:
-        """Kill rtwatch just after an erase or when its grace is over, and start it again."""
+        """Kill rtwatch, perhaps just after an erase or when its grace is over, and start it again."""
         if self.program:
-            self.erase_torrents(torrent)
+            erased = [torrent] if self.rng.random() < 0.7 else []
+            self.erase_torrents(*erased)
             time.sleep(self.rng.choice([0, 0, GRACE, GRACE + 0.01, GRACE + 0.02]))
             self.trouble.add("erased unseen")
             self.programs[-1].kill()
             # what it was about to say is lost
             said = [text.split(", ")[0] for verb, text in self.lines() if verb in ENDS][:-1]
             self.unsaid |= {hash for hash in set().union(*self.left.values()) if NAMES[hash] not in said}
-            self.unsaid.add(torrent.hash)
+            self.unsaid |= {each.hash for each in erased}
             self.start()
 
-    @step(4, "shut_down", "killed")
+    @step(4, "shut_down", "killed", "emptied")
     def rtorrent(self, how: str) -> None:
-        """End rtorrent, and perhaps start it."""
+        """End rtorrent, and perhaps start it; or empty the session in between, which a stopped rtwatch does not see."""
+        emptied, program = how == "emptied" and self.driver.process, self.program
+        if emptied and program:
+            program.send_signal(signal.SIGSTOP)
         if self.driver.process:
             known = self.rows("SELECT hash FROM torrent_data")
             before = {hash: files for hash, files in self.used().items() if hash in known}
-            if how == "shut_down" and self.driver.lock.exists():
+            if how != "killed" and self.driver.lock.exists():
                 self.driver.shutdown()
             else:
                 self.driver.kill()
+            if emptied:
+                self.delete_session_files("TLR")
             after = self.used()
             self.unloaded.update((hash, files) for hash, files in before.items() if hash not in after)
             self.trouble.add("rtorrent ended")
-        if self.rng.random() < 0.5:
+        if emptied or self.rng.random() < 0.5:
             self.start_rtorrent()
+        if emptied and program:
+            program.send_signal(signal.SIGCONT)
 
     @step(3, "save", "erase", on="loaded")
     def cut(self, torrent: Torrent, how: str) -> None:
