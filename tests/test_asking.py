@@ -154,7 +154,7 @@ another program has the number of the lock: seed PACK; kill-rtorrent; rm ../sess
     says waiting .*next save, within 20 minutes$
 the process was killed, and nobody has waited for it: seed PACK; {NOT_ITS};
     P=$(sed 's/.*+//' ../session/rtorrent.lock);kill -9 $P;until grep -q ') Z' /proc/$P/stat;do sleep 0.1;done;
-    resume; says (held|waiting) +pack; ls pack/a.bin pack/sub/b.bin
+    resume; says held +pack: no rtorrent that ran at that time; ls pack/a.bin pack/sub/b.bin
 """
 
 
