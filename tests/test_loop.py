@@ -18,7 +18,7 @@ import pytest
 from faults import mounted
 from inotify_simple import flags, masks
 from program import Program
-from steps import LONG, SHORT, Bed, paused, play, remaining
+from steps import SHORT, Bed, play, remaining
 from torrents import multi, single
 
 import rtwatch
@@ -64,24 +64,17 @@ def test_only_events_with_a_handler_are_watched(bed: Bed) -> None:
 def test_a_signal_ends_rtwatch_in_order_and_a_vanished_torrent_keeps_its_files_for_the_grace(
     number: int, bed: Bed
 ) -> None:
-    one, killed = single("one"), number == signal.SIGKILL
-    program = bed.start(*LONG, *bed.hooks)
-    paths = bed.download(one)
-    bed.vanish(one)
-    bed.settle()
-    program.send_signal(number)
-    assert program.wait() == (-number if killed else 0)
-    program.wait_files(one.hash, paths)
+    one, killed, hooks = single("one"), number == signal.SIGKILL, f"--hooks={bed.hooks[1]}"
+    play(bed, f"start --grace=600 {hooks}; seed ONE; settle; vanish ONE; settle", ONE=one)
+    bed.program.send_signal(number)
+    play(bed, f"exits {-number if killed else 0}; lists ONE; left one.bin", ONE=one)
     assert (bed.hooks_called()[0], bed.hooks_called().count("post_loop")) == ("pre_loop", int(not killed))
     assert bed.hooks_called(one.hash) == ["pre_add", "post_add"]
-    told = "\n".join(program.notified).split("\n")
+    told = "\n".join(bed.program.notified).split("\n")
     assert (told.count("READY=1"), told.count("STOPPING=1")) == (1, int(not killed))
     assert any(line.startswith("STATUS=") for line in told)
-    assert len([line for line in program.lines if "one.bin" in line]) == 2
-    assert remaining(paths) == paths
-    bed.start(*SHORT, *bed.hooks).wait_gone(one.hash)
-    bed.wait_called("post_remove", one)
-    assert remaining(paths) == []
+    assert bed.program.output.count("one.bin") == 2
+    play(bed, f"start {hooks}; gone ONE; called post_remove 1; left", ONE=one)
     assert bed.hooks_called(one.hash) == ["pre_add", "post_add", "pre_remove", "post_remove"]
 
 
@@ -96,15 +89,10 @@ LOSSES = {
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_the_end_of_the_session_removes_nothing(loss: str, bed: Bed) -> None:
-    paths = bed.seed(*THREE)
-    program = bed.start(*SHORT, *bed.hooks)
-    with paused(program):
-        bed.session.erase(THREE[0])
-        play(bed, loss)
-    assert program.wait() == 1
+    paths, program = bed.seed(*THREE), bed.start(*SHORT, *bed.hooks)
+    play(bed, f"pause; erase-unwaited ONE; {loss}; resume; exits 1; known-torrents 3", ONE=THREE[0])
     assert str(bed.session.path) in program.lines[-1]
     assert remaining(paths) == paths
-    assert len(program.select("SELECT 1 FROM torrent_data")) == 3
     assert bed.hooks_called() == ["pre_loop", "post_loop"]
     assert "STOPPING=1" in program.notified
 
@@ -128,10 +116,7 @@ def test_a_session_that_comes_back_is_known(how: str, bed: Bed) -> None:
     else:
         play(bed, f"once; {AWAY}; {EMPTY}; {how[:2]} ../away/*.torrent* ../session; {BACK}".format(options))
     assert remaining(paths) == paths
-    bed.start(*SHORT, *bed.hooks)
-    bed.settle()
-    bed.erase(THREE[0])
-    bed.program.stop()
+    play(bed, f"start --hooks={bed.hooks[1]}; settle; erase ONE; stop", ONE=THREE[0])
     assert remaining(paths) == paths[2:]
     assert [bed.hooks_called(torrent.hash) for torrent in THREE] == [["pre_remove", "post_remove"], [], []]
 

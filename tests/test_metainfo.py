@@ -21,6 +21,14 @@ def crafted(**info: Any) -> bytes:
     return craft(info).metainfo
 
 
+# What begins a good torrent otherwise. bencode.py 4.1.0 accepts the negative length `-6:` and loops forever.
+ITEMS = {
+    "negative length": ["1:ai1e-6:", "1:a-1:", "1:al1:b-3:e"],
+    "length with a sign, zero or blank before its end": ["+1:ai1e", "01:ai1e", "1 :ai1e"],
+    "length beyond the end": ["1:a999999999:b", f"1:a{'9' * 30}:b", f"1:a{'9' * 5000}:b"],
+    "key that is no string": ["i1ei2e", "lei1e", "1:aldi1ei2eee"],
+    "missing value": ["1:aie", "1:ae", "1:ald1:aee"],
+}
 BROKEN: dict[str, bytes] = {  # the bencoding
     **{"empty": b"", "garbage": b"\0garbage", "zeros": b"\0" * 1000, "web page": b"<html>"},
     **{"list": b"le", "number": b"i7e", "string": b"1:a", "cut short": GOOD[:-30], "without its end": GOOD[:-1]},
@@ -29,26 +37,7 @@ BROKEN: dict[str, bytes] = {  # the bencoding
     **{"cut short in a length": b"d1:a12", "in a long length": b"d1:a" + b"9" * 5000 + b":"},
     "deep list": b"l" * DEEP + b"e" * DEEP,
     "dictionaries without end": b"d1:a" * DEEP,
-    **{  # bencode.py 4.1.0 accepts the negative length `-6:` and loops forever
-        kind: b"d" + item + GOOD[1:]
-        for kind, item in {
-            "negative length": b"1:ai1e-6:",
-            "negative length of a value": b"1:a-1:",
-            "negative length in a list": b"1:al1:b-3:e",
-            "signed length": b"+1:ai1e",
-            "length with a leading zero": b"01:ai1e",
-            "length with a blank": b"1 :ai1e",
-            "length beyond the end": b"1:a999999999:b",
-            "length of 30 digits": b"1:a" + b"9" * 30 + b":b",
-            "length of 5000 digits": b"1:a" + b"9" * 5000 + b":b",
-            "number as a key": b"i1ei2e",
-            "number without digits": b"1:aie",
-            "end for a value": b"1:ae",
-            "end for a value in a list": b"1:ald1:aee",
-            "list as a key": b"lei1e",
-            "number as a key in a list": b"1:aldi1ei2eee",
-        }.items()
-    },
+    **{f"a {kind}: {item:.20}": f"d{item}".encode() + GOOD[1:] for kind, items in ITEMS.items() for item in items},
 }
 MALFORMED: dict[str, bytes] = {  # the metainfo, as it is to rtorrent
     **{"no info": b"d8:announce3:url4:abcdi1ee", "info is a list": b"d4:infolee", "info is a string": b"d4:info1:xe"},
