@@ -362,6 +362,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "asked": lambda bed, torrents, words: confirm(bed.session.asked.count(words[0]) == int(words[1])),
     "lock-database": lambda bed, torrents, words: bed.mounts.enter_context(locked(bed.db)),
     "unlock-database": lambda bed, torrents, words: bed.mounts.close(),
+    "unmount": lambda bed, torrents, words: bed.mounts.close(),
     "start-stopping-in": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**{words[0]: STOP})),
     "start-with-a-slow-hook": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**SLOW)),
     "stops": lambda bed, torrents, words: bed.program.wait_for(

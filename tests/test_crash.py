@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -36,18 +35,13 @@ class Place:
         """Take what lies in a test bed; keep a copy of the state, and links to all other files, which stay the same."""
         self.bed, self.path, self.state, self.downloads = bed, bed.session.path.parent, bed.state, bed.downloads
         self.trash = self.path / "trash"
-        self.trash.mkdir()
-        shutil.copytree(self.state, f"{self.path}.saved/state")
-        shutil.copytree(self.downloads, f"{self.path}.saved/downloads", symlinks=True, copy_function=os.link)
+        bed.shell("cd ..; mkdir saved; cp -a state saved; cp -al downloads saved")
 
     def restore(self, known: bool) -> None:
         """Put everything back as it was saved, the state only if `known`."""
-        for directory in self.downloads, self.trash, self.state:
-            shutil.rmtree(directory, ignore_errors=True)
-        self.trash.mkdir()
-        shutil.copytree(f"{self.path}.saved/downloads", self.downloads, symlinks=True, copy_function=os.link)
+        self.bed.shell("cd ..; rm -rf downloads trash state; mkdir trash; cp -al saved/downloads .")
         if known:
-            shutil.copytree(f"{self.path}.saved/state", self.state)
+            self.bed.shell("cp -a ../saved/state ..")
 
     def run(self, *options: Argument, prefix: Sequence[str] = ()) -> tuple[int, str]:
         """Run rtwatch to its end on this session, below `prefix`; return its exit status and what it said."""
@@ -81,11 +75,10 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with bed_in(tmp_path_factory.mktemp("erased") / "place") as bed:
         bed.seed(*ERASED, *STAY)
         bed.add(LINKED)
-        (bed.downloads / "linked").mkdir()
-        (bed.downloads / "linked" / "used.bin").symlink_to("../target/used.bin")
-        program = bed.start(*LONG)
+        bed.shell("mkdir linked; ln -s ../target/used.bin linked")
+        bed.start(*LONG)
         bed.vanish(*ERASED)
-        assert program.stop() == 0
+        assert bed.program.stop() == 0
         yield Place(bed)
 
 

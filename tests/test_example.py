@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from program import PROJECT
-from steps import AT_ONCE, SHORT, Bed, each_row, play, remaining, tree
+from steps import Bed, each_row, play, remaining, tree
 from torrents import make, multi, single
 
 from hooks_example import safe_name
 
 EXAMPLE = f"--hooks={PROJECT}/hooks_example.py"
-ONE, PACK = single("one"), multi("pack")
+ONE, THREE, PACK = single("one"), single("three"), multi("pack")
 SCRIPT = '#!/bin/sh\necho "$#:$1" >>../ran\ntest ! -e ../fails\n'
 
 
@@ -25,14 +25,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin" / "true").write_text(SCRIPT)
     (tmp_path / "bin" / "true").chmod(0o755)
     monkeypatch.setenv("PATH", os.pathsep.join([f"{tmp_path}/bin", os.environ["PATH"]]))
-
-
-@pytest.fixture
-def drop(bed: Bed) -> Path:
-    """Give the drop directory, made."""
-    path = bed.state / "rtwatch-example" / "drop"
-    path.mkdir(parents=True)
-    return path
 
 
 NAMES = [
@@ -72,54 +64,45 @@ def test_the_command_runs_whenever_the_mark_is_written_until_it_works(story: str
 
 
 def test_the_history_and_the_saved_torrent_files_say_what_came_and_went(bed: Bed) -> None:
-    program = bed.start(*AT_ONCE, EXAMPLE)
-    for _ in range(2):
-        bed.download(ONE)
-        bed.erase(ONE)
-    bed.download(ONE)
+    come_and_go = "seed ONE; settle; erase ONE"
+    play(bed, f"start {EXAMPLE}; {come_and_go}; {come_and_go}; seed ONE; settle", ONE=ONE)
     sql = f"SELECT name, erased > added FROM example_history WHERE hash = '{ONE.hash}' ORDER BY rowid"
-    program.wait_rows(sql, lambda rows: rows == [("one.bin", 1), ("one.bin", 1), ("one.bin", None)])
-    assert program.stop() == 0
-    assert len(bed.start(EXAMPLE).select(sql)) == 3
-    assert "no hook" not in program.output
+    bed.program.wait_rows(sql, lambda rows: rows == [("one.bin", 1), ("one.bin", 1), ("one.bin", None)])
+    play(bed, f"says-no no hook; stop; exits 0; start {EXAMPLE}")
+    assert len(bed.program.select(sql)) == 3
     saved = bed.state / "rtwatch-example" / "erased" / f"one.bin-{ONE.hash[:8]}.torrent"
     assert saved.read_bytes() == ONE.metainfo
 
 
-def test_any_dropped_file_is_looked_up(bed: Bed, drop: Path) -> None:
-    program = bed.start(EXAMPLE)
-    bed.download(PACK)
+DROP = "../state/rtwatch-example/drop"
+UNREADABLE = "".join(
+    rf"mv {name} {DROP}/other.torrent.new; mv {DROP}/other.torrent.new {DROP}/{name}.torrent;"
+    rf" says found +{name}\.torrent cannot be read; "
+    for name in ("pipe", "zero", "huge", "empty", "endless")
+)
+
+
+def test_any_dropped_file_is_looked_up(bed: Bed) -> None:
+    """Up to 64 MiB of a regular file are read, nothing else; rtwatch's own function for this key is still called."""
     dropped = make(b"other", {(b"a.bin",): b"1", (b"b.bin",): b"2", (b"c.bin",): b"3"})
     (bed.downloads / "elsewhere").write_bytes(dropped.metainfo)
-    bed.shell(f"cp elsewhere {drop}/written.torrent; mv elsewhere {drop}/moved.torrent")
-    for name in "written", "moved":
-        program.wait_line(rf"found +{name}\.torrent, 2 of 3 file names are in the session already$")
-    # Up to 64 MiB of a regular file are read, nothing else.
-    bed.shell("mkfifo pipe; ln -s /dev/zero zero; truncate -s 1G huge; touch empty; echo d1:ai1e-6:e >endless")
-    for name in "pipe", "zero", "huge", "empty", "endless":
-        bed.shell(f"mv {name} {drop}/other.torrent.new; cd {drop}; mv other.torrent.new {name}.torrent")
-        program.wait_line(rf"found +{name}\.torrent cannot be read")
-    # rtwatch's own function for this key is still called.
-    bed.download(ONE)
-    bed.shell(f"rm -r {drop}")
-    bed.download(single("after"))
-    assert program.stop() == 0
-    assert "other" not in program.output
+    story = rf"""mkdir -p {DROP}; start {EXAMPLE}; seed PACK; settle; cp elsewhere {DROP}/written.torrent;
+        mv elsewhere {DROP}/moved.torrent; says found +written\.torrent, 2 of 3 file names are in the session already$;
+        says found +moved\.torrent, 2 of 3 file names are in the session already$; mkfifo pipe; ln -s /dev/zero zero;
+        truncate -s 1G huge; touch empty; echo d1:ai1e-6:e >endless; {UNREADABLE}seed ONE; settle; rm -r {DROP};
+        settle; stop; exits 0; says-no other"""
+    play(bed, story, PACK=PACK, ONE=ONE)
 
 
-def test_with_no_action_it_changes_nothing(bed: Bed, drop: Path) -> None:
-    bed.seed(PACK, ONE)
-    assert bed.once(EXAMPLE).returncode == 0
-    marks = [bed.session.mark_complete(known) for known in (PACK, ONE)]
-    (drop / "some.torrent").write_bytes(single("two").metainfo)
+def test_with_no_action_it_changes_nothing(bed: Bed) -> None:
+    marks = [bed.session.path / f"{torrent.hash}.complete" for torrent in (PACK, ONE, THREE)]
+    story = f"""seed PACK ONE; once {EXAMPLE}; exits 0; mark-complete PACK; mark-complete ONE; mkdir -p {DROP};
+        cp ../session/{ONE.hash}.torrent {DROP}/some.torrent"""
+    play(bed, story, PACK=PACK, ONE=ONE)
     before = tree(bed.downloads, bed.state)
-    program = bed.start("-n", *SHORT, EXAMPLE)
-    bed.add(single("three"))
-    marks.append(bed.session.mark_complete(single("three")))
-    for name in "pack", "one.bin", "three.bin":
-        program.wait_line(f"would run +true {re.escape(str(bed.downloads / name))}$")
-    bed.session.erase(PACK)
-    program.wait_line(rf"would save +\S+pack-{PACK.hash[:8]}\.torrent$")
-    assert program.stop() == 0
+    story = rf"""start -n {EXAMPLE}; load THREE; mark-complete THREE; says would run +true {bed.downloads}/pack$;
+        says would run +true {bed.downloads}/one\.bin$; says would run +true {bed.downloads}/three\.bin$;
+        erase-unwaited PACK; says would save +\S+pack-{PACK.hash[:8]}\.torrent$; stop; exits 0"""
+    play(bed, story, PACK=PACK, THREE=THREE)
     assert tree(bed.downloads, bed.state) == before
     assert (remaining([bed.state.with_name("ran")]), remaining(marks)) == ([], marks)

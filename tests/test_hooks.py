@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from session import touch
 from steps import ALL_HOOKS, SHORT, Bed, Options, play, remaining
 from torrents import Torrent, multi, single, twin_of
 
@@ -41,17 +40,11 @@ def test_hooks_are_called_in_order_with_the_torrent(torrent: Torrent, options: O
         bed.session.write(torrent, kind)
     files = [bed.session.file(torrent, kind) for kind in "TLR"]
     stored = [str(file.read_bytes()) if file.exists() else None for file in files]
-    paths = sorted(torrent.write(bed.downloads))
-    bed.wait_called("post_add")
-    mark = bed.session.mark_complete(torrent)
-    bed.wait_called("complete")
-    touch(mark)
-    bed.wait_called("complete", count=2)
-    mark.rename(mark.with_name("moved")).rename(mark)
-    bed.wait_called("complete", count=3)
-    bed.session.erase(torrent)
-    gone = bed.wait_called("post_remove")[0]["removed"]
-    assert bed.program.stop() == 0
+    paths, mark = sorted(torrent.write(bed.downloads)), bed.session.path / f"{torrent.hash}.complete"
+    story = f"""called post_add 1; mark-complete T; called complete 1; touch {mark}; called complete 2; mv {mark} moved;
+        mv moved {mark}; called complete 3; erase-unwaited T; called post_remove 1; stop; exits 0"""
+    play(bed, story, T=torrent)
+    gone = bed.calls(torrent.hash)[-1]["removed"]
     calls, file = bed.calls(), str(files[0])
     known, both = [single("other").hash], sorted([single("other").hash, torrent.hash])
     assert [(call["hook"], call["file"], sorted(call["known"])) for call in calls] == [
@@ -117,15 +110,13 @@ def test_a_hooks_file_that_does_not_load_or_fit_is_refused(text: str, word: str,
     assert refusal.value.status == 2
 
 
-MISSPELT = {"post_ad": "post_add", "Pre_Remove": "pre_remove", "completed": "complete", "on_complete": "complete"}
-
-
 def test_a_function_named_nearly_like_a_hook_is_named(bed: Bed) -> None:
-    near = "".join(f"def {name}(*args): pass\n" for name in MISSPELT)
+    misspelt = {"post_ad": "post_add", "Pre_Remove": "pre_remove", "completed": "complete", "on_complete": "complete"}
+    near = "".join(f"def {name}(*args): pass\n" for name in misspelt)
     other = "from os.path import commonpath as pre_path\ndef _pre_ad(): pass\ndef remove(): pass\npost_data = 7\n"
     text = f"{near}{other}def post_loop(con, inot, args): pass\n"
     (line,) = re.findall(r"no hook +(.*)\n", bed.once(*bed.write_hooks(text)).stderr)
-    named = [f"{name} (the hook is {hook})" for name, hook in sorted(MISSPELT.items())]
+    named = [f"{name} (the hook is {hook})" for name, hook in sorted(misspelt.items())]
     assert line == f"{bed.hooks_file}: rtwatch never calls {', '.join(named[:3])} and 1 more"
 
 
@@ -144,30 +135,20 @@ MISDEEDS += [(hook, f"con.execute('DELETE FROM {table}')") for hook, table in DE
 
 
 @pytest.mark.parametrize(("hook", "deed"), MISDEEDS)
-def test_a_hook_that_fails_or_deletes_all_rows_ends_nothing_and_costs_no_file_of_others(
-    hook: str, deed: str, bed: Bed
-) -> None:
-    """A failure is logged, and a torrent whose pre_remove fails is held until the next start."""
+def test_a_hook_that_fails_or_deletes_all_rows_costs_no_file_of_others(hook: str, deed: str, bed: Bed) -> None:
+    """rtwatch goes on, a failure is logged, and a torrent whose pre_remove fails is held until the next start."""
     bed.hooks_fail, fails = True, deed.startswith("raise")
-    program = bed.start(*SHORT, *bed.write_each(**{hook: deed}))
-    stay, paths = bed.seed(TWIN, multi("stays")), bed.seed(ONE)
-    bed.seed(PACK)
-    bed.session.mark_complete(PACK)
-    bed.wait_called("complete")
-    bed.session.erase(PACK, ONE)
-    for count in 5, 6:
-        bed.add(single(f"other{count}"))
-        bed.wait_called("pre_add", count=count)
-        bed.session.save_all()
-    if fails:
-        bed.wait_called("pre_remove" if hook == "pre_remove" else "post_remove", count=2)
-    assert program.stop() == 0
-    assert remaining(stay) == stay
+    bed.write_each(**{hook: deed})
+    finished = f"called {'pre_remove' if hook == 'pre_remove' else 'post_remove'} 2; " if fails else ""
+    story = f"""start --hooks=../hooks.py; seed TWIN STAYS ONE PACK; mark-complete PACK; called complete 1;
+        erase-unwaited PACK ONE; load FIFTH; called pre_add 5; save-all; load SIXTH; called pre_add 6; save-all;
+        {finished}stop; exits 0; ls pack/a.bin pack/sub/b.bin stays/a.bin stays/sub/b.bin"""
+    play(bed, story, ONE=ONE, PACK=PACK, TWIN=TWIN, STAYS=multi("stays"), FIFTH=single("5"), SIXTH=single("6"))
     assert (bed.hooks_called()[0], bed.hooks_called()[-1]) == ("pre_loop", "post_loop")
+    paths = ONE.places(bed.downloads)
     if fails:
-        program.wait_line("Traceback")
-        program.wait_line("Error: of this hook")
-        program.wait_line(rf"held .*pack.*{hook}" if hook == "pre_remove" else hook)
+        play(bed, "says Traceback; says Error: of this hook")
+        bed.program.wait_line(rf"held .*pack.*{hook}" if hook == "pre_remove" else hook)
         assert remaining(paths) == (paths if hook == "pre_remove" else [])
     if fails and hook == "pre_remove":
         bed.start(*SHORT, *bed.write_each())
@@ -175,12 +156,11 @@ def test_a_hook_that_fails_or_deletes_all_rows_ends_nothing_and_costs_no_file_of
         assert remaining(paths) == []
 
 
+ENDS = {"exits": "sys.exit()", "hangs": "while True: time.sleep(0.01)", "signals": "os.kill(os.getpid(), 15)"}
+
+
 @pytest.mark.parametrize("hook", ALL_HOOKS)
-@pytest.mark.parametrize(
-    "deed",
-    ["sys.exit()", "while True: time.sleep(0.01)", "os.kill(os.getpid(), 15)"],
-    ids=["exits", "hangs", "signals"],
-)
+@pytest.mark.parametrize("deed", ENDS.values(), ids=ENDS)
 def test_a_hook_that_exits_ends_rtwatch_one_that_hangs_at_a_second_signal(deed: str, hook: str, bed: Bed) -> None:
     """After a signal in a hook no removal begins."""
     program = bed.start(*SHORT, *bed.write_each(**{hook: deed}), ready=hook != "pre_loop")
@@ -228,7 +208,6 @@ DEEDS = ["del queues['mine']", "queues['nobody'] = collections.deque([1])", "del
 @pytest.mark.parametrize("deed", [*DEEDS, "raise MemoryError", "raise RecursionError", "con.close()"])
 def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed) -> None:
     bed.hooks_fail = True
-    paths = bed.seed(PACK)
     body = f"""
     def mine(con, item, args, queues):
         note("mine")
@@ -236,44 +215,35 @@ def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed) -> No
 
     queues["mine"], qfuncs["mine"] = collections.deque([1, 2, 3]), mine
 """
-    program = bed.start(*SHORT, *bed.write_each(pre_loop=body))
-    bed.wait_called("mine")
-    if deed != "con.close()":  # which ends it
-        program.send_signal(signal.SIGTERM)
-    assert program.wait() == int(deed == "con.close()")
-    assert not any(line.startswith("Traceback") for line in program.lines), program.output
-    assert remaining(paths) == paths
+    bed.write_each(pre_loop=body)
+    end = "exits 1" if deed == "con.close()" else "stop; exits 0"
+    play(bed, f"seed PACK; start --hooks=../hooks.py; called mine 1; {end}", PACK=PACK)
+    play(bed, "says-no (?m)^Traceback; left pack/a.bin pack/sub/b.bin")
 
 
 @pytest.mark.parametrize("spelling", ["args.session", "os.fsencode(args.session)", "str(args.session) + '/'", "link"])
 def test_a_hook_may_watch_directories_and_wrap_a_handler(spelling: str, bed: Bed) -> None:
     """Torrents elsewhere than in the session directory are not rtorrent's."""
-    watched, foreign = bed.downloads.with_name("watched"), bed.session.path.parent / single("foreign").hash
-    watched.mkdir()
+    foreign = single("foreign").hash
+    (bed.downloads / f"{foreign}.torrent").write_bytes(single("foreign").metainfo)
     body = f"""
     link = str(args.db) + ".link"
     os.symlink(args.session, link)
     inot.add_watch({spelling}, flags.CREATE)
-    inot.add_watch(Path({str(watched)!r}), flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE)
+    inot.add_watch(args.session / "../watched", flags.CLOSE_WRITE | flags.MOVED_TO | flags.DELETE)
     inot_funcs["dir", flags.CREATE | flags.ISDIR] = lambda path: note("dir", file=str(path))
     key, = inot_funcs.keys() & {{("torrent", flags.MOVED_TO), ("torrent", (flags.MOVED_TO,))}}
     handler = inot_funcs[key]
     inot_funcs[key] = lambda path: [note("wrapped", file=str(path)), handler(path)]
 """
-    program = bed.start(*SHORT, *bed.write_each(pre_loop=body))
-    paths = bed.download(PACK)
+    bed.write_each(pre_loop=body)
+    story = f"""mkdir ../watched; start --hooks=../hooks.py; seed PACK; settle; called wrapped 1;
+        cp ../session/{PACK.hash}.torrent.rtorrent {foreign}.torrent.rtorrent; mv {foreign}* ../watched;
+        cp ../session/{PACK.hash}* .; mv {PACK.hash}* ../watched; rm ../watched/{PACK.hash}*; mkdir ../session/made.dir;
+        called dir 1; erase-another; lists PACK; known-torrents 3; ls pack/a.bin pack/sub/b.bin; erase PACK; left"""
+    play(bed, story, PACK=PACK)
     assert bed.wait_called("wrapped")[0]["file"] == str(bed.session.file(PACK))
-    foreign.with_suffix(".torrent").write_bytes(single("foreign").metainfo)
-    foreign.with_suffix(".torrent.rtorrent").write_bytes(bed.session.file(PACK, "R").read_bytes())
-    bed.shell(f"mv ../{foreign.name}* ../watched; cp ../session/{PACK.hash}* ..; mv ../{PACK.hash}* ../watched")
-    bed.shell(f"rm ../watched/{PACK.hash}*; mkdir ../session/made.dir")
     assert bed.wait_called("dir")[0]["file"] == str(bed.session.path / "made.dir")
-    bed.erase_another()
-    program.wait_files(PACK.hash, paths)
-    assert program.select(f"SELECT 1 FROM torrent_data WHERE hash = '{foreign.name}'") == []
-    assert remaining(paths) == paths
-    bed.erase(PACK)
-    assert remaining(paths) == []
 
 
 @pytest.mark.parametrize("deed", ["None", "{}['mine']"], ids=["hides", "fails"])
@@ -294,8 +264,6 @@ def test_a_pre_loop_that_fails_ends_rtwatch_with_the_line_of_the_hooks_file_in_i
     bed.hooks_file.write_bytes(
         b"# coding: latin-1\nWORD = '\xe9'\ndef pre_loop(*args):\n    raise ValueError(ascii(WORD))\n"
     )
-    program = bed.start("--hooks", bed.hooks_file, ready=False)
-    program.wait_line(rf'File "{bed.hooks_file}", line 4, in pre_loop')
-    program.wait_line(r"raise ValueError\(ascii\(WORD\)\)")
-    program.wait_line(r"ValueError: '\\xe9'")
-    assert program.wait() == 1
+    story = r"""once --hooks=../hooks.py; exits 1; says File "\S+/hooks.py", line 4, in pre_loop;
+        says raise ValueError\(ascii\(WORD\)\); says ValueError: '\\xe9'"""
+    play(bed, story)

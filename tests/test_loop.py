@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import mounted
 from inotify_simple import flags, masks
 from program import Program
-from steps import SHORT, Bed, play, remaining
+from steps import SHORT, Bed, each_row, play, remaining
 from torrents import multi, single
 
 import rtwatch
@@ -61,9 +60,7 @@ def test_only_events_with_a_handler_are_watched(bed: Bed) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
-def test_a_signal_ends_rtwatch_in_order_and_a_vanished_torrent_keeps_its_files_for_the_grace(
-    number: int, bed: Bed
-) -> None:
+def test_a_signal_ends_rtwatch_in_order_and_no_grace_of_a_torrent(number: int, bed: Bed) -> None:
     one, killed, hooks = single("one"), number == signal.SIGKILL, f"--hooks={bed.hooks[1]}"
     play(bed, f"start --grace=600 {hooks}; seed ONE; settle; vanish ONE; settle", ONE=one)
     bed.program.send_signal(number)
@@ -97,26 +94,24 @@ def test_the_end_of_the_session_removes_nothing(loss: str, bed: Bed) -> None:
     assert "STOPPING=1" in program.notified
 
 
-AWAY = "mv ../session ../away; mkdir ../session"
-EMPTY = "kill-rtorrent; start-rtorrent; start {0}; says held .*3 of 3 torrents missing; erase-another; kill-rtorrent"
+EMPTY = "kill-rtorrent; start-rtorrent; start {}; says held .*3 of 3 torrents missing; erase-another; kill-rtorrent"
+AWAY = f"once; mv ../session ../away; mkdir ../session; {EMPTY}"
 BACK = "start-rtorrent; says returned .*one; says returned .*two; says returned .*three; stop"
+RETURNS = f"""
+mv: {AWAY.format("HOOKS")}; mv ../away/*.torrent* ../session; {BACK}
+cp: {AWAY.format("HOOKS")}; cp ../away/*.torrent* ../session; {BACK}
+cp, with --catch-up: {AWAY.format("HOOKS --catch-up")}; cp ../away/*.torrent* ../session; {BACK}
+moved away and back: start; mv ../session ../away; exits 1; mv ../away ../session
+no longer covered by a mount: once; exits 0; mount ../session -t tmpfs rtwatch-test; {EMPTY.format("HOOKS")}; stop;
+    unmount; start-rtorrent
+"""
 
 
-@pytest.mark.parametrize("how", ["mv", "cp", "cp --catch-up", "moved away and back", "no longer covered by a mount"])
-def test_a_session_that_comes_back_is_known(how: str, bed: Bed) -> None:
+@each_row("story", RETURNS)
+def test_a_session_that_comes_back_is_known(story: str, bed: Bed) -> None:
     paths = bed.seed(*THREE)
-    options = f"--hooks={bed.hooks[1]} {how[3:] if 'cp' in how else ''}"
-    if "mount" in how:
-        assert bed.once().returncode == 0
-        with mounted(bed.session.path, "-t", "tmpfs", "rtwatch-test"):
-            play(bed, f"{EMPTY}; stop".format(options))
-        bed.session.start()
-    elif "moved" in how:
-        play(bed, "start; mv ../session ../away; exits 1; mv ../away ../session")
-    else:
-        play(bed, f"once; {AWAY}; {EMPTY}; {how[:2]} ../away/*.torrent* ../session; {BACK}".format(options))
-    assert remaining(paths) == paths
-    play(bed, f"start --hooks={bed.hooks[1]}; settle; erase ONE; stop", ONE=THREE[0])
+    story = f"{story}; ls one/a.bin one/sub/b.bin; start HOOKS; settle; erase ONE; stop"
+    play(bed, story.replace("HOOKS", f"--hooks={bed.hooks[1]}"), ONE=THREE[0])
     assert remaining(paths) == paths[2:]
     assert [bed.hooks_called(torrent.hash) for torrent in THREE] == [["pre_remove", "post_remove"], [], []]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rtorrent import wait_until
+from steps import each_row
 from torrents import craft
 
 import rtwatch
@@ -145,38 +146,44 @@ def test_a_directory_is_known_while_rtorrents_home_and_working_directory_are(hom
     assert [rtwatch.expand_directory(directory, 0) for directory in [*tilde, *relative]] == [None] * 5
 
 
+RTORRENTS = ("rtorrent", "rtorrent main", "rtorrent-main", "rtorrent) Z (")
+OTHERS = ("my-rtorrent", "rtorren", ") R rtorrent", "(rtorrent")
+
+
+@pytest.mark.parametrize("name", RTORRENTS + OTHERS)
+def test_only_a_process_whose_name_begins_with_rtorrent_is_one(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("/bin/cat")
+    with subprocess.Popen([tmp_path / name], stdin=subprocess.PIPE) as process:
+        # The process has its name a moment after the start.
+        assert wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == f"{name}\n", 9)
+        assert (rtwatch.identify_process(process.pid) is not None) == (name in RTORRENTS)
+
+
 LINKS = ("absolute", "alias", "relative", "real")
-LEADS = {  # a path, and the links through which it leads
-    "absolute/sub": ["absolute", "alias", "relative", "real"],
-    "relative/../real": ["relative", "real"],
-    "relative/sub": ["relative", "real"],
-    "real/sub": ["real"],
-    "loop/sub": [],
-    "alias/sub": ["absolute", "alias", "relative", "real"],
-}
+LEADS = """
+absolute/sub: absolute alias relative real
+relative/../real: relative real
+relative/sub: relative real
+real/sub: real
+loop/sub:
+alias/sub: absolute alias relative real
+"""
 
 
-@pytest.mark.parametrize("path", LEADS)
-def test_a_path_leads_through_the_links_on_it_and_through_theirs(path: str, tmp_path: Path) -> None:
-    (tmp_path / "real" / "sub").mkdir(parents=True)
-    (tmp_path / "relative").symlink_to("real")
-    (tmp_path / "absolute").symlink_to(tmp_path / "relative")
-    (tmp_path / "loop").symlink_to("loop")
+@each_row("path places", LEADS, "((.*?)):(.*)")
+def test_a_path_leads_through_the_links_on_it_and_through_theirs(path: str, places: str, tmp_path: Path) -> None:
+    make_things(tmp_path, ["real/sub/", "relative -> real", f"absolute -> {tmp_path}/relative", "loop -> loop"])
     # As a bind mount shows one symlink under two paths.
     os.link(tmp_path / "absolute", tmp_path / "alias", follow_symlinks=False)
     leads = [rtwatch.leads_through(os.fsencode(tmp_path / path), os.fsencode(tmp_path / place)) for place in LINKS]
-    assert [place for place, found in zip(LINKS, leads) if found] == LEADS[path]
+    assert [place for place, found in zip(LINKS, leads) if found] == places.split()
 
 
 @pytest.mark.parametrize("number", [1, 10])
 def test_links_are_found_among_few_files_and_among_many(number: int, tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "way").symlink_to("there")
-    files = [tmp_path / str(number) for number in range(number)]
-    for file in files[1:]:
-        file.touch()
-    files[0].symlink_to("way/target")
-    targets, ways = rtwatch.read_links({os.fsencode(tmp_path): [os.fsencode(file) for file in files]})
+    make_things(tmp_path, ["there/", "0 -> way/target", "way -> there", *map(str, range(1, number))])
+    files = [os.fsencode(tmp_path / str(number)) for number in range(number)]
+    targets, ways = rtwatch.read_links({os.fsencode(tmp_path): files})
     assert targets == {os.fsencode(tmp_path / "there" / "target")}
     assert ways == {os.fsencode(tmp_path / "way" / "target")}
 
@@ -188,8 +195,7 @@ def test_a_link_may_be_a_torrents_by_its_name_or_lead_to_its_files(tmp_path: Pat
         real = os.path.realpath(ways[0]) if root else None
         return rtwatch.Doubt(rtwatch.Owner("0", "?"), real, names, ways=ways).covers(os.fsencode(tmp_path / "sub"))
 
-    (tmp_path / "sub").symlink_to("/")
-    (tmp_path / "link").symlink_to("sub")
+    make_things(tmp_path, ["sub -> /", "link -> sub"])
     assert [covers(".", b"sub"), covers("link", b"other"), covers("", b"other")] == [True] * 3
     assert [covers(".", b"other"), covers("", b"")] == [False] * 2
 
