@@ -82,7 +82,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         read_output("chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", "user")
         (root / "etc/sudoers.d/user").write_text("user ALL=(ALL) NOPASSWD: ALL\n")
         shutil.copytree(PROJECT, root / "home/user/rtwatch", ignore=shutil.ignore_patterns(*LITTER))
-        read_output("chroot", root, "chown", "-R", "user:user", "/home/user")
         yield root
     finally:
         shutil.rmtree(root.parent)  # pytest would keep the last three
@@ -93,14 +92,15 @@ def test_the_first_command_installs_rtwatch_and_runs_it(system: Path) -> None:
     torrent, session = single("film"), Session(system / "home/user/.session")
     session.add(torrent, "/home/user/downloads", complete=1)
     (file,) = torrent.write(system / "home/user/downloads")
+    read_output("chroot", system, "chown", "-R", "user:user", "/home/user")
     (command,) = re.findall(r"^sudo .* ~/\.session$", (PROJECT / "README.md").read_text("utf-8"), re.M)
     install = f"({command} --grace 0.5 >~/said 2>&1 &)"
-    ready, would = (f"until grep -q '{word}' ~/said; do sleep 1; done" for word in ("ready  ", "would remove film"))
+    ready, would = (f"until grep -q '{word}' ~/said; do sleep 1; done" for word in ("ready  ", "would wait"))
     erase = f"rm {' '.join(f'~/.session/{file.name}' for file in session.files(torrent))}"
     line = f"{install}; {ready}; {erase}; {would}; cat ~/said"
     said = read_output(*UNSHARE, ENTER, system, line, env=take_over_settings(system))
-    assert re.search(r" watching +~/\.session, would remove files\n.* ready +1 torrent, 1 file, ", said)
-    assert re.search(r" would remove film\.bin, 1 of 1 file, ", said)
+    assert re.search(r" watching +~/\.session, would remove files\n(?s:.*) ready +1 torrent, 1 file, ", said)
+    assert re.search(r" would wait +film\.bin: for rtorrent's next save", said)
     assert file.exists()
 
 
