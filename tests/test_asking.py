@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-import bencodepy
 import pytest
-from session import UNKNOWN, VERSIONS, decode
-from steps import PACK, SHORT, TWIN, Bed, bed_in, each_row, pattern, play, remaining
+from session import UNKNOWN, VERSIONS
+from steps import PACK, SHORT, TWIN, Bed, bed_in, each_row, play, remaining
 from torrents import make, multi, single, twin_of
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "system.multicall"}
@@ -36,19 +34,14 @@ WRONG: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("answer", [*SPOILED, *WRONG, "not asked for"])
 def test_what_is_no_good_answer_is_none_and_the_next_save_counts(answer: str, bed: Bed) -> None:
     asks = answer != "not asked for"
-    program = bed.start(*SHORT, *bed.hooks, *(() if asks else ("--scgi", "none")))
-    files = bed.download(PACK)
+    play(bed, f"start {'' if asks else '--scgi=none'}; seed PACK; settle", **TORRENTS)
     bed.session.scgi.change = SPOILED.get(answer, bed.session.scgi.change)
     bed.session.scgi.answers.update([WRONG[answer]] if answer in WRONG else [])
-    bed.session.erase(PACK)
-    program.wait_line(f"waiting .*{pattern(PACK)}")
-    bed.settle()  # what comes meanwhile is not kept waiting
-    assert remaining(files) == files
+    # What comes meanwhile is not kept waiting.
+    play(bed, "erase-unwaited PACK; says waiting .*pack; settle; ls pack/a.bin pack/sub/b.bin", **TORRENTS)
     if answer == "none":
         bed.session.scgi.change = SPOILED["empty"]  # which does not take five seconds each time
-    bed.session.save_all()
-    program.wait_gone(PACK.hash)
-    assert not remaining(files)
+    play(bed, "save-all; gone PACK; left", **TORRENTS)
     assert SAVES.isdisjoint(bed.session.asked)
     assert asks or "d.multicall2" not in bed.session.asked  # others look whose socket it is
 
@@ -83,10 +76,8 @@ def test_many_erased_at_once_cost_few_questions_and_all_go(number: int, pause: f
 def test_the_socket_may_be_a_path_or_a_port(scgi: str, named: bool, version: str, tmp_path: Path) -> None:
     with bed_in(tmp_path, version, scgi=scgi) as bed:
         name = bed.session.scgi.socket.getsockname()
-        program = bed.start(*SHORT, *(("--scgi", f"127.0.0.1:{name[1]}" if scgi == "tcp" else name) if named else ()))
-        program.wait_line("ready .*rtorrent answers")
-        bed.download(PACK)
-        bed.erase(PACK)
+        named_by = f"--scgi={f'127.0.0.1:{name[1]}' if scgi == 'tcp' else name}" if named else ""
+        play(bed, f"start {named_by}; says ready .*rtorrent answers; seed PACK; settle; erase PACK; left", PACK=PACK)
 
 
 def answer_truly(bed: Bed, *params: str) -> Any:
@@ -103,9 +94,8 @@ def test_an_answer_does_not_tell_where_a_torrent_is_whose_session_file_says_anot
     bed.settle()
 
     def answer_and_write(*params: str) -> Any:
-        """Answer, and then write another directory into R, as a script does."""
-        file = bed.session.file(TWIN, "R")
-        file.write_bytes(bencodepy.encode({**decode(file), b"directory": os.fsencode(bed.downloads / "elsewhere")}))
+        """Answer, and then write another directory, of a name as long, into R, as a script does."""
+        bed.shell(f"sed -i s:/downloads:/elsewhere: {bed.session.file(TWIN, 'R')}")
         return answer_truly(bed, *params)
 
     bed.session.scgi.answers["d.multicall2"] = answer_and_write

@@ -39,19 +39,16 @@ def test_session_and_state_have_default_places_in_a_home_that_may_be_behind_a_li
     assert (tmp_path / "real" / ".local" / "state" / "rtwatch" / "rtwatch.db").exists()
 
 
-ASKED = {"help": ["--help"], "version": ["--version"], "orphans": ["--orphans", "{session}", "{downloads}"]}
-
-
-@pytest.mark.parametrize("words", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("words", ["--help", "--version", "--orphans {session} {downloads}"])
 @pytest.mark.parametrize("output", ["full", "closed", "closed pipe"])
-def test_output_that_is_not_taken_is_said_in_one_line(output: str, words: list[str], bed: Bed) -> None:
+def test_output_that_is_not_taken_is_said_in_one_line(output: str, words: str, bed: Bed) -> None:
     bed.session.download(ONE, bed.downloads)
     for number in range(300):
         (bed.downloads / f"{number:0250}").touch()
-    options = [word.format(session=bed.session.path, downloads=bed.downloads) for word in words]
-    argv = [sys.executable, "-c", NEXT_WEEK, *options]
+    options = words.format(session=bed.session.path, downloads=bed.downloads)
     redirection = {"full": ">/dev/full", "closed": ">&-", "closed pipe": "| :"}[output]
-    script = f"set -o pipefail; sleep 0.2; {shlex.join(argv)} {redirection}"
+    start = shlex.join([sys.executable, "-c", NEXT_WEEK])
+    script = f"set -o pipefail; sleep 0.2; {start} {options} {redirection}"
     env = {**environment(bed.state), "PYTHONUNBUFFERED": ""}
     result = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 1
@@ -71,36 +68,38 @@ def test_a_standard_error_that_takes_nothing_changes_nothing(closed: str, bed: B
         assert con.execute("SELECT name FROM torrent_data").fetchall() == [("one.bin",)]
 
 
-INSERT = 'method.insert = cfg.basedir, private|const|string, (cat,"{home}/rt/")\n'
-PIMPED = INSERT + 'method.insert = cfg.session, private|const|string, (cat,(cfg.basedir),".s d/")\n'
+INSERT = r'method.insert = cfg.basedir, private|const|string, (cat,"HOME/rt/")\n'
+PIMPED = rf'{INSERT}method.insert = cfg.session, private|const|string, (cat,(cfg.basedir),".s d/")\n'
+LOOP = r"method.insert = cfg.loop, string, (cfg.loop)\n"
+CONFIGURATIONS = rf"""
+plain: s: session.path.set = HOME/s
+old: s: session = ~/s
+quoted, with a comment before: s d: #session = /no\nsession.path.set = "HOME/s d"
+cat: name/x: session.path.set = (cat,"HOME/",(system.env,"NAME"),"/x")
+cfg.basedir: rt/.session: {INSERT}session.path.set = (cat, (cfg.basedir), ".session/")
+cfg.session: rt/.s d: {PIMPED}session.path.set = (cat, (cfg.session))
+double parentheses: rt/.s d: {PIMPED}session.path.set = ((cfg.session))
+dollar: rt/.s d: {PIMPED}session.path.set=$cfg.session=
+a line that goes on: s: session.path.set = \\n  HOME/s
+.config/rtorrent/rtorrent.rc: s: session.path.set = HOME/s
+xdg/rtorrent/rtorrent.rc: s: session.path.set = HOME/s
+a loop: unknown: {LOOP}session.path.set = (cfg.loop)
+an open parenthesis: unknown: {LOOP}session.path.set = (
+a relative path: unknown: {LOOP}session = relative
+no command: unknown: {LOOP}x
+"""
 
-CONFIGURATIONS = {
-    "plain": ("session.path.set = {home}/s", "s"),
-    "old": ("session = ~/s", "s"),
-    "quoted, with a comment before": ('#session = /no\nsession.path.set = "{home}/s d"', "s d"),
-    "cat": ('session.path.set = (cat,"{home}/",(system.env,"NAME"),"/x")', "name/x"),
-    "cfg.basedir": (INSERT + 'session.path.set = (cat, (cfg.basedir), ".session/")', "rt/.session"),
-    "cfg.session": (PIMPED + "session.path.set = (cat, (cfg.session))", "rt/.s d"),
-    "double parentheses": (PIMPED + "session.path.set = ((cfg.session))", "rt/.s d"),
-    "dollar": (PIMPED + "session.path.set=$cfg.session=", "rt/.s d"),
-    "a line that goes on": ("session.path.set = \\\n  {home}/s", "s"),
-}
-PLACES = {".config/rtorrent/rtorrent.rc": "", "xdg/rtorrent/rtorrent.rc": "xdg"}  # and XDG_CONFIG_HOME
-CASES = [*((*case, ".rtorrent.rc") for case in CONFIGURATIONS.values())]
-CASES += [(*CONFIGURATIONS["plain"], place) for place in PLACES]
-UNKNOWN = ["session.path.set = (cfg.loop)", "session.path.set = (", "session = relative", "x"]
-CASES += [(f"method.insert = cfg.loop, string, (cfg.loop)\n{text}\n", "", ".rtorrent.rc") for text in UNKNOWN]
 
-
-@pytest.mark.parametrize(("text", "path", "place"), CASES, ids=[*CONFIGURATIONS, *PLACES, *UNKNOWN])
-def test_the_session_of_rtorrent_rc_is_taken_or_asked_for(text: str, path: str, place: str, tmp_path: Path) -> None:
+@each_row("kind path text", CONFIGURATIONS, "((.*?)): (.*?): (.*)")
+def test_the_session_of_rtorrent_rc_is_taken_or_asked_for(kind: str, path: str, text: str, tmp_path: Path) -> None:
+    place = kind if kind.endswith(".rc") else ".rtorrent.rc"
     (tmp_path / path).mkdir(parents=True, exist_ok=True)
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / place).write_text(text.replace("{home}", str(tmp_path)))
-    config = str(tmp_path / PLACES[place]) if PLACES.get(place) else ""
+    (tmp_path / place).write_text(text.replace("HOME", str(tmp_path)).replace(r"\n", "\n"))
+    config = str(tmp_path / "xdg") if place.startswith("xdg") else ""
     env = {"HOME": str(tmp_path), "NAME": "name", "XDG_CONFIG_HOME": config}
     result = run("--once", state=tmp_path / "state", env=env)
-    if not path:
+    if path == "unknown":
         assert "name the one of session.path.set" in the_line(result, 2)
         return
     assert result.returncode == 0, result.stderr
@@ -134,6 +133,10 @@ the start and the end of rtorrent: start; end-rtorrent; says rtorrent +ended$; s
     says rtorrent +started$; says-once rtorrent +ended
 -q says nothing: load ONE; once -q; says-no .
 -v says every file: start -v; seed PACK; settle; erase PACK; says a\.bin; says b\.bin
+a torrent is malformed, once, and has no rows as the stub of a magnet has none: load TWIN; seed PACK;
+    echo d4:infodee >../session/{TWIN.hash}.torrent; start; pause; load ONE;
+    echo d4:infodee >../session/{ONE.hash}.torrent; resume; magnet OTHER; settle; says-once {TWIN.hash};
+    says-once {ONE.hash}; says-no {TORRENTS["OTHER"].hash}; known-torrents 3
 a link to a torrent is one: load ONE; mv ../session/{ONE.hash}.torrent moved;
     ln -s $PWD/moved ../session/{ONE.hash}.torrent; start; says ready +1 torrent
 torrents of one name are told apart: start; seed PACK; settle; seed TWIN other; settle; repoint TWIN third;

@@ -28,50 +28,44 @@ ERASED = [FIRST, SECOND, SHARED, TARGET, single("alone")]
 STAY = [SHARING, *(single(f"other{number}") for number in range(4))]
 
 
-class Place:
-    """A session with its downloads, trash and rtwatch's state, of which the latter three can be put back."""
+def restore(bed: Bed, known: bool) -> None:
+    """Put everything back as it was saved, the state only if `known`."""
+    bed.shell("cd ..; rm -rf downloads trash state; mkdir trash; cp -al saved/downloads .")
+    if known:
+        bed.shell("cp -a ../saved/state ..")
 
-    def __init__(self, bed: Bed) -> None:
-        """Take what lies in a test bed; keep a copy of the state, and links to all other files, which stay the same."""
-        self.bed, self.path, self.state, self.downloads = bed, bed.session.path.parent, bed.state, bed.downloads
-        self.trash = self.path / "trash"
-        bed.shell("cd ..; mkdir saved; cp -a state saved; cp -al downloads saved")
 
-    def restore(self, known: bool) -> None:
-        """Put everything back as it was saved, the state only if `known`."""
-        self.bed.shell("cd ..; rm -rf downloads trash state; mkdir trash; cp -al saved/downloads .")
-        if known:
-            self.bed.shell("cp -a ../saved/state ..")
+def run(bed: Bed, *options: Argument, prefix: Sequence[str] = ()) -> tuple[int, str]:
+    """Run rtwatch to its end, below `prefix`; return its exit status and what it said."""
+    with below(*prefix):
+        result = bed.once(*AT_ONCE, *options)
+    return result.returncode, result.stderr
 
-    def run(self, *options: Argument, prefix: Sequence[str] = ()) -> tuple[int, str]:
-        """Run rtwatch to its end on this session, below `prefix`; return its exit status and what it said."""
-        with below(*prefix):
-            result = self.bed.once(*AT_ONCE, *options)
-        return result.returncode, result.stderr
 
-    def end(self) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-        """Return type and content of all files below downloads and trash by path, and the rows of a sound database.
+def end(bed: Bed) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Return type and content of all files below downloads and trash by path, and the rows of a sound database.
 
-        A removal that was cut short is continued in a new directory HASH.2 of the trash: those of one hash are one.
-        """
-        found: dict[str, Any] = {}
-        for path in sorted([*self.downloads.rglob("*"), *self.trash.rglob("*")]):
-            name = "/".join(part.partition(".2")[0] for part in path.relative_to(self.path).parts)
-            content = os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
-            content = b"the way back from there" if path.stem == "rtwatch-undo" else content
-            if content != b"" or name not in found:
-                assert found.get(name, content) in (content, b"")
-                found[name] = content
-        with closing(sqlite3.connect(self.state / "rtwatch" / "rtwatch.db")) as con:
-            assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            assert con.execute("PRAGMA foreign_key_check").fetchall() == []
-            tables = "torrent_data", "session_file"
-            return found, {table: con.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables}
+    A removal that was cut short is continued in a new directory HASH.2 of the trash: those of one hash are one.
+    """
+    found: dict[str, Any] = {}
+    top = bed.downloads.parent
+    for path in sorted([*bed.downloads.rglob("*"), *(top / "trash").rglob("*")]):
+        name = "/".join(part.partition(".2")[0] for part in path.relative_to(top).parts)
+        content = os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
+        content = b"the way back from there" if path.stem == "rtwatch-undo" else content
+        if content != b"" or name not in found:
+            assert found.get(name, content) in (content, b"")
+            found[name] = content
+    with closing(sqlite3.connect(bed.db)) as con:
+        assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert con.execute("PRAGMA foreign_key_check").fetchall() == []
+        tables = "torrent_data", "session_file"
+        return found, {table: con.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables}
 
 
 @pytest.fixture(scope="module")
-def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """Give a place, saved, in which rtwatch has seen five of eleven torrents being erased and was ended then."""
+def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Give a test bed, saved, in which rtwatch has seen five of eleven torrents being erased and was ended then."""
     with bed_in(tmp_path_factory.mktemp("erased") / "place") as bed:
         bed.seed(*ERASED, *STAY)
         bed.add(LINKED)
@@ -79,30 +73,32 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         bed.start(*LONG)
         bed.vanish(*ERASED)
         assert bed.program.stop() == 0
-        yield Place(bed)
+        # Files stay the same ones, by links.
+        bed.shell("cd ..; mkdir saved; cp -a state saved; cp -al downloads saved")
+        yield bed
 
 
-def check_each(place: Place, call: str, *options: Argument, known: bool = True) -> None:
+def check_each(bed: Bed, call: str, *options: Argument, known: bool = True) -> None:
     """Kill rtwatch at each of its system calls of one kind in turn, and compare what a second start leaves with the
     end of a run that was not killed."""
-    trace = place.path / "trace"
-    place.restore(known)
-    status, said = place.run(*options, prefix=traced(call, trace=trace))
+    trace = bed.state.with_name("trace")
+    restore(bed, known)
+    status, said = run(bed, *options, prefix=traced(call, trace=trace))
     assert status == 0, said
-    end, total = place.end(), trace.read_text("utf-8", "replace").count(f"{call}(")
+    wanted, total = end(bed), trace.read_text("utf-8", "replace").count(f"{call}(")
     assert total > 0
     problems = []
     for number in range(1, total + 1, 1 if NIGHTLY else -(-total // 3)):
-        place.restore(known)
-        killed, said = place.run(*options, prefix=traced(f"{call}:signal=KILL:when={number}"))
-        status, said_again = place.run(*options)
-        if (killed, status) != (-signal.SIGKILL, 0) or place.end() != end:
+        restore(bed, known)
+        killed, said = run(bed, *options, prefix=traced(f"{call}:signal=KILL:when={number}"))
+        status, said_again = run(bed, *options)
+        if (killed, status) != (-signal.SIGKILL, 0) or end(bed) != wanted:
             problems.append(f"killed at {call} {number}:\n{said}\nstarted again, exit {status}:\n{said_again}")
     assert not problems, f"{len(problems)} of {total}\n" + "\n".join(problems)
 
 
 @pytest.mark.parametrize("call", ["unlinkat", "unlink", "ftruncate", "pwrite64", "fdatasync"])
-def test_a_removal_that_is_killed_is_finished_by_the_next_start(call: str, erased: Place) -> None:
+def test_a_removal_that_is_killed_is_finished_by_the_next_start(call: str, erased: Bed) -> None:
     check_each(erased, call)
     assert not any((erased.downloads / name).exists() for name in ("pack", "alone.bin", "target/sub"))
     assert sorted(os.listdir(erased.downloads / "shared")) == ["both.bin", "stays.bin"]
@@ -110,13 +106,14 @@ def test_a_removal_that_is_killed_is_finished_by_the_next_start(call: str, erase
 
 
 @pytest.mark.parametrize("call", ["renameat", "mkdir", "unlinkat", "pwrite64", "fdatasync"])
-def test_a_removal_to_the_trash_that_is_killed_is_finished_by_the_next_start(call: str, erased: Place) -> None:
-    check_each(erased, call, "--trash", erased.trash)
+def test_a_removal_to_the_trash_that_is_killed_is_finished_by_the_next_start(call: str, erased: Bed) -> None:
+    trash = erased.state.with_name("trash")
+    check_each(erased, call, "--trash", trash)
     names = ["alone.bin", "both.bin", "first.bin", "free.bin", "gone.bin", "second.bin"]
-    assert sorted(path.name for path in erased.trash.rglob("*.bin") if not path.is_dir()) == names
+    assert sorted(path.name for path in trash.rglob("*.bin") if not path.is_dir()) == names
 
 
 @pytest.mark.parametrize("call", ["mkdir", "unlink", "ftruncate", "pwrite64", "fdatasync"])
-def test_a_first_start_that_is_killed_is_repeated_by_the_next(call: str, erased: Place) -> None:
+def test_a_first_start_that_is_killed_is_repeated_by_the_next(call: str, erased: Bed) -> None:
     check_each(erased, call, known=False)
-    assert len(erased.end()[1]["torrent_data"]) == len(STAY) + 1
+    assert len(end(erased)[1]["torrent_data"]) == len(STAY) + 1

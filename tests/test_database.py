@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from faults import locked, the_line, unprivileged
 from program import run
-from steps import AT_ONCE, SHORT, Bed, Options, play, remaining
+from steps import AT_ONCE, Bed, Options, play, remaining
 from torrents import multi, single
 
 PACK, ALSO = multi("pack"), single("also")
@@ -27,12 +27,7 @@ def run_sql(db: Path, *statements: str) -> None:
             con.execute(statement)
 
 
-def find_tables(db: Path) -> list[str]:
-    """Return the names of all tables of a database."""
-    with closing(sqlite3.connect(db)) as con:
-        return [name for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-
-
+TABLES = ["torrent_data", "session_file", "rtwatch_torrent", "rtwatch_directory", "rtwatch_use", "rtwatch_session"]
 SPOILS: dict[str, Callable[[Path], object]] = {
     "a directory": lambda db: os.system(f"rm {db}; mkdir {db}"),
     "in a file": lambda db: os.system(f"rm -r {db.parent}; touch {db.parent}"),
@@ -40,8 +35,8 @@ SPOILS: dict[str, Callable[[Path], object]] = {
     "truncated": lambda db: os.truncate(db, 5000),
     "damaged pages": lambda db: db.write_bytes(db.read_bytes()[:4096] + b"\xff" * (db.stat().st_size - 4096)),
     "of a later rtwatch": lambda db: run_sql(db, "PRAGMA user_version = 1234567"),
-    "without tables": lambda db: run_sql(db, *(f"DROP TABLE {table}" for table in find_tables(db))),
-    "of no session": lambda db: run_sql(db, *(f"DELETE FROM {table}" for table in find_tables(db))),
+    "without tables": lambda db: run_sql(db, *(f"DROP TABLE {table}" for table in TABLES)),
+    "of no session": lambda db: run_sql(db, *(f"DELETE FROM {table}" for table in TABLES)),
 }
 CAN_MOVE = ["truncated", "damaged pages"]  # what was an sqlite database
 
@@ -92,11 +87,9 @@ def test_the_database_of_another_session_is_refused_with_what_to_type(options: s
 
 @pytest.mark.parametrize("options", [(), ("--db", os.fsdecode(b"new/a\xff b?c#d%e&f=\n.db"))], ids=["", "any name"])
 def test_the_database_is_private_and_may_have_any_name(options: Options, bed: Bed, tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        program = bed.start(*options, cwd=tmp_path)
-    finally:
-        os.umask(before)
+    play(bed, "umask 0")
+    program = bed.start(*options, cwd=tmp_path)
+    bed.mounts.close()
     bed.download(PACK)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in program.db.parent.iterdir()}
     assert {program.db.name, f"{program.db.name}-wal", f"{program.db.name}-shm"} <= modes.keys()
@@ -121,20 +114,18 @@ def test_a_full_disk_ends_the_start(before: str, bed: Bed) -> None:
     play(bed, f"{story}; rm ../state/zeros; once -q -r; exits 0; says-no .", **TORRENTS)
 
 
-OBSTACLES = {"full": (SMALL, FILL, "rm ../state/zeros"), "locked": ("", "lock-database", "unlock-database")}
-
-
-@pytest.mark.parametrize("obstacle", OBSTACLES)
+@pytest.mark.parametrize("obstacle", ["full", "locked"])
 def test_events_that_the_database_cannot_take_are_worked_later(obstacle: str, bed: Bed) -> None:
-    before, begin, end = OBSTACLES[obstacle]
+    obstacles = {"full": (SMALL, FILL, "rm ../state/zeros"), "locked": ("", "lock-database", "unlock-database")}
+    before, begin, end = obstacles[obstacle]
     story = f"""{before}; start --hooks={bed.hooks[1]}; seed PACK ALSO MOVES; settle; {begin}; erase-unwaited PACK;
         seed COMES; data MOVES elsewhere; repoint MOVES elsewhere; erase-unwaited ALSO; says failed.*{obstacle}; {end};
         lists COMES; lists MOVES elsewhere; gone PACK; gone ALSO; called post_remove 2; stop; says-once added +comes;
-        says-once moved +moves; says-once removed +pack"""
+        says-once moved +moves; says-once removed +pack; left comes/a.bin comes/sub/b.bin
+        elsewhere/moves/a.bin elsewhere/moves/sub/b.bin moves/a.bin moves/sub/b.bin"""
     play(bed, story, **TORRENTS)
-    gone = [*PACK.places(bed.downloads), *ALSO.places(bed.downloads)]
-    assert remaining(gone) == []
-    assert sorted([*bed.removed(PACK), *bed.removed(ALSO)]) == sorted(gone)
+    gone = PACK.places(bed.downloads) + ALSO.places(bed.downloads)
+    assert sorted(bed.removed(PACK) + bed.removed(ALSO)) == sorted(gone)
     for torrent in PACK, ALSO:
         assert bed.hooks_called(torrent.hash)[2:] == ["pre_remove", "post_remove"]
     assert bed.program.select("PRAGMA integrity_check") == [("ok",)]
@@ -143,9 +134,8 @@ def test_events_that_the_database_cannot_take_are_worked_later(obstacle: str, be
 def test_a_locked_database_at_the_start_loses_no_removal(bed: Bed) -> None:
     paths = bed.leave_vanished(PACK)
     with locked(bed.db):
-        program = bed.start("--once", *AT_ONCE, *bed.hooks, ready=False)
-        program.wait_line("locked")
-    if program.wait() == 1:  # it may also end, in order, and do it at the next start
+        bed.start("--once", *AT_ONCE, *bed.hooks, ready=False).wait_line("locked")
+    if bed.program.wait() == 1:  # it may also end, in order, and do it at the next start
         assert remaining(paths) == paths
         assert bed.once(*AT_ONCE, *bed.hooks).returncode == 0
     assert remaining(paths) == []
@@ -162,14 +152,11 @@ def test_post_remove_is_called_although_the_disk_of_the_database_fills_up_during
 
 
 def test_a_database_damaged_meanwhile_ends_rtwatch(bed: Bed) -> None:
-    program = bed.start(*SHORT)
-    paths = bed.download(PACK)
+    play(bed, "start; seed PACK; settle", **TORRENTS)
     damage = "UPDATE sqlite_schema SET rootpage = 1 WHERE name = 'torrent_data'"
     run_sql(bed.db, "PRAGMA writable_schema = ON", damage, "PRAGMA schema_version = 4711")
-    bed.session.erase(PACK)
-    assert program.wait() == 1
-    assert str(bed.db) in program.lines[-1]
-    assert remaining(paths) == paths
+    play(bed, "erase-unwaited PACK; exits 1; left pack/a.bin pack/sub/b.bin", **TORRENTS)
+    assert str(bed.db) in bed.program.lines[-1]
 
 
 OLDER = """
@@ -190,16 +177,13 @@ OLDER = """
 
 @pytest.mark.parametrize("dry", [True, False])
 def test_an_older_database_is_brought_up_to_date(dry: bool, bed: Bed) -> None:
-    files = bed.seed(PACK, multi("other"))
-    bed.start().stop()
+    play(bed, "seed PACK COMES; start; stop", **TORRENTS)
     run_sql(bed.db, *OLDER.split(";"))
-    bed.session.erase(PACK)
     before = bed.db.read_bytes()
-    program = bed.start(*SHORT, *(("-n",) if dry else ()))
-    program.wait_line("held .*pack: it vanished before rtwatch was updated")
-    program.stop()
-    assert remaining(files) == files
+    story = f"""erase-unwaited PACK; start {"-n" if dry else ""};
+        says held .*pack: it vanished before rtwatch was updated; stop; left comes/a.bin comes/sub/b.bin
+        pack/a.bin pack/sub/b.bin"""
+    play(bed, story, **TORRENTS)
     assert (bed.db.read_bytes() == before) is dry
     if not dry:
-        result = bed.once("--force", *SHORT)
-        assert len(remaining(files)) == 2, result.stderr
+        play(bed, "once -r --grace=0.2 --force; left comes/a.bin comes/sub/b.bin")

@@ -299,35 +299,35 @@ def test_nothing_that_happens_forges_a_line(journal: bool, evil: Bed) -> None:
         check_printed(message)
 
 
-REFUSED = [  # options, in which {} is the place, and what the line names
-    *((["{}", "--no-such-option"], "--no-such-option"), (["{}", f"--{EVIL}"], "evil")),
-    *((["{}", "--grace", *more], "--grace") for more in ([], ["soon"], ["-1"], [EVIL])),
-    *((["{}/missing"], "{}/missing"), (["{}/file"], "{}/file"), ([], "{}/.session")),
-    *((["{}", "-r", "{}", "{}/missing"], "{}/missing"), (["{}", "-r", "{}", "{}/file"], "{}/file")),
-    *((["{}", "--hooks", f"{{}}/{name}"], f"{{}}/{name}") for name in ("missing", "file", "session")),
-    *((["{}", "-r", "--trash", "{}/missing"], "{}/missing"), (["{}", "--db", "{}"], "{}")),
-    *((["{}", "-r", "--keep="], "--keep"), (["{}", "--keep=a"], "--keep")),
-    (["{}/session", "-r", "--trash", "{}", "--trash", "{}/other"], "on the same file system"),
-    *((["{}/loop"], "loop"), (["~nobody-has-this-name/session"], "~nobody-has-this-name/session")),
-    *(
-        (["{}", *options, "{}/closed/x"], "closed")
-        for options in ([], ["-r"], ["--hooks"], ["-r", "--trash"], ["--db"])
-    ),
-    (["{}/closed/x"], "closed"),
-]
+# What the line names, and command lines: {} is the place, and EVIL a text that would forge a line.
+REFUSED = """
+--no-such-option: {} --no-such-option
+evil: {} --EVIL
+--grace: {} --grace; {} --grace soon; {} --grace -1; {} --grace EVIL
+{}/missing: {}/missing; {} -r {} {}/missing; {} --hooks {}/missing; {} -r --trash {}/missing
+{}/file: {}/file; {} -r {} {}/file; {} --hooks {}/file
+{}/session: {} --hooks {}/session
+{}/.session: -q
+{}: {} --db {}
+--keep: {} -r --keep=; {} --keep=a
+on the same file system: {}/session -r --trash {} --trash {}/other
+loop: {}/loop
+~nobody-has-this-name/session: ~nobody-has-this-name/session
+closed: {}/closed/x; {} {}/closed/x; {} -r {}/closed/x; {} --hooks {}/closed/x
+closed: {} -r --trash {}/closed/x; {} --db {}/closed/x
+"""
+LINES = [(row.split(": ")[0], line) for row in REFUSED.strip().splitlines() for line in row.split(": ")[1].split("; ")]
 
 
-@pytest.mark.parametrize(("words", "named"), REFUSED, ids=[" ".join(row[0]).replace(EVIL, "EVIL") for row in REFUSED])
-def test_what_cannot_be_used_is_refused_in_one_line_that_forges_none(
-    words: list[str], named: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("named", "line"), LINES)
+def test_unusable_arguments_are_refused_in_one_line_that_forges_none(named: str, line: str, tmp_path: Path) -> None:
     place = tmp_path / EVIL
     for directory in "session", "other", "closed/x":
         (place / directory).mkdir(parents=True)
     (place / "file").write_text(f"raise ValueError({EVIL!r})\n")
     (place / "loop").symlink_to("loop")
     (place / "closed").chmod(0)
-    words = [word.replace("{}", str(place)) for word in words]
+    words = [word.replace("{}", str(place)).replace("EVIL", EVIL) for word in line.split()]
     with unprivileged():
         result = run("--once", *words, state=tmp_path / "state", env={"HOME": str(place)})
     (place / "closed").chmod(0o755)

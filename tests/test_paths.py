@@ -44,7 +44,6 @@ LAST = pack([b"file", b""], [b"directory", b""], [b"link", b""], [b"missing", b"
 # a file, a directory "NAME/" or a symlink "NAME -> TARGET".
 CASES: dict[str, tuple[str, Info, list[str], list[str]]] = {
     # the root
-    "length beats files": ("", {**pack([b"a"]), "length": 1}, ["pack"], ["a"]),
     **{
         f"written as {tail} {kind}": (tail, info, files, ["root/s/", "link -> root"])
         for tail in ("/root/", "//root//", "/root/.", "/root//./", "/root/s/..", "/root/../root", "/link", "/link//")
