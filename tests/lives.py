@@ -803,6 +803,7 @@ class Steps(World):
             self.by_hand(path)
             path.unlink()
             path.symlink_to(twin)
+            self.listed[canonical(twin)] |= self.listed[canonical(path)]  # also of torrents that are vanished
             if self.rng.random() < 0.5:
                 self.erase_torrents(*(BY_HASH[hash] for hash, files in self.used().items() if twin in files))
 
