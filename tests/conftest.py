@@ -29,15 +29,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is for the nightly run: of a story, each case stays, with modes and versions in turn."""
     left_out = []
-    seen: dict[tuple[str, str], list[str]] = defaultdict(list)  # the values of each parameter of a test
+    seen: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)  # the values of each parameter of a test, numbered
     for item in items:
         marker = item.get_closest_marker("sampled")
         if marker and not NIGHTLY and isinstance(item, pytest.Function):
             number = 0
             for name, value in item.callspec.params.items():
                 values = seen[item.nodeid.partition("[")[0], name]
-                values += [str(value)] * (str(value) not in values)
-                number += values.index(str(value)) * (2 if name == "story" else 1)
+                number += values.setdefault(str(value), len(values)) * (2 if name == "story" else 1)
             left_out += [item] if number % marker.args[0] else []
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import xmlrpc.client
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union, cast
 from xmlrpc.server import SimpleXMLRPCDispatcher
@@ -148,8 +148,12 @@ class Session(SessionDirectory):
         self._wait_process()
         self.lock.unlink(missing_ok=True)
         self.lock.write_text(f"{socket.gethostname()}:+{self.process.pid}\n")
-        hashes = [file.stem for file in sorted(self.path.glob("*.torrent")) if decode(file)]
-        self.loaded = {hash: self._load(hash) for hash in hashes}
+        self.loaded.clear()
+        for hash in (file.stem for file in sorted(self.path.glob("*.torrent")) if decode(file)):
+            # What is missing in R is as in a first one; R may be broken.
+            self._insert(hash, self.file(hash).read_bytes(), {"directory": os.fsencode(self.home)})
+            saved = decode(self.file(hash, "R"))
+            self.loaded[hash].rtorrent.update({key.decode(): value for key, value in saved.items()})
         if self._listens:
             self.scgi.start()
 
@@ -214,11 +218,13 @@ class Session(SessionDirectory):
         """Finish a torrent: the save and the touch of HASH.complete in the version's order; return that path."""
         mark = self.path / f"{torrent.hash}.complete"
         self.finish(torrent)
-        if self.version != "0.9.8":
-            touch(mark)
-        self.save(torrent)
         if self.version == "0.9.8":
-            touch(mark)
+            self.save(torrent)
+        # as touch(1) does it: Path.touch opens no file that is there
+        with mark.open("ab") as file:
+            os.utime(file.fileno())
+        if self.version != "0.9.8":
+            self.save(torrent)
         return mark
 
     def set_directory(self, torrent: Torrent, directory: Directory) -> None:
@@ -233,16 +239,14 @@ class Session(SessionDirectory):
         self.loaded[hash_of(torrent)].rtorrent["directory"] = os.fsencode(base)
 
     @undivided
-    def save(self, *torrents: Torrent | str) -> None:
+    def save(self, *torrents: Torrent | str, groups: Sequence[str] = ("LR",)) -> None:
         """Do d.save_resume of each: L and R are written anew."""
         for torrent in torrents:
-            _work([self._save(torrent, "LR")])
+            _work([self._save(torrent, *groups)])
 
-    @undivided
     def save_full(self, *torrents: Torrent | str) -> None:
         """Do d.save_full_session of each: L, R and T are written anew."""
-        for torrent in torrents:
-            _work([self._save(torrent, *FULL[self.version])])
+        self.save(*torrents, groups=FULL[self.version])
 
     @undivided
     def write(self, torrent: Torrent, kind: str, content: bytes | None = None) -> None:
@@ -320,13 +324,6 @@ class Session(SessionDirectory):
             resume["uncertain_pieces.timestamp"] = 0
         self.loaded[hash] = Loaded(metainfo, {**FIRST_R, **keys}, resume)
 
-    def _load(self, hash: str) -> Loaded:
-        """Read a torrent as rtorrent does at its start; what is missing in R is as in a first one; R may be broken."""
-        self._insert(hash, self.file(hash).read_bytes(), {"directory": os.fsencode(self.home)})
-        loaded = self.loaded.pop(hash)
-        loaded.rtorrent.update({key.decode(): value for key, value in decode(self.file(hash, "R")).items()})
-        return loaded
-
     def _save(self, torrent: Torrent | str, *groups: str, content: bytes | None = None) -> Steps:
         """Write T, R and L, or some of them, group by group; each group is moved when all of it is written."""
         loaded = self.loaded[hash_of(torrent)]
@@ -382,13 +379,6 @@ def pass_tick() -> None:
         while os.stat(file.name).st_mtime <= begun:
             time.sleep(0.001)
             os.utime(file.name)
-
-
-def touch(path: Path) -> None:
-    """Do what touch(1) does: open for writing, set the times, close (Path.touch opens no file that is there)."""
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
-    os.utime(fd)
-    os.close(fd)
 
 
 def _move(file: Path) -> Steps:

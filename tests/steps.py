@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Callable, Union
 
 import program
@@ -24,7 +23,7 @@ from faults import locked, mounted
 from program import Argument, Env, Place, Program
 from rtorrent import Rtorrent
 from session import STOPPED, VERSIONS, Session, pass_tick
-from torrents import Torrent, make, single, twin_of
+from torrents import Torrent, multi, single, twin_of
 
 AT_ONCE = ("-r", "--grace", "0")
 SHORT = ("-r", "--grace", "0.2")  # ends within a test
@@ -54,32 +53,15 @@ def note(hook, **what):
 '''
 
 
-def pack(name: str) -> Torrent:
-    """Make a multi-file torrent of two files that bear its name."""
-    data = name.encode()
-    return make(data, {(b"first of " + data,): data * 3000, (b"below", b"second of " + data): data})
-
-
-OLD = "2001-01-01"  # long before any torrent here
-PACK, TWIN = pack("pack"), twin_of(pack("pack"))
-
-
-@contextmanager
-def paused(program: Program) -> Iterator[None]:
-    """Let rtwatch see what the block does only when all of it is done."""
-    program.send_signal(signal.SIGSTOP)
-    yield
-    program.send_signal(signal.SIGCONT)
+ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 
 
 def overflow(session: Client) -> None:
     """Raise more events than the kernel keeps for one who does not read."""
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    names = [session.path / f"{digit * 40}.torrent" for digit in "01"]
-    names[0].touch()
-    for number in range(limit + 100):
-        os.rename(names[number % 2], names[1 - number % 2])
-    names[(limit + 100) % 2].unlink()
+    file = session.path / f"{'0' * 40}.torrent"
+    for _ in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())):
+        file.touch()
+        file.unlink()
 
 
 def pattern(torrent: Torrent) -> str:
@@ -196,10 +178,10 @@ class Bed:
         self.session.finish(torrent)
         self.session.save(torrent)
 
-    def change(self, torrent: Torrent, resume: Mapping[str, Any] = MappingProxyType({}), **keys: Any) -> None:
+    def change(self, torrent: Torrent, resume: Mapping[str, Any] | None = None, **keys: Any) -> None:
         """Save a torrent with changes in R, and in L as `resume`."""
         self.session.loaded[torrent.hash].rtorrent.update(keys)
-        self.session.loaded[torrent.hash].resume.update(resume)
+        self.session.loaded[torrent.hash].resume.update(resume or {})
         self.session.save(torrent)
 
     def repoint(self, torrent: Torrent, to: Path | str) -> list[Path]:
@@ -222,11 +204,6 @@ class Bed:
         self.rtorrent.add(torrent, self.downloads)
         self.program.wait_known(torrent.hash)
         return torrent
-
-    def settle_saves(self) -> None:
-        """Wait until rtwatch has worked all saves so far, too: in each pass, adds are worked before them."""
-        self.settle()
-        self.settle()
 
     def erase(self, *torrents: Torrent) -> None:
         """Erase torrents and wait until rtwatch has finished them."""
@@ -293,12 +270,8 @@ class Bed:
 
     def write_each(self, **bodies: str) -> tuple[str, str]:
         """Write all hooks as calls of note(), those in `bodies` followed by more; return the option."""
-        return self.write_hooks(
-            "".join(
-                f"def {name}({parameters}):\n    note({name!r})\n    {bodies.get(name, 'pass')}\n"
-                for name, parameters in ALL_HOOKS.items()
-            )
-        )
+        hook = "def {0}({1}):\n    note({0!r})\n    {2}\n".format
+        return self.write_hooks("".join(hook(*item, bodies.get(item[0], "pass")) for item in ALL_HOOKS.items()))
 
 
 @contextmanager
@@ -333,7 +306,8 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "metadata": lambda bed, torrents, words: bed.session.metadata(torrents[0], bed.downloads),
     "write": lambda bed, torrents, words: [bed.session.write(torrents[0], kind) for kind in words[0]],
     "empty-t": lambda bed, torrents, words: bed.session.file(torrents[0]).write_bytes(b""),
-    "settle": lambda bed, torrents, words: bed.settle_saves(),
+    # twice, so that all saves so far are worked, too: in each pass, adds come before them
+    "settle": lambda bed, torrents, words: (bed.settle(), bed.settle()),
     "erase-unwaited": lambda bed, torrents, words: bed.rtorrent.erase(*torrents),
     "kill-rtorrent": lambda bed, torrents, words: bed.rtorrent.kill(),
     "start-rtorrent": lambda bed, torrents, words: bed.rtorrent.start(),
@@ -343,9 +317,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
         isinstance(bed.rtorrent, Rtorrent)
         and bed.rtorrent.call(words[0], *([torrent.hash for torrent in torrents] or [""]), *words[1:])
     ),
-    "exist": lambda bed, torrents, words: bed.program.wait_for(
-        lambda: all((bed.downloads / word).exists() for word in words), f"not all are there: {words}"
-    ),
+    "exists": lambda bed, torrents, words: bed.program.wait_for(place(bed, words).exists, f"there is no {words[0]}"),
     "load-raw": lambda bed, torrents, words: bed.rtorrent.add(torrents[0], words[0]),
     "lists": lambda bed, torrents, words: bed.program.wait_files(
         torrents[0].hash, torrents[0].places(place(bed, words).resolve())
@@ -371,7 +343,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "pause": lambda bed, torrents, words: bed.program.send_signal(signal.SIGSTOP),
     "resume": lambda bed, torrents, words: bed.program.send_signal(signal.SIGCONT),
     "old-data": lambda bed, torrents, words: subprocess.run(
-        ["touch", "-d", OLD, *torrents[0].write(bed.downloads)], check=True
+        ["touch", "-d", "2001-01-01", *torrents[0].write(bed.downloads)], check=True
     ),
     "tick": lambda bed, torrents, words: pass_tick(),
     "load-stopped": lambda bed, torrents, words: bed.add(torrents[0], **STOPPED),
@@ -406,11 +378,13 @@ def each_row(names: str, text: str, pattern: str = "(.*?): (.*)") -> pytest.Mark
 
 
 def play(bed: Bed, story: str, **torrents: Torrent) -> None:
-    """Do the steps of a story, parted by ";": a verb with its words, some of them torrents' names, or a shell command.
+    """Do the steps of a story, parted by ";": a verb with its words, some of them torrents' names (also ONE, PACK and
+    TWIN), or a shell command.
 
     A verb stands in VERBS, or is a method of the bed, of its rtorrent or of its rtwatch: that gets torrents, the words
     NAME=VALUE as keywords, and another word as `to`. "left", with the files that must be there then, ends many stories.
     """
+    torrents = {"ONE": ONE, "PACK": PACK, "TWIN": TWIN, **torrents}
     for step in re.split(r";\s+", story):
         verb, *words = step.split() or [":"]
         given, words = [torrents[word] for word in words if word in torrents], [w for w in words if w not in torrents]

@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 import pytest
 from session import UNKNOWN, VERSIONS
 from steps import PACK, SHORT, TWIN, Bed, bed_in, each_row, play, remaining
-from torrents import make, multi, single, twin_of
+from torrents import make, single
 
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "system.multicall"}
 SAVES = {"d.save_resume", "d.save_full_session"}
@@ -34,14 +34,14 @@ WRONG: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("answer", [*SPOILED, *WRONG, "not asked for"])
 def test_what_is_no_good_answer_is_none_and_the_next_save_counts(answer: str, bed: Bed) -> None:
     asks = answer != "not asked for"
-    play(bed, f"start {'' if asks else '--scgi=none'}; seed PACK; settle", **TORRENTS)
+    play(bed, f"start {'' if asks else '--scgi=none'}; seed PACK; settle")
     bed.session.scgi.change = SPOILED.get(answer, bed.session.scgi.change)
     bed.session.scgi.answers.update([WRONG[answer]] if answer in WRONG else [])
     # What comes meanwhile is not kept waiting.
-    play(bed, "erase-unwaited PACK; says waiting .*pack; settle; ls pack/a.bin pack/sub/b.bin", **TORRENTS)
+    play(bed, "erase-unwaited PACK; says waiting .*pack; settle; ls pack/a.bin pack/sub/b.bin")
     if answer == "none":
         bed.session.scgi.change = SPOILED["empty"]  # which does not take five seconds each time
-    play(bed, "save-all; gone PACK; left", **TORRENTS)
+    play(bed, "save-all; gone PACK; left")
     assert SAVES.isdisjoint(bed.session.asked)
     assert asks or "d.multicall2" not in bed.session.asked  # others look whose socket it is
 
@@ -118,12 +118,12 @@ def test_a_name_with_control_characters_spoils_no_answer(bed: Bed) -> None:
     assert bed.session.asked.count("d.save_resume") == 1
 
 
-TORRENTS = {"PACK": multi("pack"), "TWIN": twin_of(multi("pack")), "FILE": make(b"pack", {(b"a.bin",): b"pack" * 100})}
+FILE = make(b"pack", {(b"a.bin",): b"pack" * 100})
 BEFORE = "start; seed PACK; settle"
 POINTED = f"{BEFORE}; seed TWIN elsewhere; settle; point TWIN"
 END = "erase PACK; ls pack/a.bin pack/sub/b.bin"
 NOT_ITS = "start --scgi none; pause; erase-unwaited PACK"
-T = f"../session/{TORRENTS['TWIN'].hash}.torrent"
+T = f"../session/{TWIN.hash}.torrent"
 STORIES = rf"""
 one is pointed here: {POINTED}; {END}; asked d.save_resume 1
 one is never saved: {BEFORE}; load-unsaved TWIN; {END}; asked d.save_full_session 1
@@ -150,7 +150,7 @@ the process was killed, and nobody has waited for it: seed PACK; {NOT_ITS};
 
 @each_row("story", STORIES)
 def test_files_stay_until_the_running_rtorrent_has_said_where_torrents_are(story: str, bed: Bed) -> None:
-    play(bed, story, **TORRENTS)
+    play(bed, story, FILE=FILE)
 
 
 def test_a_removal_goes_on_beside_saves_and_lets_others_through(bed: Bed) -> None:

@@ -14,12 +14,10 @@ import pytest
 from faults import NEXT_WEEK, the_line
 from program import command, environment, run
 from session import Session
-from steps import Bed, each_row, play
-from torrents import make, multi, single, twin_of
+from steps import ONE, PACK, TWIN, Bed, each_row, play
+from torrents import make
 
 import rtwatch
-
-ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 
 
 def test_the_version_is_that_of_everything(tmp_path: Path) -> None:
@@ -120,7 +118,7 @@ def test_the_session_of_a_running_rtorrent_is_taken_if_it_is_the_only_one(number
 
 
 TORRENTS = {
-    **{"ONE": ONE, "PACK": PACK, "TWIN": TWIN, "OTHER": make(b"pack", {(b"b", b"other"): b"3"})},
+    "OTHER": make(b"pack", {(b"b", b"other"): b"3"}),
     "DEEP": make(b"pack", {(b"a", b"1"): b"1", (b"b", b"2"): b"2", (b"c", b"3"): b"3"}),
 }
 KEY = "method.set_key = event.download.erased"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from faults import strace, the_line, unprivileged
 from rtorrent import wait_until
-from steps import AT_ONCE, SHORT, Bed, each_row, play, remaining
-from torrents import make, single
+from steps import AT_ONCE, ONE, SHORT, Bed, each_row, play, remaining
+from torrents import make
 
 PACK = make(b"pack", {(b"a.bin",): b"a" * 100, (b"sub", b"b.bin"): b"b" * 100, (b"sub", b"c.bin"): b"c" * 100})
 
@@ -94,15 +94,15 @@ def test_the_socket_is_found_where_something_of_the_process_cannot_be_read(call:
 
 def test_a_file_put_in_place_while_rtwatch_is_frozen_is_kept(bed: Bed) -> None:
     """A process that is frozen gets no signal when it goes on; a poll that ends late stands for that."""
-    (path,) = bed.seed(single("one"))
+    (path,) = bed.seed(ONE)
     with strace("poll:delay_exit=400000"):
         program = bed.start(*SHORT, "--scgi", "none")
-    bed.rtorrent.erase(single("one"))
-    wait_until(lambda: not bed.session.file(single("one")).exists(), 5)
+    bed.rtorrent.erase(ONE)
+    wait_until(lambda: not bed.session.file(ONE).exists(), 5)
     time.sleep(0.1)
     path.write_bytes(path.read_bytes())
     bed.let_save()
-    program.wait_gone(single("one").hash)
+    program.wait_gone(ONE.hash)
     assert path.exists()
 
 
@@ -167,7 +167,7 @@ def test_a_file_of_the_session_that_cannot_be_read_hangs_nothing_and_keeps_files
     and keeps the files that it may have."""
     with unprivileged():
         story = STORIES[file].replace("MAKE", UNREADABLE[what].replace("; ", ";"))
-        play(bed, story.replace("$0", f"../session/{file}"), PACK=PACK, ONE=single("one"))
+        play(bed, story.replace("$0", f"../session/{file}"), PACK=PACK)
 
 
 def test_a_session_file_with_a_bad_block_is_read_again(bed: Bed) -> None:

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 from program import Argument, Program
 from rtorrent import Rtorrent, wait_until
-from steps import Bed, each_row, names, pack, pattern, play, remaining
+from steps import PACK, TWIN, Bed, each_row, names, pattern, play, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
 GRACE = ("-r", "--grace", "0.5")
-PACK, TWIN = multi("pack"), twin_of(multi("pack"))
-OTHERS = [pack("bystander"), pack("another")]
+OTHERS = [multi("bystander"), multi("another")]
 
 
 class Story(Bed):
@@ -81,7 +80,7 @@ def test_torrents_erased_together_in_the_middle_of_saves_all_go(story: Story) ->
 
 COPY = "seed TWIN ../elsewhere"
 STOP = "wait-checked TWIN; call d.stop TWIN; call d.close TWIN"
-STARTED = f"load TWIN ../elsewhere; call d.start TWIN; exist ../elsewhere/pack/sub/b.bin; {STOP}"
+STARTED = f"load TWIN ../elsewhere; call d.start TWIN; exists ../elsewhere/pack/sub/b.bin; {STOP}"
 POINT = "set-directory-base TWIN base={0}; call d.check_hash TWIN; wait-complete TWIN"
 POINTED = f"""
 empty files: start; {STARTED}; {POINT}; erase-unwaited PACK
@@ -137,7 +136,7 @@ T of one, while rtwatch is down: stop; {GO} rm $A; start {{2}} --catch-up
 @pytest.mark.sampled(4)
 @each_row("text", BY_HAND)
 def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, text: str) -> None:
-    lost, gone = [pack("lost"), pack("lost too")], pack("gone")
+    lost, gone = [multi("lost"), multi("lost too")], multi("gone")
     files, hooks = story.seed(*lost), f"--hooks={story.hooks[1]}"
     play(story, f"start {hooks}; {text}".format(*(torrent.hash for torrent in lost), hooks))
     erased = story.download(gone)
@@ -157,7 +156,6 @@ def test_session_files_that_somebody_takes_away_cost_no_data(story: Story, text:
 
 
 TORRENTS = {
-    **{"PACK": PACK, "TWIN": TWIN},
     **{
         f"DISC{n}": make(b"disc%d" % n, {(b"VIDEO_TS", b"A.IFO"): b"%d" % n, (b"VIDEO_TS", b"A.VOB"): b"v"})
         for n in range(3)
@@ -209,11 +207,8 @@ a torrent that rtorrent refuses blocks nothing and keeps its files: seed REFUSED
 @pytest.mark.sampled(2)
 @each_row("text end", STORIES, "(.*?): (.*) -> (gone|kept)")
 def test_what_an_rtorrent_has_said_counts(story: Story, text: str, end: str) -> None:
-    play(
-        story,
-        text.format(REFUSED=TORRENTS["REFUSED"].hash, THERE=THERE, EDIT=EDIT, EMPTY=EMPTY, MOVED=MOVED),
-        **TORRENTS,
-    )
+    words = {"REFUSED": TORRENTS["REFUSED"].hash, "THERE": THERE, "EDIT": EDIT, "EMPTY": EMPTY, "MOVED": MOVED}
+    play(story, text.format(**words), **TORRENTS)
     assert remaining(story.files) == (story.files if end == "kept" else [])
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from program import PROJECT
-from steps import Bed, each_row, play, remaining, tree
-from torrents import make, multi, single
+from steps import ONE, PACK, Bed, each_row, play, remaining, tree
+from torrents import make, single
 
 from hooks_example import safe_name
 
 EXAMPLE = f"--hooks={PROJECT}/hooks_example.py"
-ONE, THREE, PACK = single("one"), single("three"), multi("pack")
+THREE = single("three")
 SCRIPT = '#!/bin/sh\necho "$#:$1" >>../ran\ntest ! -e ../fails\n'
 
 
@@ -60,12 +60,12 @@ def test_the_command_runs_whenever_the_mark_is_written_until_it_works(story: str
         test ! -e ../session/{ONE.hash}.complete && test ! -e ../session/{PACK.hash}.complete;
         touch ../fails; start {EXAMPLE}; mark-complete ONE; says failed +true; erase ONE; settle;
         test ! -e ../session/{ONE.hash}.complete"""
-    play(bed, f"touch -d @0 ../session/{foreign}.complete; {story}; {end}", ONE=ONE, PACK=PACK)
+    play(bed, f"touch -d @0 ../session/{foreign}.complete; {story}; {end}")
 
 
 def test_the_history_and_the_saved_torrent_files_say_what_came_and_went(bed: Bed) -> None:
     come_and_go = "seed ONE; settle; erase ONE"
-    play(bed, f"start {EXAMPLE}; {come_and_go}; {come_and_go}; seed ONE; settle", ONE=ONE)
+    play(bed, f"start {EXAMPLE}; {come_and_go}; {come_and_go}; seed ONE; settle")
     sql = f"SELECT name, erased > added FROM example_history WHERE hash = '{ONE.hash}' ORDER BY rowid"
     bed.program.wait_rows(sql, lambda rows: rows == [("one.bin", 1), ("one.bin", 1), ("one.bin", None)])
     play(bed, f"says-no no hook; stop; exits 0; start {EXAMPLE}")
@@ -91,18 +91,18 @@ def test_any_dropped_file_is_looked_up(bed: Bed) -> None:
         says found +moved\.torrent, 2 of 3 file names are in the session already$; mkfifo pipe; ln -s /dev/zero zero;
         truncate -s 1G huge; touch empty; echo d1:ai1e-6:e >endless; {UNREADABLE}seed ONE; settle; rm -r {DROP};
         settle; stop; exits 0; says-no other"""
-    play(bed, story, PACK=PACK, ONE=ONE)
+    play(bed, story)
 
 
 def test_with_no_action_it_changes_nothing(bed: Bed) -> None:
     marks = [bed.session.path / f"{torrent.hash}.complete" for torrent in (PACK, ONE, THREE)]
     story = f"""seed PACK ONE; once {EXAMPLE}; exits 0; mark-complete PACK; mark-complete ONE; mkdir -p {DROP};
         cp ../session/{ONE.hash}.torrent {DROP}/some.torrent"""
-    play(bed, story, PACK=PACK, ONE=ONE)
+    play(bed, story)
     before = tree(bed.downloads, bed.state)
     story = rf"""start -n {EXAMPLE}; load THREE; mark-complete THREE; says would run +true {bed.downloads}/pack$;
         says would run +true {bed.downloads}/one\.bin$; says would run +true {bed.downloads}/three\.bin$;
         erase-unwaited PACK; says would save +\S+pack-{PACK.hash[:8]}\.torrent$; stop; exits 0"""
-    play(bed, story, PACK=PACK, THREE=THREE)
+    play(bed, story, THREE=THREE)
     assert tree(bed.downloads, bed.state) == before
     assert (remaining([bed.state.with_name("ran")]), remaining(marks)) == ([], marks)

@@ -9,12 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from steps import ALL_HOOKS, SHORT, Bed, Options, play, remaining
+from steps import ALL_HOOKS, ONE, PACK, SHORT, Bed, Options, play, remaining
 from torrents import Torrent, multi, single, twin_of
 
 import rtwatch
 
-ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 ARGS = (
     *("session", "paths", "remove", "no_action", "hooks", "db", "grace", "trash"),
     *("keep", "scgi", "catch_up", "force", "once", "orphans", "what_if", "verbose", "quiet"),
@@ -143,7 +142,7 @@ def test_a_hook_that_fails_or_deletes_all_rows_costs_no_file_of_others(hook: str
     story = f"""start --hooks=../hooks.py; seed TWIN STAYS ONE PACK; mark-complete PACK; called complete 1;
         erase-unwaited PACK ONE; load FIFTH; called pre_add 5; save-all; load SIXTH; called pre_add 6; save-all;
         {finished}stop; exits 0; ls pack/a.bin pack/sub/b.bin stays/a.bin stays/sub/b.bin"""
-    play(bed, story, ONE=ONE, PACK=PACK, TWIN=TWIN, STAYS=multi("stays"), FIFTH=single("5"), SIXTH=single("6"))
+    play(bed, story, STAYS=multi("stays"), FIFTH=single("5"), SIXTH=single("6"))
     assert (bed.hooks_called()[0], bed.hooks_called()[-1]) == ("pre_loop", "post_loop")
     paths = ONE.places(bed.downloads)
     if fails:
@@ -199,7 +198,7 @@ def test_a_hook_may_set_a_row_factory_and_change_the_working_directory(bed: Bed)
     bed.write_each(pre_loop=chdir, post_remove="con.row_factory = sqlite3.Row")
     life = "seed {0}; settle; erase {0}; called post_remove {1}"
     story = f"start --hooks=../hooks.py --db ../my.db; {life.format('PACK', 1)}; {life.format('ONE', 2)}; left"
-    play(bed, story, PACK=PACK, ONE=ONE)
+    play(bed, story)
 
 
 DEEDS = ["del queues['mine']", "queues['nobody'] = collections.deque([1])", "del qfuncs['mine']", "inot_funcs.clear()"]
@@ -217,7 +216,7 @@ def test_a_hook_that_takes_things_apart_costs_no_file(deed: str, bed: Bed) -> No
 """
     bed.write_each(pre_loop=body)
     end = "exits 1" if deed == "con.close()" else "stop; exits 0"
-    play(bed, f"seed PACK; start --hooks=../hooks.py; called mine 1; {end}", PACK=PACK)
+    play(bed, f"seed PACK; start --hooks=../hooks.py; called mine 1; {end}")
     play(bed, "says-no (?m)^Traceback; left pack/a.bin pack/sub/b.bin")
 
 
@@ -241,7 +240,7 @@ def test_a_hook_may_watch_directories_and_wrap_a_handler(spelling: str, bed: Bed
         cp ../session/{PACK.hash}.torrent.rtorrent {foreign}.torrent.rtorrent; mv {foreign}* ../watched;
         cp ../session/{PACK.hash}* .; mv {PACK.hash}* ../watched; rm ../watched/{PACK.hash}*; mkdir ../session/made.dir;
         called dir 1; erase-another; lists PACK; known-torrents 3; ls pack/a.bin pack/sub/b.bin; erase PACK; left"""
-    play(bed, story, PACK=PACK)
+    play(bed, story)
     assert bed.wait_called("wrapped")[0]["file"] == str(bed.session.file(PACK))
     assert bed.wait_called("dir")[0]["file"] == str(bed.session.path / "made.dir")
 
@@ -252,9 +251,9 @@ def test_a_handler_that_a_hook_replaces_costs_no_file(deed: str, bed: Bed) -> No
     body = f"inot_funcs.update({{(ext, flags.MOVED_TO): lambda path: {deed} for ext in ('torrent', 'rtorrent')}})"
     bed.write_each(pre_loop=body)
     paths = bed.seed(PACK, ONE)
-    play(bed, "seed TWIN x; start --hooks=../hooks.py; load COPY; erase ONE", TWIN=TWIN, COPY=twin_of(ONE), ONE=ONE)
+    play(bed, "seed TWIN x; start --hooks=../hooks.py; load COPY; erase ONE", COPY=twin_of(ONE))
     if deed != "None":
-        play(bed, "repoint TWIN .; erase PACK", PACK=PACK, TWIN=TWIN)
+        play(bed, "repoint TWIN .; erase PACK")
     assert remaining(paths) == paths
 
 

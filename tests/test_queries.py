@@ -13,10 +13,8 @@ import program
 import pytest
 from faults import NEXT_WEEK, the_line
 from program import environment
-from steps import SHORT, Bed, each_row, play, tree
-from torrents import make, multi, single
-
-ONE, PACK = single("one"), multi("pack")
+from steps import ONE, PACK, SHORT, Bed, each_row, play, tree
+from torrents import make, multi
 
 
 def ask(launcher: Bed, what: str | Path, *options: str | Path) -> str:
@@ -93,7 +91,7 @@ def test_what_if_tells_whose_a_file_is(bed: Bed) -> None:
 
 
 def test_what_if_tells_whose_a_file_is_by_another_path_to_it(bed: Bed) -> None:
-    play(bed, "seed pack; bind ../bound .; mv pack/a.bin a; ln a pack/a.bin; ln a pack/A.BIN", pack=PACK)
+    play(bed, "seed PACK; bind ../bound .; mv pack/a.bin a; ln a pack/a.bin; ln a pack/A.BIN")
     for path in "bound/pack/sub/b.bin", "downloads/pack/A.BIN":
         assert f'listed by {PACK.hash[:8]} "pack"' in ask(bed, bed.downloads.parent / path)
 
@@ -149,38 +147,37 @@ def test_orphans_are_the_files_that_no_torrent_lists_and_that_nobody_put_there_t
     assert tree(bed.state) == state
 
 
-def test_nothing_is_an_orphan_where_no_torrent_is_and_beside_an_unreadable_one(bed: Bed) -> None:
-    bed.seed(ONE)
-    (bed.downloads / "other").mkdir()
-    result = list_orphans(bed, bed.downloads / "other")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert "no torrent has a file below it" in result.stderr
-    (bed.downloads / "may be its file").touch()
-    bed.session.file(PACK).write_bytes(b"")
-    empty = list_orphans(bed, bed.downloads)
-    bed.add(PACK)
-    bed.session.file(PACK).unlink()
-    missing = list_orphans(bed, bed.downloads)
-    for result in empty, missing:
-        assert (result.returncode, result.stdout) == (1, "")
-        assert "the files of this torrent are not known" in result.stderr
+NO_ORPHANS = f"""
+where no torrent is: seed ONE; mkdir other -> other 2 no torrent has a file below it
+beside an unreadable torrent: seed ONE; touch mine ../session/{PACK.hash}.torrent
+    -> . 1 files of this torrent are not known
+beside one whose T is missing: seed ONE; touch mine; add PACK; rm ../session/{PACK.hash}.torrent
+    -> . 1 files of this torrent are not known
+"""
+
+
+@each_row("story place status said", NO_ORPHANS, r"(.*?): (.*) -> (\S+) (\d) (.*)")
+def test_nothing_is_an_orphan(story: str, place: str, status: str, said: str, bed: Bed) -> None:
+    play(bed, story)
+    result = list_orphans(bed, bed.downloads / place)
+    assert (result.returncode, result.stdout, said in result.stderr) == (int(status), "", True)
 
 
 USES = """
-bound: seed pack; bind ../bound .
-bound below: seed one; seed pack ../else; bind below ../else; touch below/on-another-disk
-symlinks: data pack data; mkdir pack; ln -s ../data/pack/a.bin ../data/pack/sub pack; load-complete pack
-a link made after the last look: seed one; once; mv one.bin moved; ln -s moved one.bin
-open elsewhere: seed one; touch open; open open
-by its name, of a torrent in a place that only a running rtorrent knows: seed one; data pack; load-raw pack downloads;
+bound: seed PACK; bind ../bound .
+bound below: seed ONE; seed PACK ../else; bind below ../else; touch below/on-another-disk
+symlinks: data PACK data; mkdir pack; ln -s ../data/pack/a.bin ../data/pack/sub pack; load-complete PACK
+a link made after the last look: seed ONE; once; mv one.bin moved; ln -s moved one.bin
+open elsewhere: seed ONE; touch open; open open
+by its name, of a torrent in a place that only a running rtorrent knows: seed ONE; data PACK; load-raw PACK downloads;
     kill-rtorrent
-in another case, as on a file system that folds it: seed one; ln one.bin ONE.BIN
+in another case, as on a file system that folds it: seed ONE; ln one.bin ONE.BIN
 """
 
 
 @each_row("story", USES)
 def test_what_is_used_in_another_way_is_no_orphan(story: str, bed: Bed) -> None:
-    play(bed, story, one=ONE, pack=PACK)
+    play(bed, story)
     place = bed.downloads.with_name("bound") if "../bound" in story else bed.downloads
     (place / "orphan").touch()
     assert list_orphans(bed, place).stdout.splitlines() == [f"{place}/orphan"]

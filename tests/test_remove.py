@@ -6,28 +6,22 @@ import os
 from pathlib import Path
 
 import pytest
-from steps import SHORT, Bed, below, each_row, play, remaining, tree
-from torrents import craft, make, multi, single
+from steps import ONE, PACK, SHORT, Bed, below, each_row, play, remaining, tree
+from torrents import craft, make, single
 
 import rtwatch
 
-ONE, PACK = single("one"), multi("pack")
 PAD = [{"length": 100, "path": ["a"]}, {"length": 924, "path": [".pad", "924"], "attr": "p"}]
-# Of 300,000 files, the report of the missing ones once took hours of processor time.
-LARGE = craft({"name": b"large", "files": [{"length": 1, "path": [b"%d" % number]} for number in range(20_000)]})
 TORRENTS = {
-    "LARGE": LARGE,
-    "ONE": ONE,
-    "PACK": PACK,
+    # Of 300,000 files, the report of the missing ones once took hours of processor time.
+    "LARGE": craft({"name": b"large", "files": [{"length": 1, "path": [b"%d" % number]} for number in range(20_000)]}),
+    **{"ONE": ONE, "PACK": PACK, "OTHER": single("other"), "PACK2": make(b"pack2", PACK.content)},
+    **{"DOWNLOADS": make(b"downloads", PACK.content), "NAMELESS": make(b"", PACK.content)},
     "PADDED": make(b"pack", {(b"a",): b"a" * 100, (b".pad", b"924"): bytes(924)}, files=PAD),
     "DEEP": make(b"pack", {(b"a",): b"", (b"b", b"c"): b"x" * 9, (b"d", b"e", b"f"): b"y" * 9}),
     "MANY": make(b"pack", {(b"%d" % (number % 7), b"%d" % number): b"x" for number in range(1000)}),
     "GAP": make(b"pack", {(b"a.bin",): b"a" * 9, (b"x", b""): b"data"}),  # to rtorrent 0.16 this is pack/x
-    "DOWNLOADS": make(b"downloads", PACK.content),
-    "NAMELESS": make(b"", PACK.content),
-    "PACK2": make(b"pack2", PACK.content),
     "OTHERS": make(b"other", {(b"c.bin",): b"c" * 100, (b"sub", b"d.bin"): b"d" * 100}),
-    "OTHER": single("other"),
 }
 
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 from rtorrent import Rtorrent
 from session import VERSIONS
-from steps import SHORT, Bed, pack, remaining
-from torrents import Torrent, make, single
+from steps import SHORT, Bed, remaining
+from torrents import Torrent, make, multi, single
 
 
 def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorrent, real_launcher: Bed) -> None:
-    bed, torrents = real_launcher, [pack(f"again {number}") for number in range(6)]
+    bed, torrents = real_launcher, [multi(f"again {number}") for number in range(6)]
     same, elsewhere, written, written_elsewhere, at_once, later = torrents
     edited_at_once, edited_later = (make(t.name, t.content, b"http://localhost:1/announce") for t in (at_once, later))
     (new := bed.downloads / "new").mkdir()
@@ -45,7 +45,7 @@ def test_a_torrent_that_is_erased_and_loaded_again_loses_nothing(rtorrent: Rtorr
 def test_a_magnet_link_is_no_torrent_until_its_metadata_arrives(
     rtorrent: Rtorrent, real_launcher: Bed, tmp_path: Path
 ) -> None:
-    bed, torrent, again = real_launcher, pack("by magnet"), pack("by magnet again")
+    bed, torrent, again = real_launcher, multi("by magnet"), multi("by magnet again")
     kept = bed.seed(again)
     program = bed.start(*SHORT, *bed.hooks)
     # 0.16 gives 0.16 no metadata, so the data come from a 0.9.8.
@@ -114,7 +114,7 @@ SHAPES = {
         f"{kind} multi": Shape(make(name[:-1] + b"2", {(name, name): DATA, (b"-r", name): DATA}))
         for kind, name in ODD_NAMES.items()
     },
-    **{f"{kind.__name__}, stopped": Shape(kind("stopped"), start=False) for kind in (single, pack)},
+    **{f"{kind.__name__}, stopped": Shape(kind("stopped"), start=False) for kind in (single, multi)},
     "empty file": Shape(make(b"empty", {(b"empty",): b"", (b"full",): DATA, (b"last",): b""})),
     "NFC and NFD": Shape(make(b"forms", {(b"\xc3\xa9",): DATA, (b"e\xcc\x81",): DATA})),
     "case": Shape(make(b"case", {(b"A", b"b"): DATA, (b"a", b"B"): DATA})),
@@ -135,27 +135,23 @@ SHAPES = {
     "name in UTF-8, used": Shape(NAME_8, start=False, before=(b"name used",), encoding=True),
     "path in UTF-8": Shape(PATH_8, start=False, before=(b"path 8/p",)),
     "path in UTF-8, used": Shape(PATH_8, start=False, before=(b"path 8/u",), encoding=True),
-    "dot": Shape(pack("dot"), b"."),
     **{
         f"{way} {kind.__name__}": Shape(kind(f"{way} {kind.__name__}"), directory)
         for way, directory in (
-            *(("relative", b"rel/sub"), ("dot-slash", b"./"), ("no directory", b"")),
-            *(("home", b"~/x"), ("trailing slash", b"DL/real/"), ("symlink", b"DL/link//")),
+            *(("relative", b"rel/sub"), ("dot", b"."), ("dot-slash", b"./"), ("no directory", b""), ("home", b"~/x")),
+            *(("home itself", b"~"), ("home inside", b"DL/~/x"), ("odd directory", b"DL/ new\nline ")),
+            *(("trailing slash", b"DL/real/"), ("symlink", b"DL/link//"), ("non-UTF-8 directory", b"DL/\xff\xe9")),
+            ("dots behind a symlink", b"DL/link/../up"),
         )
-        for kind in (single, pack)
+        for kind in (single, multi)
     },
-    "home itself": Shape(pack("home itself"), b"~"),
-    "home inside": Shape(pack("home inside"), b"DL/~/x"),
-    "home with a name": Shape(pack("home with a name"), b"~root/x", old=True),
+    "home with a name": Shape(multi("home with a name"), b"~root/x", old=True),
     "symlink inside": Shape(make(b"linked", {(b"sub", b"deep", b"in"): DATA, (b"out",): DATA})),
     "symlink file": Shape(make(b"link file", {(b"no file",): DATA, (b"file",): DATA}), start=False),
-    "dots behind a symlink": Shape(pack("dots behind a symlink"), b"DL/link/../up"),
-    "dots behind nothing": Shape(pack("dots behind nothing"), b"DL/missing/../real", start=False),
-    "base": Shape(pack("base"), b"DL/base", base=True),
+    "dots behind nothing": Shape(multi("dots behind nothing"), b"DL/missing/../real", start=False),
+    "base": Shape(multi("base"), b"DL/base", base=True),
     "base single": Shape(single("base single"), b"DL/base", base=True),
     "base relative": Shape(make(b"base relative", {(b"fifth",): DATA}), b"rel", base=True),
-    "non-UTF-8 directory": Shape(pack("non-UTF-8 directory"), b"DL/\xff\xe9"),
-    "blanks and newline directory": Shape(single("odd directory"), b"DL/ new\nline "),
 }
 DIRECTORIES = (  # in downloads, but for the last ones
     *(b"real/sub", b"up", b"far/up", b"far/target", b"base", b"~/x", b" new\nline ", b"\xff\xe9", b"linked"),
@@ -179,17 +175,6 @@ def prepare(downloads: Path, shapes: dict[str, Shape]) -> None:
         (downloads / os.fsdecode(file)).write_bytes(b"a person's own")
 
 
-def load(rtorrent: Rtorrent, shapes: dict[str, Shape]) -> None:
-    """Load the torrents, each told its directory by the first command, as a front-end does; then start them.
-
-    0.16 may write T after the files that it makes for a torrent that is loaded and started at once.
-    """
-    for shape in shapes.values():
-        directory = re.sub(b"^DL", lambda _: os.fsencode(rtorrent.downloads), shape.directory)
-        rtorrent.add(shape.torrent, directory, directory if shape.base else None)
-    rtorrent.multicall(*(("d.start", shape.torrent.hash) for shape in shapes.values() if shape.start))
-
-
 @pytest.mark.parametrize(("version", "encoding"), [("0.9.8", False), ("0.9.8", True), ("0.16", False)])
 def test_the_index_lists_what_rtorrent_uses(version: str, encoding: bool, tmp_path: Path) -> None:
     """An index made beside rtorrent, and one made from nothing."""
@@ -205,7 +190,11 @@ def test_the_index_lists_what_rtorrent_uses(version: str, encoding: bool, tmp_pa
         prepare(rtorrent.downloads, shapes)
         before = everything(rtorrent.downloads.parent)
         program = bed.start(*SHORT)
-        load(rtorrent, shapes)
+        for shape in shapes.values():
+            directory = re.sub(b"^DL", lambda _: os.fsencode(rtorrent.downloads), shape.directory)
+            rtorrent.add(shape.torrent, directory, directory if shape.base else None)
+        # 0.16 may write T after the files that it makes for a torrent that is loaded and started at once.
+        rtorrent.multicall(*(("d.start", shape.torrent.hash) for shape in shapes.values() if shape.start))
         bed.settle()
         files = {
             name: {Path(os.path.realpath(path.parent), path.name) for path in rtorrent.used(torrent)}

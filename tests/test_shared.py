@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 from session import SAVES
-from steps import SHORT, STOP, Bed, below, each_row, names, play, remaining
-from torrents import make, multi, single, twin_of
+from steps import ONE, PACK, SHORT, STOP, TWIN, Bed, below, each_row, names, play, remaining
+from torrents import make, single, twin_of
 
-PACK, TWIN = multi("pack"), twin_of(multi("pack"))
 RENAMED = make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})  # the data of PACK
 
 
@@ -44,12 +43,8 @@ def test_a_shared_file_goes_with_its_last_torrent(
     play(bed, after or ":")
     erased, stays = (torrent, PACK) if first == "the other" else (PACK, torrent)
     bed.erase(erased)
-    if first == "the other" and "symlinks" in name:
-        program.wait_line("removed .*2 of 2 files")
-    else:
-        program.wait_line(
-            f"kept .*perhaps in {stays.hash[:8]}" if "unreadable" in first else "kept .*" + names(stays, "in")
-        )
+    said = f"kept .*perhaps in {stays.hash[:8]}" if "unreadable" in first else "kept .*" + names(stays, "in")
+    program.wait_line("removed .*2 of 2 files" if first == "the other" and "symlinks" in name else said)
     assert remaining(paths) == paths
     if "unreadable" not in first:
         bed.erase(stays)
@@ -60,24 +55,17 @@ def test_a_shared_file_goes_with_its_last_torrent(
 MANY = {f"MANY{number}": single(f"many{number}", 1) for number in range(200)}
 TORRENTS = {
     **{**MANY, "EDITED": make(PACK.name, PACK.content, b"http://tracker.example/announce")},
-    **{"PACK": PACK, "TWIN": TWIN, "RENAMED": RENAMED, "FILE": make(b"pack", b"one file"), "ONE": single("one")},
-    **{name.upper(): make(name.encode(), single("one").content) for name in ("two", "three")},
-    **{"COPY": twin_of(single("one")), "OTHER": twin_of(PACK, b"another name")},
+    **{"PACK": PACK, "TWIN": TWIN, "RENAMED": RENAMED, "FILE": make(b"pack", b"one file"), "ONE": ONE},
+    **{name.upper(): make(name.encode(), ONE.content) for name in ("two", "three")},
+    **{"COPY": twin_of(ONE), "OTHER": twin_of(PACK, b"another name")},
     **{"LOWER": make(b"One.bin", b"one"), "UPPER": make(b"oNE.BIN", b"one"), "ANY": single("any")},
     **{"COMPOSED": make("caf\u00e9".encode(), b"x"), "DECOMPOSED": make("cafe\u0301".encode(), b"x")},
     **{"B": make(b"b.bin", b"b"), "COPY_OF_B": twin_of(make(b"b.bin", b"b"))},
-    "BOTH": make(b"downloads", {(each.name,): each.data() for each in (single("one"), single("any"))}),
+    "BOTH": make(b"downloads", {(each.name,): each.data() for each in (ONE, single("any"))}),
     "WIDE": make(b"wide", {(b"%05d" % number,): b"" for number in range(2500)}),
-    "HEIR": make(b"two", {(b"a.bin",): single("one").data()}),
-    "SET": make(b"set", {(b"sub", b"deep", b"link"): single("one").data()}),
+    "HEIR": make(b"two", {(b"a.bin",): ONE.data()}),
+    "SET": make(b"set", {(b"sub", b"deep", b"link"): ONE.data()}),
 }
-UNKNOWN = (
-    r"says unknown +where .* are, looked at again every minute$; "
-    r'says because +"~\S*" starts at the home of rtorrent, and no rtorrent is seen running$'
-)
-HEIR = """seed ONE; mkdir two; ln -s ../one.bin two/a.bin; load-complete HEIR; start; erase ONE;
-    says used by a symlink in; rm two/a.bin"""
-OWN, INHERITED = r"kept +a\.bin: not a regular file", r"kept +\S*one\.bin: (?!used by)"
 STORIES = r"""
 a file and a directory of one name: seed PACK; load FILE; change FILE chunks_done=1; start; erase FILE;
     says pack: not a regular file; left pack/a.bin pack/sub/b.bin; load FILE; change FILE chunks_done=1; settle;
@@ -116,7 +104,7 @@ a bind mount that is not mounted: seed ONE real; bind view real; load-complete C
 a bind mount of a directory that gets empty: seed PACK; bind view pack; load ONE view; start; erase PACK; ls pack view
 a directory's link, its torrent read anew while rtorrent did not run: data PACK; mv pack/sub library;
     ln -s ../library pack/sub; load-complete PACK; load-raw TWIN ~/downloads; complete TWIN; start; stop; end-rtorrent;
-    touch ../session/{TWIN}*.torrent; start; start-rtorrent; erase PACK; test -e pack/sub
+    touch ../session/{TWIN}*.torrent; start; start-rtorrent; settle; erase PACK; test -e pack/sub
 a link made while nothing ran, of a torrent whose directory then was not known: seed ONE; mkdir x; cp one.bin x;
     load-raw COPY ~/downloads/x; complete COPY; start; lists COPY x; stop; kill-rtorrent;
     rm ../session/rtorrent.lock; ln -sf ../one.bin x; sleep 1.1; start; start-rtorrent; settle;
@@ -130,25 +118,23 @@ an inherited file that is gone as the own one is: {HEIR}; rm one.bin; erase HEIR
     says erased +two; says its file is not at; says-no {INHERITED}
 an inherited file that is gone, the own one is a directory: {HEIR}; rm one.bin; mkdir two/a.bin; erase HEIR;
     left; says erased +two; says {OWN}; says-no its file is not at; says-no {INHERITED}
-loaded in pre_remove, saved late: seed PACK; start-stopping-in pre_remove; erase-unwaited PACK; stops;
-    load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-full TWIN; says kept .*also in {TWIN};
-    left pack/a.bin pack/sub/b.bin
-pointed there in pre_remove, saved late: seed PACK; seed TWIN x; start-stopping-in pre_remove; erase-unwaited PACK;
-    stops; load-unsaved TWIN; resume; says waiting .*where other torrents are now; save-full TWIN;
-    says kept .*also in {TWIN}; ls pack/a.bin pack/sub/b.bin
+loaded in pre_remove, saved late: seed PACK; {BEGIN}; load-unsaved TWIN; {SAVED_LATE}
+pointed there in pre_remove, saved late: seed PACK; seed TWIN x; {BEGIN}; load-unsaved TWIN; {SAVED_LATE}
 unreadable, pointed there in a removal: seed ONE; seed ANY; seed BOTH x; empty-t BOTH; start-stopping-in post_remove;
     erase-unwaited ONE ANY; stops; load-unsaved BOTH ..; save BOTH; resume; says kept .* in {BOTH};
     test $(ls | grep -c bin) = 1
 loaded and being saved in a removal: seed ONE; seed ANY; start-stopping-in post_remove; erase-unwaited ONE ANY; stops;
     load-unsaved BOTH ..; touch ../session/{SAVED}.torrent.new; resume; says waiting .*where other torrents are now;
     save-full BOTH; says kept .* in {BOTH}; test $(ls | grep -c bin) = 1
-back before its removal begins: seed PACK; start-stopping-in pre_remove; erase-unwaited PACK; stops; load-complete PACK;
-    resume; says returned +pack; left pack/a.bin pack/sub/b.bin
-another is loaded before a removal begins: seed PACK; start-stopping-in pre_remove; erase-unwaited PACK; stops;
-    load-complete TWIN; resume; says kept .*also in {TWIN}; left pack/a.bin pack/sub/b.bin
-another is pointed there after a long save: seed PACK; seed WIDE; seed TWIN x; start-stopping-in pre_remove;
-    erase-unwaited PACK; stops; repoint WIDE moved; repoint TWIN .; resume; says kept .*also in {TWIN};
-    ls pack/a.bin pack/sub/b.bin
+back before its removal begins: seed PACK; {BEGIN}; load-complete PACK; resume; says returned +pack;
+    left pack/a.bin pack/sub/b.bin
+another is loaded before a removal begins: seed PACK; {BEGIN}; load-complete TWIN; resume; {ALSO}
+another is pointed there after a long save: seed PACK; seed WIDE; seed TWIN x; {BEGIN}; repoint WIDE moved;
+    repoint TWIN .; resume; {ALSO}
+another is pointed there after many saves: seed PACK {MANY}; seed TWIN x; {BEGIN}; save {MANY}; repoint TWIN .; resume;
+    {ALSO}
+another is pointed there on a locked database: seed PACK; seed TWIN x; {BEGIN}; repoint TWIN .; lock-database; resume;
+    says failed .*locked; unlock-database; {ALSO}
 edited, T is written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved EDITED; write LR EDITED; resume;
     says (held|returned) +pack; write T EDITED; erase-another; says-no erased +pack; left pack/a.bin pack/sub/b.bin
 edited, R and L are written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved EDITED; write T EDITED;
@@ -158,26 +144,18 @@ replaced, T is written late: seed PACK; start; pause; erase-unwaited PACK; load-
     says (held|kept) .*{TWIN}; write T TWIN; known TWIN; gone PACK; left pack/a.bin pack/sub/b.bin
 replaced, R and L are written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved TWIN; write T TWIN;
     resume; says (held|kept) .*{TWIN}; write LR TWIN; known TWIN; gone PACK; left pack/a.bin pack/sub/b.bin
-another is pointed there after many saves: seed PACK {MANY}; seed TWIN x; start-stopping-in pre_remove;
-    erase-unwaited PACK; stops; save {MANY}; repoint TWIN .; resume; says kept .*also in {TWIN};
-    ls pack/a.bin pack/sub/b.bin
-another is pointed there on a locked database: seed PACK; seed TWIN x; start-stopping-in pre_remove;
-    erase-unwaited PACK; stops; repoint TWIN .; lock-database; resume; says failed .*locked; unlock-database;
-    says kept .*also in {TWIN}; ls pack/a.bin pack/sub/b.bin
 a name in another case: seed LOWER; ln One.bin oNE.BIN; load UPPER; start; erase LOWER; cat One.bin;
     says kept .*also in {UPPER}
 a name in another normal form: seed COMPOSED; ln café café; load DECOMPOSED; start; erase COMPOSED; cat café;
     says kept .*also in {DECOMPOSED}
-a file that may be of a torrent in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data B;
-    load-complete B; load-raw COPY_OF_B ~/x; start; {UNKNOWN}; erase-unwaited B ANY; let-save; gone B; gone ANY;
-    says kept .*perhaps in {COPY_OF_B}; left b.bin
-a link that may be of a torrent in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data B;
-    load-complete B; mkdir -p ../x/pack/sub; ln -s $PWD/b.bin ../x/pack/sub; load-raw PACK ~/x; start; {UNKNOWN};
-    erase-unwaited B ANY; let-save; gone B; gone ANY; says kept .*perhaps in {PACK}; left b.bin; cat ../x/pack/sub/b.bin
-a root's link that may be of one in an unknown place: seed ANY; kill-rtorrent; rm ../session/rtorrent.lock; data PACK;
-    ln -s $PWD/pack ..; load-at PACK ../pack; complete PACK; load-raw TWIN ~; start; {UNKNOWN};
-    erase-unwaited PACK ANY; let-save; gone PACK; gone ANY; says kept .*perhaps in {TWIN};
-    left pack/a.bin pack/sub/b.bin; test -L ../pack
+a file that may be of a torrent in an unknown place: {UNSEEN}; data B; load-complete B; load-raw COPY_OF_B ~/x;
+    {UNKNOWN}; erase-unwaited B ANY; let-save; gone B; gone ANY; says kept .*perhaps in {COPY_OF_B}; left b.bin
+a link that may be of a torrent in an unknown place: {UNSEEN}; data B; load-complete B; mkdir -p ../x/pack/sub;
+    ln -s $PWD/b.bin ../x/pack/sub; load-raw PACK ~/x; {UNKNOWN}; erase-unwaited B ANY; let-save; gone B; gone ANY;
+    says kept .*perhaps in {PACK}; left b.bin; cat ../x/pack/sub/b.bin
+a root's link that may be of one in an unknown place: {UNSEEN}; data PACK; ln -s $PWD/pack ..; load-at PACK ../pack;
+    complete PACK; load-raw TWIN ~; {UNKNOWN}; erase-unwaited PACK ANY; let-save; gone PACK; gone ANY;
+    says kept .*perhaps in {TWIN}; left pack/a.bin pack/sub/b.bin; test -L ../pack
 a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/pool old/set/sub/deep;
     cp new/pool/one.bin old/pool; ln -s ../../../pool/one.bin old/set/sub/deep/link; load-complete SET old; start;
     sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;
@@ -185,13 +163,24 @@ a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/p
 """
 
 
+WORDS = {
+    **{name: torrent.hash[:8] for name, torrent in TORRENTS.items()},
+    **{"MANY": " ".join(MANY), "SAVED": TORRENTS["BOTH"].hash},
+    "UNSEEN": "seed ANY; kill-rtorrent; rm ../session/rtorrent.lock",
+    "UNKNOWN": r"""start; says unknown +where .* are, looked at again every minute$;
+        says because +"~\S*" starts at the home of rtorrent, and no rtorrent is seen running$""",
+    "HEIR": """seed ONE; mkdir two; ln -s ../one.bin two/a.bin; load-complete HEIR; start; erase ONE;
+        says used by a symlink in; rm two/a.bin""",
+    **{"OWN": r"kept +a\.bin: not a regular file", "INHERITED": r"kept +\S*one\.bin: (?!used by)"},
+    "BEGIN": "start-stopping-in pre_remove; erase-unwaited PACK; stops",
+    "ALSO": f"says kept .*also in {TWIN.hash[:8]}; ls pack/a.bin pack/sub/b.bin",
+}
+WORDS["SAVED_LATE"] = "resume; says waiting .*where other torrents are now; save-full TWIN; " + WORDS["ALSO"]
+
+
 @each_row("story", STORIES)
 def test_a_file_stays_while_another_torrent_uses_it(story: str, bed: Bed) -> None:
-    words = {name: torrent.hash[:8] for name, torrent in TORRENTS.items()}
-    words.update(
-        MANY=" ".join(MANY), UNKNOWN=UNKNOWN, SAVED=TORRENTS["BOTH"].hash, HEIR=HEIR, OWN=OWN, INHERITED=INHERITED
-    )
-    play(bed, story.format(**words), **TORRENTS)
+    play(bed, story.format(**WORDS), **TORRENTS)
 
 
 LINKED = """
@@ -218,10 +207,9 @@ def test_an_unreadable_torrent_whose_mended_files_cannot_be_written_to_the_datab
     con.create_function("fail", 0, lambda: bool(errors and errors.pop() / 0))
     con.execute("CREATE TEMP TRIGGER t BEFORE INSERT ON torrent_data BEGIN SELECT fail(); END")
 """
-    play(bed, "seed PACK; seed TWIN x; empty-t TWIN", **TORRENTS)
-    bed.start(*SHORT, *bed.write_each(pre_loop=body, pre_remove=STOP))
-    play(bed, "erase-unwaited PACK; stops; point TWIN; save-full TWIN; resume; gone PACK", **TORRENTS)
-    play(bed, "cat pack/a.bin pack/sub/b.bin")
+    bed.write_each(pre_loop=body, pre_remove=STOP)
+    play(bed, "seed PACK; seed TWIN x; empty-t TWIN; start --hooks=../hooks.py; erase-unwaited PACK; stops; point TWIN")
+    play(bed, "save-full TWIN; resume; gone PACK; cat pack/a.bin pack/sub/b.bin")
 
 
 def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Bed) -> None:
@@ -233,7 +221,7 @@ def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Be
     con.create_function("come", 0, lambda: queues["mine"].append(1))
     con.execute("CREATE TEMP TRIGGER t INSERT ON rtwatch_use WHEN new.why = 'inherited' BEGIN SELECT come(); END")
 """
-    play(bed, "seed PACK real; mkdir links; cp -rs $PWD/real/pack links; load-complete TWIN links", **TORRENTS)
-    bed.start(*SHORT, *bed.write_each(pre_loop=body))
-    play(bed, "erase PACK; says failed .*of this queue; cat links/pack/a.bin links/pack/sub/b.bin", **TORRENTS)
-    play(bed, "erase TWIN; left", **TORRENTS)
+    bed.write_each(pre_loop=body)
+    play(bed, "seed PACK real; mkdir links; cp -rs $PWD/real/pack links; load-complete TWIN links")
+    play(bed, "start --hooks=../hooks.py; erase PACK; says failed .*of this queue; cat links/pack/a.bin")
+    play(bed, "cat links/pack/sub/b.bin; erase TWIN; left")

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 from rtorrent import Rtorrent
-from steps import SHORT, Bed, below, each_row, play, remaining, tree
-from torrents import Torrent, make, multi, single
-
-PACK = multi("pack")
+from steps import ONE, PACK, SHORT, Bed, below, each_row, play, remaining, tree
+from torrents import Torrent, make
 
 
 def undo(place: Path) -> str:
@@ -28,7 +26,7 @@ LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # in wh
 ODD = 'it\'s "odd" $(touch pwned) `x`;\n*[a]?\\ \udcff\u96ea'
 
 
-@pytest.mark.parametrize("torrent", [single("one"), PACK, make(os.fsencode(ODD), {(os.fsencode(ODD),): b"odd"})])
+@pytest.mark.parametrize("torrent", [ONE, PACK, make(os.fsencode(ODD), {(os.fsencode(ODD),): b"odd"})])
 @pytest.mark.parametrize("place", ["trash", ODD])
 def test_the_undo_file_brings_files_back(torrent: Torrent, place: str, bed: Bed, tmp_path: Path) -> None:
     downloads, trash = tmp_path / f"downloads {place}", tmp_path / place
@@ -49,7 +47,7 @@ def test_the_undo_file_brings_files_back(torrent: Torrent, place: str, bed: Bed,
     undo(there)  # a second time does no harm
     bed.load_complete(torrent, downloads)
     program.wait_files(torrent.hash, paths)
-    bed.settle_saves()
+    play(bed, "settle")
     bed.erase(torrent)
     assert remaining(paths) == []
     assert {path.name for path in trash.iterdir()} == {torrent.hash, f"{torrent.hash}.2"}
@@ -85,9 +83,9 @@ def test_rtorrent_finds_the_data_with_the_command_that_the_undo_prints(
 ALBUM = make(b"pack", {(b"a.bin",): b"a" * 100, (b"pack.torrent",): b"mine", (b"sub", b"c"): b"c"})
 LINKS = make(b"pack", {(b"a.bin",): b"first", (b"b.bin",): b"second"})
 TORRENTS = {
-    **{"PACK": PACK, "ALBUM": ALBUM, "LINKS": LINKS, "ONE": single("one")},
-    **{"X": make(b"x.bin", b"first"), "Y": make(b"x.bin", b"second"), "RAW": make(b"\xff", b"x")},
-    **{"LINES": make(b"two\nlines", b"x"), "HALF": make(b"pack", {(b"a.bin",): b"pack" * 100})},
+    **{"ALBUM": ALBUM, "LINKS": LINKS, "X": make(b"x.bin", b"first"), "Y": make(b"x.bin", b"second")},
+    **{"LINES": make(b"two\nlines", b"x"), "RAW": make(b"\xff", b"x")},
+    "HALF": make(b"pack", {(b"a.bin",): b"pack" * 100}),
 }
 LEFT_TO_WEB = "grep 'its name cannot be typed in rtorrent' ../said; test $(wc -l <../said) = 2"
 MODES = r"find . -printf '%m %p\n' | sort"

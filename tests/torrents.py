@@ -75,12 +75,9 @@ def craft(info: dict[str, Any], **metainfo: Any) -> Torrent:
     """Make a torrent of any info dictionary, which is completed by pieces of nothing, and further keys beside it."""
     info = {"piece length": PIECE_LENGTH, "pieces": b"x" * 20, **info}
     content: Content = b"" if "length" in info else {}
-    return Torrent(info_hash(info), bencodepy.encode({**metainfo, "info": info}), info.get("name", b""), content)
-
-
-def info_hash(info: dict[str, Any]) -> str:
-    """Return the info-hash as rtorrent writes it: 40 upper-case hex digits."""
-    return hashlib.sha1(bencodepy.encode(info)).hexdigest().upper()
+    # as rtorrent writes it
+    hash = hashlib.sha1(bencodepy.encode(info)).hexdigest().upper()
+    return Torrent(hash, bencodepy.encode({**metainfo, "info": info}), info.get("name", b""), content)
 
 
 def single(name: str, size: int = 3000) -> Torrent:
