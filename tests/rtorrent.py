@@ -101,8 +101,12 @@ class Rtorrent(SessionDirectory):
 
     def _wait(self, happened: Callable[[], Any], problem: str) -> None:
         """Wait until something has happened; fail with what rtorrent printed when it does not, or rtorrent ends."""
-        wait_until(lambda: happened() or self.process is None or self.process.poll() is not None, DEADLINE)
-        if not happened():
+
+        def has_ended() -> bool:
+            return self.process is None or self.process.poll() is not None
+
+        # What has happened may have changed again when it is looked at once more.
+        if not wait_until(lambda: happened() or has_ended(), DEADLINE) or (has_ended() and not happened()):
             self.kill()
             pytest.fail(f"{problem}: {self.log.read_text(errors='replace')}")
 
