@@ -889,6 +889,10 @@ class Steps(World):
         if self.driver.process:
             known = self.rows("SELECT hash FROM torrent_data")
             before = {hash: files for hash, files in self.used().items() if hash in known}
+            if emptied:  # where R said last that they are, rtwatch does not read any more
+                before = {
+                    hash: [path for path in before[hash] if canonical(path) in self.indexed(hash)] for hash in before
+                }
             if how != "killed" and self.driver.lock.exists():
                 self.driver.shutdown()
             else:
