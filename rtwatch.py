@@ -1809,6 +1809,7 @@ class Rtorrent:
         self.refused: set[tuple[str, str]] = set()  # process and TCP listener that is no SCGI socket
         self.silent = False  # whether there is a socket that does not answer
         self.ended = ""  # the process whose lock was removed last
+        self.started = ""  # identity of the lock that was written last
         self.answer: Optional[Answer] = None  # the last one, as long as nothing vanished since
         self.opened: Optional[tuple[float, OpenFiles]] = None  # what rtorrents had open, and when (monotonic)
 
@@ -3599,12 +3600,12 @@ class Vanished:
         """Return when a missing T is found missing, when it was last there (Unix times), and the rtorrent in between.
 
         An rtorrent that has ended since was that one, unless its lock was removed before T. One that may have started
-        since is not known to have had the torrent: rtwatch may have been stopped, or busy, while session files were
-        deleted by hand.
+        after the deletion is not known to have had the torrent: rtwatch may have been stopped, or busy, while session
+        files were deleted by hand.
         """
         process, last = self.rtorrent.read_process(), self.rtorrent.last
         identity = process.identity or (last.identity if last.runs and last.identity != self.rtorrent.ended else "")
-        known = process.lock.written + TICK < self.loop.drained
+        known = process.lock.identity == self.rtorrent.started or process.lock.written + TICK < self.loop.drained
         return time.time(), self.loop.drained, identity if known else ""
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
@@ -4713,6 +4714,7 @@ class Watch:
         """Say that rtorrent has started: it wrote its lock."""
         if path == self.args.session / "rtorrent.lock":
             say(logging.INFO, "rtorrent", "started")
+            self.rtorrent.started = self.session.read_lock().identity
 
     def note_completed(self, path: Path) -> None:
         """Queue a mark HASH.complete of the session directory for the user's hook."""

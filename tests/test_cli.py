@@ -149,7 +149,7 @@ a reason whose advice was followed is not repeated at the next start: seed PACK 
     says-no some of its session files; says ended +SIGTERM, 1 torrent still to be finished
 held torrents get one command, with the options of the run: seed ONE PACK; start -v -n --scgi none; kill-rtorrent;
     rm ../session/{ONE.hash}* ../session/{PACK.hash}*; says to remove anyway all 2 held torrents: make sure;
-    says held +(one.bin, pack|pack, one.bin): .* the erase, looked at again every minute;
+    says held +.*pack.*: .* the erase, looked at again every minute;
     says command +rtwatch --once --force -r -n -v --scgi=none --grace=0.2 \S+/session$
 """
 
