@@ -323,6 +323,9 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
         torrents[0].hash, torrents[0].places(place(bed, words).resolve())
     ),
     "overflow": lambda bed, torrents, words: overflow(bed.rtorrent),
+    "checked": lambda bed, torrents, words: (
+        isinstance(bed.rtorrent, Rtorrent) and bed.rtorrent.wait(1, "d.is_hash_checked", torrents[0].hash)
+    ),
     "gone": lambda bed, torrents, words: bed.program.wait_gone(torrents[0].hash),
     "open": lambda bed, torrents, words: bed.session.open_files([bed.downloads / word for word in words]),
     "mount": lambda bed, torrents, words: bed.mounts.enter_context(mounted(place(bed, words), *words[1:])),

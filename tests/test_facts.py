@@ -168,8 +168,8 @@ its data in place, of which rtwatch asks until the check is over, and then for a
 its data later: start; load D; call d.start D; save D; known D; tick; data D; settle; erase D ->
 its data later, stopped: start; load D; known D; tick; data D; settle; erase D -> a b z
 no piece of one file: old-data D; yes other | head -c 17000 >docs/b; touch -d 2001-01-01 docs/b; start; load D;
-    call f.multicall D * f.priority.set=0; check D; call d.start D; save D; known D; settle; erase D; grep other docs/b
-    -> b z
+    call f.multicall D * f.priority.set=0; check D; checked D; call d.start D; save D; known D; settle; erase D;
+    grep other docs/b -> b z
 """
 
 
