@@ -1532,6 +1532,11 @@ class Index:
         """Return the targets of symlinks that are reached through other symlinks, with their torrents."""
         return self.query("SELECT hash, CAST(file AS BLOB) FROM rtwatch_use WHERE why = 'way'").fetchall()
 
+    def is_linked(self, hash: str, file: bytes) -> bool:
+        """Tell whether a symlink of a torrent leads through a path."""
+        sql = "SELECT 1 FROM rtwatch_use WHERE hash = ? AND file = ? AND why = 'link'"
+        return self.query(sql, hash, file).fetchone() is not None
+
     def find_newcomers(self) -> list[str]:
         """Return the torrents with files that existed before them."""
         return [row[0] for row in self.query("SELECT DISTINCT hash FROM rtwatch_use WHERE why = 'found'")]
@@ -3979,7 +3984,7 @@ class Registry:
         ]
         for directory in changed:
             self.index.keep_aliases(directory)
-            stale |= self.find_stale(directory, is_real(directory, real))
+            stale |= self.find_stale(directory, real)
         for torrent in self.index.find_torrents():
             # Many torrents have the same parent.
             parent, name = os.path.split(torrent.directory.rstrip(b"/"))
@@ -3989,7 +3994,7 @@ class Registry:
                 stale.add(torrent.hash)
         for hash, way in self.index.find_ways():
             parent, name = os.path.split(way)
-            if os.path.join(real(parent) or b"", name) not in self.index.find_uses(hash, "link"):
+            if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
                 stale.add(hash)
         moved = []
         for known in filter(None, map(self.index.find_torrent, stale)):
@@ -4003,9 +4008,9 @@ class Registry:
         for line in moved:
             self.say_written(*line)
 
-    def find_stale(self, directory: bytes, is_real: bool) -> set[str]:
+    def find_stale(self, directory: bytes, real: Callable[[bytes], Optional[bytes]]) -> set[str]:
         """Return the torrents that may use other files since something changed in a directory; see `is_real`."""
-        if not is_real:
+        if not is_real(directory, real):
             return self.index.find_hashes_in(directory)
         found = self.index.find_hashes_in(directory, ["rtwatch_use"])
         with suppress(OSError), os.scandir(directory) as entries:
@@ -4019,9 +4024,9 @@ class Registry:
 
         A root once known stays until rtorrent says another.
         """
-        since, hash, former = time.time(), known.hash, known.root if directory == known.directory else None
-        path = expand_directory(directory, self.read_pid(directory)) or former
-        if metainfo is None or (path is None and directory == known.directory):
+        since, hash, same = time.time(), known.hash, directory == known.directory
+        path = expand_directory(directory, self.read_pid(directory)) or (known.root if same else None)
+        if metainfo is None or (same and path is None):
             return ()
         files, links = locate_files(metainfo, path, os.fsencode(self.args.session)) if path else ([], [])
         root = os.path.realpath(path) if path else None
