@@ -1,7 +1,5 @@
 """Fixtures: a session directory with its rtorrent, a place for downloads, and rtwatch watching it."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterator

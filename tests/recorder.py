@@ -1,7 +1,5 @@
 """Hooks that write down each of their calls: a JSON object a line, in the file $RTWATCH_RECORD."""
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3

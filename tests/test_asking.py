@@ -1,7 +1,5 @@
 """rtorrent is asked before anything is removed: what is an answer, what is none, and what rtwatch asks for."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any, Callable, Optional

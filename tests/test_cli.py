@@ -1,7 +1,5 @@
 """The command line: what rtwatch takes and finds by itself, how it is refused, and what it says."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import sqlite3

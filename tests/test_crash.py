@@ -1,7 +1,5 @@
 """rtwatch killed at system calls that change something, and started again: as if it had not been killed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sqlite3

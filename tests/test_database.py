@@ -1,7 +1,5 @@
 """The database: unusable, of another session, locked, on a full disk, damaged, private."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sqlite3

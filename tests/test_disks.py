@@ -1,7 +1,5 @@
 """Disks that fail, permissions that are missing, files that cannot be read, and what the system refuses."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

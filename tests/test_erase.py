@@ -3,8 +3,6 @@
 Every story runs on both versions, with rtorrent's SCGI socket and without one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path

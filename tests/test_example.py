@@ -1,7 +1,5 @@
 """hooks_example.py as it stands, run by rtwatch."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whose file it is: what was there before the torrent, what somebody changed after it, what rtwatch itself needs."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

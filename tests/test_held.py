@@ -1,7 +1,5 @@
 """Torrents that are missing at the start or vanish in a mass, those that rtwatch holds, and what lets them go."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

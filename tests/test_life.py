@@ -1,7 +1,5 @@
 """A torrent's life in the index, with the system calls of both orders that rtorrent has."""
 
-from __future__ import annotations
-
 import re
 from contextlib import closing
 

@@ -1,7 +1,5 @@
 """Random lives of a session: RTWATCH_PROFILE=nightly lives thousands, RTWATCH_SEED=N others, RTWATCH_LIFE=TEXT one."""
 
-from __future__ import annotations
-
 import ast
 import os
 import subprocess
@@ -33,7 +31,7 @@ BITES = {  # by rule or guard: the test that fails without it, and the lives of 
     "rule_moved": (OWN, 0),
     "rule_gone": (OWN, 0),
     "rule_type": (OWN, 0),
-    "rule_device": ("test_trash.py -k go_to_the_trash_and_come_back", 50),
+    "rule_device": ("test_remove.py -k go_to_the_trash_and_come_back", 50),
     "rule_own": ("test_facts.py -k rtwatchs_own_files_are_kept", 0),
     "rule_perhaps": ("test_shared.py -k stays_while_another_torrent_uses_it", 0),
     "rule_longer": (OWN, 0),

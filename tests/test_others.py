@@ -3,8 +3,6 @@
 Most of it needs root, who is every user in turn.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Where the files of a torrent are: its directory as R has it, its names as T has them, and what is on disk."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

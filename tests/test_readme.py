@@ -1,7 +1,5 @@
 """What README.md says is what the program does: options, exit status, reasons, hooks."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import os

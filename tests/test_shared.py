@@ -1,7 +1,5 @@
 """Files that several torrents use, whatever way leads there, now or later: they stay until the last of them goes."""
 
-from __future__ import annotations
-
 import pytest
 from session import SAVES
 from steps import ONE, PACK, SHORT, STOP, TWIN, Bed, below, each_row, names, play, remaining

@@ -1,7 +1,5 @@
 """rtorrent's word: what answers and rounds of saves prove, as tables without a process or a file."""
 
-from __future__ import annotations
-
 from typing import Any, Optional
 
 import pytest
