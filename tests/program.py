@@ -40,7 +40,7 @@ Found = TypeVar("Found")
 def environment(state: Path, extra: Env = None) -> dict[str, str]:
     """Return the environment rtwatch runs in: ours, without a journal or a service manager, and with its own state."""
     env = {key: text for key, text in os.environ.items() if key not in ("JOURNAL_STREAM", "NOTIFY_SOCKET")}
-    path = os.pathsep.join(filter(None, (str(PROJECT), env.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(PROJECT), str(PROJECT / "tests"), env.get("PYTHONPATH"))))
     env.update(PYTHONPATH=path, XDG_STATE_HOME=str(state))
     env.update(extra or {})
     return env

@@ -41,17 +41,12 @@ ALL_HOOKS = {
     "complete": "con, path, args, queues",
     "post_loop": "con, inot, args",
 }
-PREAMBLE = '''
-import argparse, collections, inotify_simple, json, os, sqlite3, sys, time
+PREAMBLE = """
+import argparse, collections, inotify_simple, os, sqlite3, sys, time
 from inotify_simple import flags
 from pathlib import Path
-
-def note(hook, **what):
-    """Append a line to the record."""
-    with open(os.environ["RTWATCH_RECORD"], "a") as log:
-        log.write(json.dumps({"hook": hook, "time": time.monotonic(), **what}) + "\\n")
-'''
-
+from recorder import note
+"""
 
 ONE, PACK, TWIN = single("one"), multi("pack"), twin_of(multi("pack"))
 
@@ -95,7 +90,6 @@ def tree(*places: Path) -> dict[str, tuple[int, int, bytes]]:
 class Bed:
     """What most tests lie in: a fake rtorrent, a place for downloads, and rtwatch, which never fails."""
 
-    hooks = ("--hooks", Path(__file__).with_name("recorder.py"))
     hooks_fail = False  # a test whose hooks do may say so
 
     def __init__(self, rtorrent: Client, place: Path) -> None:
@@ -106,6 +100,11 @@ class Bed:
         self.started: list[Program] = []
         self.mounts = ExitStack()
         self.downloads.mkdir(parents=True)
+
+    @property
+    def hooks(self) -> tuple[str, str]:
+        """The option for hooks that write down each of their calls."""
+        return self.write_each()
 
     @property
     def db(self) -> Path:
@@ -270,7 +269,7 @@ class Bed:
 
     def write_each(self, **bodies: str) -> tuple[str, str]:
         """Write all hooks as calls of note(), those in `bodies` followed by more; return the option."""
-        hook = "def {0}({1}):\n    note({0!r})\n    {2}\n".format
+        hook = "def {0}({1}):\n    note({0!r}, {1})\n    {2}\n".format
         return self.write_hooks("".join(hook(*item, bodies.get(item[0], "pass")) for item in ALL_HOOKS.items()))
 
 
