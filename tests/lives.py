@@ -885,7 +885,7 @@ class Steps(World):
         """End rtorrent, and perhaps start it; or empty the session in between, which a stopped rtwatch does not see."""
         emptied, program = how == "emptied" and self.driver.process, self.program
         if emptied and program:
-            program.send_signal(signal.SIGSTOP)
+            program.process.send_signal(signal.SIGSTOP)
         if self.driver.process:
             known = self.rows("SELECT hash FROM torrent_data")
             before = {hash: files for hash, files in self.used().items() if hash in known}
@@ -905,7 +905,7 @@ class Steps(World):
         if emptied or self.rng.random() < 0.5:
             self.start_rtorrent()
         if emptied and program:
-            program.send_signal(signal.SIGCONT)
+            program.process.send_signal(signal.SIGCONT)
 
     @step(3, "save", "erase", on="loaded")
     def cut(self, torrent: Torrent, how: str) -> None:

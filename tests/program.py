@@ -164,12 +164,9 @@ class Program:
         with closing(sqlite3.connect(f"{self.db.absolute().as_uri()}?mode=ro", uri=True)) as con:
             return con.execute(sql).fetchall()
 
-    def send_signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
     def stop(self) -> int:
         """End rtwatch as a service manager does, and return its exit status."""
-        self.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:

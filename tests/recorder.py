@@ -29,10 +29,6 @@ def note(hook: str, con: Optional[sqlite3.Connection] = None, *given: Any, **wha
             no_action=next(value for value in given if isinstance(value, Namespace)).no_action,
         )
     if hook == "post_remove":
-        call["removed"] = {key: text(value) for key, value in given[-1]._asdict().items()}
+        call["removed"] = given[-1]._asdict()
     with open(os.environ["RTWATCH_RECORD"], "a", encoding="utf-8") as log:
-        log.write(json.dumps(call) + "\n")
-
-
-def text(value: Any) -> Any:
-    return [path.as_posix() for path in value] if isinstance(value, list) else value and str(value)
+        log.write(json.dumps(call, default=str) + "\n")

@@ -346,8 +346,8 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "stops": lambda bed, torrents, words: bed.program.wait_for(
         lambda: "\nState:\tT" in Path(f"/proc/{bed.program.pid}/status").read_text(), "no hook stops rtwatch"
     ),
-    "pause": lambda bed, torrents, words: bed.program.send_signal(signal.SIGSTOP),
-    "resume": lambda bed, torrents, words: bed.program.send_signal(signal.SIGCONT),
+    "pause": lambda bed, torrents, words: bed.program.process.send_signal(signal.SIGSTOP),
+    "resume": lambda bed, torrents, words: bed.program.process.send_signal(signal.SIGCONT),
     "old-data": lambda bed, torrents, words: subprocess.run(
         ["touch", "-d", "2001-01-01", *torrents[0].write(bed.downloads)], check=True
     ),

@@ -1,17 +1,15 @@
-"""Whether a vanished torrent was erased, and where the others are: told by the real rtorrent, asked or by its saves.
+"""Whether a vanished torrent was erased, by rtorrent's answer or its saves; held torrents, and what forces them."""
 
-Every story runs on both versions, with rtorrent's SCGI socket and without one.
-"""
-
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from program import Argument, Program
+from program import Argument, Program, run
 from rtorrent import Rtorrent, wait_until
-from steps import PACK, TWIN, Bed, each_row, names, pattern, play, remaining
+from steps import PACK, SHORT, TWIN, Bed, Options, each_row, names, pattern, play, remaining
 from torrents import Torrent, make, multi, single, twin_of
 
 ASKED, SAVED = "asked", "by its saves"
@@ -219,3 +217,97 @@ def test_an_open_file_that_no_torrent_lists_is_kept(story: Story, tmp_path: Path
         story.save_when_waited_for(PACK)
         program.wait_line("waiting .*close files")
         assert remaining(story.files) == story.files
+
+
+NOT_ASKED = ("--scgi", "none")
+OTHER = multi("other")
+
+
+def singles(count: int, name: str = "number") -> list[Torrent]:
+    """Make some small torrents."""
+    return [single(f"{name}{number:03}", 20) for number in range(count)]
+
+
+@pytest.mark.parametrize("options", [(), ("--catch-up",)], ids=["", "--catch-up"])
+@pytest.mark.parametrize("number", [3, 12])
+def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed: Bed, trash: Path) -> None:
+    paths = bed.seed(*singles(number))
+    others = bed.seed(single("outside"), to=bed.downloads.with_name("outside"))
+    assert bed.once().returncode == 0
+    bed.session.erase(*singles(number), single("outside"))
+    others += bed.seed(single("stays"))
+    options = (*SHORT, *options, "--trash", str(trash))
+    program = bed.start(*options, *bed.hooks, bed.downloads)
+    program.wait_line(f"held .*{number + 1} of {number + 2} torrents missing")
+    others += bed.download(*singles(number + 2, "new"))
+    bed.erase_another()
+    program.stop()
+    assert bed.once(*options, bed.downloads).returncode == 3
+    assert remaining(paths + others) == paths + others
+    program = bed.start(*options, bed.downloads)
+    _, *command = shlex.split(program.wait_line("rtwatch --once --force.*")[0])
+    program.stop()
+    assert run(*command, state=bed.state).returncode == 0
+    assert remaining(paths + others) == others
+    assert len(list(trash.glob("*/number*.bin"))) == number
+
+
+@pytest.mark.parametrize("number", [10, 11])
+def test_without_r_a_mass_of_erased_torrents_only_waits(number: int, bed: Bed) -> None:
+    paths = bed.seed(*singles(number))
+    program = bed.start(*SHORT[1:], *NOT_ASKED)
+    play(bed, "pause")
+    bed.session.erase(*singles(number))
+    play(bed, "resume")
+    if number > 10:
+        bed.let_save()
+    program.wait_rows("SELECT count(*) FROM torrent_data", [(number - 10,)].__eq__)
+    assert ("waiting" in program.output) == (number > 10)
+    assert remaining(paths) == paths
+
+
+NUMBERED = {f"N{number}": torrent for number, torrent in enumerate(singles(11))}
+FEW, MANY = " ".join([*NUMBERED][:10]), " ".join(NUMBERED)
+WITHOUT_T = "start --scgi none; load-unsaved TWIN; save TWIN"
+HELD_STORIES = f"""
+a mass, as nobody knows which rtorrent has said it: seed {MANY}; rm ../session/rtorrent.lock; start --scgi none; pause;
+    erase-unwaited {MANY}; resume; let-save; says held .*so many at once; test $(ls number* | wc -l) = 11; stop;
+    once -r --grace=0.2 --force; exits 0; left
+no mass, as they are ten: seed {FEW}; rm ../session/rtorrent.lock; start --scgi none; pause; erase-unwaited {FEW};
+    resume; let-save; gone N9; says-no so many at once; left
+forced with -r: seed PACK; start; kill-rtorrent; rm ../session/{PACK.hash}*; says held .*pack; stop; start-rtorrent;
+    once -r --grace=0.2 --force; exits 0; left; known-torrents 0
+forced without -r: seed PACK; start; kill-rtorrent; rm ../session/{PACK.hash}*; says held .*pack; stop; start-rtorrent;
+    once --grace=0.2 --force; exits 0; left pack/a.bin pack/sub/b.bin; known-torrents 0
+not forced, as session files are there: seed PACK; start; kill-rtorrent; rm ../session/{PACK.hash}.torrent;
+    says held .*pack; stop; start-rtorrent; once -r --grace=0.2 --force; exits 3; left pack/a.bin pack/sub/b.bin;
+    known-torrents 1
+held as the session directory was gone, though rtorrent answers: seed PACK; start --grace=600; vanish PACK; stop;
+    change-db UPDATE rtwatch_torrent SET held = 'away' WHERE vanished; once -r --grace=0.2; exits 3;
+    left pack/a.bin pack/sub/b.bin; once -r --grace=0.2 --force; exits 0; left
+held with all others, as a loaded one has no T: seed PACK OTHER; {WITHOUT_T}; erase-unwaited PACK OTHER; let-save;
+    says held .*other.*: the .torrent of another; stop; once -r --grace=0.2 --scgi none --force; exits 3;
+    left other/a.bin other/sub/b.bin pack/a.bin pack/sub/b.bin; save-full TWIN; start --scgi none; gone PACK;
+    gone OTHER; left pack/a.bin pack/sub/b.bin
+kept alone, as a loaded one has an empty T: seed PACK OTHER; {WITHOUT_T}; touch t; mv t ../session/{TWIN.hash}.torrent;
+    erase-unwaited PACK OTHER; let-save; gone PACK; gone OTHER; left pack/a.bin pack/sub/b.bin
+kept alone, as a loaded one has a T that is cut short: seed PACK OTHER; {WITHOUT_T}; printf d4:info >t;
+    mv t ../session/{TWIN.hash}.torrent; erase-unwaited PACK OTHER; let-save; gone PACK; gone OTHER;
+    left pack/a.bin pack/sub/b.bin
+kept for a link made under a loaded torrent whose T was deleted: seed PACK real; seed TWIN; start --scgi none;
+    rm ../session/{TWIN.hash}.torrent; says vanished; rm -r pack; cp -rs $PWD/real/pack .; erase-unwaited PACK;
+    let-save; gone PACK; left pack/a.bin pack/sub/b.bin real/pack/a.bin real/pack/sub/b.bin
+held as an R of the round of saves does not decode: seed OTHER; seed TWIN x; seed PACK; start --grace=600; vanish PACK;
+    stop; point TWIN; save-all; save-on-full-disk TWIN kinds=R; once -r --grace=0.2 --scgi none; exits 3; save-all;
+    once -r --grace=0.2 --scgi none; exits 0; cat pack/a.bin pack/sub/b.bin
+not held beside the stub of a magnet link that was saved on a full disk: seed PACK; start; magnet STUB;
+    save-on-full-disk STUB; settle; erase PACK; left
+held, its directory a link now: start; seed PACK; settle; kill-rtorrent; rm ../session/{PACK.hash}.torrent;
+    says held .*pack; mv pack store; ln -s store pack; start-rtorrent; load-complete TWIN; settle; erase TWIN;
+    cat pack/a.bin pack/sub/b.bin; says kept .*on the way to files in
+"""
+
+
+@each_row("story", HELD_STORIES)
+def test_held_torrents_files_stay_until_they_are_forced(story: str, bed: Bed) -> None:
+    play(bed, story, OTHER=OTHER, STUB=single("stub"), **NUMBERED)

@@ -171,12 +171,12 @@ def test_a_hook_that_exits_ends_rtwatch_one_that_hangs_at_a_second_signal(deed: 
         bed.settle()
         bed.session.erase(PACK, ONE)
     elif hook == "post_loop":
-        program.send_signal(signal.SIGTERM)
+        program.process.send_signal(signal.SIGTERM)
     if deed.startswith("while"):
         bed.wait_called(hook)
-        program.send_signal(signal.SIGTERM)
+        program.process.send_signal(signal.SIGTERM)
         if hook != "post_loop":
-            program.send_signal(signal.SIGINT)
+            program.process.send_signal(signal.SIGINT)
     assert program.wait() == 0
     assert (bed.hooks_called()[-1], bed.hooks_called().count("post_loop")) == ("post_loop", 1)
     assert len(remaining(paths)) >= (1 if hook == "post_remove" else 3)

@@ -42,11 +42,11 @@ BITES = {  # by rule or guard: the test that fails without it, and the lives of 
     "rule_way": ("test_shared.py -k stays_while_another_torrent_uses_it", 0),
     "rule_linked": (PACK, 50),
     "guard_present": ("test_cli.py -k it_is_said_when", 0),
-    "guard_lasting": ("test_held.py -k held_torrents_files", 0),
+    "guard_lasting": ("test_erase.py -k held_torrents_files", 0),
     "guard_host": ("test_remove.py -k a_path_limits_what_goes", 0),
     "guard_word": ("test_asking.py -k no_good_answer", 0),
-    "guard_nameless": ("test_held.py -k held_torrents_files", 0),
-    "guard_wipe": ("test_held.py -k held_torrents_files", 0),
+    "guard_nameless": ("test_erase.py -k held_torrents_files", 0),
+    "guard_wipe": ("test_erase.py -k held_torrents_files", 0),
 }
 
 

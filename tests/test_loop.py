@@ -63,7 +63,7 @@ def test_only_events_with_a_handler_are_watched(bed: Bed) -> None:
 def test_a_signal_ends_rtwatch_in_order_and_no_grace_of_a_torrent(number: int, bed: Bed) -> None:
     one, killed, hooks = single("one"), number == signal.SIGKILL, f"--hooks={bed.hooks[1]}"
     play(bed, f"start --grace=600 {hooks}; seed ONE; settle; vanish ONE; settle", ONE=one)
-    bed.program.send_signal(number)
+    bed.program.process.send_signal(number)
     play(bed, f"exits {-number if killed else 0}; lists ONE; left one.bin", ONE=one)
     assert (bed.hooks_called()[0], bed.hooks_called().count("post_loop")) == ("pre_loop", int(not killed))
     assert bed.hooks_called(one.hash) == ["pre_add", "post_add"]
