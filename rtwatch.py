@@ -1407,8 +1407,8 @@ def unusable(db: Path, error: Exception) -> Error:
 class Index:
     """The database: which torrent uses which file, and the state of each torrent."""
 
-    BY_LINK = "why IN ('link', 'inherited')"
-    USERS = "session_file", "rtwatch_use"  # tables that tell who lists and who uses a file
+    USES_BY_LINK = "why IN ('link', 'inherited')"
+    TABLES_OF_USE = "session_file", "rtwatch_use"  # tables that tell who lists and who uses a file
 
     def __init__(self, con: Con) -> None:
         self.con = con
@@ -1512,7 +1512,7 @@ class Index:
         files = [row[0] for path in directories for row in self.query(sql, *bounds(path) * 2)]
         return [file for file in files if os.path.dirname(file) in directories]
 
-    def find_hashes_in(self, directory: bytes, tables: Sequence[str] = USERS) -> set[str]:
+    def find_hashes_in(self, directory: bytes, tables: Sequence[str] = TABLES_OF_USE) -> set[str]:
         """Return the torrents that list or use a file below a directory."""
         low, high = bounds(directory)
         sql = "SELECT DISTINCT hash FROM {} WHERE file > ? AND file < ?"
@@ -1577,7 +1577,7 @@ class Index:
 
         One whose row in `torrent_data` somebody has deleted counts as well; its next save or start writes it anew.
         """
-        linked = f"AND {self.BY_LINK}" if table == "rtwatch_use" else ""
+        linked = f"AND {self.USES_BY_LINK}" if table == "rtwatch_use" else ""
         users: dict[bytes, list[Owner]] = {}
         # Before 3.32, sqlite takes at most 999 values.
         for chunk in (files[first : first + 500] for first in range(0, len(files), 500)):
@@ -1596,7 +1596,7 @@ class Index:
 
     def is_used_file(self, file: bytes) -> bool:
         """Tell whether any torrent lists a file or uses it through a symlink."""
-        return any(self.find_users(table, "", [file]) for table in self.USERS)
+        return any(self.find_users(table, "", [file]) for table in self.TABLES_OF_USE)
 
     def count_torrents(self) -> tuple[int, int]:
         """Return the number of torrents, and of vanished ones among them."""
@@ -1741,7 +1741,7 @@ class Index:
         """
         sql = f"""INSERT OR REPLACE INTO rtwatch_use
             SELECT heir.hash, ?1, 'inherited', ?3, own.device, own.inode, own.size, own.mtime FROM
-                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {self.BY_LINK}
+                (SELECT hash FROM rtwatch_use WHERE file = ?1 AND {self.USES_BY_LINK}
                  UNION SELECT hash FROM session_file AS listed
                  WHERE file = ?1 AND hash <> ?2
                      AND EXISTS (SELECT 1 FROM rtwatch_use WHERE hash = listed.hash AND why = 'link'))
@@ -1779,7 +1779,6 @@ class Answer(NamedTuple):
     """rtorrent's answer: the directory of every loaded torrent, and which of those asked for are not loaded."""
 
     process: str
-    when: float  # Unix time before the question
     until: float  # monotonic seconds until which it serves
     home: str  # of rtorrent, for "~"
     loaded: Mapping[str, str]
@@ -1818,27 +1817,27 @@ class Rtorrent:
         self.answer: Optional[Answer] = None  # the last one, as long as nothing vanished since
         self.opened: Optional[tuple[float, OpenFiles]] = None  # what rtorrents had open, and when (monotonic)
 
-    def read_process(self) -> Process:
+    def observe_process(self) -> Process:
         """Return the process of rtorrent.lock. The last one seen counts as long as it lives, with or without lock."""
         lock = self.session.read_lock()
-        alive = self.last.pid and identify_process(self.last.pid) == self.last.identity
         if lock.state == "running":
             self.last = Process(identify_process(lock.pid) or "", True, lock.pid, lock)
-        elif alive and lock.state == "missing":  # Somebody deleted the lock, or rtorrent is about to end.
-            return self.last._replace(lock=self.last.lock._replace(state="missing", written=NEVER))
-        elif alive:
             return self.last
-        elif lock.state == "missing":  # An rtorrent that keeps no lock may run.
+        if self.last.pid and identify_process(self.last.pid) == self.last.identity:
+            # Where the lock is missing, somebody has deleted it, or this rtorrent is about to end.
+            missing = self.last.lock._replace(state="missing", written=NEVER)
+            return self.last._replace(lock=missing) if lock.state == "missing" else self.last
+        if lock.state == "missing":
+            # An rtorrent that keeps no lock may run.
             return Process("", any(True for _ in each_rtorrent()), 0, lock)
-        elif lock.pid and lock.pid == self.last.pid:  # It was killed, and its lock stays.
+        if lock.pid and lock.pid == self.last.pid:
+            # It was killed, and its lock stays.
             return Process(self.last.identity, False, 0, lock)
-        else:
-            return Process(lock.identity, True, 0, lock)
-        return self.last
+        return Process(lock.identity, True, 0, lock)
 
     def ask(self, vanished: Iterable[str], listed: Iterable[str]) -> Optional[Answer]:
         """Ask which torrents are loaded, and whether `vanished` and `listed` ones are; None without a good answer."""
-        process, begin, when = self.read_process(), time.monotonic(), time.time()
+        process, begin = self.observe_process(), time.monotonic()
         for address in self.each_address(process):
             home = self.verify(address, process, begin + PATIENCE)
             if home is None:
@@ -1853,10 +1852,10 @@ class Rtorrent:
                 self.silent |= isinstance(error, TimeoutError)
                 break
             until = begin + min(10.0, max(1.0, 10 * (time.monotonic() - begin)))
-            self.silent, now = False, self.read_process().identity
+            self.silent, now = False, self.observe_process().identity
             # Another process may have begun meanwhile.
             same = process.identity in ("", now)
-            return Answer(now, when, until, home, loaded, missing, progress) if same else None
+            return Answer(now, until, home, loaded, missing, progress) if same else None
         return None
 
     def ask_missing(
@@ -1894,12 +1893,12 @@ class Rtorrent:
 
     def is_reachable(self) -> bool:
         """Tell whether rtorrent answers."""
-        process, deadline = self.read_process(), time.monotonic() + PATIENCE
+        process, deadline = self.observe_process(), time.monotonic() + PATIENCE
         return any(self.verify(address, process, deadline) is not None for address in self.each_address(process))
 
     def are_loaded(self, hashes: Iterable[str]) -> dict[str, bool]:
         """Ask whether some torrents are loaded; those without a good answer are left out."""
-        process, deadline = self.read_process(), time.monotonic() + PATIENCE
+        process, deadline = self.observe_process(), time.monotonic() + PATIENCE
         identity, when = self.verified
         fresh = identity == process.identity and time.monotonic() < when + 1
         if self.address is None or not (fresh or self.verify(self.address, process, deadline) is not None):
@@ -1922,7 +1921,7 @@ class Rtorrent:
         if self.address is not None:
             method = "d.save_full_session" if full else "d.save_resume"
             with suppress(OSError, ValueError):
-                self.call(self.address, self.read_process(), time.monotonic() + PATIENCE, method, hash)
+                self.call(self.address, self.observe_process(), time.monotonic() + PATIENCE, method, hash)
 
     def verify(self, address: str, process: Process, deadline: float) -> Optional[str]:
         """Return rtorrent's HOME if an address answers for our session and for the process of the lock, else None."""
@@ -2422,7 +2421,9 @@ HOLDS = {
         forced=True,
     ),
     "lock": Hold("rtorrent.lock cannot be read", "chmod a+r {session}/rtorrent.lock", forced=True),
-    "open": Hold("for rtorrent to close files of it that no torrent lists; looked at again in a minute", waits=True),
+    "open": Hold(
+        "for rtorrent to close files of it that no known torrent uses; looked at again in a minute", waits=True
+    ),
     "hook": Hold("its pre_remove hook failed; it is called again at the next start", again=None),
     "updated": Hold("it vanished before rtwatch was updated", forced=True, again=None),
 }
@@ -3086,7 +3087,7 @@ class Removal:
         looks = [directory.look_at(os.path.basename(path)) for path, directory in zip(batch, directories)]
         names = [self.list_names(path, info) for path, (info, _) in zip(batch, looks)]
         every = [*itertools.chain(*names)]
-        owners, users = (self.index.find_users(table, self.torrent.hash, every) for table in self.index.USERS)
+        owners, users = (self.index.find_users(table, self.torrent.hash, every) for table in self.index.TABLES_OF_USE)
         lefts = self.index.find_left(self.torrent.hash, min(batch), max(batch))
         for path, directory, (info, problem), paths in zip(batch, directories, looks, names):
             left, top = lefts.get(path, (None, None))
@@ -3223,7 +3224,7 @@ class Removal:
             if self.spared:
                 what = f"leaves {total}: {self.spared}"
             elif self.torrent.root is None:
-                what = "where its files are is not known"
+                what = "the location of its files is unknown"
             yield logging.INFO, "if erased" if self.args.what_if else "erased", name, what
         yield from self.report_files(verb)
 
@@ -3477,7 +3478,7 @@ class Loop:
         """Tell whether there are unread events or a signal."""
         return bool(self.stopping or self.poller.poll(0))
 
-    def is_wanted(self) -> bool:
+    def has_other_work(self) -> bool:
         """Tell whether anything came up that a step of long work has to make way for."""
         return self.has_events() or any(self.queues.values()) or self.next_due() <= time.monotonic()
 
@@ -3608,7 +3609,7 @@ class Vanished:
         after the deletion is not known to have had the torrent: rtwatch may have been stopped, or busy, while session
         files were deleted by hand.
         """
-        process, last = self.rtorrent.read_process(), self.rtorrent.last
+        process, last = self.rtorrent.observe_process(), self.rtorrent.last
         identity = process.identity or (last.identity if last.runs and last.identity != self.rtorrent.ended else "")
         known = process.lock.identity == self.rtorrent.started or process.lock.written + TICK < self.loop.drained
         return time.time(), self.loop.drained, identity if known else ""
@@ -3744,7 +3745,7 @@ class Registry:
         self.fruitless: dict[str, tuple[Optional[str], ...]] = {}  # identities of T and R that gave no rows, by hash
         self.stubs: set[str] = set()  # hashes of magnet links whose metadata has not come
         self.unreadable: dict[str, UnreadableTorrent] = {}  # by hash
-        self.doubted = 0  # how often a torrent came whose files are not known, or went elsewhere
+        self.revision = 0  # grows when what was decided about files must be looked at anew
         self.unknown: list[str] = []  # torrents whose directory is not known, as last said
         self.newcomers: dict[str, int] = {}  # how often rtorrent was asked whether their check is over, by hash
 
@@ -3808,7 +3809,7 @@ class Registry:
 
     def read_pid(self, directory: bytes) -> int:
         """Return the rtorrent to which a `directory` is relative; 0 when none is known, or the path is absolute."""
-        return 0 if directory.startswith(b"/") else self.rtorrent.read_process().pid
+        return 0 if directory.startswith(b"/") else self.rtorrent.observe_process().pid
 
     def enter(self, known: Optional[Torrent], loaded: Loaded) -> None:
         """Write the rows of a torrent that is new, or `known` and back from being vanished."""
@@ -3914,14 +3915,14 @@ class Registry:
         It may not be rtorrent that has written R.
         """
         if root is None:
-            self.doubted += 1
+            self.revision += 1
             self.loop.schedule("unknown", 0)
         if known and directory != known.directory:
             self.void_answer()
 
     def void_answer(self) -> None:
         """Let everything be looked at, and rtorrent be asked, before another file is removed."""
-        self.doubted += 1
+        self.revision += 1
         self.rtorrent.answer = None
 
     def note_unreadable(self, hash: str, unreadable: Optional[UnreadableTorrent]) -> None:
@@ -3929,7 +3930,7 @@ class Registry:
         before = self.unreadable.pop(hash, None)
         if unreadable:
             self.unreadable[hash] = unreadable
-            self.doubted += before is None or before.doubt != unreadable.doubt
+            self.revision += before is None or before.doubt != unreadable.doubt
             self.loop.schedule_sooner("unknown", RETRY_INTERVAL)
             new = before is None or before.args != unreadable.args
             # A save may be under way when one of the files is missing.
@@ -3973,7 +3974,7 @@ class Registry:
         A file or directory that is replaced by a symlink changes the ctime of its directory, and nothing else need to.
         """
         stale, since = set(), time.time()
-        real = cache(partial(resolve_directory, pid=self.rtorrent.read_process().pid))
+        real = cache(partial(resolve_directory, pid=self.rtorrent.observe_process().pid))
         # The ctime is 0 where the directory may have changed since the last look.
         changed = [
             directory
@@ -4167,7 +4168,7 @@ class Permit(NamedTuple):
 
     until: float  # monotonic seconds
     answered: bool  # rtorrent's word was an answer, not a round of saves
-    doubted: int  # how often a torrent had come by then whose files are not known
+    revision: int  # of the registry, by then
     limits: Limits
 
 
@@ -4192,14 +4193,14 @@ class Word:
         """
         vanished, ready, begin = self.index.find_vanished(), list[str](), time.monotonic()
         expired = self.vanished.list_expired()
-        doubted, limits = self.registry.doubted, read_limits(self.args, self.registry.list_doubts())
+        revision, limits = self.registry.revision, read_limits(self.args, self.registry.list_doubts())
         facts = self.look(listing, vanished, [torrent for torrent in vanished if torrent.hash in expired])
         for torrent in vanished:
             if not torrent.said and facts.evidence.has_said(torrent):
                 self.index.update_torrent(torrent.hash, said=True)
                 torrent = torrent._replace(said=True)
             # The rest has its turn at the next look.
-            if torrent.hash in expired and len(ready) < AT_ONCE and self.is_free(torrent, facts):
+            if torrent.hash in expired and len(ready) < AT_ONCE and self.judge_one(torrent, facts):
                 ready.append(torrent.hash)
         self.look_again(facts.evidence)
         self.holds.say()
@@ -4208,11 +4209,11 @@ class Word:
         answer = facts.evidence.answer
         # It counts from the begin of the look: a stopped terminal may have held the lines above for hours.
         until = answer.until if answer else begin + 10
-        self.permit = Permit(until, answer is not None, doubted, limits)
+        self.permit = Permit(until, answer is not None, revision, limits)
         self.confirmed = NEVER
         return ready
 
-    def is_free(self, torrent: Torrent, facts: Facts) -> bool:
+    def judge_one(self, torrent: Torrent, facts: Facts) -> bool:
         """Tell whether a torrent can be removed, and hold it when a guard says no."""
         reason = guard(torrent, facts)
         if reason == "present" and self.is_being_saved(torrent):
@@ -4233,7 +4234,7 @@ class Word:
 
     def is_valid(self) -> bool:
         """Tell whether the permit of the last look still holds, and the rows follow all session files."""
-        same = time.monotonic() <= self.permit.until and self.registry.doubted == self.permit.doubted
+        same = time.monotonic() <= self.permit.until and self.registry.revision == self.permit.revision
         return same and not self.registry.has_pending()
 
     def confirm(self, torrent: Torrent, due: Iterable[str]) -> bool:
@@ -4261,7 +4262,7 @@ class Word:
 
         Of the vanished torrents, the grace of the `expired` ones is over.
         """
-        now, process = time.time(), self.rtorrent.read_process()
+        now, process = time.time(), self.rtorrent.observe_process()
         wiped = select_wiped(vanished, self.index.count_torrents()[0] - len(vanished))
         needed = self.args.remove or any(torrent.hash in wiped for torrent in expired)
         saves, loaded = Saves({}, {}, NEVER, NEVER), dict[str, bytes]()
@@ -4441,7 +4442,7 @@ class Removals:
                 for _ in self.removing:
                     return True
                 self.end_removal()
-                if self.loop.is_wanted():
+                if self.loop.has_other_work():
                     break
         except (Exception, SystemExit) as error:
             self.pause_after(error)
@@ -4480,17 +4481,17 @@ class Removals:
         That goes in steps; between them, the loop works the events that came. As many hooks are called as take a moment
         together. Everything is looked at after them: one may have loaded a torrent, or pointed one at other files.
         """
-        agreed = [self.is_agreed(hash) for hash in self.ready]
-        if not any(agreed):
+        asked = [self.was_asked(hash) for hash in self.ready]
+        if not any(asked):
             yield from self.ask_hooks()
-        self.batch = deque(itertools.compress(self.ready, agreed))
+        self.batch = deque(itertools.compress(self.ready, asked))
         self.ready.clear()
         while self.batch:
             yield from self.remove(self.batch.popleft())
-            if self.loop.is_wanted():
+            if self.loop.has_other_work():
                 yield
 
-    def is_agreed(self, hash: str) -> bool:
+    def was_asked(self, hash: str) -> bool:
         """Tell whether pre_remove was called for a torrent, if there is such a hook."""
         torrent = self.index.find_torrent(hash) if "pre_remove" in self.hooks.functions else None
         return torrent is None or (hash, torrent.vanished) in self.agreed
@@ -4500,9 +4501,9 @@ class Removals:
         begin = time.monotonic()
         while self.ready and time.monotonic() - begin < MOMENT:
             torrent = self.index.find_torrent(self.ready.popleft())
-            if torrent and self.is_due(torrent):
+            if torrent and self.may_go_on(torrent):
                 self.ask_hook(torrent)
-            if self.loop.is_wanted():
+            if self.loop.has_other_work():
                 yield
         self.ready.clear()
         self.rtorrent.answer = None
@@ -4518,7 +4519,7 @@ class Removals:
             # pre_remove has deleted it.
             return
         removal = self.make_removal(torrent, row)
-        if not self.is_due(torrent) or not self.word.confirm(torrent, self.batch):
+        if not self.may_go_on(torrent) or not self.word.confirm(torrent, self.batch):
             return
         self.vanished.own_unlinks.clear()
         if self.args.remove:
@@ -4564,12 +4565,12 @@ class Removals:
             with removal.plan(limits) as planned:
                 for file, reason in planned:
                     wanted = False
-                    while self.loop.is_wanted():
+                    while self.loop.has_other_work():
                         wanted = True
                         yield
                     if wanted or time.monotonic() - checked > 1:
                         checked = time.monotonic()
-                        if not self.is_due(removal.torrent) or not self.word.confirm(removal.torrent, self.batch):
+                        if not self.may_go_on(removal.torrent) or not self.word.confirm(removal.torrent, self.batch):
                             return
                         if con.total_changes != changes:
                             break
@@ -4601,7 +4602,7 @@ class Removals:
             self.word.holds.hold(torrent, "open")
             self.word.holds.say()
 
-    def is_due(self, torrent: Torrent) -> bool:
+    def may_go_on(self, torrent: Torrent) -> bool:
         """Tell whether a torrent is still to be removed, and the last look at everything still counts."""
         now = self.index.find_torrent(torrent.hash)
         again = self.vanished.graces.get(torrent.hash, float("inf")) > time.monotonic()
@@ -4804,7 +4805,7 @@ class Watch:
         """Bring the rows up to date at the start: no hooks, nothing removed; torrents that are gone lose their rows."""
         for torrent in self.index.find_vanished():
             self.rtorrent.remember(torrent.process or "")
-        self.rtorrent.read_process()
+        self.rtorrent.observe_process()
         present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         listing, first = self.session.list(), self.index.count_torrents()[0] == 0
         unread = {hash for hash, letters in listing.items() if letters != "L"}
@@ -4886,7 +4887,7 @@ class Watch:
             for torrent in missing:
                 self.vanished.vanish(torrent.hash, time.time(), present, "", said=self.args.catch_up, held="wipe")
             return
-        process = self.rtorrent.read_process().identity
+        process = self.rtorrent.observe_process().identity
         for hash, name, *_ in missing:
             if self.args.catch_up:
                 self.vanished.vanish(hash, time.time(), present, process, said=True)
@@ -4929,7 +4930,7 @@ class Watch:
 
     def say_ready(self) -> None:
         """Say how many torrents are known and whether rtorrent answers, and what the directory or rtorrent lacks."""
-        args, process = self.args, self.rtorrent.read_process()
+        args, process = self.args, self.rtorrent.observe_process()
         (torrents, vanished), files = self.index.count_torrents(), self.index.count_files()
         if not torrents and process.lock.state == "missing":
             what = f"{args.session}: neither a torrent nor rtorrent.lock is here; if it is the wrong directory"
@@ -5173,7 +5174,7 @@ def find_owners(index: Index, doubts: Doubts, path: bytes, whole: bool) -> Itera
     files = [file, *(os.path.join(other, name) for other in places - {parent})]
     if info and is_folding(file, info):
         files += [other for other in index.find_children(*places) if fold(other) == fold(file) and other not in files]
-    for table, how in zip(index.USERS, ("listed by", "used through a symlink by")):
+    for table, how in zip(index.TABLES_OF_USE, ("listed by", "used through a symlink by")):
         for users in index.find_users(table, "", files).values():
             yield from (f"{how} {user.tell(whole)}" for user in users)
     if os.path.isdir(file):
@@ -5218,7 +5219,7 @@ def answer_what_if(watch: Watch, args: Args) -> None:
         advice = f"there is {some(near)}" if near else "--what-if all lists all"
         raise Error(f"{what}: no torrent has this name or hash, and there is no such file; {advice}", 2)
     # An erase closes the torrent's files in the rtorrent of this session.
-    pid = watch.rtorrent.read_process().pid
+    pid = watch.rtorrent.observe_process().pid
     open_files = {loaded: read_open_files(but=pid if loaded else 0) for loaded in (True, False)}
     limits = read_limits(args, doubts)
     if what == "all":

@@ -439,7 +439,7 @@ class World:
         for verb, text in self.lines():
             if verb in ENDS:
                 name = text.split(", ")[0]
-            elif verb == "dropped" or "is not known" in text:
+            elif verb == "dropped" or "is unknown" in text:
                 forgotten |= {hash for hash in NAMES if NAMES[hash] == text.split(", ")[0]}
             elif verb in ("  kept", "  missing"):
                 file, is_true, match = find_reason(KEPT, text)

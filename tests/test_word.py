@@ -74,7 +74,7 @@ def torrent(process: str = RUNS.identity, said: bool = False) -> Torrent:
 
 def answer(process: Process = RUNS, loaded: Any = (), missing: Any = ("V",)) -> Answer:
     """Return an answer of rtorrent."""
-    return Answer(process.identity, NOW, NOW, "", dict.fromkeys(loaded, ""), frozenset(missing), {})
+    return Answer(process.identity, NOW, "", dict.fromkeys(loaded, ""), frozenset(missing), {})
 
 
 def ended(found: Saves, identity: str = RUNS.identity, process: Process = ENDED) -> dict[str, Any]:
