@@ -1813,7 +1813,7 @@ class Rtorrent:
         self.refused: set[tuple[str, str]] = set()  # process and TCP listener that is no SCGI socket
         self.silent = False  # whether there is a socket that does not answer
         self.ended = ""  # the process whose lock was removed last
-        self.started = ""  # identity of the lock that was written last
+        self.starts = 0  # how often one was seen to start, or may have been as events were lost
         self.answer: Optional[Answer] = None  # the last one, as long as nothing vanished since
         self.opened: Optional[tuple[float, OpenFiles]] = None  # what rtorrents had open, and when (monotonic)
 
@@ -3585,13 +3585,24 @@ class Loop:
 # ---- Vanished: torrents whose T is gone ------------------------------------------------------------------------------
 
 
+class Deletion(NamedTuple):
+    """A T that was found missing, and the rtorrent that may have had the torrent then."""
+
+    when: float  # Unix time
+    present: float  # the same: when T was last there
+    process: str  # its identity, "" when it is not known
+    locked: float  # when its lock was written (Unix time)
+    starts: int  # those that had been seen by then
+
+
 class Vanished:
     """The torrents whose T is gone: when, what their files were then, and the grace in which they may come back."""
 
     def __init__(self, run: Run) -> None:
         """Work the queue `unlinked`."""
         self.index, self.loop, self.session, self.rtorrent, self.args = run
-        self.deletions: dict[str, tuple[float, float, str]] = {}  # by hash: seen, last there (Unix times), process
+        self.deletions: dict[str, Deletion] = {}  # those whose events are in the queue, by hash
+        self.compared = NEVER  # when every T of a loaded torrent was last seen (Unix time)
         self.unrecorded: deque[tuple[Torrent, bytes]] = deque()  # to look at, with the last file that was looked at
         self.graces: dict[str, float] = {}  # when each grace ends (monotonic), the earliest first, by hash
         self.own_unlinks: dict[tuple[int, int], tuple[float, float]] = {}  # when a removal took another name of a file
@@ -3599,34 +3610,48 @@ class Vanished:
     def note_deleted(self, path: Path) -> None:
         """Queue a deleted T, with the time and the rtorrent that ran then."""
         if self.session.is_owner_of(path):
-            self.deletions[path.stem] = self.describe_moment()
+            self.deletions[path.stem] = self.describe_deletion()
             self.loop.queues["unlinked"].append(path)
 
-    def describe_moment(self) -> tuple[float, float, str]:
-        """Return when a missing T is found missing, when it was last there (Unix times), and the rtorrent in between.
+    def describe_deletion(self) -> Deletion:
+        """Return what is known of a T that is found missing now.
 
-        An rtorrent that has ended since was that one, unless its lock was removed before T. One that may have started
-        after the deletion is not known to have had the torrent: rtwatch may have been stopped, or busy, while session
-        files were deleted by hand.
+        An rtorrent that has ended since had the torrent, unless its lock was removed before T.
         """
         process, last = self.rtorrent.observe_process(), self.rtorrent.last
         identity = process.identity or (last.identity if last.runs and last.identity != self.rtorrent.ended else "")
-        known = process.lock.identity == self.rtorrent.started or process.lock.written + TICK < self.loop.drained
-        return time.time(), self.loop.drained, identity if known else ""
+        return Deletion(time.time(), self.loop.drained, identity, process.lock.written, self.rtorrent.starts)
 
     def on_unlinked(self, con: Con, path: Path, args: Args, queues: Queues) -> None:
-        """Record that T of a known torrent was deleted and start its grace; it may be back already."""
-        hash = path.stem
+        """Record that T of a known torrent was deleted and start its grace; it may be back already.
+
+        rtwatch may have been stopped, or busy, while somebody deleted session files and started rtorrent anew. That one
+        had the torrent only if it is older than the last look, or was seen to start before the deletion.
+        """
+        hash, deletion = path.stem, self.deletions.get(path.stem)
         known = self.index.find_torrent(hash)
-        if known and hash in self.deletions and (known.vanished or 0) < self.deletions[hash][0]:
-            self.vanish(hash, *self.deletions[hash])
+        if known and deletion and (known.vanished or 0) < deletion.when:
+            when, present, process, locked, starts = deletion
+            seen = locked < self.loop.drained and starts == self.rtorrent.starts
+            self.vanish(hash, when, present, process if seen or locked + TICK < present else "")
         # The deletion is forgotten last: when the database is locked, the path comes here again.
         self.deletions.pop(hash, None)
         queues["added"].append(path)
 
-    def vanish_missing(self, hash: str) -> None:
-        """Let a known torrent vanish whose T is not there, deleted or moved away."""
-        self.vanish(hash, *(self.deletions.get(hash) or self.describe_moment()))
+    def vanish_missing(self, hashes: Collection[str], now: float) -> None:
+        """Let those known torrents vanish whose T is not there, and of which no event tells: somebody moved T away.
+
+        All others had theirs at `now`, a Unix time. An rtorrent that has started since the last such look may never
+        have had these.
+        """
+        if hashes:
+            # rtorrent may have deleted some at this moment.
+            self.loop.take_events()
+        for hash in hashes:
+            if hash not in self.deletions:
+                when, present, process, locked, _ = self.describe_deletion()
+                self.vanish(hash, when, present, process if locked + TICK < self.compared else "")
+        self.compared = now
 
     def vanish(
         self, hash: str, when: float, present: float, process: str, said: bool = False, held: Optional[str] = None
@@ -4720,7 +4745,7 @@ class Watch:
         """Say that rtorrent has started: it wrote its lock."""
         if path == self.args.session / "rtorrent.lock":
             say(logging.INFO, "rtorrent", "started")
-            self.rtorrent.started = self.session.read_lock().identity
+            self.rtorrent.starts += 1
 
     def note_completed(self, path: Path) -> None:
         """Queue a mark HASH.complete of the session directory for the user's hook."""
@@ -4732,6 +4757,7 @@ class Watch:
         if path != args.session:
             queues["added"].append(path)
             return
+        self.rtorrent.starts += 1
         listing, unread = self.compare()
         queues["saved"].extend(self.session.file(hash) for hash in listing.keys() - set(unread) if listing[hash] != "L")
         self.loop.schedule_sooner("word", 0.1)
@@ -4760,7 +4786,7 @@ class Watch:
         Queue unknown torrents to be read, let missing ones vanish. Return the letters of the session files that are
         there, by hash, and the hashes that were queued.
         """
-        listing = self.session.list()
+        begin, listing = time.time(), self.session.list()
         known = set(self.index.find_loaded())
         unread = [hash for hash in listing.keys() - known if listing[hash] != "L"]
         for hash in self.registry.fruitless.keys() - listing.keys():
@@ -4768,10 +4794,7 @@ class Watch:
         identities = ((hash, tuple(self.session.identify(hash, letter) for letter in "TR")) for hash in unread)
         unread = [hash for hash, identity in identities if self.registry.fruitless.get(hash) != identity]
         self.loop.queues["added"].extend(map(self.session.file, unread))
-        for hash in known:
-            # No event says so when somebody moved T away, as rtorrent never does.
-            if "T" not in listing.get(hash, ""):
-                self.vanished.vanish_missing(hash)
+        self.vanished.vanish_missing([hash for hash in known if "T" not in listing.get(hash, "")], begin)
         return listing, unread
 
     def start(self, hooks: dict[str, Callable[..., object]]) -> None:
@@ -4807,6 +4830,7 @@ class Watch:
             self.rtorrent.remember(torrent.process or "")
         self.rtorrent.observe_process()
         present = self.index.begin(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        self.vanished.compared = time.time()
         listing, first = self.session.list(), self.index.count_torrents()[0] == 0
         unread = {hash for hash, letters in listing.items() if letters != "L"}
         unread.difference_update(

@@ -199,6 +199,7 @@ class World:
         self.handled: set[Path] = set()  # by a person, or by another name of the file; symlinks that were roots
         self.finished: set[str] = set()  # were complete: what lies in their place is theirs
         self.uncounted: set[str] = set()  # erased before R said that there was data
+        self.fleeting: dict[Path, str] = {}  # what is about to go as an unsaved torrent is pointed at it, by its hash
         self.unsaid: set[str] = set()  # rtwatch may not have said what it did with them
         self.trouble: set[str] = {option for option in life.options if option == "container"}
         self.hands = False
@@ -256,7 +257,8 @@ class World:
                 self.own.difference_update(way if hash in self.finished else ())
                 for path in way:
                     self.listed[path].add(hash)
-        return {*paths, *self.own}
+        fleeting = {path for path, hash in self.fleeting.items() if canonical(path) not in self.indexed(hash)}
+        return {*paths, *self.own} - fleeting
 
     def look(self) -> dict[Path, Identity]:
         return {path: identity for path in self.wanted() if (identity := self.identity(path))}
@@ -463,8 +465,8 @@ def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[
 
 
 def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
-    """Tell whether the named torrent had the file, under any name of its directory, and has not left it as well."""
-    places = {path, *(place for place in world.listed if canonical(place) == canonical(path))}
+    """Tell whether the named torrent had the file, by whatever way, and has not left it as well."""
+    places = {path, *(place for place in world.listed if canonical(path) in hops(place))}
     named = {hash for place in places for hash in world.listed[place] if hash.startswith(match[2])}
     left = {hash for place in places for hash in world.left[place]}
     return any(NAMES[hash] == match[3] for hash in named - left | named & world.held())
@@ -525,7 +527,7 @@ KEPT: dict[str, Truth] = {
     ),
     re.escape(FOREIGN.words): had_another_place,
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
-    r"cannot be removed: (?:it was changed|/.* was replaced) meanwhile": was_handled,
+    r"cannot be removed: (?:Directory not empty|(?:it was changed|/.* was replaced) meanwhile)": was_handled,
 }
 HELD: dict[str, set[str]] = {
     r"some of its session files are still there": {"session files", "full disk", "magnet"},
@@ -697,7 +699,10 @@ class Steps(World):
         if "moved" not in how:  # while the former files are there, nobody can tell whose the new ones are
             self.uncounted.add(torrent.hash)
         before = self.used()[torrent.hash]
+        over = self.rows(f"SELECT hash FROM rtwatch_torrent WHERE vanished < {time.time() - GRACE / 2}")
         self.driver.set_directory(torrent, self.pick_directory())
+        there = filter(os.path.lexists, self.used()[torrent.hash])
+        self.fleeting.update((path, torrent.hash) for path in there if self.left[canonical(path)] & over)
         for old, new in zip(before, self.used()[torrent.hash]):
             if "bare" in how or not old.is_file() or os.path.lexists(new):
                 continue
@@ -838,6 +843,7 @@ class Steps(World):
             self.wait_known(BY_HASH[file.name[:40]])  # in the moment of a load, no script does that
             resume = decode(file)
             if resume:
+                self.unsaid.add(file.name[:40])  # rtwatch says what it does there
                 root = BY_HASH[file.name[:40]].root(self.rng.choice(self.places))
                 file.write_bytes(bencodepy.encode({**resume, b"directory": os.fsencode(root)}))
                 for path in map(canonical, BY_HASH[file.name[:40]].paths(root)):

@@ -269,15 +269,17 @@ def test_without_r_a_mass_of_erased_torrents_only_waits(number: int, bed: Bed) -
 NUMBERED = {f"N{number}": torrent for number, torrent in enumerate(singles(11))}
 FEW, MANY = " ".join([*NUMBERED][:10]), " ".join(NUMBERED)
 WITHOUT_T = "start --scgi none; load-unsaved TWIN; save TWIN"
+RM = f"rm ../session/{PACK.hash}*"
+GONE = "says held .*pack: no rtorrent that ran at that time; settle; cat pack/a.bin pack/sub/b.bin"
 HELD_STORIES = f"""
 a mass, as nobody knows which rtorrent has said it: seed {MANY}; rm ../session/rtorrent.lock; start --scgi none; pause;
     erase-unwaited {MANY}; resume; let-save; says held .*so many at once; test $(ls number* | wc -l) = 11; stop;
     once -r --grace=0.2 --force; exits 0; left
 no mass, as they are ten: seed {FEW}; rm ../session/rtorrent.lock; start --scgi none; pause; erase-unwaited {FEW};
     resume; let-save; gone N9; says-no so many at once; left
-forced with -r: seed PACK; start; kill-rtorrent; rm ../session/{PACK.hash}*; says held .*pack; stop; start-rtorrent;
+forced with -r: seed PACK; start; kill-rtorrent; {RM}; says held .*pack; stop; start-rtorrent;
     once -r --grace=0.2 --force; exits 0; left; known-torrents 0
-forced without -r: seed PACK; start; kill-rtorrent; rm ../session/{PACK.hash}*; says held .*pack; stop; start-rtorrent;
+forced without -r: seed PACK; start; kill-rtorrent; {RM}; says held .*pack; stop; start-rtorrent;
     once --grace=0.2 --force; exits 0; left pack/a.bin pack/sub/b.bin; known-torrents 0
 not forced, as session files are there: seed PACK; start; kill-rtorrent; rm ../session/{PACK.hash}.torrent;
     says held .*pack; stop; start-rtorrent; once -r --grace=0.2 --force; exits 3; left pack/a.bin pack/sub/b.bin;
@@ -302,6 +304,12 @@ held as an R of the round of saves does not decode: seed OTHER; seed TWIN x; see
     once -r --grace=0.2 --scgi none; exits 0; cat pack/a.bin pack/sub/b.bin
 not held beside the stub of a magnet link that was saved on a full disk: seed PACK; start; magnet STUB;
     save-on-full-disk STUB; settle; erase PACK; left
+held as rtorrent was restarted twice, with an emptied session, while rtwatch was stopped: seed PACK; start; pause;
+    end-rtorrent; start-rtorrent; end-rtorrent; {RM}; start-rtorrent; resume; {GONE}
+held as the session was emptied before rtorrent was killed, all while rtwatch was stopped: seed PACK; start; pause;
+    end-rtorrent; start-rtorrent; {RM}; kill-rtorrent; start-rtorrent; resume; {GONE}
+held as its session files were moved away before rtorrent was killed: seed PACK OTHER; start;
+    mv ../session/{PACK.hash}* ..; kill-rtorrent; start-rtorrent; settle; erase OTHER; {GONE}
 held, its directory a link now: start; seed PACK; settle; kill-rtorrent; rm ../session/{PACK.hash}.torrent;
     says held .*pack; mv pack store; ln -s store pack; start-rtorrent; load-complete TWIN; settle; erase TWIN;
     cat pack/a.bin pack/sub/b.bin; says kept .*on the way to files in
