@@ -93,6 +93,7 @@ class Program:
                 stdout=file,
                 stderr=file,
             )
+        self.pid = self.process.pid
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -107,10 +108,6 @@ class Program:
     def output(self) -> str:
         """All text that was printed so far."""
         return "".join(line + "\n" for line in self.lines)
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
     def report(self, problem: str) -> str:
         return f"{problem}; exit status {self.process.poll()}; notified {self.notified}; output:\n{self.output}"

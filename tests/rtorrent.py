@@ -230,6 +230,9 @@ class Rtorrent(SessionDirectory):
             f"the hash check of one of {hashes} does not end",
         )
 
+    def wait_hash_checked(self, torrent: Torrent) -> None:
+        self.wait(1, "d.is_hash_checked", torrent.hash)
+
     def check(self, torrent: Torrent) -> None:
         """Have the data of a torrent checked; until the check begins, d.hashing is 0 as well."""
         self.call("d.check_hash", torrent.hash)

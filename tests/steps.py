@@ -291,12 +291,6 @@ def confirm(truth: object) -> None:
     assert truth
 
 
-def wait_checked(bed: Bed, torrent: Torrent) -> None:
-    """Wait until a real rtorrent has checked the data of a torrent."""
-    if isinstance(bed.rtorrent, Rtorrent):
-        bed.rtorrent.wait(1, "d.is_hash_checked", torrent.hash)
-
-
 STOP, SLOW = "os.kill(os.getpid(), 19)", {"post_add": "time.sleep(2)"}
 VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each with its torrents and its other words
     "start": lambda bed, torrents, words: bed.start(*SHORT, *words, cwd=bed.downloads),
@@ -328,7 +322,6 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
         torrents[0].hash, torrents[0].places(place(bed, words).resolve())
     ),
     "overflow": lambda bed, torrents, words: overflow(bed.rtorrent),
-    "checked": lambda bed, torrents, words: wait_checked(bed, torrents[0]),
     "gone": lambda bed, torrents, words: bed.program.wait_gone(torrents[0].hash),
     "open": lambda bed, torrents, words: bed.session.open_files([bed.downloads / word for word in words]),
     "mount": lambda bed, torrents, words: bed.mounts.enter_context(mounted(place(bed, words), *words[1:])),

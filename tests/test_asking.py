@@ -12,7 +12,6 @@ from torrents import make, single
 ASKED_FOR = {"session.path", "system.pid", "system.env", "d.multicall2", "d.directory", "system.multicall"}
 SAVES = {"d.save_resume", "d.save_full_session"}
 
-
 pytestmark = pytest.mark.parametrize("version", VERSIONS)  # both orders of system calls
 
 SPOILED: dict[str, Callable[[bytes], Optional[bytes]]] = {

@@ -308,6 +308,8 @@ held as rtorrent was restarted twice, with an emptied session, while rtwatch was
     end-rtorrent; start-rtorrent; end-rtorrent; {RM}; start-rtorrent; resume; {GONE}
 held as the session was emptied before rtorrent was killed, all while rtwatch was stopped: seed PACK; start; pause;
     end-rtorrent; start-rtorrent; {RM}; kill-rtorrent; start-rtorrent; resume; {GONE}
+held as rtorrent was restarted with an emptied session in an overflow: seed PACK; start; pause; overflow;
+    end-rtorrent; {RM}; start-rtorrent; resume; {GONE}
 held as its session files were moved away before rtorrent was killed: seed PACK OTHER; start;
     mv ../session/{PACK.hash}* ..; kill-rtorrent; start-rtorrent; settle; erase OTHER; {GONE}
 held, its directory a link now: start; seed PACK; settle; kill-rtorrent; rm ../session/{PACK.hash}.torrent;

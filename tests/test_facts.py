@@ -14,7 +14,6 @@ import rtwatch
 DOCUMENTS = make(b"docs", {(b"a",): b"a" * 16384, (b"b",): b"b" * 40000, (b"z",): b"z" * 100})
 PIECES = 4  # of 16 KiB each
 
-
 BITFIELDS: dict[str, tuple[Any, list[bool]]] = {
     "all, as a number": (PIECES, [True, True, True]),
     "all, as bits": (b"\xf0", [True, True, True]),
@@ -166,8 +165,8 @@ its data in place, of which rtwatch asks until the check is over, and then for a
 its data later: start; load D; call d.start D; save D; known D; tick; data D; settle; erase D ->
 its data later, stopped: start; load D; known D; tick; data D; settle; erase D -> a b z
 no piece of one file: old-data D; yes other | head -c 17000 >docs/b; touch -d 2001-01-01 docs/b; start; load D;
-    call f.multicall D * f.priority.set=0; check D; checked D; call d.start D; save D; known D; settle; erase D;
-    grep other docs/b -> b z
+    call f.multicall D * f.priority.set=0; check D; wait-hash-checked D; call d.start D; save D; known D; settle;
+    erase D; grep other docs/b -> b z
 """
 
 

@@ -28,7 +28,6 @@ TORRENTS = {
     "OTHERS": make(b"other", {(b"c.bin",): b"c" * 100, (b"sub", b"d.bin"): b"d" * 100}),
 }
 
-
 # [the erased torrent, and its root], what somebody does, before rtwatch starts or later -> what is left (what is said)
 CASES = r"""
 nothing: [PACK] -> (pack, 2 of 2)

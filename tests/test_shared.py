@@ -7,7 +7,6 @@ from torrents import make, single, twin_of
 
 RENAMED = make(b"two", {(b"x.bin",): b"pack" * 100, (b"y.bin",): b"pack" * 200})  # the data of PACK
 
-
 # How another torrent gets to the files of PACK in real/pack: its root, what is made before it is loaded, and what makes
 # it so only after rtwatch has seen both.
 WAYS = """
@@ -159,7 +158,6 @@ a relative link in a directory that was moved: seed ONE new/pool; mkdir -p old/p
     sleep 1.1; erase-another; mkdir new/set; mv old/set/sub new/set; ln -s $PWD/new/set/sub old/set/sub; erase ONE;
     says kept .*used by a symlink in; cat old/set/sub/deep/link
 """
-
 
 WORDS = {
     **{name: torrent.hash[:8] for name, torrent in TORRENTS.items()},

@@ -128,7 +128,6 @@ VERDICTS: dict[str, tuple[Torrent, dict[str, Any], Optional[str]]] = {
     "somebody vouches, none runs": (torrent("", said=True), {"process": ENDED}, None),
 }
 
-
 NOTHING = Evidence(NOW, GRACE, RUNS, "", None, False, (), OLD, False)
 
 
