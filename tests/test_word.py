@@ -49,7 +49,7 @@ ROUNDS: dict[str, tuple[Saves, Optional[set[str]]]] = {
     "an unfinished file stayed from the round before": (saves(unfinished={"C": ROUND - 300}), set()),
     "an unfinished file may be of this round": (saves(unfinished={"C": ROUND - 299}), None),
     "an unfinished file may be of this round, late": (saves(ROUND - 100, unfinished={"C": ROUND - 399}), None),
-    "an unfinished file is not newer": (saves(unfinished={"C": AFTER}), set()),
+    "an unfinished file is not newer": (saves(1160, 1160, unfinished={"C": AFTER}, A=1160, B=1160), set()),
     "the last one has ended at that very moment": (saves(AFTER, AFTER, A=ROUND, B=ROUND), None),
     "it has been quiet for two seconds": (saves(NOW - 2, NOW - 2, A=NOW - 3, B=NOW - 2), set()),
     "one of a saved torrent has been unfinished for a minute": (saves(unfinished={"A": NOW - 60}), set()),
