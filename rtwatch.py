@@ -3592,7 +3592,7 @@ class Deletion(NamedTuple):
     present: float  # the same: when T was last there
     process: str  # its identity, "" when it is not known
     locked: float  # when its lock was written (Unix time)
-    starts: int  # those that had been seen by then
+    starts: int  # how many starts of an rtorrent had been seen by then
 
 
 class Vanished:
