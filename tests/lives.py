@@ -465,11 +465,14 @@ def find_reason(kinds: dict[str, Kind], text: str) -> tuple[str, Kind, re.Match[
 
 
 def is_listed(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
-    """Tell whether the named torrent had the file, by whatever way, and has not left it as well."""
+    """Tell whether the named torrent had the file, under any name of its directory, and has not left it as well.
+
+    A held one has what its files lead to now.
+    """
     places = {path, *(place for place in world.listed if canonical(path) in hops(place))}
-    named = {hash for place in places for hash in world.listed[place] if hash.startswith(match[2])}
-    left = {hash for place in places for hash in world.left[place]}
-    return any(NAMES[hash] == match[3] for hash in named - left | named & world.held())
+    had = {hash for place in places for hash in world.listed[place] - world.left[place]}
+    held = {hash for place in places for hash in world.listed[place]} & world.held()
+    return any(hash.startswith(match[2]) and NAMES[hash] == match[3] for hash in had | held)
 
 
 def is_perhaps(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
@@ -893,12 +896,11 @@ class Steps(World):
         if emptied and program:
             program.process.send_signal(signal.SIGSTOP)
         if self.driver.process:
-            known = self.rows("SELECT hash FROM torrent_data")
-            before = {hash: files for hash, files in self.used().items() if hash in known}
-            if emptied:  # where R said last that they are, rtwatch does not read any more
-                before = {
-                    hash: [path for path in before[hash] if canonical(path) in self.indexed(hash)] for hash in before
-                }
+            # Where R said last that they are counts, as far as rtwatch could read it.
+            before = {
+                hash: [*filter(self.indexed(hash).__contains__, map(canonical, files))]
+                for hash, files in self.used().items()
+            }
             if how != "killed" and self.driver.lock.exists():
                 self.driver.shutdown()
             else:
