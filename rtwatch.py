@@ -2748,13 +2748,13 @@ def remove_file(file: ListedFile, target: Optional[Path], has_events: Callable[[
     """
     name, directory = os.path.basename(file.path), file.directory
     directory.check()
-    info = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
-    if file.info is None or not os.path.samestat(info, file.info) or info.st_mtime_ns != file.info.st_mtime_ns:
-        raise OSError("it was changed meanwhile")
     if target and os.path.lexists(target):
         raise OSError(f"{target} is there already")
     if has_events():
         raise EventsPending
+    info = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+    if file.info is None or not os.path.samestat(info, file.info) or info.st_mtime_ns != file.info.st_mtime_ns:
+        raise OSError("it was changed meanwhile")
     if target:
         os.rename(name, target, src_dir_fd=directory.fd)
     else:

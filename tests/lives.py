@@ -777,6 +777,7 @@ class Steps(World):
                     self.own.add(path)  # it is longer than its torrent says
                 return
             path.rename(path.with_name(f"{path.name}.{self.rng.randrange(1000)}"))
+            pass_tick()  # what is put in place between the last look at a file and its unlink goes
             if how == "directory":
                 path.mkdir()
             elif how == "pipe" and isinstance(self.driver, Fake):  # a real one would wait in open(2)
@@ -897,10 +898,7 @@ class Steps(World):
             program.process.send_signal(signal.SIGSTOP)
         if self.driver.process:
             # Where R said last that they are counts, as far as rtwatch could read it.
-            before = {
-                hash: [*filter(self.indexed(hash).__contains__, map(canonical, files))]
-                for hash, files in self.used().items()
-            }
+            before = {hash: [*self.indexed(hash) & {*map(canonical, files)}] for hash, files in self.used().items()}
             if how != "killed" and self.driver.lock.exists():
                 self.driver.shutdown()
             else:
