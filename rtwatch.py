@@ -2326,6 +2326,10 @@ class Evidence(NamedTuple):
         """Tell whether a whole round of saves began after a Unix time."""
         return select_left_alone(self.saves, since, self.now) is not None
 
+    def is_loaded(self, hash: str) -> bool:
+        """Tell whether rtorrent says that it has a torrent."""
+        return self.answer is not None and hash in self.answer.loaded
+
     def is_unloaded(self, hash: str) -> bool:
         """Tell whether rtorrent certainly does not have a torrent that has session files."""
         if self.answer:
@@ -2360,7 +2364,7 @@ class Evidence(NamedTuple):
         """
         answer, process = self.answer, self.process
         unsaid = "unanswered" if self.silent else "save"
-        if answer and torrent.hash in answer.loaded:
+        if self.is_loaded(torrent.hash):
             return "loaded"
         if answer and torrent.hash not in answer.missing:
             return "unanswered"
@@ -4221,9 +4225,10 @@ class Word:
         revision, limits = self.registry.revision, read_limits(self.args, self.registry.list_doubts())
         facts = self.look(listing, vanished, [torrent for torrent in vanished if torrent.hash in expired])
         for torrent in vanished:
-            if not torrent.said and facts.evidence.has_said(torrent):
-                self.index.update_torrent(torrent.hash, said=True)
-                torrent = torrent._replace(said=True)
+            said = facts.evidence.has_said(torrent) or (torrent.said and not facts.evidence.is_loaded(torrent.hash))
+            if said != torrent.said:
+                self.index.update_torrent(torrent.hash, said=said)
+                torrent = torrent._replace(said=said)
             # The rest has its turn at the next look.
             if torrent.hash in expired and len(ready) < AT_ONCE and self.judge_one(torrent, facts):
                 ready.append(torrent.hash)

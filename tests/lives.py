@@ -360,6 +360,12 @@ class World:
         if not self.program:
             self.trouble.add("erased unseen")
 
+    def expect_little(self, torrent: Torrent) -> None:
+        """Note what may go at this moment as a torrent comes there in rtorrent's memory."""
+        over = self.rows(f"SELECT hash FROM rtwatch_torrent WHERE vanished < {time.time() - GRACE / 2}")
+        there = filter(os.path.lexists, self.used()[torrent.hash])
+        self.fleeting.update((path, torrent.hash) for path in there if self.left[canonical(path)] & over)
+
     def by_hand(self, *paths: Path) -> None:
         """Note that a person changes files, by all their names."""
         self.hands = True
@@ -497,11 +503,6 @@ def was_modified(world: World, path: Path, mine: set[str], match: re.Match[str])
     return not seen or was_handled(world, path, mine, match)
 
 
-def had_another_place(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
-    """Tell whether its torrent had a file of this name elsewhere before."""
-    return any(mine & hashes for file, hashes in world.listed.items() if file != path and file.name == path.name)
-
-
 def is_longer(world: World, path: Path, mine: set[str], match: re.Match[str]) -> bool:
     """Tell whether it is longer than one of its torrents says."""
     pairs = (pair for hash in mine for pair in zip(BY_HASH[hash].paths(Path()), BY_HASH[hash].contents()))
@@ -528,7 +529,9 @@ KEPT: dict[str, Truth] = {
     "|".join(re.escape(reason.words) for reason in (FOUND, UNSTARTED)): (
         lambda world, path, mine, _: bool(mine & world.uncounted)
     ),
-    re.escape(FOREIGN.words): had_another_place,
+    re.escape(FOREIGN.words): lambda world, path, mine, _: any(
+        mine & hashes for file, hashes in world.listed.items() if file != path and file.name == path.name
+    ),
     r"the symlink .* led to it": lambda world, path, *_: path.exists(),
     r"cannot be removed: (?:Directory not empty|(?:it was changed|/.* was replaced) meanwhile)": was_handled,
 }
@@ -702,10 +705,8 @@ class Steps(World):
         if "moved" not in how:  # while the former files are there, nobody can tell whose the new ones are
             self.uncounted.add(torrent.hash)
         before = self.used()[torrent.hash]
-        over = self.rows(f"SELECT hash FROM rtwatch_torrent WHERE vanished < {time.time() - GRACE / 2}")
         self.driver.set_directory(torrent, self.pick_directory())
-        there = filter(os.path.lexists, self.used()[torrent.hash])
-        self.fleeting.update((path, torrent.hash) for path in there if self.left[canonical(path)] & over)
+        self.expect_little(torrent)
         for old, new in zip(before, self.used()[torrent.hash]):
             if "bare" in how or not old.is_file() or os.path.lexists(new):
                 continue
@@ -753,6 +754,7 @@ class Steps(World):
     def magnet(self, torrent: Torrent) -> None:
         """Load a magnet link; its metadata may come, or it may be erased."""
         self.trouble.add("magnet")
+        self.unloaded.pop(torrent.hash, None)  # its erase is one of the torrent
         self.driver.magnet(torrent, self.places[0])
         if self.rng.random() < 0.5 and isinstance(self.driver, Fake):
             self.driver.metadata(torrent, self.pick_directory())
@@ -862,6 +864,7 @@ class Steps(World):
         if isinstance(self.driver, Fake):
             self.trouble.add("full disk")
             self.driver.load(torrent, self.pick_directory())
+            self.expect_little(torrent)
             self.driver.save_on_full_disk(torrent, "TLR")
             self.place_data(torrent, self.word()[torrent.hash], "download")
 
@@ -899,14 +902,14 @@ class Steps(World):
         if self.driver.process:
             # Where R said last that they are counts, as far as rtwatch could read it.
             before = {hash: [*self.indexed(hash) & {*map(canonical, files)}] for hash, files in self.used().items()}
+            said = self.rows("SELECT hash FROM rtwatch_torrent WHERE said")  # those came back without a trace
             if how != "killed" and self.driver.lock.exists():
                 self.driver.shutdown()
             else:
                 self.driver.kill()
             if emptied:
                 self.delete_session_files("TLR")
-            after = self.used()
-            self.unloaded.update((hash, files) for hash, files in before.items() if hash not in after)
+            self.unloaded.update((hash, before[hash]) for hash in before.keys() - self.used().keys() - said)
             self.trouble.add("rtorrent ended")
         if emptied or self.rng.random() < 0.5:
             self.start_rtorrent()

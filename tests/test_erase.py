@@ -310,6 +310,9 @@ held as the session was emptied before rtorrent was killed, all while rtwatch wa
     end-rtorrent; start-rtorrent; {RM}; kill-rtorrent; start-rtorrent; resume; {GONE}
 held as rtorrent was restarted with an emptied session in an overflow: seed PACK; start; pause; overflow;
     end-rtorrent; {RM}; start-rtorrent; resume; {GONE}
+held as rtorrent had it again when it was killed: seed PACK OTHER; start; answers d.save_resume 0;
+    answers d.save_full_session 0; point OTHER elsewhere; erase-unwaited PACK; says waiting .*where other;
+    load-unsaved PACK; says waiting .*still has it; kill-rtorrent; start-rtorrent; {GONE}
 held as its session files were moved away before rtorrent was killed: seed PACK OTHER; start;
     mv ../session/{PACK.hash}* ..; kill-rtorrent; start-rtorrent; settle; erase OTHER; {GONE}
 held, its directory a link now: start; seed PACK; settle; kill-rtorrent; rm ../session/{PACK.hash}.torrent;

@@ -212,18 +212,12 @@ def test_a_session_is_wiped_when_more_than_ten_and_most_vanish_within_a_minute(
 @pytest.mark.parametrize(
     ("saved", "answered", "renewed", "same"),
     [
-        (b"/data/pack", "/data/pack", False, True),
-        (b"/data/pack//", "/data/pack", False, True),
+        *((b"/data/pack", "/data/pack", False, True), (b"/data/pack//", "/data/pack", False, True)),
         (b"~/pack", "/home/me/pack", False, True),
-        (b"", ".", False, True),
-        (b".", ".", False, True),
-        (b"/", "/", False, True),
-        (b"//", "/", False, True),
+        *((b"", ".", False, True), (b".", ".", False, True), (b"/", "/", False, True), (b"//", "/", False, True)),
         (b"/data/pack", "/data/other", True, False),
-        (b"/data/\xe4", "/data/?", False, False),
-        (b"/data/\xe4", "/data/?", True, True),
-        (b"/data/\x01", "/data/\ufffd", False, False),
-        (b"/data/\x01", "/data/\ufffd", True, True),
+        *((b"/data/\xe4", "/data/?", False, False), (b"/data/\xe4", "/data/?", True, True)),
+        *((b"/data/\x01", "/data/\ufffd", False, False), (b"/data/\x01", "/data/\ufffd", True, True)),
         ("/data/\U0001f600".encode(), "/data/?", True, True),
     ],
 )
