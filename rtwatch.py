@@ -3637,7 +3637,10 @@ class Vanished:
         if known and deletion and (known.vanished or 0) < deletion.when:
             when, present, process, locked, starts = deletion
             seen = locked < self.loop.drained and starts == self.rtorrent.starts
-            self.vanish(hash, when, present, process if seen or locked + TICK < present else "")
+            certain = seen or locked + TICK < present
+            # A magnet link of a vanished torrent is not the torrent: its erase confirms no other.
+            confirms = known.vanished is None or known.said or known.process == process
+            self.vanish(hash, when, present, process if certain and confirms else "")
         # The deletion is forgotten last: when the database is locked, the path comes here again.
         self.deletions.pop(hash, None)
         queues["added"].append(path)

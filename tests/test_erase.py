@@ -219,7 +219,6 @@ def test_an_open_file_that_no_torrent_lists_is_kept(story: Story, tmp_path: Path
         assert remaining(story.files) == story.files
 
 
-NOT_ASKED = ("--scgi", "none")
 OTHER = multi("other")
 
 
@@ -255,7 +254,7 @@ def test_a_wiped_session_is_held_until_forced(number: int, options: Options, bed
 @pytest.mark.parametrize("number", [10, 11])
 def test_without_r_a_mass_of_erased_torrents_only_waits(number: int, bed: Bed) -> None:
     paths = bed.seed(*singles(number))
-    program = bed.start(*SHORT[1:], *NOT_ASKED)
+    program = bed.start(*SHORT[1:], "--scgi", "none")
     play(bed, "pause")
     bed.session.erase(*singles(number))
     play(bed, "resume")
@@ -310,6 +309,8 @@ held as the session was emptied before rtorrent was killed, all while rtwatch wa
     end-rtorrent; start-rtorrent; {RM}; kill-rtorrent; start-rtorrent; resume; {GONE}
 held as rtorrent was restarted with an emptied session in an overflow: seed PACK; start; pause; overflow;
     end-rtorrent; {RM}; start-rtorrent; resume; {GONE}
+held though a magnet link of it was erased since: seed PACK; start; kill-rtorrent; {RM}; says held .*pack;
+    start-rtorrent; magnet PACK; settle; erase-unwaited PACK; seed OTHER; settle; erase OTHER; {GONE}
 held as rtorrent had it again when it was killed: seed PACK OTHER; start; answers d.save_resume 0;
     answers d.save_full_session 0; point OTHER elsewhere; erase-unwaited PACK; says waiting .*where other;
     load-unsaved PACK; says waiting .*still has it; kill-rtorrent; start-rtorrent; {GONE}
