@@ -258,11 +258,8 @@ ALBUM = make(b"pack", {(b"a.bin",): b"a" * 100, (b"pack.torrent",): b"mine", (b"
 LINKS = make(b"pack", {(b"a.bin",): b"first", (b"b.bin",): b"second"})
 TRASHED = {
     **{"ALBUM": ALBUM, "LINKS": LINKS, "X": make(b"x.bin", b"first"), "Y": make(b"x.bin", b"second")},
-    **{
-        "LINES": make(b"two\nlines", b"x"),
-        "RAW": make(b"\xff", b"x"),
-        "HALF": make(b"pack", {(b"a.bin",): b"pack" * 100}),
-    },
+    **{"LINES": make(b"two\nlines", b"x"), "RAW": make(b"\xff", b"x")},
+    "HALF": make(b"pack", {(b"a.bin",): b"pack" * 100}),
 }
 LEFT_TO_WEB = "grep 'its name cannot be typed in rtorrent' ../said; test $(wc -l <../said) = 2"
 MODES = r"find . -printf '%m %p\n' | sort"

@@ -1,11 +1,9 @@
 """Torrents made for tests: real metainfo with real piece hashes, and the data that goes with it."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import bencodepy
 
@@ -91,6 +89,6 @@ def multi(name: str) -> Torrent:
     return make(data, {(b"a.bin",): data * 100, (b"sub", b"b.bin"): data * 200})
 
 
-def twin_of(torrent: Torrent, name: bytes | None = None) -> Torrent:
+def twin_of(torrent: Torrent, name: Optional[bytes] = None) -> Torrent:
     """Make a torrent of the same files, perhaps of another name, as another tracker has it."""
     return make(name or torrent.name, torrent.content, source=b"another tracker")
