@@ -1812,7 +1812,8 @@ class Rtorrent:
         self.verified = "", NEVER  # for which process, and when (monotonic)
         self.refused: set[tuple[str, str]] = set()  # process and TCP listener that is no SCGI socket
         self.silent = False  # whether there is a socket that does not answer
-        self.ended = ""  # the process whose lock was removed last
+        self.ended = ""  # the process whose lock was removed last, "" when it is not known
+        self.seen = 0  # the starts when `last` was seen
         self.starts = 0  # how often one was seen to start, or may have been as events were lost
         self.answer: Optional[Answer] = None  # the last one, as long as nothing vanished since
         self.opened: Optional[tuple[float, OpenFiles]] = None  # what rtorrents had open, and when (monotonic)
@@ -1821,7 +1822,7 @@ class Rtorrent:
         """Return the process of rtorrent.lock. The last one seen counts as long as it lives, with or without lock."""
         lock = self.session.read_lock()
         if lock.state == "running":
-            self.last = Process(identify_process(lock.pid) or "", True, lock.pid, lock)
+            self.last, self.seen = Process(identify_process(lock.pid) or "", True, lock.pid, lock), self.starts
             return self.last
         if self.last.pid and identify_process(self.last.pid) == self.last.identity:
             # Where the lock is missing, somebody has deleted it, or this rtorrent is about to end.
@@ -4746,7 +4747,8 @@ class Watch:
         """Say that rtorrent has ended, and look at its saves before another one starts and saves: its lock is gone."""
         if path == self.args.session / "rtorrent.lock":
             say(logging.INFO, "rtorrent", "ended")
-            self.rtorrent.ended = self.rtorrent.last.identity
+            # The last one seen may have been killed before another one started, which ends now.
+            self.rtorrent.ended = self.rtorrent.last.identity if self.rtorrent.seen == self.rtorrent.starts else ""
             self.loop.schedule_sooner("word", 0.05)
 
     def note_started(self, path: Path) -> None:
@@ -4765,7 +4767,7 @@ class Watch:
         if path != args.session:
             queues["added"].append(path)
             return
-        self.rtorrent.starts += 1
+        self.rtorrent.starts, self.rtorrent.ended = self.rtorrent.starts + 1, ""
         listing, unread = self.compare()
         queues["saved"].extend(self.session.file(hash) for hash in listing.keys() - set(unread) if listing[hash] != "L")
         self.loop.schedule_sooner("word", 0.1)

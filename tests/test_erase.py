@@ -309,6 +309,8 @@ held as the session was emptied before rtorrent was killed, all while rtwatch wa
     end-rtorrent; start-rtorrent; {RM}; kill-rtorrent; start-rtorrent; resume; {GONE}
 held as rtorrent was restarted with an emptied session in an overflow: seed PACK; start; pause; overflow;
     end-rtorrent; {RM}; start-rtorrent; resume; {GONE}
+held as the next rtorrent ended in order, not its own: seed PACK; start --scgi none; {RM}; says vanished; pause;
+    kill-rtorrent; start-rtorrent; end-rtorrent; start-rtorrent; resume; {GONE}
 held though a magnet link of it was erased since: seed PACK; start; kill-rtorrent; {RM}; says held .*pack;
     start-rtorrent; magnet PACK; settle; erase-unwaited PACK; seed OTHER; settle; erase OTHER; {GONE}
 held as rtorrent had it again when it was killed: seed PACK OTHER; start; answers d.save_resume 0;

@@ -1,7 +1,4 @@
-"""Other users: what they could change or put in place is refused, with the command that mends it; one writer a session.
-
-Most of it needs root, who is every user in turn.
-"""
+"""Other users, whom root is in turn: what they could change is refused, with what mends it; one writer a session."""
 
 import os
 import re
