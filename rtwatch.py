@@ -1836,6 +1836,15 @@ class Rtorrent:
             return Process(self.last.identity, False, 0, lock)
         return Process(lock.identity, True, 0, lock)
 
+    def note_start(self, lost: bool = False) -> None:
+        """Count a start; with `lost` there may have been starts and ends of which no event told."""
+        self.starts += 1
+        self.ended = "" if lost else self.ended
+
+    def note_end(self) -> None:
+        """Note that a lock was removed: the last process seen may have been killed before the one that ends now."""
+        self.ended = self.last.identity if self.seen == self.starts else ""
+
     def ask(self, vanished: Iterable[str], listed: Iterable[str]) -> Optional[Answer]:
         """Ask which torrents are loaded, and whether `vanished` and `listed` ones are; None without a good answer."""
         process, begin = self.observe_process(), time.monotonic()
@@ -4229,7 +4238,7 @@ class Word:
         revision, limits = self.registry.revision, read_limits(self.args, self.registry.list_doubts())
         facts = self.look(listing, vanished, [torrent for torrent in vanished if torrent.hash in expired])
         for torrent in vanished:
-            said = facts.evidence.has_said(torrent) or (torrent.said and not facts.evidence.is_loaded(torrent.hash))
+            said = (torrent.said and not facts.evidence.is_loaded(torrent.hash)) or facts.evidence.has_said(torrent)
             if said != torrent.said:
                 self.index.update_torrent(torrent.hash, said=said)
                 torrent = torrent._replace(said=said)
@@ -4747,15 +4756,14 @@ class Watch:
         """Say that rtorrent has ended, and look at its saves before another one starts and saves: its lock is gone."""
         if path == self.args.session / "rtorrent.lock":
             say(logging.INFO, "rtorrent", "ended")
-            # The last one seen may have been killed before another one started, which ends now.
-            self.rtorrent.ended = self.rtorrent.last.identity if self.rtorrent.seen == self.rtorrent.starts else ""
+            self.rtorrent.note_end()
             self.loop.schedule_sooner("word", 0.05)
 
     def note_started(self, path: Path) -> None:
         """Say that rtorrent has started: it wrote its lock."""
         if path == self.args.session / "rtorrent.lock":
             say(logging.INFO, "rtorrent", "started")
-            self.rtorrent.starts += 1
+            self.rtorrent.note_start()
 
     def note_completed(self, path: Path) -> None:
         """Queue a mark HASH.complete of the session directory for the user's hook."""
@@ -4767,7 +4775,7 @@ class Watch:
         if path != args.session:
             queues["added"].append(path)
             return
-        self.rtorrent.starts, self.rtorrent.ended = self.rtorrent.starts + 1, ""
+        self.rtorrent.note_start(lost=True)
         listing, unread = self.compare()
         queues["saved"].extend(self.session.file(hash) for hash in listing.keys() - set(unread) if listing[hash] != "L")
         self.loop.schedule_sooner("word", 0.1)
