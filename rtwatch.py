@@ -1532,11 +1532,6 @@ class Index:
         """Return the targets of symlinks that are reached through other symlinks, with their torrents."""
         return self.query("SELECT hash, CAST(file AS BLOB) FROM rtwatch_use WHERE why = 'way'").fetchall()
 
-    def is_linked(self, hash: str, file: bytes) -> bool:
-        """Tell whether a symlink of a torrent leads through a path."""
-        sql = "SELECT 1 FROM rtwatch_use WHERE hash = ? AND file = ? AND why = 'link'"
-        return self.query(sql, hash, file).fetchone() is not None
-
     def find_newcomers(self) -> list[str]:
         """Return the torrents with files that existed before them."""
         return [row[0] for row in self.query("SELECT DISTINCT hash FROM rtwatch_use WHERE why = 'found'")]
@@ -2897,9 +2892,10 @@ def describe_load(torrent: Path, root: Path) -> tuple[str, str]:
 class Trash:
     """The directories of one torrent in the trashes, by device."""
 
-    def __init__(self, args: Args, torrent: Torrent, t_data: bytes) -> None:
-        """Remember what is written there; raise OSError when a trash is missing."""
+    def __init__(self, args: Args, torrent: Torrent, t_data: bytes, has_events: Callable[[], bool]) -> None:
+        """Remember what is written there, and who tells of events; raise OSError when a trash is missing."""
         self.torrent, self.t_data, self.root = torrent, t_data, torrent.path or Path("/")
+        self.has_events = has_events
         self.tops = {path.stat().st_dev: path for path in args.trash}
         self.places: dict[int, Path] = {}
 
@@ -2948,7 +2944,7 @@ class Trash:
             pattern=shlex.quote(re.sub(r"([][*?\\])", r"\\\1", file)),
         )
 
-    def move(self, file: ListedFile, device: int, has_events: Callable[[], bool]) -> None:
+    def move(self, file: ListedFile, device: int) -> None:
         """Move a file into the trash on its device, as it lay below the torrent's root; raise as remove_file.
 
         What lay elsewhere keeps its absolute path there. The trash is opened for each file, so that its disk can be
@@ -2964,7 +2960,7 @@ class Trash:
             below = path.is_relative_to(self.root)
             target = inside / path.relative_to(self.root) if below else Path(f"{inside}/{LINKED}{path}")
             make_alike(target.parent, path.parent, inside)
-            remove_file(file, target, has_events)
+            remove_file(file, target, self.has_events)
 
 
 def make_alike(directory: Path, model: Path, top: Path) -> None:
@@ -3050,8 +3046,11 @@ class Result:
 class Removal:
     """The removal of the files of one erased torrent, as far as it went."""
 
-    def __init__(self, index: Index, args: Args, torrent: Torrent, t_data: bytes) -> None:
-        self.index, self.args, self.torrent = index, args, torrent
+    def __init__(
+        self, index: Index, args: Args, torrent: Torrent, t_data: bytes, has_events: Callable[[], bool]
+    ) -> None:
+        """Find what is to do; `has_events` tells whether the next unlink has to make way."""
+        self.index, self.args, self.torrent, self.has_events = index, args, torrent, has_events
         metainfo = parse_metainfo(t_data, index.meanwhile)
         self.files = list_lengths(index.find_files(torrent.hash), metainfo, torrent.root)
         self.top = top_directory(torrent, metainfo)
@@ -3061,7 +3060,7 @@ class Removal:
         self.heritage = {*links} - self.files.keys()
         self.todo = deque([*self.files, *sorted(self.heritage)])
         self.inherit()
-        self.trash = Trash(args, torrent, t_data) if args.trash else None
+        self.trash = Trash(args, torrent, t_data, has_events) if args.trash else None
         self.result = Result()
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
         self.folding: dict[bytes, bool] = {}  # whether names are folded, by directory or, for unusual names, by path
@@ -3157,16 +3156,14 @@ class Removal:
             names += [file for file in self.folded[parent].get(fold(path), ()) if file not in names]
         return names
 
-    def carry_out(
-        self, file: ListedFile, reason: Optional[Reason], limits: Limits, has_events: Callable[[], bool]
-    ) -> None:
+    def carry_out(self, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
         """Remove or keep the next file; one that cannot be removed is kept. With -n, nothing on the disk changes.
 
         Whatever else is raised, the file stays the first to do.
         """
         if file.info and reason is None:
             try:
-                self.remove_or_trash(file, file.info, has_events)
+                self.remove_or_trash(file, file.info)
             except OSError as error:
                 reason = self.explain(error, file, file.info)
         if reason and is_inherited(file, reason, limits):
@@ -3179,15 +3176,15 @@ class Removal:
             self.result.emptied.add((file.directory.path, file.top))
         self.todo.popleft()
 
-    def remove_or_trash(self, file: ListedFile, info: os.stat_result, has_events: Callable[[], bool]) -> None:
+    def remove_or_trash(self, file: ListedFile, info: os.stat_result) -> None:
         """Unlink one file or move it to the trash, and note that; raise as remove_file."""
         target = os.path.realpath(file.path) if stat.S_ISLNK(info.st_mode) else None
         if self.trash and self.args.no_action:
             self.trash.places[info.st_dev] = self.trash.choose_place(info.st_dev)
         elif self.trash:
-            self.trash.move(file, info.st_dev, has_events)
+            self.trash.move(file, info.st_dev)
         elif not self.args.no_action:
-            remove_file(file, None, has_events)
+            remove_file(file, None, self.has_events)
         if target:
             self.result.targets[file.path] = target
         self.result.note_removed(file, info, self.trash is not None)
@@ -4037,7 +4034,7 @@ class Registry:
                 stale.add(torrent.hash)
         for hash, way in self.index.find_ways():
             parent, name = os.path.split(way)
-            if not self.index.is_linked(hash, os.path.join(real(parent) or b"", name)):
+            if os.path.join(real(parent) or b"", name) not in self.index.find_uses(hash, "link"):
                 stale.add(hash)
         moved = []
         for known in filter(None, map(self.index.find_torrent, stale)):
@@ -4592,7 +4589,8 @@ class Removals:
         if torrent.label is None:
             # It vanished before rtwatch was updated.
             torrent = torrent._replace(label=parse_resume(r_data).label)
-        removal = self.removals[torrent.hash] = Removal(self.index, self.args, torrent, t_data)
+        removal = Removal(self.index, self.args, torrent, t_data, self.loop.has_events)
+        self.removals[torrent.hash] = removal
         return removal
 
     def remove_files(self, removal: Removal, limits: Limits) -> Iterator[None]:
@@ -4634,7 +4632,7 @@ class Removals:
     def work_file(self, removal: Removal, file: ListedFile, reason: Optional[Reason], limits: Limits) -> None:
         """Remove or keep one file, and note when its other names lose one."""
         begin = time.time()
-        removal.carry_out(file, reason, limits, self.loop.has_events)
+        removal.carry_out(file, reason, limits)
         if file.info and file.info.st_nlink > 1:
             self.vanished.own_unlinks[file.info.st_dev, file.info.st_ino] = (begin - TICK, time.time())
 
@@ -4674,9 +4672,7 @@ class Removals:
         for line in removal.report():
             say(*line)
         if "post_remove" in self.hooks.functions:
-            listed = [Path(os.fsdecode(path)) for path in removal.files]
-            paths = dict(zip(removal.files, listed)) if result.removed else {}
-            removed = [paths.get(path) or Path(os.fsdecode(path)) for path in result.removed]
+            removed, listed = ([Path(os.fsdecode(path)) for path in paths] for paths in (result.removed, removal.files))
             erased = RmTuple(torrent.name, tracker, torrent.hash, removed, listed, *blobs)
             self.hooks.call("post_remove", self.session.file(torrent.hash), self.args, erased)
 
@@ -5171,7 +5167,7 @@ def imagine_erased(
     files = [*index.find_files(torrent.hash), *index.find_uses(torrent.hash, "inherited")]
     infos = ((file, read_info(file)) for file in files)
     index.insert_left(torrent.hash, [(file, identify_file(info)) for file, info in infos if info])
-    removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1])
+    removal = Removal(index, args, torrent, index.find_blobs(torrent.hash)[1], bool)
     removal.spare(True)
     short, shared = 0, 0
     owners: set[Owner] = set()
@@ -5182,7 +5178,7 @@ def imagine_erased(
                 shared += bool(file.owners or file.users)
                 owners.update(file.owners, file.users)
                 used = file.info and not (file.owners or file.users) and is_open(file.path, file.info, open_files)
-                removal.carry_out(file, reason or (OPEN if used else None), limits, bool)
+                removal.carry_out(file, reason or (OPEN if used else None), limits)
     removal.prune(limits)
     result, everything = removal.result, len(removal.files)
     missing = len(result.kept.get(GONE, ()))
