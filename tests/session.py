@@ -425,27 +425,28 @@ class Scgi(SimpleXMLRPCDispatcher):
 
     def start(self) -> None:
         """Answer from now on; the process listens."""
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=[self.socket], daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Close the socket and the connection."""
         if self.socket is not None:
-            for each in filter(None, (self.socket, self._connection)):
+            bound, self.socket = self.socket, None
+            for each in filter(None, (bound, self._connection)):
                 with contextlib.suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
             if self._thread is not threading.current_thread():
                 self._thread.join()
-            self.socket.close()
-            self.socket = None
+            bound.close()
 
-    def _serve(self) -> None:
+    def _serve(self, bound: socket.socket) -> None:
         """Answer one connection after the other until the socket is shut down."""
         with contextlib.suppress(OSError):
             while True:
-                self._connection, _ = self.socket.accept()
+                self._connection, _ = bound.accept()
                 with self._connection, contextlib.suppress(OSError, EOFError):
-                    self._reply(self._connection)
+                    if self.socket:  # else `stop` may not have seen this connection
+                        self._reply(self._connection)
 
     def _reply(self, connection: socket.socket) -> None:
         """Answer the one request of a connection; a save that it asks for comes before the reply only in 0.9.8."""
