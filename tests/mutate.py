@@ -36,7 +36,7 @@ SECTIONS = {  # with the quick tests that notice most of its mutants
     "Removals": "remove",
 }
 SPEED = ("BATCH", "AT_ONCE")  # constants that make rtwatch faster or slower, and nothing else
-QUICK = [f"tests/test_{name}.py" for name in ("word", "paths", "facts", "remove", "shared", "asking", "erase")]
+QUICK = [f"tests/test_{name}.py" for name in ("word", "paths", "facts", "remove", "disks", "shared", "asking", "erase")]
 OTHER = [f"tests/test_{name}.py" for name in ("example", "install", "metainfo", "readme")]  # for other sections
 SWAPS: dict[type, tuple[type, ...]] = {
     **{ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.LtE), ast.GtE: (ast.Gt, ast.Lt)},

@@ -280,9 +280,8 @@ forced with -r: seed PACK; start; kill-rtorrent; {RM}; says held .*pack; stop; s
     once -r --grace=0.2 --force; exits 0; left; known-torrents 0
 forced without -r: seed PACK; start; kill-rtorrent; {RM}; says held .*pack; stop; start-rtorrent;
     once --grace=0.2 --force; exits 0; left pack/a.bin pack/sub/b.bin; known-torrents 0
-not forced, as session files are there: seed PACK; start; kill-rtorrent; rm ../session/{PACK.hash}.torrent;
-    says held .*pack; stop; start-rtorrent; once -r --grace=0.2 --force; exits 3; left pack/a.bin pack/sub/b.bin;
-    known-torrents 1
+not forced, as session files are there: seed PACK; start; kill-rtorrent; rm ../session/{PACK.hash}.torrent; says held
+    .*pack; stop; start-rtorrent; once -r --grace=0.2 --force; exits 3; left pack/a.bin pack/sub/b.bin; known-torrents 1
 held as the session directory was gone, though rtorrent answers: seed PACK; start --grace=600; vanish PACK; stop;
     change-db UPDATE rtwatch_torrent SET held = 'away' WHERE vanished; once -r --grace=0.2; exits 3;
     left pack/a.bin pack/sub/b.bin; once -r --grace=0.2 --force; exits 0; left

@@ -79,6 +79,9 @@ a root's link and links through it: seed PACK; mv pack store; ln -s store pack; 
     cat two/*; says kept +(\S*/)?pack: on the way to files in
 a root's link and a root below it: seed PACK; mv pack store; ln -s store pack; seed RENAMED pack; start; erase PACK;
     cat pack/two/*; says kept +(\S*/)?pack: on the way to files in
+a root's link and a root below it by rtorrent's home: seed PACK; mv pack store; ln -s store pack; data RENAMED pack;
+    load-raw RENAMED ~/downloads/pack/two; complete RENAMED; start; erase PACK; cat pack/two/*;
+    says kept +(\S*/)?pack: on the way to files in
 by another path, come while the removal waits: bind view .; start; seed ONE; settle; open one.bin; erase-unwaited ONE;
     says waiting .*close files; load-complete COPY view; settle; open; erase-another; gone ONE; says kept .*also in;
     left one.bin view/one.bin
@@ -87,9 +90,8 @@ a root's link and links of an unreadable torrent through it: seed PACK; mv pack 
     erase PACK; cat two/*; says kept +(\S*/)?pack: perhaps in
 a root's link and the root of an unreadable torrent below it: seed PACK; mv pack store; ln -s store pack;
     seed RENAMED pack; empty-t RENAMED; start; erase PACK; cat pack/two/*; says kept +(\S*/)?pack: perhaps in
-a root's link on a disk that is not mounted: seed PACK real; mkdir disk; ln -s $PWD/real/pack disk;
-    load-complete TWIN disk; start; mv disk away; erase PACK; says kept .*used by a symlink in;
-    left real/pack/a.bin real/pack/sub/b.bin
+a root's link on a disk that is not mounted: seed PACK real; mkdir disk; ln -s $PWD/real/pack disk; load-complete TWIN
+    disk; start; mv disk away; erase PACK; says kept .*used by a symlink in; left real/pack/a.bin real/pack/sub/b.bin
 a directory's link on a disk that is not mounted: seed PACK real; mkdir -p disk/pack; cp real/pack/a.bin disk/pack;
     ln -s $PWD/real/pack/sub disk/pack; load-complete TWIN disk; start; mv disk away; erase PACK;
     says kept .*used by a symlink in; left away/pack/a.bin real/pack/sub/b.bin
@@ -108,9 +110,8 @@ a link made while nothing ran, of a torrent whose directory then was not known: 
     erase ONE; says kept .*used by a symlink in; left one.bin x/one.bin
 an inherited file, the own one is gone: {HEIR}; erase HEIR; left; says removed +two, 1 of;
     says its file is not at; says-no {INHERITED}
-an inherited file that was changed, the own one is a directory: {HEIR}; mkdir two/a.bin;
-    echo mine >one.bin; erase HEIR; left one.bin; says {INHERITED}; says {OWN}; says erased +two, none of;
-    says-no its file is not at
+an inherited file that was changed, the own one is a directory: {HEIR}; mkdir two/a.bin; echo mine >one.bin; erase HEIR;
+    left one.bin; says {INHERITED}; says {OWN}; says erased +two, none of; says-no its file is not at
 an inherited file that is gone as the own one is: {HEIR}; rm one.bin; erase HEIR; left;
     says erased +two; says its file is not at; says-no {INHERITED}
 an inherited file that is gone, the own one is a directory: {HEIR}; rm one.bin; mkdir two/a.bin; erase HEIR;
