@@ -4555,7 +4555,7 @@ class Removals:
             # This fails, and so the removal comes again, while the trash is not mounted.
             os.close(open_own(trash, os.O_PATH | os.O_DIRECTORY))
         torrent, row = self.index.find_torrent(hash), self.index.find_blobs(hash)
-        if torrent is None or row is None:
+        if torrent is None:
             # pre_remove has deleted it.
             return
         removal = self.make_removal(torrent, row)

@@ -52,7 +52,7 @@ def unprivileged() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def mounted(place: Path, *options: str) -> Iterator[None]:
+def mounted(place: Path, *options: str | Path) -> Iterator[None]:
     """Mount something on a directory or file, as mount(8) is told; skip the test where that is not allowed."""
     if not place.exists():
         place.mkdir(parents=True)

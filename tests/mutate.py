@@ -194,11 +194,9 @@ def main() -> None:
     parser.add_argument("tests", metavar="TEST", nargs="*", help="instead of all tests")
     args = parser.parse_args()
     source = (PROJECT / "rtwatch.py").read_bytes()
-    every = [*find_mutants(source)]
-    offered = [mutant for mutant in every if mutant.section in (args.section or SECTIONS)]
+    offered = [mutant for mutant in find_mutants(source) if mutant.section in (args.section or SECTIONS)]
+    offered = [mutant for mutant in offered if not args.only or mutant.name in args.only]
     chosen = random.Random(args.seed).sample(offered, min(args.number, len(offered)))
-    if args.only:
-        chosen = [mutant for mutant in every if mutant.name in args.only]
     print(f"{len(chosen)} of {len(offered)} mutants, --seed {args.seed}", flush=True)
     noticed = 0
     for name, section, line, begin, end, after in chosen:

@@ -326,7 +326,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "open": lambda bed, torrents, words: bed.session.open_files([bed.downloads / word for word in words]),
     "mount": lambda bed, torrents, words: bed.mounts.enter_context(mounted(place(bed, words), *words[1:])),
     "bind": lambda bed, torrents, words: bed.mounts.enter_context(
-        mounted(place(bed, words), "--bind", str(place(bed, words[1:])))
+        mounted(place(bed, words), "--bind", place(bed, words[1:]))
     ),
     "umask": lambda bed, torrents, words: bed.mounts.callback(os.umask, os.umask(int(words[0], 8))),
     "answers": lambda bed, torrents, words: bed.session.scgi.answers.update({words[0]: int(words[1])}),
@@ -341,9 +341,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     ),
     "pause": lambda bed, torrents, words: bed.program.process.send_signal(signal.SIGSTOP),
     "resume": lambda bed, torrents, words: bed.program.process.send_signal(signal.SIGCONT),
-    "old-data": lambda bed, torrents, words: subprocess.run(
-        ["touch", "-d", "2001-01-01", *torrents[0].write(bed.downloads)], check=True
-    ),
+    "old-data": lambda bed, torrents, words: [os.utime(p, (1e9, 1e9)) for p in torrents[0].write(bed.downloads)],
     "tick": lambda bed, torrents, words: pass_tick(),
     "load-stopped": lambda bed, torrents, words: bed.add(torrents[0], **STOPPED),
     "reload": lambda bed, torrents, words: bed.session.readd(torrents[0], bed.downloads),

@@ -77,8 +77,7 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 
 
 def check_each(bed: Bed, call: str, *options: Argument, known: bool = True) -> None:
-    """Kill rtwatch at each of its system calls of one kind in turn, and compare what a second start leaves with the
-    end of a run that was not killed."""
+    """Kill rtwatch at each of its system calls of one kind; a second start must leave what a run in one go leaves."""
     trace = bed.state.with_name("trace")
     restore(bed, known)
     status, said = run(bed, *options, prefix=traced(call, trace=trace))

@@ -159,9 +159,8 @@ def test_a_tracker_edited_while_rtwatch_was_down_is_read_anew(files: list[Path],
 
 COMPLETE = f"../rtorrent/session/{DOCUMENTS.hash}.torrent.rtorrent"
 REAL = f"""
-its data in place, of which rtwatch asks until the check is over, and then for a save: start; old-data D; load D;
-    call d.start D; known D; timeout 90 sh -c 'until grep -aq 8:completei1e {COMPLETE};do sleep 0.1;done'; settle;
-    erase D ->
+its data in place, and rtwatch asks for a save after the check: start; old-data D; load D; call d.start D; known D;
+    timeout 90 sh -c 'until grep -aq 8:completei1e {COMPLETE};do sleep 0.1;done'; settle; erase D ->
 its data later: start; load D; call d.start D; save D; known D; tick; data D; settle; erase D ->
 its data later, stopped: start; load D; known D; tick; data D; settle; erase D -> a b z
 no piece of one file: old-data D; yes other | head -c 17000 >docs/b; touch -d 2001-01-01 docs/b; start; load D;

@@ -95,6 +95,8 @@ a root's link on a disk that is not mounted: seed PACK real; mkdir disk; ln -s $
 a directory's link on a disk that is not mounted: seed PACK real; mkdir -p disk/pack; cp real/pack/a.bin disk/pack;
     ln -s $PWD/real/pack/sub disk/pack; load-complete TWIN disk; start; mv disk away; erase PACK;
     says kept .*used by a symlink in; left away/pack/a.bin real/pack/sub/b.bin
+a directory's link to a disk that is not mounted, on the way to another: data PACK; mkdir disk; mv pack/sub disk;
+    ln -s ../disk/sub pack; load-complete PACK; seed RENAMED pack/sub; start; mv disk away; erase PACK; test -L pack/sub
 links over a disk that is not mounted: seed PACK real; mkdir disk links; ln -s $PWD/real disk/hop;
     cp -rs $PWD/disk/hop/pack links; load-complete TWIN links; start; mv disk away; erase PACK;
     says kept .*used by a symlink in; left links/pack/a.bin links/pack/sub/b.bin real/pack/a.bin real/pack/sub/b.bin
@@ -198,15 +200,23 @@ def test_a_link_made_under_a_loaded_torrent_keeps_its_target(before: str, place:
     play(bed, f"{story}; says kept .* in {RENAMED.hash[:8]}; cat {place}/two/*; ls real/pack/*", **TORRENTS)
 
 
-def test_an_unreadable_torrent_whose_mended_files_cannot_be_written_to_the_database_keeps_its_files(bed: Bed) -> None:
-    body = """
+ROWS_FAIL = """
+torrent_data: pre_remove, seed PACK; seed TWIN x; empty-t TWIN; start --hooks=../hooks.py; erase-unwaited PACK; stops;
+    point TWIN; save-full TWIN; resume; gone PACK; cat pack/a.bin pack/sub/b.bin
+session_file: post_remove, seed ONE; seed ANY; seed BOTH x; start --hooks=../hooks.py; erase-unwaited ONE ANY; stops;
+    repoint BOTH ..; resume; says kept .*also in {BOTH}; test $(ls | grep -c bin) = 1
+"""
+
+
+@each_row("table hook story", ROWS_FAIL, r"((.*?)): (\w+), (.*)")
+def test_a_torrent_whose_rows_cannot_be_written_keeps_its_files(table: str, hook: str, story: str, bed: Bed) -> None:
+    body = f"""
     errors = [1, 1, 1]
     con.create_function("fail", 0, lambda: bool(errors and errors.pop() / 0))
-    con.execute("CREATE TEMP TRIGGER t BEFORE INSERT ON torrent_data BEGIN SELECT fail(); END")
+    con.execute("CREATE TEMP TRIGGER t BEFORE INSERT ON {table} BEGIN SELECT fail(); END")
 """
-    bed.write_each(pre_loop=body, pre_remove=STOP)
-    play(bed, "seed PACK; seed TWIN x; empty-t TWIN; start --hooks=../hooks.py; erase-unwaited PACK; stops; point TWIN")
-    play(bed, "save-full TWIN; resume; gone PACK; cat pack/a.bin pack/sub/b.bin")
+    bed.write_each(pre_loop=body, **{hook: STOP})
+    play(bed, story.format(**WORDS), **TORRENTS)
 
 
 def test_what_a_torrent_inherits_stays_its_own_when_something_else_fails(bed: Bed) -> None:
