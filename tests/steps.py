@@ -341,7 +341,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     ),
     "pause": lambda bed, torrents, words: bed.program.process.send_signal(signal.SIGSTOP),
     "resume": lambda bed, torrents, words: bed.program.process.send_signal(signal.SIGCONT),
-    "old-data": lambda bed, torrents, words: [os.utime(p, (1e9, 1e9)) for p in torrents[0].write(bed.downloads)],
+    "old-data": lambda bed, torrents, words: subprocess.run(["touch", "-d2001-1-1", *torrents[0].write(bed.downloads)]),
     "tick": lambda bed, torrents, words: pass_tick(),
     "load-stopped": lambda bed, torrents, words: bed.add(torrents[0], **STOPPED),
     "reload": lambda bed, torrents, words: bed.session.readd(torrents[0], bed.downloads),

@@ -7,9 +7,12 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rtorrent import Rtorrent
+from session import pass_tick
 from steps import ONE, PACK, SHORT, Bed, below, each_row, play, remaining, tree
 from torrents import Torrent, craft, make, single
 
@@ -123,6 +126,22 @@ the lock of another host needs a PATH: seed PACK in; seed PACK2 in; seed ONE; ki
 @each_row("story", STORIES)
 def test_a_path_limits_what_goes_as_labels_and_dry_runs_do(story: str, bed: Bed) -> None:
     play(bed, story, **TORRENTS)
+
+
+CHANGES = ["mv pack b", "mv pack b; ln -s b pack", "mv pack b; cp -r b pack", "echo mine >pack/a", "ln -sf / pack/a"]
+
+
+@pytest.mark.parametrize("shell", CHANGES)
+def test_a_file_that_is_not_as_it_was_looked_at_stays(shell: str, tmp_path: Path) -> None:
+    (path := tmp_path / "pack" / "a").parent.mkdir()
+    path.write_text("data\n")
+    with rtwatch.opened_directory(os.fsencode(path.parent)) as directory:
+        file: Any = SimpleNamespace(path=os.fsencode(path), directory=directory, info=path.lstat())
+        pass_tick()
+        subprocess.run(["sh", "-ec", shell], cwd=tmp_path, check=True)
+        with pytest.raises(OSError, match="meanwhile"):
+            rtwatch.remove_file(file, None, bool)
+    assert [found for found in tmp_path.rglob("a") if os.path.lexists(found)]
 
 
 def test_an_empty_directory_to_which_a_link_leads_now_stays(tmp_path: Path) -> None:
