@@ -806,9 +806,9 @@ class Steps(World):
         if not path.is_file() or path.is_symlink() or path in self.own:
             return
         data, real = path.read_bytes(), os.path.realpath(path)
-        # what nobody uses may go at this very moment
+        # what nobody uses may go at this very moment, and no name tells whose a link in an unknown place is
         twins = sorted(file for files in used.values() for file in files if os.path.realpath(file) != real)
-        twins = [file for file in twins if holds(file, data)]
+        twins = [t for t in twins if holds(t, data) and ("container" not in self.life.options or t.name == path.name)]
         if twins:
             twin = self.rng.choice(twins)
             self.by_hand(path)
