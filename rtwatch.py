@@ -3191,7 +3191,7 @@ class Removal:
 
     def explain(self, error: OSError, file: ListedFile, info: os.stat_result) -> Reason:
         """Return the reason for a file that cannot be removed or moved."""
-        if isinstance(error, FileNotFoundError) and not os.path.lexists(file.path):
+        if isinstance(error, FileNotFoundError) and not (self.trash and os.path.lexists(file.path)):
             return GONE
         if self.trash and (error.filename2 or os.fsdecode(error.filename or "").startswith("/")):
             where = self.trash.places.get(info.st_dev) or self.trash.tops[info.st_dev]
