@@ -1832,7 +1832,7 @@ class Rtorrent:
         return Process(lock.identity, True, 0, lock)
 
     def note_start(self, lost: bool = False) -> None:
-        """Count a start; with `lost` there may have been starts and ends of which no event told."""
+        """Count a start; with `lost` there may have been starts and ends without an event."""
         self.starts += 1
         self.ended = "" if lost else self.ended
 
@@ -3008,6 +3008,7 @@ class Result:
         self.targets: dict[bytes, bytes] = {}  # of symlinks that were removed
         self.freed = 0  # bytes on disk
         self.names: dict[tuple[int, int], int] = {}  # how many a file still has elsewhere, by device and inode
+        self.spared: Optional[str] = None  # why all files stay
 
     def keep(self, path: bytes, reason: Reason) -> None:
         """Note that a file stays."""
@@ -3065,7 +3066,6 @@ class Removal:
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
         self.folding: dict[bytes, bool] = {}  # whether names are folded, by directory or, for unusual names, by path
         self.folded: dict[bytes, dict[str, list[bytes]]] = {}  # files by folded name by directory
-        self.spared: Optional[str] = None  # why all files stay
 
     def inherit(self) -> None:
         """Take what other torrents have left to this one, also since the removal began."""
@@ -3077,10 +3077,10 @@ class Removal:
         """Leave all files when pre_remove has not `agreed`, or when the torrent has a label of --keep."""
         label = match_label(self.torrent.label or "", self.args.keep)
         if not agreed:
-            self.spared = "pre_remove returned False"
+            self.result.spared = "pre_remove returned False"
         elif label is not None:
-            self.spared = f'it has the label "{label}"'
-        if self.spared:
+            self.result.spared = f'it has the label "{label}"'
+        if self.result.spared:
             self.todo.clear()
 
     @contextmanager
@@ -3232,8 +3232,8 @@ class Removal:
             yield logging.INFO, verb, name, f"{len(result.removed)} of {total}", human_size(result.freed), *more
         else:
             what = f"none of {total} to remove" if self.args.remove else f"leaves {total}"
-            if self.spared:
-                what = f"leaves {total}: {self.spared}"
+            if result.spared:
+                what = f"leaves {total}: {result.spared}"
             elif self.torrent.root is None:
                 what = "the location of its files is unknown"
             yield logging.INFO, "if erased" if self.args.what_if else "erased", name, what
