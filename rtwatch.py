@@ -2892,10 +2892,9 @@ def describe_load(torrent: Path, root: Path) -> tuple[str, str]:
 class Trash:
     """The directories of one torrent in the trashes, by device."""
 
-    def __init__(self, args: Args, torrent: Torrent, t_data: bytes, has_events: Callable[[], bool]) -> None:
-        """Remember what is written there, and who tells of events; raise OSError when a trash is missing."""
+    def __init__(self, args: Args, torrent: Torrent, t_data: bytes) -> None:
+        """Remember what is written there; raise OSError when a trash is missing."""
         self.torrent, self.t_data, self.root = torrent, t_data, torrent.path or Path("/")
-        self.has_events = has_events
         self.tops = {path.stat().st_dev: path for path in args.trash}
         self.places: dict[int, Path] = {}
 
@@ -2944,8 +2943,9 @@ class Trash:
             pattern=shlex.quote(re.sub(r"([][*?\\])", r"\\\1", file)),
         )
 
-    def move(self, file: ListedFile, device: int) -> None:
-        """Move a file into the trash on its device, as it lay below the torrent's root; raise as remove_file.
+    @contextmanager
+    def make_room(self, file: ListedFile, device: int) -> Iterator[Path]:
+        """Yield where a file goes in the trash on its device, as it lay below the torrent's root; raise OSError.
 
         What lay elsewhere keeps its absolute path there. The trash is opened for each file, so that its disk can be
         unmounted in between.
@@ -2960,7 +2960,7 @@ class Trash:
             below = path.is_relative_to(self.root)
             target = inside / path.relative_to(self.root) if below else Path(f"{inside}/{LINKED}{path}")
             make_alike(target.parent, path.parent, inside)
-            remove_file(file, target, self.has_events)
+            yield target
 
 
 def make_alike(directory: Path, model: Path, top: Path) -> None:
@@ -3061,7 +3061,7 @@ class Removal:
         self.heritage = {*links} - self.files.keys()
         self.todo = deque([*self.files, *sorted(self.heritage)])
         self.inherit()
-        self.trash = Trash(args, torrent, t_data, has_events) if args.trash else None
+        self.trash = Trash(args, torrent, t_data) if args.trash else None
         self.result = Result()
         self.aliases: dict[bytes, list[bytes]] = {}  # other paths by directory
         self.folding: dict[bytes, bool] = {}  # whether names are folded, by directory or, for unusual names, by path
@@ -3181,10 +3181,9 @@ class Removal:
         target = os.path.realpath(file.path) if stat.S_ISLNK(info.st_mode) else None
         if self.trash and self.args.no_action:
             self.trash.places[info.st_dev] = self.trash.choose_place(info.st_dev)
-        elif self.trash:
-            self.trash.move(file, info.st_dev)
         elif not self.args.no_action:
-            remove_file(file, None, self.has_events)
+            with self.trash.make_room(file, info.st_dev) if self.trash else nullcontext() as room:
+                remove_file(file, room, self.has_events)
         if target:
             self.result.targets[file.path] = target
         self.result.note_removed(file, info, self.trash is not None)
@@ -4032,9 +4031,10 @@ class Registry:
             root = os.path.join(above, name) if above else real(torrent.directory)
             if torrent.root and root and (os.path.realpath(root) if os.path.islink(root) else root) != torrent.root:
                 stale.add(torrent.hash)
+        linked = cache(lambda hash: {*self.index.find_uses(hash, "link")})  # A torrent may have many ways.
         for hash, way in self.index.find_ways():
             parent, name = os.path.split(way)
-            if os.path.join(real(parent) or b"", name) not in self.index.find_uses(hash, "link"):
+            if os.path.join(real(parent) or b"", name) not in linked(hash):
                 stale.add(hash)
         moved = []
         for known in filter(None, map(self.index.find_torrent, stale)):
@@ -4672,7 +4672,8 @@ class Removals:
         for line in removal.report():
             say(*line)
         if "post_remove" in self.hooks.functions:
-            removed, listed = ([Path(os.fsdecode(path)) for path in paths] for paths in (result.removed, removal.files))
+            as_path = cache(lambda path: Path(os.fsdecode(path)))  # Most of the files are in both lists.
+            removed, listed = [*map(as_path, result.removed)], [*map(as_path, removal.files)]
             erased = RmTuple(torrent.name, tracker, torrent.hash, removed, listed, *blobs)
             self.hooks.call("post_remove", self.session.file(torrent.hash), self.args, erased)
 

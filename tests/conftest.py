@@ -19,7 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # rtwatch refuses what others than the user can write, as a umask of 002 has made it, in a clone, too.
     os.umask(0o022)
     file = PROJECT / "hooks_example.py"
-    file.chmod(file.stat().st_mode & ~0o022)
+    if file.stat().st_mode & 0o022:
+        file.chmod(file.stat().st_mode & ~0o022)
     config.addinivalue_line("markers", "sampled(n): one in n combinations is run, all of them nightly")
 
 

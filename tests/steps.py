@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from subprocess import check_call
 from typing import Any, Callable, Union
 
 import program
@@ -332,8 +333,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     "answers": lambda bed, torrents, words: bed.session.scgi.answers.update({words[0]: int(words[1])}),
     "asked": lambda bed, torrents, words: confirm(bed.session.asked.count(words[0]) == int(words[1])),
     "lock-database": lambda bed, torrents, words: bed.mounts.enter_context(locked(bed.db)),
-    "unlock-database": lambda bed, torrents, words: bed.mounts.close(),
-    "unmount": lambda bed, torrents, words: bed.mounts.close(),
+    "release": lambda bed, torrents, words: bed.mounts.close(),  # locks and mounts
     "start-stopping-in": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**{words[0]: STOP})),
     "start-with-a-slow-hook": lambda bed, torrents, words: bed.start(*SHORT, *bed.write_each(**SLOW)),
     "stops": lambda bed, torrents, words: bed.program.wait_for(
@@ -341,7 +341,7 @@ VERBS: dict[str, Callable[[Bed, list[Torrent], list[str]], object]] = {  # each 
     ),
     "pause": lambda bed, torrents, words: bed.program.process.send_signal(signal.SIGSTOP),
     "resume": lambda bed, torrents, words: bed.program.process.send_signal(signal.SIGCONT),
-    "old-data": lambda bed, torrents, words: subprocess.run(["touch", "-d2001-1-1", *torrents[0].write(bed.downloads)]),
+    "old-data": lambda bed, torrents, words: check_call(["touch", "-d2001-1-1", *torrents[0].write(bed.downloads)]),
     "tick": lambda bed, torrents, words: pass_tick(),
     "load-stopped": lambda bed, torrents, words: bed.add(torrents[0], **STOPPED),
     "reload": lambda bed, torrents, words: bed.session.readd(torrents[0], bed.downloads),

@@ -114,7 +114,7 @@ def test_a_full_disk_ends_the_start(before: str, bed: Bed) -> None:
 
 @pytest.mark.parametrize("obstacle", ["full", "locked"])
 def test_events_that_the_database_cannot_take_are_worked_later(obstacle: str, bed: Bed) -> None:
-    obstacles = {"full": (SMALL, FILL, "rm ../state/zeros"), "locked": ("", "lock-database", "unlock-database")}
+    obstacles = {"full": (SMALL, FILL, "rm ../state/zeros"), "locked": ("", "lock-database", "release")}
     before, begin, end = obstacles[obstacle]
     story = f"""{before}; start --hooks={bed.hooks[1]}; seed PACK ALSO MOVES; settle; {begin}; erase-unwaited PACK;
         seed COMES; data MOVES elsewhere; repoint MOVES elsewhere; erase-unwaited ALSO; says failed.*{obstacle}; {end};
@@ -158,16 +158,15 @@ def test_a_database_damaged_meanwhile_ends_rtwatch(bed: Bed) -> None:
 
 
 OLDER = """
-    ALTER TABLE rtwatch_torrent RENAME TO new;
-    DROP INDEX rtwatch_torrent_root; DROP INDEX rtwatch_torrent_vanished; DROP INDEX torrent_data_name;
-    DROP TABLE rtwatch_directory; DROP TABLE rtwatch_use; ALTER TABLE rtwatch_session DROP COLUMN boot;
-    ALTER TABLE rtwatch_session DROP COLUMN present; CREATE TABLE rtwatch_link(hash TEXT, file BLOB, inherited INTEGER);
+    ALTER TABLE rtwatch_torrent RENAME TO new; DROP INDEX rtwatch_torrent_root; DROP INDEX rtwatch_torrent_vanished;
+    DROP INDEX torrent_data_name; DROP TABLE rtwatch_directory; DROP TABLE rtwatch_use;
+    ALTER TABLE rtwatch_session DROP COLUMN boot; ALTER TABLE rtwatch_session DROP COLUMN present;
+    CREATE TABLE rtwatch_link(hash TEXT, file PATH BLOB, inherited INTEGER);
     CREATE TABLE rtwatch_torrent AS SELECT hash, directory, root, 0 AS counted,
         CASE WHEN CAST(directory AS TEXT) LIKE '%/pack' THEN strftime('%s') + 1 END AS vanished FROM new;
-    CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root);
+    CREATE INDEX rtwatch_torrent_root ON rtwatch_torrent(root); DROP TABLE new; PRAGMA user_version = 1;
     CREATE INDEX rtwatch_torrent_vanished ON rtwatch_torrent(vanished) WHERE vanished IS NOT NULL;
     CREATE INDEX rtwatch_torrent_counted ON rtwatch_torrent(counted) WHERE NOT counted;
-    DROP TABLE new; PRAGMA user_version = 1;
 """
 
 

@@ -100,7 +100,7 @@ cp: {AWAY.format("HOOKS")}; cp ../away/*.torrent* ../session; {BACK}
 cp, with --catch-up: {AWAY.format("HOOKS --catch-up")}; cp ../away/*.torrent* ../session; {BACK}
 moved away and back: start; mv ../session ../away; exits 1; mv ../away ../session
 no longer covered by a mount: once; exits 0; mount ../session -t tmpfs rtwatch-test; {EMPTY.format("HOOKS")}; stop;
-    unmount; start-rtorrent
+    release; start-rtorrent
 """
 
 

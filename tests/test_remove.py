@@ -141,7 +141,7 @@ def test_a_file_that_is_not_as_it_was_looked_at_stays(shell: str, tmp_path: Path
         subprocess.run(["sh", "-ec", shell], cwd=tmp_path, check=True)
         with pytest.raises(OSError, match="meanwhile"):
             rtwatch.remove_file(file, None, bool)
-    assert [found for found in tmp_path.rglob("a") if os.path.lexists(found)]
+    assert [*tmp_path.rglob("a")]
 
 
 def test_an_empty_directory_to_which_a_link_leads_now_stays(tmp_path: Path) -> None:

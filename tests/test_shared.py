@@ -134,7 +134,7 @@ another is pointed there after a long save: seed PACK; seed WIDE; seed TWIN x; {
 another is pointed there after many saves: seed PACK {MANY}; seed TWIN x; {BEGIN}; save {MANY}; repoint TWIN .; resume;
     {ALSO}
 another is pointed there on a locked database: seed PACK; seed TWIN x; {BEGIN}; repoint TWIN .; lock-database; resume;
-    says failed .*locked; unlock-database; {ALSO}
+    says failed .*locked; release; {ALSO}
 edited, T is written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved EDITED; write LR EDITED; resume;
     says (held|returned) +pack; write T EDITED; erase-another; says-no erased +pack; left pack/a.bin pack/sub/b.bin
 edited, R and L are written late: seed PACK; start; pause; erase-unwaited PACK; load-unsaved EDITED; write T EDITED;
